@@ -1,0 +1,45 @@
+"""Knowledge distillation that you can watch.
+
+The public names load on first use, so that `import apt_model` is fast and touches nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AptModelError": "apt_model.errors",
+    "DisplayConfig": "apt_model.config",
+    "DistillConfig": "apt_model.config",
+    "DistillationPlugin": "apt_model.plugins.distillation_plugin",
+    "LessonConfig": "apt_model.config",
+    "TrainConfig": "apt_model.config",
+    "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
+    "create_compressed_model": "apt_model.distill.student",
+    "load_model": "apt_model.training.checkpoint",
+    "quick_visual_distill": "apt_model.plugins.visual_distillation_plugin",
+    "read_events": "apt_model.events.runfile",
+    "save_model": "apt_model.training.checkpoint",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from apt_model.config import DisplayConfig, DistillConfig, LessonConfig, TrainConfig
+    from apt_model.distill.student import create_compressed_model
+    from apt_model.errors import AptModelError
+    from apt_model.events.runfile import read_events
+    from apt_model.plugins.distillation_plugin import DistillationPlugin
+    from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
+    from apt_model.training.checkpoint import load_model, save_model
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'apt_model' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

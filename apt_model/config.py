@@ -1,0 +1,185 @@
+"""What a lesson can be told: distillation, training, display. From a dict, a TOML file, or command-line flags.
+
+Knows nothing of models, data or screens. All keys are flat (`{"temperature": 4.0, "sample_frequency": 50}`): no two
+sections share one, so nobody has to know which section a key lives in.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from apt_model.errors import ConfigError
+
+PRESETS: Mapping[str, Mapping[str, int | bool]] = {
+    "teaching": {"sample_frequency": 5, "max_text_length": 150, "show_diff": True},
+    "production": {"sample_frequency": 200, "max_text_length": 50, "show_diff": False},
+    "debug": {"sample_frequency": 1, "max_text_length": 200, "show_diff": True},
+}
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    """Strict, frozen, keyword-only, and without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class DistillConfig(_Section):
+    """How the student learns: `loss = alpha * KD + beta * CE`, with KD = T² · mean KL(teacher ‖ student) at T."""
+
+    temperature: Positive = Field(4.0, description="softens both distributions in the KD term; customary: 1 to 8")
+    alpha: Share = Field(0.7, description="weight of the distillation loss (KD); alpha + beta = 1")
+    beta: Share = Field(0.3, description="weight of the loss on the real labels (CE)")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_weight_fixes_the_other(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        given = {key: values[key] for key in ("alpha", "beta") if key in values}
+        if len(given) != 1:
+            return values
+        ((key, weight),) = given.items()
+        other = "beta" if key == "alpha" else "alpha"
+        is_share = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight <= 1
+        return {**values, other: round(1.0 - weight, 12)} if is_share else values
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        total = self.alpha + self.beta
+        if abs(total - 1) > 1e-6:
+            alpha = round(self.alpha / total, 4) if total else 0.7
+            raise ValueError(f"sum to {total:.6g}, not 1; try alpha={alpha:g}, beta={1 - alpha:.4g}")
+        return self
+
+
+class TrainConfig(_Section):
+    """How the run goes: length, optimizer, precision."""
+
+    num_epochs: int = Field(3, ge=0, description="passes over the data")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps; overrides num_epochs")
+    learning_rate: Positive = Field(1e-4, description="peak learning rate of AdamW")
+    weight_decay: NotNegative = Field(0.01, description="on matrices only, never on norms and biases")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field(
+        "cosine", description="how the learning rate falls after the warm-up"
+    )
+    warmup_ratio: Share = Field(0.05, description="share of the steps over which the learning rate rises")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="batches per optimizer step")
+    max_grad_norm: Positive | None = Field(1.0, description="gradients are clipped to this norm")
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast, through accelerate")
+    max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="seeds python, numpy and torch before training")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu ...; auto takes the best there is")
+
+
+class DisplayConfig(_Section):
+    """What is shown, how often, in which language. Nothing here can change the student."""
+
+    show_samples: bool = Field(True, description="show cards with what teacher and student say")
+    show_diff: bool = Field(False, description="show where the student departs from the teacher")
+    sample_frequency: int = Field(50, ge=1, description="one card every N batches")
+    max_text_length: int = Field(100, ge=1, le=1000, description="characters of a text on a card")
+    lang: str = Field("zh", description="language of the lesson: zh, en, or the path of a locale .toml")
+    given_tokens: int = Field(4, ge=0, le=64, description="tokens shown as given before the texts on a card begin")
+    excellent: tuple[Share, Positive] = Field((0.2, 0.5), description="laziness and loss below which it is excellent")
+    good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")
+    fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which it is fair")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _toml_has_lists(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+class LessonConfig(BaseModel):
+    """The three sections together, built from flat keys by `from_dict` or `from_toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    distill: DistillConfig = DistillConfig()
+    train: TrainConfig = TrainConfig()
+    display: DisplayConfig = DisplayConfig()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any] | None = None) -> "LessonConfig":
+        """A lesson from flat keys; `preset` ("teaching", "production", "debug") sets the display first.
+
+        Raises:
+            ConfigError: names every unknown key and every bad value at once.
+        """
+        values = dict(values or {})
+        values = {**_preset(values.pop("preset", None)), **values}
+        homes = {key: section for section, key, _ in settings()}
+        problems = [_unknown(key, homes) for key in values if key not in homes]
+        sections: dict[str, _Section] = {}
+        for name, kind in _sections().items():
+            try:
+                sections[name] = kind.model_validate({k: v for k, v in values.items() if homes.get(k) == name})
+            except ValidationError as error:
+                problems += _explain(error)
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return cls(**sections)
+
+    @classmethod
+    def from_toml(cls, path: str | Path, **overrides: Any) -> "LessonConfig":
+        """A lesson from a TOML file of flat keys; `overrides` win over the file."""
+        try:
+            values = tomllib.loads(Path(path).read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"config file {path} cannot be read", got=error.strerror) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config file {path} is not valid TOML", got=str(error)) from error
+        return cls.from_dict({**values, **overrides})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat keys that make this lesson again."""
+        return {key: getattr(getattr(self, section), key) for section, key, _ in settings()}
+
+
+def settings() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Every setting there is, as (section, key, field): the command line makes its flags from it."""
+    for section, kind in _sections().items():
+        for key, field in kind.model_fields.items():
+            yield section, key, field
+
+
+def _sections() -> dict[str, type[_Section]]:
+    return {"distill": DistillConfig, "train": TrainConfig, "display": DisplayConfig}
+
+
+def _preset(name: object) -> Mapping[str, Any]:
+    if name is None:
+        return {}
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError("preset is unknown", got=repr(name), expected=", ".join(PRESETS))
+    return PRESETS[name]
+
+
+def _unknown(key: object, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(str(key), [*known, "preset"], n=1)
+    return f"unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def _explain(error: ValidationError) -> list[str]:
+    return [_explain_one(dict(problem)) for problem in error.errors(include_url=False)]
+
+
+def _explain_one(problem: Mapping[str, Any]) -> str:
+    if not problem["loc"]:
+        return "alpha and beta " + str(problem["ctx"]["error"])
+    wanted = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ").removeprefix("a ")
+    got = problem["input"]
+    key = problem["loc"][0]
+    hint = "; try alpha=0.7, beta=0.3" if key in ("alpha", "beta") else ""
+    return f"{key}: got {got!r} ({type(got).__name__}), expected {wanted}{hint}"

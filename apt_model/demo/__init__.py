@@ -1,0 +1,1 @@
+"""The embedded lesson: a Chinese corpus over eight topics, and a small teacher that has read it."""

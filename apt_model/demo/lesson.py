@@ -1,0 +1,50 @@
+"""What `apt-model demo` teaches from: the corpus, the teacher beside it, a fresh student, settings that work.
+
+Knows nothing of how the lesson is shown.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from apt_model.distill.student import create_compressed_model
+from apt_model.training.checkpoint import load_model
+
+BATCH_SIZE = 16
+SETTINGS: Mapping[str, Any] = {
+    "num_epochs": 3,
+    "sample_frequency": 15,
+    "learning_rate": 4e-3,
+    "warmup_ratio": 0.1,
+    "seed": 0,
+}
+
+
+def read_corpus() -> dict[str, list[str]]:
+    """Sentences by topic."""
+    sentences: dict[str, list[str]] = {}
+    topic = ""
+    for line in files("apt_model.demo").joinpath("corpus.txt").read_text("utf-8").splitlines():
+        if line.startswith("# "):
+            topic = line.removeprefix("# ")
+            sentences[topic] = []
+        elif line:
+            sentences[topic].append(line)
+    return sentences
+
+
+def load_teacher() -> tuple[Any, Any]:
+    """The teacher and its tokenizer, from the package."""
+    with as_file(files("apt_model.demo").joinpath("teacher")) as directory:
+        model, tokenizer, _ = load_model(directory)
+    return model, tokenizer
+
+
+def new_student(teacher: PreTrainedModel) -> Any:
+    """A fresh student: half the teacher's layers at half its width."""
+    config = teacher.config
+    return create_compressed_model(
+        teacher, num_layers=config.num_hidden_layers // 2, hidden_size=config.hidden_size // 2
+    )

@@ -1,0 +1,114 @@
+"""Any causal language model as one call: a batch in, logits out.
+
+Knows how models differ in what they take and return; knows nothing of losses or of who is teacher and student.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from apt_model.errors import DataError, ModelError
+from apt_model.events.records import ModelCard
+from apt_model.training.data import Batch
+
+
+class Forward:
+    """Calls a Hugging Face model, or a plain module, with what its `forward` takes.
+
+    Args:
+        model: maps token ids (B, L) to logits (B, L, V): a tensor, a tuple or list that begins with it, a dict with
+            `logits`, or an object with `.logits`.
+        role: "teacher" or "student", for messages.
+    """
+
+    def __init__(self, model: nn.Module, role: str) -> None:
+        self.role = role
+        self._accepted = _accepted_arguments(model)
+        self._limits = _limits(model)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (B, L, V) of `model`: the one given before, or its wrapped form.
+
+        Raises:
+            ModelError: no logits in what came back, or logits of another shape.
+        """
+        known = {"attention_mask": batch.attention_mask, "use_cache": False}
+        arguments = {name: value for name, value in known.items() if name in self._accepted}
+        if "input_ids" in self._accepted:
+            logits = _find_logits(model(input_ids=batch.input_ids, **arguments), self.role)
+        else:
+            logits = _find_logits(model(batch.input_ids, **arguments), self.role)
+        if logits.ndim != 3 or logits.shape[:2] != batch.input_ids.shape:
+            raise ModelError(
+                f"the {self.role}'s logits do not fit the batch",
+                got=f"shape {tuple(logits.shape)}",
+                expected=f"{tuple(batch.input_ids.shape)} and the vocabulary",
+            )
+        return logits
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch that the model cannot take. Looks at values: call it while the batch is on the CPU.
+
+        Raises:
+            DataError: a token id beyond the vocabulary, or more tokens than the model has positions.
+        """
+        vocabulary, positions = self._limits
+        lowest, highest = map(int, batch.input_ids.aminmax())
+        if lowest < 0 or (vocabulary is not None and highest >= vocabulary):
+            raise DataError(
+                f"token id outside the {self.role}'s vocabulary",
+                got=highest if lowest >= 0 else lowest,
+                expected=f"0 to {vocabulary - 1}" if vocabulary is not None else "0 or more",
+                fix="use the tokenizer the model was made with",
+            )
+        if positions is not None and batch.input_ids.shape[1] > positions:
+            raise DataError(
+                f"sequence too long for the {self.role}",
+                got=f"{batch.input_ids.shape[1]} tokens",
+                expected=f"at most {positions}",
+                fix="set max_length, or cut the data into shorter pieces",
+            )
+
+
+def model_card(model: nn.Module) -> ModelCard:
+    """What a model is, in numbers; parameters shared by two modules count once."""
+    return ModelCard(
+        name=type(model).__name__,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20,
+    )
+
+
+def _accepted_arguments(model: nn.Module) -> set[str]:
+    parameters = inspect.signature(model.forward).parameters
+    accepted = set(parameters)
+    takes_anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if takes_anything and hasattr(model, "config"):
+        accepted |= {"input_ids", "attention_mask", "use_cache"}
+    return accepted
+
+
+def _limits(model: nn.Module) -> tuple[int | None, int | None]:
+    """Vocabulary size and longest input, where the model tells; rotary models have no hard limit of positions."""
+    get_embeddings = getattr(model, "get_input_embeddings", None)
+    embeddings = get_embeddings() if callable(get_embeddings) else None
+    vocabulary = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
+    config = getattr(model, "config", None)
+    rotary = getattr(config, "rope_parameters", None) is not None
+    positions = None if rotary else getattr(config, "max_position_embeddings", None)
+    return vocabulary, positions if isinstance(positions, int) else None
+
+
+def _find_logits(output: Any, role: str) -> Tensor:
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif isinstance(output, tuple | list):
+        found = output[0] if output else None
+    else:
+        found = getattr(output, "logits", output)
+    if isinstance(found, Tensor):
+        return found
+    seen = f"keys {sorted(map(str, output))}" if isinstance(output, Mapping) else type(output).__name__
+    raise ModelError(f"the {role} returned no logits", got=seen, expected="a tensor, or something that has `logits`")

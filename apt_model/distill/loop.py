@@ -1,0 +1,340 @@
+"""The distillation loop: batches in, a taught student and a stream of events out.
+
+Tensors end here. What an event means, and how it looks, is the audience's business; with or without one, the student
+comes out the same to the last bit.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from math import inf, isfinite
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from apt_model.config import LessonConfig
+from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.losses import distillation_sums
+from apt_model.distill.readout import CardRow, choose_row, numbers, read_row
+from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.setup import (
+    check_trainable,
+    make_accelerator,
+    make_optimizer,
+    make_schedule,
+    shard,
+    steps_per_epoch,
+)
+from apt_model.distill.teachers import LiveTeacher, TeacherSource, frozen, refuse_shared_weights
+from apt_model.errors import DataError, NumericError
+from apt_model.events.records import (
+    EpochFinished,
+    EpochStarted,
+    RunFinished,
+    RunStarted,
+    StepDone,
+)
+from apt_model.events.series import BoundedSeries
+from apt_model.events.sinks import Audience
+from apt_model.training.data import Batch, to_batch
+
+T = TypeVar("T", float, Tensor)
+
+
+def distill(
+    *,
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Iterable[Any],
+    audience: Audience,
+    config: LessonConfig,
+    device: torch.device,
+    tokenizer: Any = None,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    observe_samples: bool = True,
+    notices: Iterable[tuple[str, Mapping[str, str | int | float]]] = (),
+) -> RunFinished:
+    """Teach `student` what `teacher` knows.
+
+    Args:
+        student: any module from token ids to logits; trained in place, handed back in eval mode.
+        teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards.
+        batches: a DataLoader or any iterable, of anything that `to_batch` takes; iterated once an epoch.
+        audience: gets every event; nothing it does reaches the training.
+        config: weights, length, precision; of its display only `sample_frequency` and `given_tokens` matter here.
+        device: where to train.
+        tokenizer: decodes what is shown, encodes batches of strings.
+        optimizer: AdamW with weight decay on matrices only, where None; its rate then follows `lr_scheduler_type`.
+        scheduler: steps after each optimizer step; with an optimizer of your own, None leaves its rate alone.
+        observe_samples: read texts out of every `sample_frequency`-th batch.
+        notices: (key, values) of sentences that the audience should hear once the run has started.
+
+    Returns:
+        The verdict, as the audience scored it.
+
+    Raises:
+        ConfigError, DataError, ModelError: before the first step wherever that is possible.
+        NumericError: loss or gradient is not finite; raised before the optimizer step, so the weights are still good.
+    """
+    refuse_shared_weights(student, teacher)
+    check_trainable(student, optimizer)
+    if config.train.seed is not None:
+        set_seed(config.train.seed)
+    accelerator = make_accelerator(device, config.train.mixed_precision)
+    with frozen(teacher):
+        run = _Run(
+            accelerator=accelerator,
+            student=student,
+            teacher=teacher,
+            batches=batches,
+            audience=audience,
+            config=config,
+            tokenizer=tokenizer,
+            sample_every=config.display.sample_frequency if observe_samples else None,
+        )
+        run.prepare(optimizer, scheduler)
+        try:
+            return run.all_epochs(notices)
+        finally:
+            accelerator.unwrap_model(run.student, keep_fp32_wrapper=False).eval()
+            accelerator.free_memory()
+
+
+class _Run:
+    """One call of `distill`: its models, and how far it has come."""
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        student: nn.Module,
+        teacher: nn.Module,
+        batches: Iterable[Any],
+        audience: Audience,
+        config: LessonConfig,
+        tokenizer: Any,
+        sample_every: int | None,
+    ) -> None:
+        self._accelerator, self._config = accelerator, config
+        self._report = Reporter(
+            audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
+        )
+        self._cards = model_card(teacher), model_card(student)
+        self._forward = Forward(student, "student")
+        self._teacher: TeacherSource = LiveTeacher(teacher, accelerator.device)
+        self._batches = shard(batches, accelerator)
+        self._tokenizer = tokenizer
+        self._sample_every = sample_every if accelerator.is_main_process else None
+        self.student = student
+        self._epoch = self._skipped = self._tokens = 0
+        self._losses = BoundedSeries()
+        self._epochs, self._total_steps = self._length()
+
+    def prepare(self, optimizer: Optimizer | None, scheduler: LRScheduler | None) -> None:
+        """Move the student to the device and give it its optimizer and schedule."""
+        train = self._config.train
+        self.student = self._accelerator.prepare_model(self.student)
+        self.student.train()
+        own = optimizer is None
+        optimizer = optimizer or make_optimizer(self.student, train)
+        self._scheduler = make_schedule(optimizer, train, self._total_steps) if own and scheduler is None else scheduler
+        self._optimizer = self._accelerator.prepare_optimizer(optimizer)
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def _length(self) -> tuple[int, int | None]:
+        """Epochs to do, and optimizer steps in all where that can be known."""
+        train = self._config.train
+        per_epoch = steps_per_epoch(self._batches, train.gradient_accumulation_steps)
+        if train.max_steps is None:
+            return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
+        return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps
+
+    def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
+        """Train, telling the audience; returns the verdict."""
+        started = time.perf_counter()
+        teacher, student = self._cards
+        self._report.tell(
+            RunStarted,
+            teacher=teacher,
+            student=student,
+            config=self._config.to_dict(),
+            num_epochs=self._epochs,
+            total_steps=self._total_steps,
+            device=str(self._accelerator.device),
+        )
+        for key, values in notices:
+            self._report.say(key, **values)
+        while self._epoch < self._epochs and not self._is_done():
+            self._epoch += 1
+            self._one_epoch()
+        first_loss, last_loss = self._losses.ends(0.1) or (None, None)
+        return self._report.tell(
+            RunFinished,
+            epochs=self._epoch,
+            tokens=self._tokens,
+            skipped_batches=self._skipped,
+            seconds=time.perf_counter() - started,
+            first_loss=first_loss,
+            last_loss=last_loss,
+        )
+
+    def _one_epoch(self) -> None:
+        started, tokens_before, steps_before = time.perf_counter(), self._tokens, self._report.step
+        skipped_before, batches, loss_sum = self._skipped, 0, 0.0
+        self._report.tell(EpochStarted, epoch=self._epoch, num_epochs=self._epochs)
+        if hasattr(self._batches, "set_epoch"):
+            self._batches.set_epoch(self._epoch - 1)
+        clock = time.perf_counter()
+        for window in self._windows():
+            batches += len(window)
+            done = self._one_step(window, clock)
+            clock = time.perf_counter()
+            if done is not None:
+                loss_sum += done.loss * done.tokens
+            if self._is_done():
+                break
+        self._refuse_empty(batches, self._report.step - steps_before)
+        tokens = self._tokens - tokens_before
+        self._report.tell(
+            EpochFinished,
+            epoch=self._epoch,
+            num_epochs=self._epochs,
+            mean_loss=loss_sum / tokens if tokens else None,
+            tokens=tokens,
+            skipped_batches=self._skipped - skipped_before,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _windows(self) -> Iterator[list[tuple[int, Batch]]]:
+        """Numbered batches, as many at a time as make one optimizer step; checked, still on the CPU."""
+        window: list[tuple[int, Batch]] = []
+        for index, raw in enumerate(self._batches):
+            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._config.train.max_length)
+            self._forward.check(batch)
+            self._teacher.check(batch)
+            window.append((index, batch))
+            if len(window) == self._config.train.gradient_accumulation_steps:
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def _one_step(self, window: list[tuple[int, Batch]], clock: float) -> StepDone | None:
+        """One optimizer step over a window of batches; None where not one position in it can be learned from."""
+        counts = [batch.label_count for _, batch in window]
+        self._skipped += counts.count(0)
+        if 0 in counts:
+            self._report.say("notice.no_labels", batch=window[counts.index(0)][0], epoch=self._epoch)
+        tokens = self._over_processes(sum(counts))
+        if not tokens:
+            return None
+        sums, seen = self._learn(window, tokens)
+        kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        loss = self._weigh(kd, ce)
+        self._refuse_nonfinite(loss, grad_norm)
+        self._optimizer.step()
+        if self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
+            self._scheduler.step()
+        self._optimizer.zero_grad()
+        self._report.step += 1
+        self._tokens += tokens
+        self._losses.add(loss)
+        done = self._report.tell(
+            StepDone,
+            epoch=self._epoch,
+            batch=window[-1][0],
+            loss=loss,
+            kd=kd,
+            ce=ce,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens=tokens,
+            step_seconds=time.perf_counter() - clock,
+            skipped_batches=self._skipped,
+        )
+        for row in seen:
+            self._report.observe(row, epoch=self._epoch, loss=loss)
+        return done
+
+    def _learn(self, window: list[tuple[int, Batch]], tokens: int) -> tuple[Tensor, list[SeenRow]]:
+        """Gradients of the mean over `tokens`; returns the sums of KD and CE, and the rows to show."""
+        accelerator, seen = self._accelerator, []
+        sums = torch.zeros(2, device=accelerator.device)
+        for index, batch in window:
+            card = self._card_row(index, batch)
+            is_last = index == window[-1][0]
+            with nullcontext() if is_last else accelerator.no_sync(self.student):
+                moved = batch.to(accelerator.device)
+                with accelerator.autocast():
+                    teacher_logits, student_logits = self._both(moved)
+                kd, ce = distillation_sums(
+                    student_logits, teacher_logits, moved.labels, temperature=self._config.distill.temperature
+                )
+                accelerator.backward(self._weigh(kd, ce) * (accelerator.num_processes / tokens))
+            sums += torch.stack([kd.detach(), ce.detach()])
+            if card is not None:
+                readout = read_row(card, student_logits.detach(), teacher_logits)
+                seen.append(SeenRow(batch=index, card=card, readout=readout))
+        return sums, seen
+
+    def _both(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of teacher and student, cut to the vocabulary that both heads have."""
+        teacher, student = self._teacher.logits(batch), self._forward(self.student, batch)
+        shared = min(teacher.shape[-1], student.shape[-1])
+        if teacher.shape[-1] != student.shape[-1]:
+            self._report.say(
+                "notice.vocabulary_cut", teacher=teacher.shape[-1], student=student.shape[-1], shared=shared
+            )
+        return teacher[..., :shared], student[..., :shared]
+
+    def _weigh(self, kd: T, ce: T) -> T:
+        return self._config.distill.alpha * kd + self._config.distill.beta * ce
+
+    def _clip(self) -> Tensor:
+        norm = self._accelerator.clip_grad_norm_(self._trained, self._config.train.max_grad_norm or inf)
+        assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
+        return norm
+
+    def _over_processes(self, count: int) -> int:
+        if self._accelerator.num_processes == 1:
+            return count
+        return int(self._accelerator.reduce(torch.tensor(count, device=self._accelerator.device)))
+
+    def _is_done(self) -> bool:
+        return self._config.train.max_steps is not None and self._report.step >= self._config.train.max_steps
+
+    def _card_row(self, index: int, batch: Batch) -> CardRow | None:
+        if self._sample_every is None or index % self._sample_every:
+            return None
+        turn = (self._epoch - 1) + index // self._sample_every
+        return choose_row(batch, turn=turn, given_tokens=self._config.display.given_tokens)
+
+    def _refuse_nonfinite(self, loss: float, grad_norm: float) -> None:
+        overflow_is_handled = self._accelerator.scaler is not None
+        if isfinite(loss) and (isfinite(grad_norm) or overflow_is_handled):
+            return
+        raise NumericError(
+            f"step {self._report.step + 1} is not finite, the weights before it are kept",
+            got=f"loss {loss}, gradient norm {grad_norm}",
+            fix="a lower learning rate, or look at the batch",
+        )
+
+    def _refuse_empty(self, batches: int, steps: int) -> None:
+        if not batches:
+            fix = (
+                "give data"
+                if self._epoch == 1
+                else "a generator is used up after one epoch: pass a DataLoader or a list"
+            )
+            raise DataError(f"epoch {self._epoch} has 0 batches", fix=fix)
+        if not steps:
+            raise DataError(
+                f"not one label to learn from in epoch {self._epoch}", got=f"{batches} batches, all labels -100"
+            )

@@ -1,0 +1,42 @@
+"""What the student is graded on: KL to the teacher, cross-entropy to the labels.
+
+Pure functions of logits. They know nothing of models, batches, devices, or of where the teacher's logits came from.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from apt_model.training.data import IGNORED
+
+
+def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """KL(teacher ‖ student) at each position, in nats, not yet multiplied by T².
+
+    Shapes: both inputs (..., V), any float dtype; returns (...) in float32.
+    Gradient flows to the student only.
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+def distillation_sums(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The KD and CE terms of a batch as sums over its valid positions; the caller divides by their number.
+
+    Sums, not means: the mean must be over the tokens of the whole accumulated, global batch, which only the caller
+    knows.
+
+    Shapes: logits (B, L, V), labels (B, L) with -100 where nothing is to be learned; the shift happens here, logits
+    at l predict labels at l + 1. Returns two float32 scalars: T² · Σ KL(teacher ‖ student) at temperature T, and
+    Σ cross-entropy at temperature 1. Gradient flows to the student only.
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2 (T² keeps the gradient's scale when T changes).
+    """
+    student, teacher, targets = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
+    kl = token_kl(student, teacher, temperature=temperature)
+    kd = temperature**2 * torch.where(targets != IGNORED, kl, 0.0).sum()
+    ce = F.cross_entropy(student.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return kd, ce

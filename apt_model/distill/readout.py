@@ -1,0 +1,133 @@
+"""The one place where tensors become numbers and text. What comes out can be shown; nothing here trains.
+
+Knows nothing of what the numbers mean for a lesson.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apt_model.distill.losses import token_kl
+from apt_model.events.sinks import Guard
+from apt_model.training.data import IGNORED, Batch
+
+MAX_CARD_TOKENS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardRow:
+    """Which part of a batch a card shows: found on the CPU, before the step, without reading a logit.
+
+    Attributes:
+        row: index in the batch.
+        positions: logits at these positions are shown; each predicts the token after it.
+        given_ids: the tokens just before the shown part.
+        input_ids: the row's own tokens.
+    """
+
+    row: int
+    positions: Tensor
+    given_ids: list[int]
+    input_ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReadout:
+    """What both said on a `CardRow`, as numbers: argmax tokens, mean of 1 - exp(-KL) at temperature 1, agreement."""
+
+    teacher_ids: list[int]
+    student_ids: list[int]
+    normalised_kl: float
+    agreement: float
+
+
+def numbers(values: Sequence[Tensor]) -> list[float]:
+    """Scalar tensors as floats, in a single transfer from the device: the step's only synchronisation."""
+    reading: list[float] = torch.stack([value.detach().float() for value in values]).tolist()
+    return reading
+
+
+def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
+    """The row to show, round and round by `turn` among those with something to learn; None if there is none.
+
+    The first token of a text is a guess for anyone, so the shown part begins after `given_tokens` real ones, where
+    the row is long enough.
+    """
+    valid = batch.labels[:, 1:] != IGNORED
+    candidates = valid.any(dim=1).nonzero().flatten().tolist()
+    if not candidates:
+        return None
+    row = candidates[turn % len(candidates)]
+    text = batch.attention_mask[row].nonzero().flatten()
+    first, last = int(text[0]), int(text[-1])
+    learned = valid[row].nonzero().flatten()
+    shown = learned[learned >= first + given_tokens]
+    if not len(shown):
+        shown = learned
+    shown = shown[:MAX_CARD_TOKENS]
+    start = int(shown[0]) + 1
+    ids = batch.input_ids[row]
+    return CardRow(
+        row=row,
+        positions=shown,
+        given_ids=ids[max(first, start - max(given_tokens, 1)) : start].tolist() if given_tokens else [],
+        input_ids=ids[first : last + 1][: 2 * MAX_CARD_TOKENS].tolist(),
+    )
+
+
+@torch.no_grad()
+def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
+    """Read one row of the logits (B, L, V) that the step trains on."""
+    positions = card.positions.to(student_logits.device)
+    student = student_logits[card.row].index_select(0, positions)
+    teacher = teacher_logits[card.row].index_select(0, positions)
+    kl = token_kl(student, teacher, temperature=1.0).clamp(min=0)
+    student_ids, teacher_ids = student.argmax(dim=-1), teacher.argmax(dim=-1)
+    normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), (student_ids == teacher_ids).float().mean()])
+    return RowReadout(
+        teacher_ids=teacher_ids.tolist(),
+        student_ids=student_ids.tolist(),
+        normalised_kl=normalised_kl,
+        agreement=agreement,
+    )
+
+
+class Decoder:
+    """Token ids as text, whatever the tokenizer does: where it fails, a placeholder stands in and the guard knows."""
+
+    def __init__(self, tokenizer: Any, guard: Guard) -> None:
+        self._tokenizer, self._guard = tokenizer, guard
+        self._size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out; ids that are no token (-100, padding of the head) are dropped."""
+        placeholder = f"⟨{len(ids)} tokens⟩"
+        if self._tokenizer is None or not ids:
+            return placeholder if ids else ""
+        return self._guard.run("tokenizer", lambda: self._decode(ids), placeholder)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        real = [token for token in ids if token >= 0 and (self._size is None or token < self._size)]
+        text = self._tokenizer.decode(real, skip_special_tokens=True)
+        if not isinstance(text, str):
+            raise TypeError(f"decode returned {type(text).__name__}, not str")
+        return text
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Whatever happens inside, the random generators of python, numpy and torch are afterwards as they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,117 @@
+"""What a run needs before its first step: device, accelerator, optimizer, schedule, data shards.
+
+Knows nothing of losses or lessons.
+"""
+
+import math
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import patch_environment
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
+from transformers import get_scheduler
+
+from apt_model.config import TrainConfig
+from apt_model.errors import ConfigError, DataError, ModelError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; "auto" is the accelerator of this machine, or the CPU.
+
+    Raises:
+        ConfigError: no such device, or not on this machine.
+    """
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError("device is unknown", got=repr(name), expected="cpu, cuda, cuda:N, mps ...") from error
+    if device.type != "cpu":
+        backend = getattr(torch, device.type, None)
+        if backend is None or not backend.is_available():
+            raise ConfigError(f"this machine has no {device.type}", got=f"device={name}", fix="device=cpu")
+        if device.index is not None and device.index >= backend.device_count():
+            raise ConfigError("device is not there", got=name, expected=f"0 to {backend.device_count() - 1}")
+    return device
+
+
+def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
+    """An accelerator on `device`; under a launcher of several processes, on the device that it assigns.
+
+    Raises:
+        ConfigError: the device cannot do this precision.
+    """
+    try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu")
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with patch_environment(accelerate_torch_device=str(device)):
+            return Accelerator(mixed_precision=mixed_precision)
+    except ValueError as error:
+        raise ConfigError(
+            f"mixed_precision={mixed_precision} on {device}", got=str(error), fix="mixed_precision=no"
+        ) from error
+
+
+def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
+    """AdamW with weight decay on matrices only: norms and biases are left alone."""
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+
+
+def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
+    """Refuse what would train nothing.
+
+    Raises:
+        ModelError: the student is frozen, or the optimizer holds none of its parameters.
+    """
+    trained = {p for p in student.parameters() if p.requires_grad}
+    if not trained:
+        raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
+    if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
+        raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
+
+
+def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LRScheduler:
+    """The learning rate over the run; constant after the warm-up where the run has no known length."""
+    if total_steps is None:
+        return LambdaLR(optimizer, lambda step: 1.0)
+    warmup = math.ceil(config.warmup_ratio * total_steps)
+    schedule: LRScheduler = get_scheduler(
+        config.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps
+    )
+    return schedule
+
+
+def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:
+    """This process's part of the batches; all of them where there is one process.
+
+    Raises:
+        DataError: several processes, but no DataLoader that could be divided.
+    """
+    if accelerator.num_processes == 1:
+        return batches
+    if not isinstance(batches, DataLoader):
+        raise DataError("several processes need a DataLoader", got=type(batches).__name__)
+    loader: Iterable[Any] = accelerator.prepare_data_loader(batches)
+    return loader
+
+
+def steps_per_epoch(batches: Iterable[Any], accumulation: int) -> int | None:
+    """Optimizer steps in one pass; None where the data has no length."""
+    try:
+        return math.ceil(len(batches) / accumulation)  # type: ignore[arg-type]
+    except TypeError:
+        return None

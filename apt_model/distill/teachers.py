@@ -1,0 +1,70 @@
+"""Where the teacher's signal comes from. Knows nothing of losses, students or lessons."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from apt_model.distill.forward import Forward
+from apt_model.errors import ModelError
+from apt_model.training.data import Batch
+
+
+class TeacherSource(Protocol):
+    """Says what the teacher thinks of a batch; a loss never knows whether the teacher is live or cached."""
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch on the CPU that the teacher cannot take."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The teacher's logits (B, L, V) for a batch on the training device, without gradient."""
+
+
+class LiveTeacher:
+    """A teacher model that answers in person, on `device`."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        self._model = model.to(device)
+        self._forward = Forward(model, "teacher")
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch on the CPU that the teacher cannot take."""
+        self._forward.check(batch)
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Tensor:
+        """The teacher's logits (B, L, V)."""
+        return self._forward(self._model, batch)
+
+
+@contextmanager
+def frozen(teacher: nn.Module) -> Iterator[None]:
+    """The teacher in eval mode and without gradients; as it was before, afterwards."""
+    modes = {module: module.training for module in teacher.modules()}
+    gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
+    teacher.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in gradients.items():
+            parameter.requires_grad_(requires_grad)
+
+
+def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a student that shares a weight with its teacher: learning would change the teacher.
+
+    Raises:
+        ModelError: they are one model, or have a tensor in common.
+    """
+    if student is teacher:
+        raise ModelError(
+            "teacher and student are the same model", fix="copy.deepcopy the teacher, or make a smaller student"
+        )
+    teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
+    shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
+    if shared:
+        raise ModelError("student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them first")

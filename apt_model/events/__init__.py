@@ -1,0 +1,1 @@
+"""What happened: records, where they go, and the file that keeps them."""

@@ -1,0 +1,227 @@
+"""The events of a lesson: plain floats and strings, frozen, one class a kind.
+
+Knows nothing of tensors, of where an event goes, or of how it looks. The loop fills in what it measured; fields with
+a default of None or empty are filled in by the scorer (apt_model.teaching), so a run without one leaves them so.
+Ratios are 0..1; percent exists only where something is shown.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+SCHEMA_VERSION = 1
+
+Light = Literal["green", "yellow", "red"]
+Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events.
+
+    Attributes:
+        run_id: the run it belongs to.
+        step: optimizer steps done so far in the run.
+        wall_time: seconds since the Unix epoch.
+    """
+
+    kind: ClassVar[str]
+
+    run_id: str
+    step: int
+    wall_time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a model is, in numbers."""
+
+    name: str
+    parameters: int
+    megabytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """A lesson begins. `total_steps` is None where the data has no length."""
+
+    kind = "run_started"
+
+    teacher: ModelCard
+    student: ModelCard
+    config: Mapping[str, Any]
+    num_epochs: int
+    total_steps: int | None
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochStarted(Event):
+    """An epoch begins; epochs count from 1."""
+
+    kind = "epoch_started"
+
+    epoch: int
+    num_epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone(Event):
+    """One optimizer step was taken.
+
+    Attributes:
+        batch: index in the epoch, from 0, of the step's last batch.
+        loss: what was backpropagated, `alpha * kd + beta * ce`.
+        kd: T² times the mean KL(teacher ‖ student) at temperature T, in nats, unweighted.
+        ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted.
+        grad_norm: before clipping.
+        tokens: positions the step learned from, over all processes.
+        step_seconds: wall seconds since the step before, data loading included.
+        skipped_batches: batches without a single label so far.
+    """
+
+    kind = "step"
+
+    epoch: int
+    batch: int
+    loss: float
+    kd: float
+    ce: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    step_seconds: float
+    skipped_batches: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation(Event):
+    """What teacher and student said on one row of a batch, from the very logits the step trained on.
+
+    Attributes:
+        given: the text that both were given before the shown part begins.
+        teacher_text: the teacher's most probable tokens, decoded.
+        student_text: the student's.
+        input_text: the sample itself; topics are found in it too.
+        normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
+        agreement: share of the card's tokens on which both agree.
+        tokens: how many tokens the texts were decoded from.
+    """
+
+    kind = "observation"
+
+    epoch: int
+    batch: int
+    loss: float
+    given: str
+    teacher_text: str
+    student_text: str
+    input_text: str
+    normalised_kl: float
+    agreement: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredObservation(Observation):
+    """An observation with the lesson's judgement: what a card shows."""
+
+    kind = "card"
+
+    similarity: float
+    laziness: float
+    light: Light
+    topic: str
+    remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopicScore:
+    """How a topic went: cards seen and their mean laziness."""
+
+    topic: str
+    samples: int
+    mean_laziness: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """One piece of advice: a key of the locale's `advice` table, and the topic it speaks of, if any."""
+
+    key: str
+    topic: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochFinished(Event):
+    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples."""
+
+    kind = "epoch_finished"
+
+    epoch: int
+    num_epochs: int
+    mean_loss: float | None
+    tokens: int
+    skipped_batches: int
+    seconds: float
+    samples: int = 0
+    mean_laziness: float | None = None
+    topics: tuple[TopicScore, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The lesson ends: the verdict.
+
+    Attributes:
+        first_loss, last_loss: mean loss of the first and the last tenth of the steps seen (at least one).
+        samples: cards scored.
+        mean_laziness: over all cards.
+        first_laziness, last_laziness: mean of the first and the last quarter of the cards.
+        topics: every topic seen (at most 64).
+        advice: the most important first.
+        failures: what broke in the display, one line each; training went on without it.
+    """
+
+    kind = "run_finished"
+
+    epochs: int
+    tokens: int
+    skipped_batches: int
+    seconds: float
+    first_loss: float | None
+    last_loss: float | None
+    samples: int = 0
+    mean_laziness: float | None = None
+    first_laziness: float | None = None
+    last_laziness: float | None = None
+    trend: Trend = "unknown"
+    topics: tuple[TopicScore, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice(Event):
+    """Something the reader should know once: `key` names a sentence of the locale, `values` fill it in."""
+
+    kind = "notice"
+
+    key: str
+    values: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+KINDS: Mapping[str, type[Event]] = {
+    kind.kind: kind
+    for kind in (
+        RunStarted,
+        EpochStarted,
+        StepDone,
+        Observation,
+        ScoredObservation,
+        EpochFinished,
+        RunFinished,
+        Notice,
+    )
+}

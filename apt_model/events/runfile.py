@@ -1,0 +1,158 @@
+"""The record of a run: a directory with `config.json`, `events.jsonl`, `summary.json` (and the student beside them).
+
+One event is one line of strict JSON, written whole and flushed, so a reader may follow while training goes on. Raw
+text is kept here and only here: whoever shows it sanitises it first. Knows nothing of who reads.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import UnionType
+from typing import Any, BinaryIO, Union, get_args, get_origin, get_type_hints
+
+from apt_model.errors import DataError, StorageError
+from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, RunFinished, RunStarted
+
+EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
+
+
+class RunFile:
+    """A sink that keeps every event in a run directory.
+
+    Args:
+        directory: made if it is missing; must not hold another run's record.
+
+    Raises:
+        StorageError: the directory cannot be written, or has a record already.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = check_run_directory(directory)
+        self._file: BinaryIO = (self.directory / EVENTS).open("xb", buffering=0)
+
+    def emit(self, event: Event) -> None:
+        """Append one line; the run's settings and its verdict also get a file of their own."""
+        record = to_record(event)
+        self._file.write(encode(record) + b"\n")
+        if isinstance(event, RunStarted):
+            write_json(self.directory / CONFIG, record)
+        elif isinstance(event, RunFinished):
+            write_json(self.directory / SUMMARY, record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def check_run_directory(directory: str | Path) -> Path:
+    """Make the directory if it is missing, and see that a run can be written there.
+
+    Raises:
+        StorageError: it cannot be written, or holds a run already.
+    """
+    path = Path(directory)
+    if (path / EVENTS).exists():
+        raise StorageError(f"{path} already holds a run", fix="choose another run directory")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        fix = "choose another run directory"
+        raise StorageError(f"run directory {path} cannot be written", got=error.strerror, fix=fix) from error
+
+
+def to_record(event: Event) -> dict[str, Any]:
+    """An event as a dict of JSON values. Numbers that are not finite become null, and `nonfinite` names them."""
+    record: dict[str, Any] = {"schema": SCHEMA_VERSION, "kind": event.kind}
+    nonfinite: dict[str, str] = {}
+    for key, value in asdict(event).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            nonfinite[key] = str(value)
+            value = None
+        record[key] = value
+    if nonfinite:
+        record["nonfinite"] = nonfinite
+    return record
+
+
+def from_record(record: Mapping[str, Any]) -> Event:
+    """The event that `to_record` made the record from.
+
+    Raises:
+        DataError: not a record of this schema.
+    """
+    kind = KINDS.get(record.get("kind", ""))
+    if kind is None or record.get("schema") != SCHEMA_VERSION:
+        raise DataError(
+            "not an event of this version",
+            got=f"kind {record.get('kind')!r}, schema {record.get('schema')!r}",
+            expected=f"schema {SCHEMA_VERSION}",
+            fix="read it with the apt-model that wrote it",
+        )
+    finite = {key: value for key, value in record.items() if key not in ("schema", "kind", "nonfinite")}
+    values = finite | {key: float(value) for key, value in record.get("nonfinite", {}).items()}
+    event = _build(kind, values)
+    assert isinstance(event, Event)  # noqa: S101 - KINDS holds events only
+    return event
+
+
+def encode(record: Mapping[str, Any]) -> bytes:
+    """One line of strict JSON in UTF-8; a lone surrogate is written as an escape, so that it cannot break the file."""
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def read_events(run: str | Path) -> Iterator[Event]:
+    """The events of a run directory (or of an events.jsonl), in order, up to the last whole line.
+
+    Raises:
+        StorageError: no such file.
+        DataError: a line is not an event; names the line.
+    """
+    path = Path(run) / EVENTS if Path(run).is_dir() else Path(run)
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                yield _parse(line, path, number)
+    except OSError as error:
+        raise StorageError(f"no record at {path}", got=error.strerror, fix="give a run directory") from error
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a small JSON file so that a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(json.dumps(record, ensure_ascii=True, allow_nan=False, indent=2).encode() + b"\n")
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _parse(line: bytes, path: Path, number: int) -> Event:
+    try:
+        return from_record(json.loads(line))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise DataError(f"{path}:{number} is not an event", got=str(error)[:200]) from error
+
+
+def _build(kind: Any, value: Any) -> Any:
+    """JSON values as the type they were written from: dataclasses, tuples of them, optionals."""
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)}
+        return kind(**{key: _build(hints[key], item) for key, item in value.items() if key in known})  # type: ignore[operator]
+    if get_origin(kind) in (Union, UnionType) and value is not None:
+        return _build(next(arm for arm in get_args(kind) if arm is not type(None)), value)
+    if get_origin(kind) is tuple and value is not None:
+        return tuple(_build(get_args(kind)[0], item) for item in value)
+    return value

@@ -1,0 +1,92 @@
+"""Where events go, and the one place that keeps a failing display away from training.
+
+Knows nothing of what a sink does with an event.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from apt_model.events.records import Event, Notice, RunFinished
+
+T = TypeVar("T")
+Scorer = Callable[[Event], Event]
+
+
+class Sink(Protocol):
+    """A place events go: a terminal, a file, a tracker, or ten lines of your own."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event. An exception detaches this sink for the rest of the run."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class Guard:
+    """Runs what must never hurt training, and remembers the first failure of each name."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, str] = {}
+
+    def run(self, name: str, action: Callable[[], T], otherwise: T) -> T:
+        """`action()`, or `otherwise` if it raises (KeyboardInterrupt and SystemExit pass)."""
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - the one place that isolates the display from training
+            self.failures.setdefault(name, f"{name}: {type(error).__name__}: {error}"[:500])
+            return otherwise
+
+
+class Audience:
+    """Passes events through a scorer to sinks; a sink that fails is told of once and detached.
+
+    Args:
+        sinks: who listens, in order.
+        scorer: turns what the loop measured into what the lesson says; None passes events on as they are.
+        guard: shared with whatever else must not hurt training.
+    """
+
+    def __init__(self, sinks: Sequence[Sink], *, scorer: Scorer | None = None, guard: Guard | None = None) -> None:
+        self.guard = guard or Guard()
+        self._sinks = list(sinks)
+        self._scorer = scorer
+        self._told: set[str] = set()
+
+    def __call__(self, event: Event) -> Event:
+        """Score and deliver one event; returns it as it was delivered."""
+        if self._scorer is not None:
+            event = self.guard.run("scorer", partial(self._scorer, event), event)
+        if isinstance(event, RunFinished):
+            event = replace(event, failures=tuple(self.guard.failures.values()))
+        self._deliver(event)
+        for name in self.guard.failures.keys() - self._told:
+            self._told.add(name)
+            self._tell(event, self.guard.failures[name])
+        return event
+
+    def _deliver(self, event: Event) -> None:
+        self._sinks = [
+            sink for sink in self._sinks if self.guard.run(type(sink).__name__, partial(_emit, sink, event), False)
+        ]
+
+    def _tell(self, event: Event, failure: str) -> None:
+        if self._sinks:
+            values = {"failure": failure}
+            self._deliver(Notice(run_id=event.run_id, step=event.step, key="notice.display_failed", values=values))
+        else:
+            line = ascii(f"the display failed, training goes on: {failure}")
+            self.guard.run("stderr", partial(print, "warning:", line, file=sys.stderr), None)
+
+    def close(self) -> None:
+        """Close every sink still attached."""
+        for sink in self._sinks:
+            self.guard.run(type(sink).__name__, sink.close, None)
+        self._sinks = []
+
+
+def _emit(sink: Sink, event: Event) -> bool:
+    sink.emit(event)
+    return True

@@ -1,0 +1,1 @@
+"""What a student says on its own, outside training."""

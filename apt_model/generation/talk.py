@@ -1,0 +1,29 @@
+"""Let a model go on from a beginning, greedily. Knows nothing of training."""
+
+from typing import Any
+
+import torch
+
+from apt_model.errors import DataError
+from apt_model.training.data import encode
+
+
+def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:
+    """The prompt and what the model makes of it, up to its end of text or `max_new_tokens`.
+
+    Raises:
+        DataError: the tokenizer knows nothing of the prompt's tokens, or there is none.
+    """
+    if tokenizer is None:
+        raise DataError("the model has no tokenizer", fix="save one beside it")
+    (row,) = encode([prompt], tokenizer, max_length=10**9, end=False)
+    ids = torch.tensor([row], device=model.device)
+    said = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+    )
+    text: str = tokenizer.decode(said[0], skip_special_tokens=True)
+    return text

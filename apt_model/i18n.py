@@ -1,0 +1,81 @@
+"""Every sentence a user sees, by language. Knows nothing of who says it or where it is shown."""
+
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+from apt_model.errors import ConfigError
+
+LANGUAGES = ("zh", "en")
+Locale = Mapping[str, str | tuple[str, ...]]
+
+
+class Phrases:
+    """Sentences of one language, looked up by dotted key.
+
+    >>> Phrases.load("en")("card.batch", batch=3)
+    'Batch 3'
+    """
+
+    def __init__(self, lang: str, sentences: Locale) -> None:
+        self.lang = lang
+        self._sentences = sentences
+
+    @classmethod
+    def load(cls, lang: str) -> "Phrases":
+        """The locale of a language ("zh", "en"), or of a TOML file of your own with the same keys.
+
+        Raises:
+            ConfigError: no such language or file, or a file that lacks keys.
+        """
+        return cls(lang, _read(lang))
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The sentence under `key`, its `{placeholders}` filled with `values`."""
+        sentence = self._sentences[key]
+        if not isinstance(sentence, str):
+            raise KeyError(f"{key} is a list of variants: use variants()")
+        return sentence.format(**values)
+
+    def variants(self, key: str) -> tuple[str, ...]:
+        """All the ways to say `key`."""
+        sentence = self._sentences[key]
+        return (sentence,) if isinstance(sentence, str) else sentence
+
+    def topic(self, name: str) -> str:
+        """The display name of a topic: translated where the locale knows it, else as it is."""
+        sentence = self._sentences.get(f"topics.{name}", name)
+        return sentence if isinstance(sentence, str) else name
+
+
+@lru_cache
+def _read(lang: str) -> Locale:
+    if lang in LANGUAGES:
+        return _flatten(tomllib.loads(files("apt_model.locales").joinpath(f"{lang}.toml").read_text("utf-8")))
+    path = Path(lang)
+    if path.suffix != ".toml" or not path.is_file():
+        raise ConfigError("lang is unknown", got=repr(lang), expected="zh, en, or the path of a locale .toml file")
+    try:
+        sentences = _flatten(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"locale {path} is not valid TOML", got=str(error), fix="start from locales/en.toml"
+        ) from error
+    missing = sorted(_read("en").keys() - sentences.keys())
+    if missing:
+        raise ConfigError(
+            f"locale {path} lacks sentences", got=", ".join(missing[:5]), fix="start from locales/en.toml"
+        )
+    return sentences
+
+
+def _flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, str | tuple[str, ...]]:
+    flat: dict[str, str | tuple[str, ...]] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = tuple(map(str, value)) if isinstance(value, list) else str(value)
+    return flat

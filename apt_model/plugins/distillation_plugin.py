@@ -1,0 +1,65 @@
+"""Standard distillation: the same training as the visual plugin, shown as plain numbers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from apt_model.config import LessonConfig
+from apt_model.events.records import RunFinished
+from apt_model.events.sinks import Guard, Sink
+from apt_model.plugins.session import read_config, run_session
+from apt_model.render.log import LogSink
+
+
+class DistillationPlugin:
+    """Trains a student from a teacher and logs numbers.
+
+    Args:
+        config: flat keys as in the guide (`temperature`, `alpha`, `beta`, ...), or a `LessonConfig`.
+
+    Raises:
+        ConfigError: names every unknown key and bad value at once.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | LessonConfig | None = None) -> None:
+        self.config = read_config(config)
+
+    def distill_model(
+        self,
+        student_model: nn.Module,
+        teacher_model: nn.Module,
+        train_dataloader: Iterable[Any],
+        optimizer: Optimizer | None = None,
+        tokenizer: Any = None,
+        num_epochs: int = 3,
+        device: str | torch.device = "cuda",
+        *,
+        scheduler: LRScheduler | None = None,
+        run_dir: str | Path | None = None,
+        sinks: Sequence[Sink] | None = None,
+    ) -> RunFinished:
+        """Train `student_model` in place; arguments as in `VisualDistillationPlugin.visual_distill_model`."""
+        guard, display = Guard(), self.config.display
+        if sinks is None:
+            log = guard.run("LogSink", lambda: LogSink(display.lang, every=display.sample_frequency), None)
+            sinks = [log] if log is not None else []
+        return run_session(
+            config=self.config,
+            student_model=student_model,
+            teacher_model=teacher_model,
+            train_dataloader=train_dataloader,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            tokenizer=tokenizer,
+            num_epochs=num_epochs,
+            device=device,
+            run_dir=run_dir,
+            sinks=sinks,
+            scorer=None,
+            guard=guard,
+        )

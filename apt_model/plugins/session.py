@@ -1,0 +1,88 @@
+"""What both plugins do around the loop: settings, device, record, and keeping the student.
+
+Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from apt_model.config import LessonConfig
+from apt_model.distill.loop import distill
+from apt_model.distill.setup import pick_device
+from apt_model.errors import ConfigError
+from apt_model.events.records import RunFinished
+from apt_model.events.runfile import STUDENT, RunFile
+from apt_model.events.sinks import Audience, Guard, Scorer, Sink
+from apt_model.training.checkpoint import save_model
+
+CALL_ARGUMENTS = ("num_epochs", "device")
+
+
+def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
+    """A plugin's settings.
+
+    Raises:
+        ConfigError: an unknown or bad setting, or one that belongs to the call.
+    """
+    if isinstance(config, LessonConfig):
+        return config
+    misplaced = [key for key in CALL_ARGUMENTS if key in (config or {})]
+    if misplaced:
+        raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix="pass it to the call, e.g. num_epochs=3")
+    return LessonConfig.from_dict(config)
+
+
+def run_session(
+    *,
+    config: LessonConfig,
+    student_model: nn.Module,
+    teacher_model: nn.Module,
+    train_dataloader: Iterable[Any],
+    optimizer: Optimizer | None,
+    scheduler: LRScheduler | None,
+    tokenizer: Any,
+    num_epochs: int,
+    device: str | torch.device,
+    run_dir: str | Path | None,
+    sinks: Sequence[Sink],
+    scorer: Scorer | None,
+    guard: Guard,
+) -> RunFinished:
+    """Train; keep the record and the student in `run_dir`, if there is one. Cards need a scorer.
+
+    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere.
+    """
+    lesson = LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
+    notices: list[tuple[str, dict[str, str]]] = []
+    try:
+        place = pick_device(lesson.train.device)
+    except ConfigError:
+        place = torch.device("cpu")
+        notices.append(("notice.no_cuda", {"device": lesson.train.device}))
+    record = [RunFile(run_dir)] if run_dir is not None else []
+    audience = Audience([*record, *sinks], scorer=scorer, guard=guard)
+    try:
+        verdict = distill(
+            student=student_model,
+            teacher=teacher_model,
+            batches=train_dataloader,
+            audience=audience,
+            config=lesson,
+            device=place,
+            tokenizer=tokenizer,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            observe_samples=scorer is not None,
+            notices=notices,
+        )
+    finally:
+        audience.close()
+    if run_dir is not None:
+        save_model(student_model, tokenizer, Path(run_dir) / STUDENT)
+    return verdict

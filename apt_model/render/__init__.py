@@ -1,0 +1,1 @@
+"""How it looks as text. Everything shown is sanitised here; no torch."""

@@ -1,0 +1,74 @@
+"""A run as plain numbers, a line at a time: what the standard plugin shows. Knows nothing of laziness or texts."""
+
+import sys
+from typing import IO
+
+from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
+from apt_model.i18n import Phrases
+from apt_model.render.card import duration, number
+from apt_model.render.sanitise import fit_encoding, sanitise
+from apt_model.render.terminal import spoken_language
+
+
+class LogSink:
+    """Writes a line every `every` batches, and one at the end of each epoch and of the run.
+
+    Args:
+        lang: language of the lines.
+        every: batches between two lines.
+        file: where to write; standard output where None.
+    """
+
+    def __init__(self, lang: str, *, every: int, file: IO[str] | None = None) -> None:
+        stream = file if file is not None else sys.stdout
+        if stream is None:
+            raise OSError("there is no standard output")
+        self._file: IO[str] = stream
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+        self._say: Phrases = spoken_language(lang, self._encoding)
+        self._every = every
+        self._told: tuple[int, int] | None = None
+
+    def emit(self, event: Event) -> None:
+        """Write the event's line, if it has one."""
+        line = self._line(event)
+        if line is not None:
+            self._file.write(fit_encoding(line, self._encoding) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Nothing to close: the stream is not ours."""
+
+    def _line(self, event: Event) -> str | None:
+        say = self._say
+        if isinstance(event, RunStarted):
+            sizes = {"teacher": f"{event.teacher.parameters:,}", "student": f"{event.student.parameters:,}"}
+            return say("log.start", **sizes, steps=event.total_steps or "?")
+        if isinstance(event, StepDone):
+            return self._step(event)
+        if isinstance(event, EpochFinished):
+            return say("log.epoch", epoch=event.epoch, loss=number(event.mean_loss), time=duration(event.seconds))
+        if isinstance(event, RunFinished):
+            losses = {"first": number(event.first_loss), "last": number(event.last_loss)}
+            return say("log.end", steps=event.step, **losses, time=duration(event.seconds))
+        if isinstance(event, Notice):
+            values = {k: sanitise(v, 500) if isinstance(v, str) else v for k, v in event.values.items()}
+            return say(event.key, **values)
+        return None
+
+    def _step(self, step: StepDone) -> str | None:
+        stretch = (step.epoch, step.batch // self._every)
+        if stretch == self._told:
+            return None
+        self._told = stretch
+        return self._say(
+            "log.step",
+            step=step.step,
+            epoch=step.epoch,
+            loss=number(step.loss),
+            kd=number(step.kd),
+            ce=number(step.ce),
+            rate=step.learning_rate,
+            norm=number(step.grad_norm, 3),
+            speed=step.tokens / step.step_seconds if step.step_seconds else 0.0,
+        )

@@ -1,0 +1,110 @@
+"""Text from models and files, made safe to show: no control, no bidi, nothing whose width terminals disagree on.
+
+Knows nothing of cards or colours. The order matters: the length is capped before anything looks at the text, so that
+a line of 10 MB costs no more than a short one.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+REPLACEMENT = "\ufffd"
+MAX_CHARACTERS = 4_000
+MAX_MARKS = 4
+
+_BIDI = "\u061c\u200e\u200f" + "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
+_DROPPED = [
+    (0x200B, 0x200D),
+    (0x2060, 0x2064),
+    (0xFE00, 0xFE0F),
+    (0xFEFF, 0xFEFF),
+    (0x20E3, 0x20E3),
+    (0x1F3FB, 0x1F3FF),
+]
+_DROPPED += [(0xE0000, 0xE0FFF), (0x00AD, 0x00AD), (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5)]
+_DROPPED += [(0x180B, 0x180F), (0x206A, 0x206F), (0x3164, 0x3164), (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB)]
+_PLAIN = re.compile(
+    r"[ -~\u00a1-\u00ac\u00ae-\u02ff\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uff01-\uff5e]*\Z"
+)
+
+_IN_ASCII = {
+    "👨🏫": "[T]", "👨🎓": "[S]", "🟢": "(+)", "🟡": "(~)", "🔴": "(-)", "█": "#", "░": "-", "⏎": "\\n", "…": "...",
+    "→": "->", "↩": "<-", "α": "alpha", "β": "beta", "【": "[", "】": "]", "⟨": "<", "⟩": ">",
+}  # fmt: skip
+
+
+def sanitise(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """`text` on one line, harmless on any terminal, at most `limit` characters; applying it twice changes nothing.
+
+    Newlines become ⏎, tabs a space, C0 controls and DEL caret notation (ESC is ^[); C1, surrogates, private use,
+    noncharacters, unassigned code points and bidi controls become U+FFFD; joiners, variation selectors, tags, skin
+    tones and other invisible characters are dropped; regional indicators become letters; at most 4 combining marks
+    stay on a character; the result is in NFC.
+    """
+    text = text[:limit]
+    if _PLAIN.match(text):
+        return text
+    shown = "".join(map(_visible, text.replace("\r\n", "\n")))
+    return unicodedata.normalize("NFC", _limit_marks(unicodedata.normalize("NFC", shown)))[:limit]
+
+
+@lru_cache(maxsize=8192)
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character == "\n":
+        return "⏎"
+    if character == "\t":
+        return " "
+    if code < 0x20 or code == 0x7F:
+        return "^" + chr(code ^ 0x40)
+    if character in _BIDI:
+        return REPLACEMENT
+    if any(first <= code <= last for first, last in _DROPPED):
+        return ""
+    if 0x1F1E6 <= code <= 0x1F1FF:
+        return chr(ord("A") + code - 0x1F1E6)
+    category = unicodedata.category(character)
+    if category in ("Zs", "Zl", "Zp"):
+        return "\u3000" if character == "\u3000" else " "
+    return REPLACEMENT if category in ("Cc", "Cf", "Cs", "Co", "Cn") else character
+
+
+def _limit_marks(text: str) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in text:
+        is_mark = unicodedata.category(character) in ("Mn", "Mc", "Me")
+        marks = marks + 1 if is_mark else 0
+        if is_mark and not kept:
+            kept.append(REPLACEMENT)
+        if marks <= MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
+
+
+def fit_encoding(text: str, encoding: str) -> str:
+    """`text` with what `encoding` cannot say replaced: known symbols by ASCII ones, the rest by an escape."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        for symbol, plain in _IN_ASCII.items():
+            if not can_say(symbol, encoding):
+                text = text.replace(symbol, plain)
+        return "".join(map(lambda c: _escape(c, encoding), text))
+    return text
+
+
+def can_say(text: str, encoding: str) -> bool:
+    """Whether `encoding` has every character of `text`."""
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _escape(character: str, encoding: str) -> str:
+    if can_say(character, encoding):
+        return character
+    is_picture = unicodedata.category(character) == "So"
+    return "*" if is_picture else character.encode("ascii", "backslashreplace").decode()

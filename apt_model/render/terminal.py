@@ -1,0 +1,195 @@
+"""The lesson in a terminal: cards as they come, one live line below them. Piped, the same cards as plain lines.
+
+Knows how terminals differ; knows nothing of training.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.control import Control
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.segment import ControlType, Segment
+from rich.table import Table
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import (
+    EpochFinished,
+    EpochStarted,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+    ScoredObservation,
+    StepDone,
+)
+from apt_model.i18n import Phrases
+from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
+from apt_model.render.sanitise import can_say, fit_encoding
+
+PIPED_COLUMNS = 80
+REFRESH_SECONDS = 0.25
+
+
+class TerminalSink:
+    """Shows a lesson on a terminal, or as plain text where there is none.
+
+    Args:
+        config: what to show, in which language.
+        file: where to write; standard output where None.
+        live: keep a progress line below the cards, where there is a terminal.
+    """
+
+    def __init__(self, config: DisplayConfig, *, file: IO[str] | None = None, live: bool = True) -> None:
+        self._config = config
+        self._console = make_console(file)
+        self._say = spoken_language(config.lang, self._console.encoding)
+        self._on_screen = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._painter = CardPainter(
+            CardStyle(
+                phrases=self._say,
+                columns=self._console.width - 1,
+                colour=self._console.color_system is not None,
+                encoding=self._console.encoding,
+                max_text_length=config.max_text_length,
+                show_diff=config.show_diff,
+            )
+        )
+        self._progress = _ProgressLine(self._console, self._say) if self._on_screen and live else None
+
+    def emit(self, event: Event) -> None:
+        """Show one event."""
+        self._print(self._paint(event))
+        if self._progress is not None:
+            self._progress.follow(event)
+
+    def close(self) -> None:
+        """Take the live line away."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _paint(self, event: Event) -> Iterable[RenderableType]:
+        paint = self._painter
+        if isinstance(event, ScoredObservation):
+            return paint.card(event) if self._config.show_samples else ()
+        if isinstance(event, RunStarted):
+            return paint.header(event)
+        if isinstance(event, EpochStarted):
+            return paint.epoch(event)
+        if isinstance(event, EpochFinished):
+            return paint.report_card(event)
+        if isinstance(event, RunFinished):
+            if self._progress is not None:
+                self._progress.stop()
+            return paint.verdict(event)
+        return paint.notice(event) if isinstance(event, Notice) else ()
+
+    def _print(self, pieces: Iterable[RenderableType]) -> None:
+        for piece in pieces:
+            aligned = _RightBorder(piece) if self._on_screen and isinstance(piece, Table) else piece
+            self._console.print(aligned, crop=False, soft_wrap=not isinstance(piece, Table))
+
+
+def make_console(file: IO[str] | None = None) -> Console:
+    """A console that cannot fail on what it is given to print: no markup, no emoji codes, no highlighting.
+
+    Piped, it is 80 columns wide, and has neither colours nor controls.
+    """
+    stream = file if file is not None else sys.stdout
+    if stream is None:
+        raise OSError("there is no standard output")
+    is_terminal = stream.isatty() and not os.environ.get("CI")
+    return Console(
+        file=stream,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_terminal=is_terminal,
+        force_jupyter=False,
+        width=None if is_terminal else PIPED_COLUMNS,
+        color_system="auto" if is_terminal else None,
+    )
+
+
+def spoken_language(lang: str, encoding: str) -> Phrases:
+    """The lesson's language; English where the output has no letters for it."""
+    phrases = Phrases.load(lang)
+    return phrases if can_say(phrases("card.teacher").strip("👨🏫 "), encoding) else Phrases.load("en")
+
+
+class _RightBorder:
+    """Draws a table with the cursor set before each right border, so that the borders line up on any terminal,
+    whatever width it gives an emoji."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self._table, options, pad=False):
+            *inside, border = [segment for segment in line if segment.text]
+            column = sum(segment.cell_length for segment in inside) + border.cell_length - 1
+            body = border.text[:-1]
+            yield from inside
+            if body:
+                yield Segment(body, border.style)
+            yield Control((ControlType.CURSOR_MOVE_TO_COLUMN, column)).segment
+            yield Segment(border.text[-1], border.style)
+            yield Segment.line()
+
+
+class _ProgressLine:
+    """The live line: epoch, bar, steps, rate, time left, loss, laziness. Redrawn at most four times a second."""
+
+    def __init__(self, console: Console, say: Phrases) -> None:
+        self._say, self._encoding = say, console.encoding
+        columns = [TextColumn("{task.description}", markup=False)]
+        bar = [BarColumn(bar_width=None)] if console.width >= 60 else []
+        self._progress = Progress(*columns, *bar, console=console, auto_refresh=False, transient=True, expand=True)
+        self._narrow = console.width < 60
+        self._task: TaskID | None = None
+        self._run: RunStarted | None = None
+        self._laziness: float | None = None
+        self._seconds_per_step: float | None = None
+        self._drawn = 0.0
+
+    def follow(self, event: Event) -> None:
+        """Bring the line up to date."""
+        if isinstance(event, RunStarted):
+            self._run = event
+            self._task = self._progress.add_task("", total=event.total_steps)
+            self._progress.start()
+        elif isinstance(event, ScoredObservation):
+            self._laziness = event.laziness
+        elif isinstance(event, StepDone):
+            self._step(event)
+
+    def stop(self) -> None:
+        """Remove the line."""
+        self._progress.stop()
+
+    def _step(self, step: StepDone) -> None:
+        before = self._seconds_per_step
+        self._seconds_per_step = step.step_seconds if before is None else 0.9 * before + 0.1 * step.step_seconds
+        now = time.monotonic()
+        if self._task is None or now - self._drawn < REFRESH_SECONDS:
+            return
+        self._drawn = now
+        text = "  ".join(fit_encoding(part, self._encoding) for part in self._parts(step))
+        self._progress.update(self._task, completed=step.step, description=text, refresh=True)
+
+    def _parts(self, step: StepDone) -> Iterator[str]:
+        say, run, pace = self._say, self._run, self._seconds_per_step or 0.0
+        total = run.total_steps if run is not None else None
+        if run is not None and not self._narrow:
+            yield say("progress.epoch", epoch=step.epoch, epochs=run.num_epochs)
+        yield f"{step.step}/{total}" if total else str(step.step)
+        if not self._narrow:
+            yield say("progress.rate", rate=1 / pace if pace else 0.0)
+        if total:
+            yield say("progress.left", time=duration((total - step.step) * pace))
+        yield say("progress.loss", loss=number(step.loss, 2))
+        if self._laziness is not None and not self._narrow:
+            yield say("progress.laziness", laziness=percent(self._laziness))

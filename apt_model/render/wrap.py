@@ -1,0 +1,80 @@
+"""Text cut and broken by the columns it takes: graphemes, words, the punctuation of Chinese lines.
+
+Works on sanitised text, on one line; knows nothing of what it says.
+"""
+
+from typing import NamedTuple
+
+from wcwidth import iter_graphemes, width
+
+_NOT_AT_START = frozenset("，。、；：？！）》】」』”’…％%,.;:?!)]}")
+_NOT_AT_END = frozenset("（《【「『“‘([{")
+_MOST_CARRIED = 2
+
+
+class _Piece(NamedTuple):
+    start: int
+    end: int
+    cells: int
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, an ellipsis in place of what was cut."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+def wrap(text: str, columns: int, *, first: int | None = None) -> list[tuple[int, int]]:
+    """The lines of `text` as (start, end) offsets, each at most `columns` cells wide, the first at most `first`.
+
+    Breaks between any two Chinese characters and between words, cuts words that are longer than a line. A mark that
+    may not begin a line brings the character before it along; a bracket that may not end one goes down with what it
+    opens. Spaces at the ends of lines are left out.
+    """
+    lines: list[tuple[int, int]] = []
+    line: list[_Piece] = []
+    used, room = 0, columns if first is None else first
+    for piece in _pieces(text, columns):
+        if used + piece.cells > room and (line or room < columns):
+            carried = _carry(text, line, piece)
+            lines.append(_trim(text, line))
+            line, room = carried, columns
+            used = sum(part.cells for part in line)
+        line.append(piece)
+        used += piece.cells
+    return [*lines, _trim(text, line)]
+
+
+def _carry(text: str, line: list[_Piece], head: _Piece) -> list[_Piece]:
+    """Take off the end of `line` what has to stand before `head` on the next one."""
+    carried: list[_Piece] = []
+    while len(line) > 1 and len(carried) < _MOST_CARRIED:
+        if text[head.start] not in _NOT_AT_START and text[line[-1].end - 1] not in _NOT_AT_END:
+            break
+        head = line.pop()
+        carried.insert(0, head)
+    return carried
+
+
+def _trim(text: str, line: list[_Piece]) -> tuple[int, int]:
+    if not line:
+        return 0, 0
+    start, end = line[0].start, line[-1].end
+    while start < end and text[start] == " ":
+        start += 1
+    while end > start and text[end - 1] == " ":
+        end -= 1
+    return start, end
+
+
+def _pieces(text: str, columns: int) -> list[_Piece]:
+    """Words of ASCII letters and digits where they fit on a line, single graphemes otherwise."""
+    pieces: list[_Piece] = []
+    at, in_word = 0, False
+    for grapheme in iter_graphemes(text):
+        piece = _Piece(at, at + len(grapheme), max(width(grapheme), 0))
+        is_word = grapheme.isascii() and (grapheme.isalnum() or grapheme in "_'-")
+        if is_word and in_word and pieces[-1].cells < columns:
+            piece = _Piece(pieces[-1].start, piece.end, pieces.pop().cells + piece.cells)
+        pieces.append(piece)
+        at, in_word = at + len(grapheme), is_word
+    return pieces

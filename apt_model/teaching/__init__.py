@@ -1,0 +1,1 @@
+"""What it means: similarity, laziness, topics, remarks, report cards. Pure Python: no torch here, or below."""

@@ -1,0 +1,25 @@
+"""The remark on a card: a grade from laziness and loss, then one of several ways to say it."""
+
+from typing import Literal
+
+from apt_model.config import DisplayConfig
+from apt_model.i18n import Phrases
+
+Grade = Literal["excellent", "good", "fair", "needs_work"]
+
+
+def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
+    """The best grade whose two thresholds both lie above (laziness, loss); a loss that is no number needs work."""
+    if laziness < thresholds.excellent[0] and loss < thresholds.excellent[1]:
+        return "excellent"
+    if laziness < thresholds.good[0] and loss < thresholds.good[1]:
+        return "good"
+    if laziness < thresholds.fair[0] and loss < thresholds.fair[1]:
+        return "fair"
+    return "needs_work"
+
+
+def remark(grade: Grade, phrases: Phrases, *, turn: int) -> str:
+    """The `turn`-th way to say the grade, round and round: no random generator is touched."""
+    variants = phrases.variants(f"remarks.{grade}")
+    return variants[turn % len(variants)]

@@ -1,0 +1,89 @@
+"""Turns what the loop measured into what the lesson says: observations into cards, epochs into report cards.
+
+Knows nothing of tensors and nothing of screens: events in, events out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import EpochFinished, Event, Observation, RunFinished, RunStarted, ScoredObservation
+from apt_model.events.sinks import Guard
+from apt_model.i18n import Phrases
+from apt_model.teaching.comments import grade, remark
+from apt_model.teaching.laziness import laziness, light
+from apt_model.teaching.similarity import Similarity, text_similarity
+from apt_model.teaching.summary import ReportCard, Verdict
+from apt_model.teaching.topics import detect_topic
+
+Comment = Callable[[float, float], str]
+
+
+class LessonScorer:
+    """The teacher's judgement of a lesson.
+
+    Args:
+        config: thresholds of the remarks and the language they are in.
+        topics: keyword lists by topic; may be changed by the owner at any time.
+        comment: `(laziness in percent, loss) -> remark`; if it raises, the built-in remark stands in.
+        similarity: `(teacher text, student text) -> 0..1`.
+        guard: told of a remark of the user's that fails.
+    """
+
+    def __init__(
+        self,
+        config: DisplayConfig,
+        topics: Mapping[str, list[str]],
+        *,
+        comment: Comment | None = None,
+        similarity: Similarity = text_similarity,
+        guard: Guard | None = None,
+    ) -> None:
+        self._config, self._topics, self._similarity = config, topics, similarity
+        self._phrases = Phrases.load(config.lang)
+        self._comment = comment or self.comment
+        self._guard = guard or Guard()
+        self._step = 0
+        self._report_card, self.verdict = ReportCard(), Verdict()
+
+    def __call__(self, event: Event) -> Event:
+        """The event as the lesson sees it; events that need no judgement come back as they are."""
+        self._step = event.step
+        if isinstance(event, RunStarted):
+            self._report_card, self.verdict = ReportCard(), Verdict()
+        elif isinstance(event, Observation):
+            return self._score(event)
+        elif isinstance(event, EpochFinished):
+            event = replace(event, **self._report_card.fields())
+            self.verdict.add_epoch(event)
+            self._report_card = ReportCard()
+        elif isinstance(event, RunFinished):
+            return replace(event, **self.verdict.fields())
+        return event
+
+    def comment(self, laziness_percent: float, loss: float) -> str:
+        """The built-in remark; the step chooses among its variants."""
+        return remark(grade(laziness_percent / 100, loss, self._config), self._phrases, turn=self._step)
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of the run so far, in the guide's words and units."""
+        return dict(self.verdict.stats())
+
+    def _score(self, seen: Observation) -> ScoredObservation:
+        similarity = self._similarity(seen.teacher_text, seen.student_text)
+        lazy = laziness(similarity, seen.normalised_kl)
+        percent = 100 * lazy
+        card = ScoredObservation(
+            **{field.name: getattr(seen, field.name) for field in fields(seen)},
+            similarity=similarity,
+            laziness=lazy,
+            light=light(lazy),
+            topic=detect_topic((seen.teacher_text, seen.input_text), self._topics),
+            remark=self._guard.run(
+                "generate_comment", lambda: self._comment(percent, seen.loss), self.comment(percent, seen.loss)
+            ),
+        )
+        self._report_card.add(card)
+        self.verdict.add(card)
+        return card
