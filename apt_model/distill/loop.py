@@ -7,7 +7,7 @@ comes out the same to the last bit.
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from math import inf, isfinite
+from math import inf
 from typing import Any, TypeVar
 
 import torch
@@ -18,20 +18,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
+from apt_model.distill.checks import check_trainable, refuse_empty, refuse_nonfinite, refuse_shared_weights
 from apt_model.distill.forward import Forward, model_card
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, choose_row, numbers, read_row
 from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.distill.setup import (
-    check_trainable,
     make_accelerator,
     make_optimizer,
     make_schedule,
     shard,
     steps_per_epoch,
+    sum_over_processes,
+    trained,
 )
-from apt_model.distill.teachers import LiveTeacher, TeacherSource, frozen, refuse_shared_weights
-from apt_model.errors import DataError, NumericError
+from apt_model.distill.teachers import LiveTeacher, TeacherSource, frozen
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
@@ -87,7 +88,7 @@ def distill(
     if config.train.seed is not None:
         set_seed(config.train.seed)
     accelerator = make_accelerator(device, config.train.mixed_precision)
-    with frozen(teacher):
+    with frozen(teacher), trained(student):
         run = _Run(
             accelerator=accelerator,
             student=student,
@@ -99,11 +100,7 @@ def distill(
             sample_every=config.display.sample_frequency if observe_samples else None,
         )
         run.prepare(optimizer, scheduler)
-        try:
-            return run.all_epochs(notices)
-        finally:
-            accelerator.unwrap_model(run.student, keep_fp32_wrapper=False).eval()
-            accelerator.free_memory()
+        return run.all_epochs(notices)
 
 
 class _Run:
@@ -131,7 +128,7 @@ class _Run:
         self._batches = shard(batches, accelerator)
         self._tokenizer = tokenizer
         self._sample_every = sample_every if accelerator.is_main_process else None
-        self.student = student
+        self._student = student
         self._epoch = self._skipped = self._tokens = 0
         self._losses = BoundedSeries()
         self._epochs, self._total_steps = self._length()
@@ -139,10 +136,9 @@ class _Run:
     def prepare(self, optimizer: Optimizer | None, scheduler: LRScheduler | None) -> None:
         """Move the student to the device and give it its optimizer and schedule."""
         train = self._config.train
-        self.student = self._accelerator.prepare_model(self.student)
-        self.student.train()
+        self._student = self._accelerator.prepare_model(self._student)
         own = optimizer is None
-        optimizer = optimizer or make_optimizer(self.student, train)
+        optimizer = optimizer or make_optimizer(self._student, train)
         self._scheduler = make_schedule(optimizer, train, self._total_steps) if own and scheduler is None else scheduler
         self._optimizer = self._accelerator.prepare_optimizer(optimizer)
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -199,7 +195,7 @@ class _Run:
                 loss_sum += done.loss * done.tokens
             if self._is_done():
                 break
-        self._refuse_empty(batches, self._report.step - steps_before)
+        refuse_empty(self._epoch, batches, self._report.step - steps_before)
         tokens = self._tokens - tokens_before
         self._report.tell(
             EpochFinished,
@@ -231,14 +227,15 @@ class _Run:
         self._skipped += counts.count(0)
         if 0 in counts:
             self._report.say("notice.no_labels", batch=window[counts.index(0)][0], epoch=self._epoch)
-        tokens = self._over_processes(sum(counts))
+        tokens = sum_over_processes(sum(counts), self._accelerator)
         if not tokens:
             return None
         sums, seen = self._learn(window, tokens)
         kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
         learning_rate = self._optimizer.param_groups[0]["lr"]
         loss = self._weigh(kd, ce)
-        self._refuse_nonfinite(loss, grad_norm)
+        overflow_is_handled = self._accelerator.scaler is not None
+        refuse_nonfinite(self._report.step + 1, loss, 0.0 if overflow_is_handled else grad_norm)
         self._optimizer.step()
         if self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
             self._scheduler.step()
@@ -270,7 +267,7 @@ class _Run:
         for index, batch in window:
             card = self._card_row(index, batch)
             is_last = index == window[-1][0]
-            with nullcontext() if is_last else accelerator.no_sync(self.student):
+            with nullcontext() if is_last else accelerator.no_sync(self._student):
                 moved = batch.to(accelerator.device)
                 with accelerator.autocast():
                     teacher_logits, student_logits = self._both(moved)
@@ -286,7 +283,7 @@ class _Run:
 
     def _both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of teacher and student, cut to the vocabulary that both heads have."""
-        teacher, student = self._teacher.logits(batch), self._forward(self.student, batch)
+        teacher, student = self._teacher.logits(batch), self._forward(self._student, batch)
         shared = min(teacher.shape[-1], student.shape[-1])
         if teacher.shape[-1] != student.shape[-1]:
             self._report.say(
@@ -302,11 +299,6 @@ class _Run:
         assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
         return norm
 
-    def _over_processes(self, count: int) -> int:
-        if self._accelerator.num_processes == 1:
-            return count
-        return int(self._accelerator.reduce(torch.tensor(count, device=self._accelerator.device)))
-
     def _is_done(self) -> bool:
         return self._config.train.max_steps is not None and self._report.step >= self._config.train.max_steps
 
@@ -315,26 +307,3 @@ class _Run:
             return None
         turn = (self._epoch - 1) + index // self._sample_every
         return choose_row(batch, turn=turn, given_tokens=self._config.display.given_tokens)
-
-    def _refuse_nonfinite(self, loss: float, grad_norm: float) -> None:
-        overflow_is_handled = self._accelerator.scaler is not None
-        if isfinite(loss) and (isfinite(grad_norm) or overflow_is_handled):
-            return
-        raise NumericError(
-            f"step {self._report.step + 1} is not finite, the weights before it are kept",
-            got=f"loss {loss}, gradient norm {grad_norm}",
-            fix="a lower learning rate, or look at the batch",
-        )
-
-    def _refuse_empty(self, batches: int, steps: int) -> None:
-        if not batches:
-            fix = (
-                "give data"
-                if self._epoch == 1
-                else "a generator is used up after one epoch: pass a DataLoader or a list"
-            )
-            raise DataError(f"epoch {self._epoch} has 0 batches", fix=fix)
-        if not steps:
-            raise DataError(
-                f"not one label to learn from in epoch {self._epoch}", got=f"{batches} batches, all labels -100"
-            )

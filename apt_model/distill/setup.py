@@ -5,7 +5,8 @@ Knows nothing of losses or lessons.
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config import TrainConfig
-from apt_model.errors import ConfigError, DataError, ModelError
+from apt_model.errors import ConfigError, DataError
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,17 +72,22 @@ def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
     return AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
 
 
-def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
-    """Refuse what would train nothing.
+@contextmanager
+def trained(student: nn.Module) -> Iterator[None]:
+    """The student in train mode; afterwards in eval mode, and free of what accelerate wrapped around its `forward`.
 
-    Raises:
-        ModelError: the student is frozen, or the optimizer holds none of its parameters.
+    accelerate's own `unwrap_model` would also strip the decorators that transformers puts there.
     """
-    trained = {p for p in student.parameters() if p.requires_grad}
-    if not trained:
-        raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
-    if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
-        raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
+    forward = student.__dict__.get("forward")
+    student.train()
+    try:
+        yield
+    finally:
+        student.__dict__.pop("_original_forward", None)
+        student.__dict__.pop("forward", None)
+        if forward is not None:
+            student.forward = forward
+        student.eval()
 
 
 def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LRScheduler:
@@ -115,3 +121,10 @@ def steps_per_epoch(batches: Iterable[Any], accumulation: int) -> int | None:
         return math.ceil(len(batches) / accumulation)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def sum_over_processes(count: int, accelerator: Accelerator) -> int:
+    """`count` summed over all processes."""
+    if accelerator.num_processes == 1:
+        return count
+    return int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.distill.forward import Forward
-from apt_model.errors import ModelError
 from apt_model.training.data import Batch
 
 
@@ -52,19 +51,3 @@ def frozen(teacher: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in gradients.items():
             parameter.requires_grad_(requires_grad)
-
-
-def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
-    """Refuse a student that shares a weight with its teacher: learning would change the teacher.
-
-    Raises:
-        ModelError: they are one model, or have a tensor in common.
-    """
-    if student is teacher:
-        raise ModelError(
-            "teacher and student are the same model", fix="copy.deepcopy the teacher, or make a smaller student"
-        )
-    teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
-    shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
-    if shared:
-        raise ModelError("student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them first")

@@ -1,0 +1,67 @@
+"""What a run refuses, each in one line: before it starts, at an epoch's end, and just before a step that would spoil it.
+
+Knows what is wrong; knows nothing of how training goes on.
+"""
+
+from math import isfinite
+
+from torch import nn
+from torch.optim import Optimizer
+
+from apt_model.errors import DataError, ModelError, NumericError
+
+
+def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse a student that shares a weight with its teacher: learning would change the teacher.
+
+    Raises:
+        ModelError: they are one model, or have a tensor in common.
+    """
+    if student is teacher:
+        raise ModelError(
+            "teacher and student are the same model", fix="copy.deepcopy the teacher, or make a smaller student"
+        )
+    teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
+    shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
+    if shared:
+        raise ModelError("student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them first")
+
+
+def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
+    """Refuse what would train nothing.
+
+    Raises:
+        ModelError: the student is frozen, or the optimizer holds none of its parameters.
+    """
+    trained = {p for p in student.parameters() if p.requires_grad}
+    if not trained:
+        raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
+    if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
+        raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
+
+
+def refuse_nonfinite(step: int, loss: float, grad_norm: float) -> None:
+    """Stop before an optimizer step that would put NaN or infinity into the weights.
+
+    Raises:
+        NumericError: the true values, and the step that was not taken.
+    """
+    if not (isfinite(loss) and isfinite(grad_norm)):
+        raise NumericError(
+            f"step {step} is not finite, the weights before it are kept",
+            got=f"loss {loss}, gradient norm {grad_norm}",
+            fix="a lower learning rate, or look at the batch",
+        )
+
+
+def refuse_empty(epoch: int, batches: int, steps: int) -> None:
+    """Stop after an epoch in which nothing was learned.
+
+    Raises:
+        DataError: no batch came, or no batch had a label.
+    """
+    if not batches:
+        fix = "give data" if epoch == 1 else "a generator is used up after one epoch: pass a DataLoader or a list"
+        raise DataError(f"epoch {epoch} has 0 batches", fix=fix)
+    if not steps:
+        raise DataError(f"not one label to learn from in epoch {epoch}", got=f"{batches} batches, all labels -100")

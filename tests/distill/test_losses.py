@@ -1,0 +1,120 @@
+"""The loss against the same formula written out in float64."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from apt_model.distill.losses import distillation_sums, token_kl
+
+
+def kl_written_out(teacher: list[float], student: list[float], temperature: float) -> float:
+    """Σ p (log p − log q) in Python floats, for one position."""
+
+    def log_softmax(logits: list[float]) -> list[float]:
+        top = max(x / temperature for x in logits)
+        total = math.log(math.fsum(math.exp(x / temperature - top) for x in logits)) + top
+        return [x / temperature - total for x in logits]
+
+    p, q = log_softmax(teacher), log_softmax(student)
+    return math.fsum(math.exp(a) * (a - b) for a, b in zip(p, q, strict=True))
+
+
+def sums_written_out(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """KD and CE, position by position, in float64, with autograd for the gradient."""
+    kd = ce = torch.zeros((), dtype=torch.float64)
+    for b in range(labels.shape[0]):
+        for position in range(labels.shape[1] - 1):
+            target = int(labels[b, position + 1])
+            if target == -100:
+                continue
+            p = torch.softmax(teacher[b, position] / temperature, dim=0)
+            q = torch.softmax(student[b, position] / temperature, dim=0)
+            kd = kd + temperature**2 * (p * (p.log() - q.log())).sum()
+            ce = ce - torch.softmax(student[b, position], dim=0)[target].log()
+    return kd, ce
+
+
+def example(mask: str) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    student, teacher = (3 * torch.randn(3, 7, 50, generator=generator) for _ in range(2))
+    labels = torch.randint(50, (3, 7), generator=generator)
+    if mask == "padded":
+        labels[0, 4:] = labels[1, 2:] = -100
+    elif mask == "prompt":
+        labels[:, :3] = -100
+    elif mask == "one row":
+        labels[1:] = -100
+    return student, teacher, labels
+
+
+def test_token_kl_equals_the_sum_written_out() -> None:
+    student, teacher, _ = example("full")
+    for temperature in (1.0, 4.0):
+        ours = token_kl(student, teacher, temperature=temperature)
+        pairs = zip(teacher.flatten(0, 1).tolist(), student.flatten(0, 1).tolist(), strict=True)
+        expected = torch.tensor([kl_written_out(t, s, temperature) for t, s in pairs], dtype=torch.float64)
+        torch.testing.assert_close(ours.double().flatten(), expected, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("mask", ["full", "padded", "prompt", "one row"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 4.0])
+def test_value_and_gradient_equal_float64_to_a_millionth(mask: str, temperature: float) -> None:
+    student, teacher, labels = example(mask)
+    ours, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    kd, ce = distillation_sums(ours, teacher, labels, temperature=temperature)
+    kd64, ce64 = sums_written_out(exact, teacher.double(), labels, temperature)
+    assert abs(kd.item() - kd64.item()) <= 1e-6 * abs(kd64.item())
+    assert abs(ce.item() - ce64.item()) <= 1e-6 * abs(ce64.item())
+    (0.7 * kd + 0.3 * ce).backward()
+    (0.7 * kd64 + 0.3 * ce64).backward()
+    assert ours.grad is not None
+    assert exact.grad is not None
+    error = (ours.grad.double() - exact.grad).norm() / exact.grad.norm()
+    assert error <= 1e-6
+
+
+def test_a_student_equal_to_its_teacher_scores_zero_and_has_no_gradient() -> None:
+    logits, _, labels = example("padded")
+    student = logits.clone().requires_grad_()
+    kd, _ = distillation_sums(student, logits, labels, temperature=4.0)
+    kd.backward()
+    assert kd.item() == 0.0
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-6
+
+
+def test_no_valid_label_gives_zero_not_nan() -> None:
+    student, teacher, labels = example("full")
+    kd, ce = distillation_sums(student.requires_grad_(), teacher, torch.full_like(labels, -100), temperature=4.0)
+    (kd + ce).backward()
+    assert (kd.item(), ce.item()) == (0.0, 0.0)
+    assert student.grad is not None
+    assert student.grad.abs().sum() == 0
+
+
+def test_t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_it() -> None:
+    """For large T the gradient of T²·KL tends to (z_s − z_t) / V, centred (Hinton et al. 2015, eq. 4)."""
+    generator = torch.Generator().manual_seed(6)
+    student, teacher = (torch.randn(1, 2, 10, generator=generator) for _ in range(2))
+    labels = torch.tensor([[0, 3]])
+    gradients = {}
+    for temperature in (1.0, 4.0, 200.0):
+        leaf = student.clone().requires_grad_()
+        kd, _ = distillation_sums(leaf, teacher, labels, temperature=temperature)
+        kd.backward()
+        assert leaf.grad is not None
+        gradients[temperature] = leaf.grad[0, 0]
+    difference = student[0, 0] - teacher[0, 0]
+    limit = (difference - difference.mean()) / 10
+    torch.testing.assert_close(gradients[200.0], limit, rtol=0.02, atol=1e-3)
+    assert (gradients[1.0] - gradients[4.0]).abs().max() > 1e-2
+
+
+def test_the_gradient_never_reaches_the_teacher() -> None:
+    student, teacher, labels = example("full")
+    teacher.requires_grad_()
+    kd, ce = distillation_sums(student.requires_grad_(), teacher, labels, temperature=2.0)
+    (kd + ce).backward()
+    assert teacher.grad is None
