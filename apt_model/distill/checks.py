@@ -1,4 +1,4 @@
-"""What a run refuses, each in one line: before it starts, at an epoch's end, and just before a step that would spoil it.
+"""What a run refuses, each in one line: before it starts, before a step that would spoil it, after an empty epoch.
 
 Knows what is wrong; knows nothing of how training goes on.
 """

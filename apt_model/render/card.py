@@ -76,7 +76,7 @@ class CardPainter:
         """The run's title and settings."""
         config, say = run.config, self._say
         yield self._rule("=")
-        yield self._centre(say("header.title"))
+        yield from self._centre(say("header.title"))
         yield self._rule("=")
         yield from self._plain(say("header.config", **{k: config[k] for k in ("temperature", "alpha", "beta")}))
         shows = say("header.frequency", count=config["sample_frequency"])
@@ -101,7 +101,7 @@ class CardPainter:
         """The line between epochs."""
         yield Text()
         yield self._rule("─")
-        yield self._centre(self._say("header.epoch", epoch=epoch.epoch, epochs=epoch.num_epochs))
+        yield from self._centre(self._say("header.epoch", epoch=epoch.epoch, epochs=epoch.num_epochs))
         yield self._rule("─")
 
     def card(self, card: Card) -> Iterator[RenderableType]:
@@ -219,9 +219,10 @@ class CardPainter:
     def _plain(self, text: str) -> Iterator[Text]:
         return self._lines(Text(), Text(text), self._columns, hang=0)
 
-    def _centre(self, text: str) -> Text:
-        text = self._clean(text)
-        return Text(" " * max((self._columns - cells(text)) // 2, 0) + text, style="bold")
+    def _centre(self, text: str) -> Iterator[Text]:
+        for line in self._plain(text):
+            indent = " " * ((self._columns - cells(line.plain)) // 2)
+            yield Text(indent + line.plain, style="bold")
 
     def _rule(self, character: str) -> Text:
         return Text((character if self._clean(character) == character else "-") * self._columns)

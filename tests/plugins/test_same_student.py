@@ -1,0 +1,91 @@
+"""A visual run leaves the same student as a plain one, at every step, to the last byte."""
+
+import copy
+import io
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import Event, StepDone
+from apt_model.plugins.distillation_plugin import DistillationPlugin
+from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+from apt_model.render.terminal import TerminalSink
+
+
+class Watch:
+    """Keeps, at every step, everything that training depends on, as bytes."""
+
+    def __init__(self, student: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.student, self.optimizer = student, optimizer
+        self.states: list[tuple[Any, ...]] = []
+
+    def emit(self, event: Event) -> None:
+        if not isinstance(event, StepDone):
+            return
+        weights = tuple(p.detach().numpy().tobytes() for p in self.student.state_dict().values())
+        moments = self.optimizer.state_dict()["state"]
+        adam = tuple(torch.as_tensor(v).numpy().tobytes() for state in moments.values() for v in state.values())
+        rng = (random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes())
+        self.states.append((event.step, event.loss, weights, adam, rng))
+
+    def close(self) -> None:
+        pass
+
+
+def train(visual: bool, frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any) -> Watch:
+    """12 steps on shuffled strings, with dropout, accumulation and the python, numpy and torch generators seeded."""
+    random.seed(7)
+    np.random.seed(7)
+    student = make_model(hidden=16, layers=1, seed=7, attention_dropout=0.1)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+    lines = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 4
+    loader = DataLoader(lines, batch_size=2, shuffle=True, collate_fn=list)
+    watch = Watch(student, optimizer)
+    config = {"sample_frequency": frequency, "gradient_accumulation_steps": 2, "show_diff": True}
+    common: dict[str, Any] = {
+        "student_model": student,
+        "teacher_model": teacher,
+        "train_dataloader": loader,
+        "optimizer": optimizer,
+        "tokenizer": tokenizer,
+        "num_epochs": 3,
+        "device": "cpu",
+    }
+    if visual:
+        terminal = TerminalSink(DisplayConfig(), file=io.StringIO())
+        VisualDistillationPlugin(config).visual_distill_model(**common, sinks=[terminal, watch])
+    else:
+        DistillationPlugin(config).distill_model(**common, sinks=[watch])
+    return watch
+
+
+@pytest.mark.parametrize("frequency", [1, 7, 50])
+def test_a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at_every_step(
+    frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any
+) -> None:
+    plain = train(False, frequency, make_model, copy.deepcopy(teacher), tokenizer)
+    visual = train(True, frequency, make_model, copy.deepcopy(teacher), tokenizer)
+    assert len(plain.states) == 12
+    assert plain.states == visual.states
+    assert len({state[2] for state in plain.states}) == 12, "the student has to change at every step"
+    assert len({state[4][2] for state in plain.states}) > 1, "dropout or shuffling has to draw numbers"
+
+
+def test_a_display_that_draws_numbers_and_fails_changes_nothing(
+    make_model: Callable[..., Any], teacher: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(False, 1, make_model, copy.deepcopy(teacher), tokenizer)
+
+    def wild(self: Any, laziness_percent: float, loss: float) -> str:
+        if random.random() + torch.rand(1).item() + np.random.rand() > 1.5:
+            raise RuntimeError("out of words")
+        return "?"
+
+    monkeypatch.setattr(VisualDistillationPlugin, "generate_comment", wild)
+    assert train(True, 1, make_model, copy.deepcopy(teacher), tokenizer).states == plain.states

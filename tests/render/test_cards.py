@@ -1,0 +1,287 @@
+"""Cards line up: in both languages, at any width, with hostile text, on a terminal and in a pipe."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pyte
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from wcwidth import width
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import (
+    EpochFinished,
+    EpochStarted,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+    ScoredObservation,
+    TopicScore,
+)
+from apt_model.i18n import Phrases
+from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
+from apt_model.render.diff import inline_diff
+from apt_model.render.log import LogSink
+from apt_model.render.terminal import TerminalSink
+from tests.events.test_events import CARD, EVENTS, STEP
+from tests.render.test_sanitise import hostile
+
+START = EVENTS[0]
+assert isinstance(START, RunStarted)
+RUN = replace(
+    START,
+    config=DisplayConfig(show_diff=True).model_dump() | {"temperature": 4.0, "alpha": 0.7, "beta": 0.3},
+    total_steps=100,
+)
+LESSON_CARD = replace(
+    CARD,
+    given="互联网是",
+    teacher_text="全球最大的计算机网络，连接了数十亿设备，让人们可以随时交流信息、获取知识。",
+    student_text="全球计算机网络互联网连接了许多设备，让人们可以随时交流。",
+    remark="📚 主题不够熟练，需要再多学习",
+    laziness=0.5237,
+)
+EPOCH = EpochFinished(
+    run_id="r",
+    step=9,
+    epoch=1,
+    num_epochs=3,
+    mean_loss=1.2345,
+    tokens=90,
+    skipped_batches=2,
+    seconds=61.0,
+    samples=3,
+    mean_laziness=0.4215,
+    topics=(
+        TopicScore(topic="互联网", samples=2, mean_laziness=0.5),
+        TopicScore(topic="我的题目", samples=1, mean_laziness=0.2),
+    ),
+)
+LESSON: list[Event] = [
+    RUN,
+    EpochStarted(run_id="r", step=0, epoch=1, num_epochs=3),
+    STEP,
+    LESSON_CARD,
+    Notice(run_id="r", step=1, key="notice.no_cuda", values={"device": "cuda"}),
+    EPOCH,
+    replace(
+        EVENTS[-1],
+        samples=3,
+        mean_laziness=0.35,
+        first_laziness=0.9,
+        last_laziness=0.1,
+        trend="great_progress",
+        failures=("X: no ink",),
+    ),  # type: ignore[call-arg]
+]
+BORDERS = {"│": "│", "├": "┤", "┌": "┐", "└": "┘", "║": "║", "╠": "╣", "╔": "╗", "╚": "╝"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal of `columns`."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(event: Event, columns: int, lang: str, **style: Any) -> list[str]:
+    """What a card looks like in a pipe, line by line."""
+    painter = CardPainter(CardStyle(phrases=Phrases.load(lang), columns=columns, colour=False, **style))
+    paint = {
+        ScoredObservation: painter.card,
+        EpochFinished: painter.report_card,
+        RunFinished: painter.verdict,
+        RunStarted: painter.header,
+        EpochStarted: painter.epoch,
+        Notice: painter.notice,
+    }[type(event)]
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, color_system=None, markup=False, emoji=False, highlight=False)
+    for piece in paint(event):  # type: ignore[operator]
+        console.print(piece, crop=False, soft_wrap=True)
+    return stream.getvalue().splitlines()
+
+
+def ragged(lines: list[str], columns: int) -> list[str]:
+    """Lines of a box that are not exactly as wide as the box, or whose borders do not match."""
+    boxed = [line for line in lines if line and line[0] in BORDERS]
+    return [line for line in boxed if width(line) != columns or line[-1] != BORDERS[line[0]]]
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+@pytest.mark.parametrize("columns", [24, 39, 55, 70])
+def test_every_border_lines_up_and_nothing_is_wider(lang: str, columns: int) -> None:
+    for event in LESSON:
+        if event is STEP:
+            continue
+        lines = shown(event, columns, lang, show_diff=True)
+        assert ragged(lines, columns) == []
+        assert max(map(width, lines)) <= columns
+
+
+@given(teacher=hostile, student=hostile, topic=hostile, remark=hostile, columns=st.sampled_from([39, 70]))
+def test_hostile_text_keeps_the_borders_where_they_are(
+    teacher: str, student: str, topic: str, remark: str, columns: int
+) -> None:
+    card = replace(CARD, given=teacher, teacher_text=teacher, student_text=student, topic=topic, remark=remark)
+    lines = shown(card, columns, "zh", show_diff=True)
+    assert ragged(lines, columns) == []
+    assert all(line[:1] in BORDERS for line in lines if line)
+
+
+def test_a_card_in_full() -> None:
+    assert shown(LESSON_CARD, 70, "zh") == [
+        "",
+        "┌────────────────────────────────────────────────────────────────────┐",
+        "│ 📍 Batch 0        │ 📚 教学主题:【互联网】                         │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ 📝 给出开头: 互联网是                                              │",
+        "│ 👨🏫 教师模型: 全球最大的计算机网络，连接了数十亿设备，让人们可以  │",
+        "│                随时交流信息、获取知识。                            │",
+        "│ 👨🎓 学生模型: 全球计算机网络互联网连接了许多设备，让人们可以随时  │",
+        "│                交流。                                              │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ 🟡 偷懒程度: [████████████████░░░░░░░░░░░░░░] 52.37%               │",
+        "│ 📉 训练损失: 1.5000                                                │",
+        "│ 💬 评语: 📚 主题不够熟练，需要再多学习                             │",
+        "└────────────────────────────────────────────────────────────────────┘",
+    ]
+
+
+def test_the_diff_marks_what_only_the_teacher_and_only_the_student_said() -> None:
+    assert inline_diff("全球最大的网络", "全球的大网络", colour=False).plain == "全球[-最-]{+的+}大[-的-]网络"
+    coloured = inline_diff("ab", "ac", colour=True)
+    assert coloured.plain == "abc"
+    assert [str(span.style) for span in coloured.spans] == ["red strike", "bold green underline"]
+
+
+def test_long_texts_are_shortened_to_the_configured_length() -> None:
+    lines = "".join(shown(replace(CARD, teacher_text="长" * 500), 70, "zh", max_text_length=50))
+    assert lines.count("长") == 49
+
+
+@pytest.mark.parametrize(("encoding", "teacher"), [("ascii", "[T] Teacher:"), ("gbk", "教师模型:")])
+def test_an_output_without_emoji_gets_ascii_symbols_and_no_exception(encoding: str, teacher: str) -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict")
+    sink = TerminalSink(DisplayConfig(show_diff=True), file=stream)
+    for event in LESSON:
+        sink.emit(event)
+    sink.close()
+    stream.flush()
+    text = raw.getvalue().decode(encoding)
+    assert teacher in text
+    boxes = [line for line in text.splitlines() if line[:1] in "|+" and line]
+    assert boxes or encoding == "gbk"
+    assert {width(line) for line in boxes} <= {70}
+
+
+def on_screen(columns: int, events: list[Event], config: DisplayConfig, monkeypatch: pytest.MonkeyPatch) -> pyte.Screen:
+    """What stands on a terminal emulator of that width after the events."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    sink = TerminalSink(config, file=stream)
+    for event in events:
+        sink.emit(event)
+    sink.close()
+    screen = pyte.Screen(columns, 120)
+    pyte.Stream(screen).feed(stream.getvalue().replace("\n", "\r\n"))
+    return screen
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_on_a_terminal_the_borders_stand_in_one_column(
+    columns: int, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = on_screen(columns, LESSON, DisplayConfig(show_diff=True, lang=lang), monkeypatch)
+    last = min(70, columns - 1) - 1
+    rows = [screen.buffer[y] for y in range(120)]
+    boxed = [row for row in rows if row[0].data in BORDERS]
+    assert len(boxed) > 20
+    assert [row[last].data for row in boxed] == [BORDERS[row[0].data] for row in boxed]
+    assert {row[x].data for row in rows for x in range(last + 1, columns)} == {" "}
+
+
+@given(text=hostile)
+def test_a_hostile_card_touches_no_cell_but_its_own(text: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        card = replace(CARD, teacher_text=text, student_text=text, given="", topic=text, remark=text)
+        screen = on_screen(80, [card], DisplayConfig(), monkeypatch)
+    lines = [line.rstrip() for line in screen.display]
+    used = [y for y, line in enumerate(lines) if line]
+    assert used == list(range(1, len(used) + 1))
+    assert lines[1].startswith("┌")
+    assert lines[used[-1]].startswith("└")
+    assert {screen.buffer[y][69].data for y in used} <= set("┐│┤┘")
+
+
+def test_in_a_pipe_there_is_no_control_character_and_no_progress_line() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(DisplayConfig(), file=stream)
+    for event in [*LESSON[:3], *[STEP] * 50, *LESSON[3:]]:
+        sink.emit(event)
+    sink.close()
+    text = stream.getvalue()
+    assert "\x1b" not in text
+    assert "\r" not in text
+    assert ragged(text.splitlines(), 70) == []
+    assert "步/秒" not in text
+
+
+def test_the_progress_line_shows_rate_time_left_loss_and_laziness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    sink = TerminalSink(DisplayConfig(lang="en"), file=stream)
+    for event in (RUN, LESSON_CARD, STEP):
+        sink.emit(event)
+    live = stream.getvalue()
+    sink.close()
+    for part in ("Epoch 1/1", "3/100", "10.0 steps/s", "0:10 left", "loss 0.50", "lazy 52.37%"):
+        assert part in live
+
+
+def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(DisplayConfig(show_samples=False), file=stream)
+    for event in LESSON:
+        sink.emit(event)
+    assert "教师模型" not in stream.getvalue()
+    assert "Epoch 1 总结" in stream.getvalue()
+
+
+def test_an_empty_run_has_a_verdict_that_says_so() -> None:
+    empty = replace(EVENTS[-1], step=0, first_loss=None, last_loss=None)  # type: ignore[call-arg]
+    assert "没有要训练的内容" in "".join(shown(empty, 70, "zh"))
+
+
+def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
+    stream = io.StringIO()
+    log = LogSink("en", every=10, file=stream)
+    for batch in range(25):
+        log.emit(replace(STEP, batch=batch, step=batch + 1))
+    log.emit(LESSON_CARD)
+    log.emit(EPOCH)
+    lines = stream.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "step 1",
+        "step 11",
+        "step 21",
+        "epoch 1 done: mean loss 1.2345, 1:01",
+    ]
+    assert "kd 0.4000" in lines[0]
+
+
+def test_a_missing_number_is_a_dash() -> None:
+    assert (number(None), percent(None), number(0.5), percent(0.28914)) == ("–", "–", "0.5000", "28.91%")
+    assert (duration(61.4), duration(3661)) == ("1:01", "1:01:01")

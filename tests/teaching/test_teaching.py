@@ -1,0 +1,271 @@
+"""Similarity, laziness, lights, remarks, topics, report cards, verdicts."""
+
+import math
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import EpochFinished, Observation, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.events.sinks import Guard
+from apt_model.i18n import Phrases
+from apt_model.teaching.comments import grade, remark
+from apt_model.teaching.laziness import laziness, light
+from apt_model.teaching.scorer import LessonScorer
+from apt_model.teaching.similarity import text_similarity
+from apt_model.teaching.summary import advice, trend
+from apt_model.teaching.topics import default_topics, detect_topic
+from tests.events.test_events import EVENTS, STEP
+
+SEEN = Observation(
+    run_id="r",
+    step=1,
+    epoch=1,
+    batch=0,
+    loss=1.8765,
+    given="互",
+    teacher_text="联网是全球最大的计算机网络",
+    student_text="联网是全球的网络",
+    input_text="互联网是全球最大的计算机网络",
+    normalised_kl=0.5,
+    agreement=0.5,
+    tokens=13,
+)
+EPOCH = EpochFinished(
+    run_id="r", step=1, epoch=1, num_epochs=2, mean_loss=1.0, tokens=9, skipped_batches=0, seconds=1.0
+)
+END = EVENTS[-1]
+
+
+def score(scorer: LessonScorer, **changes: Any) -> ScoredObservation:
+    card = scorer(replace(SEEN, **changes))
+    assert isinstance(card, ScoredObservation)
+    return card
+
+
+def test_similarity_is_difflibs_ratio_two_matches_over_total_length() -> None:
+    assert text_similarity("abcd", "bcde") == pytest.approx(2 * 3 / 8)
+    assert (text_similarity("教师", "教师"), text_similarity("教师", "学生"), text_similarity("", "")) == (
+        1.0,
+        0.0,
+        1.0,
+    )
+
+
+def test_similarity_looks_at_a_thousand_characters_at_most() -> None:
+    assert text_similarity("a" * 1000 + "b" * 10**6, "a" * 1000 + "c" * 10**6) == 1.0
+
+
+def test_laziness_is_sixty_percent_text_and_forty_percent_divergence() -> None:
+    assert laziness(1.0, 0.0) == 0.0
+    assert laziness(0.0, 1.0) == 1.0
+    assert laziness(0.25, 0.5) == pytest.approx(0.6 * 0.75 + 0.4 * 0.5)
+
+
+@given(st.floats(), st.floats())
+def test_laziness_stays_within_bounds_whatever_was_measured(similarity: float, kl: float) -> None:
+    assert 0.0 <= laziness(similarity, kl) <= 1.0
+    assert laziness(math.nan, math.nan) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "colour"),
+    [(0.0, "green"), (0.2999, "green"), (0.3, "yellow"), (0.5999, "yellow"), (0.6, "red"), (1.0, "red")],
+)
+def test_lights_change_at_thirty_and_sixty_percent(value: float, colour: str) -> None:
+    assert light(value) == colour
+
+
+@pytest.mark.parametrize(
+    ("lazy", "loss", "expected"),
+    [
+        (0.19, 0.49, "excellent"),
+        (0.19, 0.51, "good"),
+        (0.2891, 0.9234, "good"),
+        (0.5237, 1.8765, "fair"),
+        (0.1, 1.5, "fair"),
+        (0.6, 0.1, "needs_work"),
+        (0.1, 2.0, "needs_work"),
+        (0.1, math.nan, "needs_work"),
+    ],
+)
+def test_a_grade_needs_both_thresholds_of_the_guides_table(lazy: float, loss: float, expected: str) -> None:
+    assert grade(lazy, loss, DisplayConfig()) == expected
+
+
+def test_the_first_remarks_are_the_guides_own_and_variants_go_round() -> None:
+    zh = Phrases.load("zh")
+    assert remark("excellent", zh, turn=0) == "🌟 优秀！完全掌握了教师的知识"
+    assert remark("good", zh, turn=0) == "👍 很好！大部分知识已掌握"
+    assert remark("fair", zh, turn=0) == "📚 主题不够熟练，需要再多学习"
+    assert remark("needs_work", zh, turn=0) == "😓 偷懒太多了！需要认真学习"
+    variants = len(zh.variants("remarks.good"))
+    assert remark("good", zh, turn=variants) == remark("good", zh, turn=0) != remark("good", zh, turn=1)
+
+
+def test_the_topic_with_most_hits_wins_the_first_listed_a_tie_and_none_is_general() -> None:
+    topics = {"甲": ["苹果", "apple"], "乙": ["梨子", "ai"]}
+    assert detect_topic(["苹果 梨子 梨子"], topics) == "乙"
+    assert detect_topic(["苹果", "梨子"], topics) == "甲"
+    assert detect_topic(["香蕉"], topics) == "通用"
+    assert detect_topic([], {}) == "通用"
+
+
+def test_an_ascii_keyword_is_a_whole_word_in_any_case() -> None:
+    topics = {"甲": ["ai"]}
+    assert detect_topic(["she said again"], topics) == "通用"
+    assert detect_topic(["用AI学习"], topics) == "甲"
+
+
+@pytest.mark.parametrize(
+    ("text", "topic"),
+    [
+        ("互联网是全球最大的计算机网络，连接了数十亿设备", "互联网"),
+        ("人工智能是计算机科学的一个分支，致力于创建智能机器", "人工智能"),
+        ("火箭把卫星送入轨道，航天技术又进了一步", "科技"),
+        ("医生建议患者按时服药，并定期到医院复查", "医疗"),
+        ("老师在课堂上鼓励学生提问，学校也重视阅读", "教育"),
+        ("通货膨胀使货币贬值，银行提高了利率", "经济"),
+        ("京剧是中国的传统戏曲，脸谱各有含义", "文化"),
+        ("足球比赛中，守门员可以用手接球", "体育"),
+        ("今天天气不错", "通用"),
+    ],
+)
+def test_the_guides_eight_topics_are_found(text: str, topic: str) -> None:
+    assert list(default_topics()) == ["互联网", "人工智能", "科技", "医疗", "教育", "经济", "文化", "体育"]
+    assert detect_topic([text], default_topics()) == topic
+
+
+def test_no_keyword_stands_twice_or_inside_another_of_its_topic() -> None:
+    for topic, keywords in default_topics().items():
+        assert len(keywords) >= 40, topic
+        assert [(a, b) for a in keywords for b in keywords if a is not b and a in b and not a.isascii()] == [], topic
+
+
+def test_a_topic_added_later_is_used_from_the_next_card_on() -> None:
+    topics = default_topics()
+    scorer = LessonScorer(DisplayConfig(), topics)
+    assert score(scorer).topic == "互联网"
+    topics["网络史"] = ["互联网", "网络", "计算机", "全球", "最大", "联网"]
+    assert score(scorer).topic == "网络史"
+
+
+def test_a_card_says_what_was_measured() -> None:
+    card = score(LessonScorer(DisplayConfig(), default_topics()))
+    assert card.similarity == pytest.approx(2 * 8 / 21)
+    assert card.laziness == pytest.approx(0.6 * (1 - 16 / 21) + 0.4 * 0.5)
+    assert (card.light, card.topic) == ("yellow", "互联网")
+    assert card.remark in Phrases.load("zh").variants("remarks.fair")
+
+
+def test_a_remark_of_ones_own_is_used_and_when_it_fails_the_built_in_one_stands_in() -> None:
+    own = LessonScorer(DisplayConfig(), {}, comment=lambda percent, loss: f"{percent:.0f}/{loss}")
+    assert score(own).remark == "34/1.8765"
+    guard = Guard()
+    broken = LessonScorer(DisplayConfig(), {}, comment=lambda percent, loss: 1 / 0, guard=guard)  # type: ignore[arg-type, return-value]
+    assert score(broken).remark in Phrases.load("zh").variants("remarks.fair")
+    assert guard.failures == {"generate_comment": "generate_comment: ZeroDivisionError: division by zero"}
+
+
+def test_report_cards_hold_means_and_the_five_most_frequent_topics() -> None:
+    scorer = LessonScorer(DisplayConfig(), {name: [name] for name in "甲乙丙丁戊己"})
+    for name, count in zip("甲乙丙丁戊己", (1, 2, 3, 4, 5, 6), strict=True):
+        for _ in range(count):
+            score(scorer, teacher_text=name, student_text=name, input_text="", normalised_kl=count / 10)
+    epoch = scorer(EPOCH)
+    assert isinstance(epoch, EpochFinished)
+    assert [(topic.topic, topic.samples) for topic in epoch.topics] == [
+        ("己", 6),
+        ("戊", 5),
+        ("丁", 4),
+        ("丙", 3),
+        ("乙", 2),
+    ]
+    assert epoch.topics[0].mean_laziness == pytest.approx(0.4 * 0.6)
+    assert epoch.samples == 21
+    assert epoch.mean_laziness == pytest.approx(0.4 * sum(n * n / 10 for n in range(1, 7)) / 21)
+    second = scorer(EPOCH)
+    assert isinstance(second, EpochFinished)
+    assert (second.samples, second.mean_laziness, second.topics) == (0, None, ())
+
+
+def test_statistics_are_the_guides_and_safe_before_the_first_card() -> None:
+    scorer = LessonScorer(DisplayConfig(), default_topics())
+    assert scorer.stats() == {"total_samples": 0, "avg_laziness": 0.0, "topic_distribution": {}, "epoch_laziness": []}
+    score(scorer, normalised_kl=math.nan)
+    scorer(EPOCH)
+    stats = scorer.stats()
+    assert stats["total_samples"] == 1
+    assert stats["avg_laziness"] == pytest.approx(100 * (0.6 * 5 / 21 + 0.4))
+    assert stats["topic_distribution"] == {"互联网": 1}
+    assert stats["epoch_laziness"] == [stats["avg_laziness"]]
+
+
+def test_the_verdict_sums_up_the_run_and_a_new_run_starts_afresh() -> None:
+    scorer = LessonScorer(DisplayConfig(), default_topics())
+    for tenth in range(10, 0, -1):
+        score(scorer, student_text=SEEN.teacher_text, normalised_kl=tenth / 10)
+    verdict = scorer(END)
+    assert isinstance(verdict, RunFinished)
+    assert (verdict.samples, verdict.trend) == (10, "great_progress")
+    assert verdict.first_laziness == pytest.approx(0.4 * 0.95)
+    assert verdict.last_laziness == pytest.approx(0.4 * 0.15)
+    assert [item.key for item in verdict.advice] == ["excellent"]
+    scorer(next(event for event in EVENTS if isinstance(event, RunStarted)))
+    assert scorer.stats()["total_samples"] == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(0.9, 0.2, "great_progress"), (0.5, 0.45, "progress"), (0.5, 0.49, "steady"), (0.4, 0.6, "decline")],
+)
+def test_the_trend_compares_the_first_and_last_quarter(first: float, last: float, expected: str) -> None:
+    assert trend(first, last, samples=8) == expected
+    assert trend(first, last, samples=1) == "unknown"
+    assert trend(None, None, samples=0) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "losses", "keys"),
+    [
+        (0.9, 0.1, [2.0, 1.0], ["excellent"]),
+        (0.9, 0.25, [2.0, 1.0], ["good"]),
+        (0.9, 0.45, [2.0, 1.0], ["fair", "still_learning"]),
+        (0.9, 0.9, [2.0, 2.5], ["poor", "not_learning", "loss_rises"]),
+        (None, None, [], ["no_samples"]),
+    ],
+)
+def test_advice_follows_from_what_was_measured(first: Any, last: Any, losses: list[float], keys: list[str]) -> None:
+    assert [item.key for item in advice(first, last, topics=(), losses=losses)] == keys
+
+
+def test_a_hundred_thousand_cards_take_no_more_memory_than_a_thousand() -> None:
+    scorer = LessonScorer(DisplayConfig(), {}, similarity=lambda teacher, student: 0.5)
+    for _ in range(1000):
+        score(scorer)
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for step in range(100_000):
+        scorer(replace(STEP, step=step))
+        if step % 10 == 0:
+            score(scorer, loss=float(step))
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 1_000_000
+
+
+def test_topics_without_end_are_capped() -> None:
+    scorer = LessonScorer(DisplayConfig(), {f"题{i}": [f"词{i}号"] for i in range(200)})
+    for i in range(200):
+        score(scorer, teacher_text=f"词{i}号", input_text="")
+    assert len(scorer.stats()["topic_distribution"]) == 64
+    assert scorer.stats()["total_samples"] == 200
+
+
+def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
+    assert LessonScorer(DisplayConfig(), {})(STEP) is STEP
+    assert isinstance(STEP, StepDone)
