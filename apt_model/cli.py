@@ -58,11 +58,18 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are config errors, with a "did you mean"."""
 
     def error(self, message: str) -> NoReturn:
-        known = [option for action in self._actions for option in action.option_strings]
+        known = list(self._options())
         wrong = [word for word in message.split() if word.startswith("--")]
         close = [match for word in wrong for match in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
         fix = f"did you mean {close[0]}?" if close and close[0] not in wrong else f"see {self.prog} --help"
         raise ConfigError(message, fix=fix)
+
+    def _options(self) -> Iterator[str]:
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for command in action.choices.values():
+                    yield from command._options()
 
 
 def _parser() -> argparse.ArgumentParser:

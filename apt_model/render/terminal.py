@@ -102,7 +102,7 @@ def make_console(file: IO[str] | None = None) -> Console:
     if stream is None:
         raise OSError("there is no standard output")
     is_terminal = stream.isatty() and not os.environ.get("CI")
-    return Console(
+    return _Console(
         file=stream,
         markup=False,
         emoji=False,
@@ -118,6 +118,13 @@ def spoken_language(lang: str, encoding: str) -> Phrases:
     """The lesson's language; English where the output has no letters for it."""
     phrases = Phrases.load(lang)
     return phrases if can_say(phrases("card.teacher").strip("👨🏫 "), encoding) else Phrases.load("en")
+
+
+class _Console(Console):
+    """A console whose reader may go away: rich would end the process, which is not the display's to end."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError("nobody reads the output any more")
 
 
 class _RightBorder:

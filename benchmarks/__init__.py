@@ -1,0 +1,1 @@
+"""Measurements that can be repeated: each module is a script with `--help`."""

@@ -1,0 +1,184 @@
+"""The command line: what it prints, which code it exits with."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apt_model.cli import main
+from apt_model.training.checkpoint import save_model
+
+LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
+
+
+@pytest.fixture
+def school(teacher: Any, student: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a teacher, a student and a text file."""
+    monkeypatch.chdir(tmp_path)
+    save_model(teacher, tokenizer, "teacher")
+    save_model(student, tokenizer, "student")
+    Path("text.txt").write_text("\n".join(LINES), encoding="utf-8")
+    return tmp_path
+
+
+def distill(*more: str, student: str = "layers=1,hidden=16", out: str = "run") -> int:
+    fixed = ["--teacher", "teacher", "--student", student, "--data", "text.txt", "--out", out, "--device", "cpu"]
+    return main(["distill", *fixed, "--num-epochs", "1", "--batch-size", "8", *more])
+
+
+def test_distill_shows_the_lesson_and_says_where_everything_lies(
+    school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("--sample-frequency", "2", "--learning-rate", "0.01") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("📍 Batch") == 2
+    assert "学生模型: run/student" in shown
+    assert "apt-model talk run" in shown
+    assert (school / "run" / "summary.json").exists()
+
+
+def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
+    school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("--sample-frequency", "2") == 0
+    lesson = capsys.readouterr().out
+    assert main(["replay", "run"]) == 0
+    replayed = capsys.readouterr().out
+    assert replayed
+    assert lesson.startswith(replayed)
+    assert main(["replay", "run", "--lang", "en", "--show-diff"]) == 0
+    assert "Departs: " in capsys.readouterr().out
+    assert main(["talk", "run", "人工", "the", "--max-new-tokens", "5"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("人工")
+    assert second.startswith("the")
+
+
+def test_the_same_command_gives_the_same_student(school: Path) -> None:
+    assert distill(out="one") == 0
+    assert distill("--plain", "--sample-frequency", "3", out="two") == 0
+    one, two = ((school / name / "student" / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lesson.toml").write_text('temperature = 2.0\nlang = "en"\nalpha = 0.5\n', encoding="utf-8")
+    assert distill("--config", "lesson.toml", "--temperature", "3") == 0
+    assert "temperature=3.0, α=0.5, β=0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--temperature", "0"], 2, "error[CONFIG]: temperature: got 0.0"),
+        (["--temprature", "2"], 2, "did you mean --temperature?"),
+        (["--temperature", "hot"], 2, "invalid float value: 'hot'"),
+        (["--sample-frequency", "0"], 2, "sample_frequency: got 0"),
+        (["--alpha", "0.9", "--beta", "0.9"], 2, "try alpha=0.5, beta=0.5"),
+        (["--device", "cuda:99"], 2, "cuda"),
+        (["--device", "abacus"], 2, "device is unknown"),
+        (["--batch-size", "0"], 2, "batch_size is too small"),
+        (["--config", "nowhere.toml"], 2, "cannot be read"),
+        (["--student", "layers=6,width=9"], 2, "student is not understood"),
+        (["--student", "layers=99"], 3, "error[MODEL]: num_layers does not fit the teacher; got 99, expected 1 to 2"),
+        (["--student", "hidden=17"], 3, "expected a multiple of 16"),
+        (["--teacher", "nowhere"], 3, "error[MODEL]: model nowhere cannot be loaded"),
+        (["--data", "nowhere.txt"], 3, "error[DATA]: data file nowhere.txt cannot be read"),
+        (["--out", "text.txt/run"], 5, "error[STORAGE]: run directory text.txt/run cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_exit_code(
+    arguments: list[str], code: int, words: str, school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill(*arguments) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("error[")
+    assert captured.out == ""
+    assert not (school / "run" / "events.jsonl").exists()
+
+
+def test_a_student_with_another_tokenizer_is_refused_with_the_first_ids_that_differ(
+    school: Path, student: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = type(tokenizer).from_pretrained("teacher")
+    other.add_tokens(["新"])
+    save_model(student, other, "other")
+    assert distill(student="other") == 3
+    assert f"different tokenizers, 1 ids differ; got {len(tokenizer)}: None and '新'" in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill() == 0
+    before = (school / "run" / "events.jsonl").read_bytes()
+    assert distill() == 5
+    assert "run already holds a run" in capsys.readouterr().err
+    assert (school / "run" / "events.jsonl").read_bytes() == before
+
+
+def test_the_traceback_is_shown_on_debug_only(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill("--temperature", "0", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_directory_without_safetensors_is_never_unpickled(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    weights = school / "teacher" / "model.safetensors"
+    weights.unlink()
+    torch.save({}, school / "teacher" / "pytorch_model.bin")
+    assert distill() == 3
+    assert "expected a Hugging Face model directory with safetensors" in capsys.readouterr().err
+
+
+def run(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "apt_model", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **more)
+
+
+def test_help_names_every_command_and_setting_and_loads_no_torch(tmp_path: Path) -> None:
+    overview = run("--help", cwd=tmp_path).stdout
+    assert all(command in overview for command in ("demo", "distill", "talk", "replay"))
+    details = run("distill", "--help", cwd=tmp_path).stdout
+    for words in ("--temperature", "--no-show-diff", "default: 4.0", "layers=6,hidden=384", "--preset"):
+        assert words in details
+    assert run("--version", cwd=tmp_path).stdout.startswith("apt-model ")
+    assert run(cwd=tmp_path).returncode == 2
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(school: Path) -> None:
+    command = (
+        f"{sys.executable} -m apt_model distill --teacher teacher --student layers=1,hidden=16 "
+        "--data text.txt --out run --device cpu --sample-frequency 1 --num-epochs 3 | head -3"
+    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(command, shell=True, cwd=school, capture_output=True, text=True, check=False, env=environment)
+    assert "Traceback" not in done.stderr
+    assert (school / "run" / "student" / "model.safetensors").exists()
+    assert (school / "run" / "summary.json").exists()
+
+
+def test_talk_reads_beginnings_from_standard_input(school: Path) -> None:
+    done = run("talk", "teacher", "--max-new-tokens", "3", cwd=school, input="人工\n\n")
+    assert done.returncode == 0
+    assert done.stdout.startswith("人工")
+
+
+@pytest.fixture
+def locale_c() -> Callable[[], dict[str, str]]:
+    return lambda: {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+
+
+def test_an_ascii_terminal_gets_an_english_lesson_in_ascii(
+    school: Path, locale_c: Callable[[], dict[str, str]]
+) -> None:
+    arguments = ["--teacher", "teacher", "--student", "layers=1,hidden=16", "--data", "text.txt", "--out", "run"]
+    done = run("distill", *arguments, "--device", "cpu", "--num-epochs", "1", cwd=school, env=locale_c())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "[T] Teacher: " in done.stdout
