@@ -1,0 +1,69 @@
+"""What a card reads out of the logits, against the same thing written out."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from apt_model.distill.readout import Decoder, choose_row, numbers, read_row
+from apt_model.events.sinks import Guard
+from apt_model.training.data import to_batch
+
+
+def test_the_row_is_read_at_its_valid_positions_only() -> None:
+    batch = to_batch(
+        {"input_ids": torch.tensor([[1, 5, 6, 7, 8, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0]])}
+    )
+    card = choose_row(batch, turn=0, given_tokens=2)
+    assert card is not None
+    assert (card.positions.tolist(), card.given_ids, card.input_ids) == ([2, 3], [5, 6], [1, 5, 6, 7, 8])
+    student, teacher = torch.randn(1, 6, 10), torch.randn(1, 6, 10)
+    reading = read_row(card, student, teacher)
+    kl = []
+    for position in (2, 3):
+        p, q = (torch.softmax(x[0, position].double(), 0).tolist() for x in (teacher, student))
+        kl.append(math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    assert reading.normalised_kl == pytest.approx(sum(1 - math.exp(-x) for x in kl) / 2, rel=1e-5)
+    assert reading.teacher_ids == [int(teacher[0, position].argmax()) for position in (2, 3)]
+    assert reading.agreement == sum(a == b for a, b in zip(reading.teacher_ids, reading.student_ids, strict=True)) / 2
+
+
+@pytest.mark.parametrize(
+    ("mask", "labels", "given", "positions", "given_ids"),
+    [
+        ([1, 1, 1, 1, 1, 1], None, 4, [4], [11, 12, 13, 14]),
+        ([0, 0, 1, 1, 1, 1], None, 2, [4], [13, 14]),  # padded on the left
+        ([1, 1, 1, 1, 1, 1], [-100, -100, -100, -100, 14, 15], 2, [3, 4], [12, 13]),  # a prompt is masked
+        ([1, 1, 1, 0, 0, 0], None, 4, [0, 1], [10]),  # too short to give anything away
+        ([1, 1, 1, 1, 1, 1], None, 0, [0, 1, 2, 3, 4], []),
+    ],
+)
+def test_the_shown_part_begins_after_the_given_tokens(
+    mask: list[int], labels: Any, given: int, positions: list[int], given_ids: list[int]
+) -> None:
+    raw = {"input_ids": torch.arange(10, 16)[None], "attention_mask": torch.tensor([mask])}
+    card = choose_row(
+        to_batch(raw | ({"labels": torch.tensor([labels])} if labels else {})), turn=0, given_tokens=given
+    )
+    assert card is not None
+    assert (card.positions.tolist(), card.given_ids) == (positions, given_ids)
+
+
+def test_rows_take_turns_and_those_without_labels_are_passed_over() -> None:
+    labels = torch.tensor([[5, 6, 7], [-100] * 3, [5, 6, 7]])
+    batch = to_batch({"input_ids": torch.full((3, 3), 5), "labels": labels})
+    rows = [choose_row(batch, turn=turn, given_tokens=1) for turn in range(4)]
+    assert [card.row for card in rows if card] == [0, 2, 0, 2]
+    assert choose_row(to_batch({"input_ids": labels.abs(), "labels": labels * 0 - 100}), turn=0, given_tokens=1) is None
+
+
+def test_numbers_come_in_one_reading() -> None:
+    assert numbers([torch.tensor(1.5), torch.tensor(2, dtype=torch.int64)]) == [1.5, 2.0]
+
+
+def test_ids_that_are_no_token_are_left_out(tokenizer: Any) -> None:
+    decode = Decoder(tokenizer, Guard())
+    good = tokenizer("人工")["input_ids"]
+    assert decode([-100, *good, 10**6, tokenizer.eos_token_id]) == "人工"
+    assert decode([]) == ""
