@@ -21,24 +21,29 @@ def default_topics() -> TopicKeywords:
 def detect_topic(texts: Iterable[str], topics: Mapping[str, Iterable[str]]) -> str:
     """The topic whose keywords occur most often in the texts; the first listed wins a tie; 通用 where none occurs.
 
-    A keyword in ASCII counts only as a whole word ("ai" is not in "said"); case does not matter. Only the first
-    2,000 characters of each text are looked at.
+    Where keywords overlap, the longest counts: 神经网络 is no hit for 网络. A keyword in ASCII counts only as a whole
+    word ("ai" is not in "said"); case does not matter. Only the first 2,000 characters of each text are looked at.
     """
+    pattern, owners = _matcher(tuple((topic, tuple(keywords)) for topic, keywords in topics.items()))
     joined = "\n".join(text[:MAX_CHARACTERS] for text in texts).lower()
-    best, most = GENERAL, 0
-    for topic, keywords in topics.items():
-        hits = sum(_count(joined, keyword.lower()) for keyword in keywords)
-        if hits > most:
-            best, most = topic, hits
-    return best
+    hits = dict.fromkeys(topics, 0)
+    for match in pattern.finditer(joined):
+        for topic in owners[match.group()]:
+            hits[topic] += 1
+    best = max(hits, key=lambda topic: hits[topic], default=GENERAL)
+    return best if hits.get(best) else GENERAL
 
 
-def _count(text: str, keyword: str) -> int:
-    if not keyword:
-        return 0
-    return len(_whole_word(keyword).findall(text)) if keyword.isascii() else text.count(keyword)
-
-
-@lru_cache(maxsize=4096)
-def _whole_word(keyword: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![a-z0-9]){re.escape(keyword)}(?![a-z0-9])")
+@lru_cache(maxsize=8)
+def _matcher(topics: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], Mapping[str, list[str]]]:
+    """One pattern for all keywords, longest first, and the topics that each belongs to."""
+    owners: dict[str, list[str]] = {}
+    for topic, keywords in topics:
+        for keyword in dict.fromkeys(keyword.lower() for keyword in keywords):
+            owners.setdefault(keyword, []).append(topic)
+    owners.pop("", None)
+    longest_first = sorted(owners, key=lambda keyword: -len(keyword))
+    words = "|".join(re.escape(keyword) for keyword in longest_first if keyword.isascii())
+    others = "|".join(re.escape(keyword) for keyword in longest_first if not keyword.isascii())
+    whole_words = rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])" if words else ""
+    return re.compile("|".join(filter(None, (others, whole_words))) or r"(?!)"), owners
