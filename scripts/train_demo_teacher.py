@@ -1,6 +1,6 @@
 """Train the demo's teacher from the demo's corpus, and save it into the package.
 
-    python scripts/train_demo_teacher.py            # about 5 minutes on 2 cores
+    python scripts/train_demo_teacher.py            # about 3 minutes on 2 cores
 
 Character tokens, a Llama of 256 x 4, labels only. The corpus is small and the teacher is meant to know it by heart:
 it teaches sentences, not the language. Prints the loss per epoch and what it says at the end.
@@ -42,9 +42,10 @@ def make_teacher(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
-        intermediate_size=512,
+        intermediate_size=768,
         num_hidden_layers=4,
-        num_attention_heads=4,
+        num_attention_heads=8,
+        initializer_range=0.08,  # four times the usual: a small model leaves its first plateau far sooner
         max_position_embeddings=128,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
@@ -79,7 +80,7 @@ def train(teacher: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, sentenc
 def main() -> None:
     """Train, show, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--out", type=Path, default=HOME)
     arguments = parser.parse_args()
     random.seed(0)

@@ -14,9 +14,9 @@ from apt_model.training.checkpoint import load_model
 
 BATCH_SIZE = 16
 SETTINGS: Mapping[str, Any] = {
-    "num_epochs": 3,
-    "sample_frequency": 15,
-    "learning_rate": 4e-3,
+    "num_epochs": 14,
+    "sample_frequency": 20,
+    "learning_rate": 3e-3,
     "warmup_ratio": 0.1,
     "seed": 0,
 }

@@ -10,6 +10,7 @@ from apt_model.teaching.laziness import GREEN_BELOW, YELLOW_BELOW
 MAX_TOPICS = 64
 TOP_TOPICS = 5
 GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
+ENOUGH = 20  # cards of a topic: with fewer, when they came says more than what they were about
 
 
 class TopicTable:
@@ -124,7 +125,7 @@ def advice(
         found.append(Advice(key="still_learning" if first - last >= FALL else "not_learning"))
     if len(losses) >= 2 and losses[-1] > losses[-2] * 1.05:
         found.append(Advice(key="loss_rises"))
-    seen_often = [score for score in topics if score.samples >= 3]
+    seen_often = [score for score in topics if score.samples >= ENOUGH]
     if len(seen_often) >= 2:
         laziest = max(seen_often, key=lambda score: score.mean_laziness)
         easiest = min(seen_often, key=lambda score: score.mean_laziness)
