@@ -193,12 +193,17 @@ def _distill(arguments: argparse.Namespace) -> None:
 def _prepare(config: LessonConfig) -> None:
     """Seed before the student is made, and refuse a device that is not there before the teacher is loaded."""
     from accelerate.utils import set_seed
-    from transformers.utils import logging
 
     from apt_model.distill.setup import pick_device
 
     pick_device(config.train.device)
     set_seed(config.train.seed)
+    _hide_loading_bars()
+
+
+def _hide_loading_bars() -> None:
+    from transformers.utils import logging
+
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
@@ -240,6 +245,7 @@ def _talk(arguments: argparse.Namespace) -> None:
     from apt_model.generation.talk import continue_text
     from apt_model.training.checkpoint import load_model
 
+    _hide_loading_bars()
     model, tokenizer, _ = load_model(arguments.model)
     prompts = arguments.prompt or _ask(_speaker(arguments.lang)("talk.prompt"))
     for prompt in prompts:

@@ -103,8 +103,10 @@ def test_the_first_remarks_are_the_guides_own_and_variants_go_round() -> None:
     assert remark("good", zh, turn=0) == "👍 很好！大部分知识已掌握"
     assert remark("fair", zh, turn=0) == "📚 主题不够熟练，需要再多学习"
     assert remark("needs_work", zh, turn=0) == "😓 偷懒太多了！需要认真学习"
-    variants = len(zh.variants("remarks.good"))
-    assert remark("good", zh, turn=variants) == remark("good", zh, turn=0) != remark("good", zh, turn=1)
+    for every in (1, 20, 50):
+        said = [remark("good", zh, turn=every * card) for card in range(16)]
+        assert set(said) == set(zh.variants("remarks.good"))
+        assert said == [remark("good", zh, turn=every * card) for card in range(16)]
 
 
 def test_the_topic_with_most_hits_wins_the_first_listed_a_tie_and_none_is_general() -> None:
