@@ -107,9 +107,11 @@ class CardPainter:
     def card(self, card: Card) -> Iterator[RenderableType]:
         """One sample: what both said, how lazy the student is, on which topic, with a remark."""
         say, table = self._say, self._table(box.SQUARE)
-        batch = self._clean(say("card.batch", batch=card.batch)).ljust(16)
-        topic = say("card.topic", topic=self._topic(card.topic))
-        self._add(table, f"{batch} │ {topic}", new_section=True)
+        batch, topic = say("card.batch", batch=card.batch), say("card.topic", topic=self._topic(card.topic))
+        title = f"{batch:<16} │ {topic}"
+        for line in [title] if cells(self._clean(title)) <= self._inner else [batch, topic]:
+            self._add(table, line)
+        table.add_section()
         teacher, student = (self._text(text) for text in (card.teacher_text, card.student_text))
         hang = cells(self._clean(say("card.teacher"))) if self._columns >= 56 else 2
         if card.given:
