@@ -20,6 +20,7 @@ VOCABULARY = 64
 
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
+torch.set_num_threads(1)  # tiny models: more threads cost more than they give, above all on a busy machine
 
 
 class Listener:

@@ -7,6 +7,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from apt_model.errors import ConfigError, ModelError
 
+MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # as Llama, OPT and GPT-2 call it
+PER_LAYER = ("layer_types", "no_rope_layers")  # lists with an entry for each layer
+
 
 def create_compressed_model(
     config_or_model: Any, *, num_layers: int | None = None, hidden_size: int | None = None
@@ -64,11 +67,12 @@ def _cut_layers(config: PretrainedConfig, num_layers: int) -> None:
     before = config.num_hidden_layers
     if not 1 <= num_layers <= before:
         raise ModelError("num_layers does not fit the teacher", got=num_layers, expected=f"1 to {before}")
-    kinds = getattr(config, "layer_types", None)
     config.num_hidden_layers = num_layers
-    if kinds:
-        spread = [round(i * (before - 1) / max(num_layers - 1, 1)) for i in range(num_layers)]
-        config.layer_types = [kinds[i] for i in spread]
+    spread = [round(i * (before - 1) / max(num_layers - 1, 1)) for i in range(num_layers)]
+    for name in PER_LAYER:
+        kinds = getattr(config, name, None)
+        if kinds:
+            setattr(config, name, [kinds[i] for i in spread])
 
 
 def _cut_width(config: PretrainedConfig, hidden_size: int) -> None:
@@ -87,5 +91,8 @@ def _cut_width(config: PretrainedConfig, hidden_size: int) -> None:
     config.hidden_size, config.num_attention_heads = hidden_size, new_heads
     if getattr(config, "num_key_value_heads", None) is not None:
         config.num_key_value_heads = kv_heads
-    if getattr(config, "intermediate_size", None) is not None:
-        config.intermediate_size = max(8, round(config.intermediate_size * hidden_size / before / 8) * 8)
+    for name in MLP_WIDTHS:
+        if isinstance(getattr(config, name, None), int):
+            setattr(config, name, max(8, round(getattr(config, name) * hidden_size / before / 8) * 8))
+    if getattr(config, "word_embed_proj_dim", None) == before:
+        config.word_embed_proj_dim = hidden_size

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, Qwen3Config
+import transformers
+from transformers import LlamaConfig
 
 from apt_model.distill.student import create_compressed_model, parse_student
 from apt_model.errors import ConfigError, ModelError
@@ -31,26 +32,35 @@ def test_layers_width_heads_and_mlp_shrink_in_proportion() -> None:
     assert (LLAMA.num_hidden_layers, LLAMA.hidden_size) == (6, 64)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        LLAMA,
-        GPT2Config(vocab_size=50, n_embd=64, n_layer=4, n_head=4, n_positions=32),
-        Qwen3Config(
-            vocab_size=50,
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=32,
-        ),
-    ],
-    ids=["llama", "gpt2", "qwen3"],
-)
-def test_a_shrunk_model_of_each_kind_runs(config: Any) -> None:
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+}
+SIZES |= {
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+KINDS = {
+    "Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 16}, "Mistral": {}, "Gemma2": {"head_dim": 16},
+    "Gemma3Text": {"head_dim": 16}, "Phi": {}, "Phi3": {}, "SmolLM3": {}, "GPT2": {}, "GPTNeoX": {},
+    "OPT": {"ffn_dim": 128, "word_embed_proj_dim": 64},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shrunk_model_of_each_kind_runs_and_all_its_widths_have_shrunk(kind: str) -> None:
+    config = getattr(transformers, f"{kind}Config")(**SIZES | KINDS[kind])
     student = create_compressed_model(config, num_layers=2, hidden_size=32)
-    assert student(torch.ones(1, 5, dtype=torch.long)).logits.shape == (1, 5, 50)
+    assert student(input_ids=torch.ones(1, 5, dtype=torch.long)).logits.shape == (1, 5, 50)
+    matrices = [p for name, p in student.named_parameters() if p.ndim == 2]
+    assert max(max(p.shape) for p in matrices) <= max(50, 4 * 32)
+    assert student.num_parameters() < 0.5 * create_compressed_model(config).num_parameters()
 
 
 def test_a_model_may_be_given_in_place_of_its_config(teacher: Any) -> None:
