@@ -152,9 +152,9 @@ def _given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _config(arguments: argparse.Namespace, **defaults: Any) -> LessonConfig:
     """Settings from the config file and the flags, over a command's own defaults."""
-    given = {"seed": 0, **defaults, **_given_settings(arguments)}
-    path = getattr(arguments, "config", None)
-    return LessonConfig.from_toml(path, **given) if path else LessonConfig.from_dict(given)
+    flags, path = _given_settings(arguments), getattr(arguments, "config", None)
+    config = LessonConfig.from_toml(path, **flags) if path else LessonConfig.from_dict({**defaults, **flags})
+    return LessonConfig.from_dict({**config.to_dict(), "seed": config.train.seed or 0})
 
 
 def _demo(arguments: argparse.Namespace) -> None:

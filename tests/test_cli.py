@@ -1,5 +1,6 @@
 """The command line: what it prints, which code it exits with."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,9 +67,10 @@ def test_the_same_command_gives_the_same_student(school: Path) -> None:
 
 
 def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("lesson.toml").write_text('temperature = 2.0\nlang = "en"\nalpha = 0.5\n', encoding="utf-8")
+    Path("lesson.toml").write_text('temperature = 2.0\nlang = "en"\nalpha = 0.5\nseed = 7\n', encoding="utf-8")
     assert distill("--config", "lesson.toml", "--temperature", "3") == 0
     assert "temperature=3.0, α=0.5, β=0.5" in capsys.readouterr().out
+    assert json.loads(Path("run/config.json").read_text())["config"]["seed"] == 7
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ class _Run:
         optimizer = optimizer or make_optimizer(self._student, train)
         self._scheduler = make_schedule(optimizer, train, self._total_steps) if own and scheduler is None else scheduler
         self._optimizer = self._accelerator.prepare_optimizer(optimizer)
+        self._optimizer.zero_grad()
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
 
     def _length(self) -> tuple[int, int | None]:
@@ -166,8 +167,11 @@ class _Run:
         )
         for key, values in notices:
             self._report.say(key, **values)
-        while self._epoch < self._epochs and not self._is_done():
+        while not self._is_done() and (self._config.train.max_steps or self._epoch < self._epochs):
             self._epoch += 1
+            self._epochs = max(
+                self._epochs, self._epoch
+            )  # with max_steps and data of no length, it is not known before
             self._one_epoch()
         first_loss, last_loss = self._losses.ends(0.1) or (None, None)
         return self._report.tell(

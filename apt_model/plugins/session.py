@@ -3,6 +3,7 @@
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from apt_model.errors import ConfigError
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, RunFile
 from apt_model.events.sinks import Audience, Guard, Scorer, Sink
+from apt_model.i18n import Phrases
 from apt_model.training.checkpoint import save_model
 
 CALL_ARGUMENTS = ("num_epochs", "device")
@@ -30,12 +32,14 @@ def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig
     Raises:
         ConfigError: an unknown or bad setting, or one that belongs to the call.
     """
-    if isinstance(config, LessonConfig):
-        return config
-    misplaced = [key for key in CALL_ARGUMENTS if key in (config or {})]
-    if misplaced:
-        raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix="pass it to the call, e.g. num_epochs=3")
-    return LessonConfig.from_dict(config)
+    if not isinstance(config, LessonConfig):
+        misplaced = [key for key in CALL_ARGUMENTS if key in (config or {})]
+        if misplaced:
+            fix = "pass it to the call, e.g. num_epochs=3"
+            raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
+        config = LessonConfig.from_dict(config)
+    Phrases.load(config.display.lang)
+    return config
 
 
 def run_session(
@@ -65,7 +69,8 @@ def run_session(
     except ConfigError:
         place = torch.device("cpu")
         notices.append(("notice.no_cuda", {"device": lesson.train.device}))
-    record = [RunFile(run_dir)] if run_dir is not None else []
+    keeps_record = run_dir is not None and os.environ.get("RANK", "0") == "0"  # under a launcher: the first process
+    record = [RunFile(run_dir)] if run_dir is not None and keeps_record else []
     audience = Audience([*record, *sinks], scorer=scorer, guard=guard)
     try:
         verdict = distill(
@@ -83,6 +88,6 @@ def run_session(
         )
     finally:
         audience.close()
-    if run_dir is not None:
+    if run_dir is not None and keeps_record:
         save_model(student_model, tokenizer, Path(run_dir) / STUDENT)
     return verdict

@@ -38,15 +38,23 @@ class VisualDistillationPlugin:
         self, config: Mapping[str, Any] | LessonConfig | None = None, *, similarity: Similarity = text_similarity
     ) -> None:
         self.config = read_config(config)
-        self.topic_keywords: TopicKeywords = default_topics()
         self._guard = Guard()
         self._scorer = LessonScorer(
             self.config.display,
-            self.topic_keywords,
+            default_topics(),
             comment=lambda laziness_percent, loss: self.generate_comment(laziness_percent, loss),
             similarity=similarity,
             guard=self._guard,
         )
+
+    @property
+    def topic_keywords(self) -> TopicKeywords:
+        """Keywords by topic; changes count from the next card on."""
+        return self._scorer.topics
+
+    @topic_keywords.setter
+    def topic_keywords(self, topics: TopicKeywords) -> None:
+        self._scorer.topics = topics
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -91,6 +99,7 @@ class VisualDistillationPlugin:
         Raises:
             ConfigError, DataError, ModelError, NumericError, StorageError: see `apt_model.errors`.
         """
+        self._guard.failures.clear()
         if sinks is None:
             terminal = self._guard.run("TerminalSink", lambda: TerminalSink(self.config.display), None)
             sinks = [terminal] if terminal is not None else []

@@ -3,7 +3,7 @@
 Knows nothing of tensors and nothing of screens: events in, events out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from apt_model.teaching.comments import grade, remark
 from apt_model.teaching.laziness import laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.summary import ReportCard, Verdict
-from apt_model.teaching.topics import detect_topic
+from apt_model.teaching.topics import TopicKeywords, detect_topic
 
 Comment = Callable[[float, float], str]
 
@@ -34,13 +34,14 @@ class LessonScorer:
     def __init__(
         self,
         config: DisplayConfig,
-        topics: Mapping[str, list[str]],
+        topics: TopicKeywords,
         *,
         comment: Comment | None = None,
         similarity: Similarity = text_similarity,
         guard: Guard | None = None,
     ) -> None:
-        self._config, self._topics, self._similarity = config, topics, similarity
+        self.topics = topics
+        self._config, self._similarity = config, similarity
         self._phrases = Phrases.load(config.lang)
         self._comment = comment or self.comment
         self._guard = guard or Guard()
@@ -79,9 +80,9 @@ class LessonScorer:
             similarity=similarity,
             laziness=lazy,
             light=light(lazy),
-            topic=detect_topic((seen.teacher_text, seen.input_text), self._topics),
+            topic=detect_topic((seen.teacher_text, seen.input_text), self.topics),
             remark=self._guard.run(
-                "generate_comment", lambda: self._comment(percent, seen.loss), self.comment(percent, seen.loss)
+                "generate_comment", lambda: str(self._comment(percent, seen.loss)), self.comment(percent, seen.loss)
             ),
         )
         self._report_card.add(card)

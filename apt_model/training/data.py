@@ -120,7 +120,7 @@ def _from_texts(texts: Sequence[str], tokenizer: Any, max_length: int) -> Batch:
             fix="pass a Hugging Face tokenizer, or batches of token ids",
         )
     rows = [torch.tensor(ids, dtype=torch.int64) for ids in encode(texts, tokenizer, max_length)]
-    ids = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id or 0)
+    ids = pad_sequence(rows, batch_first=True, padding_value=getattr(tokenizer, "pad_token_id", None) or 0)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     return _from_tensors(ids, mask, None)
 
@@ -131,7 +131,8 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     A start token that the tokenizer knows but does not add itself is put before the text: models trained with one
     are lost without it.
     """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id if end else None
+    bos = getattr(tokenizer, "bos_token_id", None)
+    eos = getattr(tokenizer, "eos_token_id", None) if end else None
     rows = []
     for ids in tokenizer(list(texts), add_special_tokens=True)["input_ids"]:
         start = [bos] if bos is not None and ids[:1] != [bos] else []

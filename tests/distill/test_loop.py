@@ -222,6 +222,28 @@ def test_max_steps_overrides_epochs_and_stops_in_the_middle_of_one(
     assert listener.of(RunStarted)[0].total_steps == 6
 
 
+def test_max_steps_is_reached_with_data_of_no_length_too(
+    listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
+) -> None:
+    class Endless:
+        def __iter__(self) -> Iterator[Any]:
+            yield from make_batches(count=2)
+
+    verdict = run(listener, student, teacher, Endless(), num_epochs=1, max_steps=5)
+    assert (verdict.step, verdict.epochs) == (5, 3)
+
+
+def test_gradients_left_over_from_before_do_not_count(
+    student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
+) -> None:
+    other, first, second = copy.deepcopy(student), Listener(), Listener()
+    for p in student.parameters():
+        p.grad = torch.ones_like(p)
+    run(first, student, teacher, make_batches())
+    run(second, other, teacher, make_batches())
+    assert [step.grad_norm for step in first.of(StepDone)] == [step.grad_norm for step in second.of(StepDone)]
+
+
 def test_heads_of_different_width_are_cut_to_the_shared_vocabulary_and_it_is_said_once(
     listener: Listener, teacher: nn.Module, make_model: Callable[..., Any], make_batches: Callable[..., Any]
 ) -> None:

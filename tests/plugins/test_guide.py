@@ -274,8 +274,24 @@ def test_statistics_are_readable_before_training_and_after_none(classroom: dict[
     assert plugin.stats == empty
 
 
+def test_a_second_lesson_of_a_plugin_starts_afresh(classroom: dict[str, Any]) -> None:
+    names = ("student_model", "teacher_model", "train_dataloader", "tokenizer")
+    common = {name: classroom[name] for name in names}
+    plugin = VisualDistillationPlugin()
+    plugin.topic_keywords = {"all": ["", "人", "文", "e", "a"]}
+    plugin.generate_comment = lambda laziness_percent, loss: None  # type: ignore[assignment, method-assign, return-value]
+    assert plugin.visual_distill_model(**common, num_epochs=1).failures == ()
+    plugin.generate_comment = lambda laziness_percent, loss: str(1 / 0)  # type: ignore[method-assign]
+    assert len(plugin.visual_distill_model(**common, num_epochs=1).failures) == 1
+    plugin.generate_comment = lambda laziness_percent, loss: "好"  # type: ignore[method-assign]
+    verdict = plugin.visual_distill_model(**common, num_epochs=1)
+    assert (verdict.failures, verdict.samples, plugin.stats["total_samples"]) == ((), 1, 1)
+
+
 def test_what_belongs_to_the_call_is_refused_in_the_config() -> None:
     for plugin in (VisualDistillationPlugin, DistillationPlugin):
+        with pytest.raises(ConfigError, match="lang is unknown; got 'fr'"):
+            plugin({"lang": "fr"})
         with pytest.raises(ConfigError, match="num_epochs, device cannot be in config"):
             plugin({"num_epochs": 3, "device": "cpu"})
 

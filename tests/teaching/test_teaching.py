@@ -174,7 +174,7 @@ def test_a_remark_of_ones_own_is_used_and_when_it_fails_the_built_in_one_stands_
     own = LessonScorer(DisplayConfig(), {}, comment=lambda percent, loss: f"{percent:.0f}/{loss}")
     assert score(own).remark == "34/1.8765"
     guard = Guard()
-    broken = LessonScorer(DisplayConfig(), {}, comment=lambda percent, loss: 1 / 0, guard=guard)  # type: ignore[arg-type, return-value]
+    broken = LessonScorer(DisplayConfig(), {}, comment=lambda percent, loss: str(1 / 0), guard=guard)
     assert score(broken).remark in Phrases.load("zh").variants("remarks.fair")
     assert guard.failures == {"generate_comment": "generate_comment: ZeroDivisionError: division by zero"}
 
