@@ -8,6 +8,7 @@ import argparse
 import difflib
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -237,8 +238,21 @@ def _teach(
     print()
     _print(say("after.student", path=out / STUDENT))
     _print(say("after.record", path=out / EVENTS))
-    _print(say("after.talk", command=f"apt-model talk {folder}"))
-    _print(say("after.replay", command=f"apt-model replay {folder}"))
+    _print(say("after.talk", command=f"{_program()} talk {folder}"))
+    _print(say("after.replay", command=f"{_program()} replay {folder}"))
+
+
+def _program() -> str:
+    """What a user types to run this program again: its name where the shell finds it, else the way it was called."""
+    called = Path(sys.argv[0])
+    if called.name != "apt-model":
+        return f"{shlex.quote(sys.executable)} -m apt_model"
+    found = shutil.which(called.name)
+    return (
+        called.name
+        if found is not None and called.exists() and Path(found).samefile(called)
+        else shlex.quote(str(called))
+    )
 
 
 def _talk(arguments: argparse.Namespace) -> None:

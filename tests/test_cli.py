@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from apt_model.cli import main
+from apt_model.cli import _program, main
 from apt_model.training.checkpoint import save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
@@ -38,7 +38,7 @@ def test_distill_shows_the_lesson_and_says_where_everything_lies(
     shown = capsys.readouterr().out
     assert shown.count("📍 Batch") == 2
     assert "学生模型: run/student" in shown
-    assert "apt-model talk run" in shown
+    assert f"{sys.executable} -m apt_model talk run" in shown
     assert (school / "run" / "summary.json").exists()
 
 
@@ -113,6 +113,19 @@ def test_a_student_with_another_tokenizer_is_refused_with_the_first_ids_that_dif
     save_model(student, other, "other")
     assert distill(student="other") == 3
     assert f"different tokenizers, 1 ids differ; got {len(tokenizer)}: None and '新'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("on_path", "shown"), [(True, "apt-model"), (False, "venv/bin/apt-model")])
+def test_the_commands_shown_are_ones_that_work(
+    on_path: bool, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = tmp_path / "venv" / "bin" / "apt-model"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", ["venv/bin/apt-model", "demo"])
+    monkeypatch.setenv("PATH", str(program.parent) if on_path else "/nowhere")
+    assert _program() == shown
 
 
 def test_a_run_is_not_overwritten(school: Path, capsys: pytest.CaptureFixture[str]) -> None:

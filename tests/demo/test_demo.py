@@ -58,7 +58,7 @@ def test_a_short_demo_leaves_a_student_that_talks(
     assert main(["demo", "--max-steps", "6", "--sample-frequency", "3", "--device", "cpu"]) == 0
     shown = capsys.readouterr().out
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"apt-model talk {run.relative_to(tmp_path)}" in shown
+    assert f"talk {run.relative_to(tmp_path)}" in shown
     assert shown.count("📍 Batch") == 2
     assert main(["talk", str(run), "互联网", "--max-new-tokens", "4"]) == 0
     assert capsys.readouterr().out.startswith("互联网")
