@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AptModelError as error:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130, arguments)
+        return _fail("interrupted: a lesson that was not finished keeps its record, but no student", 130, arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         known = list(self._options())
-        wrong = [word for word in message.split() if word.startswith("--")]
+        wrong = [word for word in message.split() if word.startswith("--") and "unrecognized" in message]
         close = [match for word in wrong for match in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
         fix = f"did you mean {close[0]}?" if close and close[0] not in wrong else f"see {self.prog} --help"
         raise ConfigError(message, fix=fix)
@@ -199,13 +199,16 @@ def _prepare(config: LessonConfig) -> None:
 
     pick_device(config.train.device)
     set_seed(config.train.seed)
-    _hide_loading_bars()
+    _hush_libraries()
 
 
-def _hide_loading_bars() -> None:
+def _hush_libraries() -> None:
+    """No loading bars and no retry messages between the lines of a lesson: what fails is told in our one line."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def _teach(
@@ -259,7 +262,7 @@ def _talk(arguments: argparse.Namespace) -> None:
     from apt_model.generation.talk import continue_text
     from apt_model.training.checkpoint import load_model
 
-    _hide_loading_bars()
+    _hush_libraries()
     model, tokenizer, _ = load_model(arguments.model)
     prompts = arguments.prompt or _ask(_speaker(arguments.lang)("talk.prompt"))
     for prompt in prompts:

@@ -82,6 +82,8 @@ def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.Captur
         (["--sample-frequency", "0"], 2, "sample_frequency: got 0"),
         (["--alpha", "0.9", "--beta", "0.9"], 2, "try alpha=0.5, beta=0.5"),
         (["--device", "cuda:99"], 2, "cuda"),
+        (["--lang", "fr"], 2, "lang is unknown; got 'fr'"),
+        (["--teacher", "a/b/c"], 3, "there is no directory a/b/c"),
         (["--device", "abacus"], 2, "device is unknown"),
         (["--batch-size", "0"], 2, "batch_size is too small"),
         (["--config", "nowhere.toml"], 2, "cannot be read"),

@@ -3,6 +3,7 @@
 Knows nothing of training. Only safetensors are read, nothing is unpickled, no remote code runs.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from apt_model.errors import ModelError, StorageError
-from apt_model.events.runfile import STUDENT
+from apt_model.events.runfile import EVENTS, STUDENT
 
 WEIGHTS = "model.safetensors"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_model(
@@ -38,8 +40,12 @@ def load_model(
     path = Path(name)
     if (path / STUDENT).is_dir():
         path = path / STUDENT
+    elif (path / EVENTS).exists():
+        raise ModelError(f"run {name} has no student", fix="let a lesson finish: the student is saved at its end")
     if model is not None:
         return _fill(model, path), None, None
+    if not path.exists() and not _HUB_ID.fullmatch(str(name)):
+        raise ModelError(f"there is no directory {name}", fix="check the path")
     source = str(path) if path.exists() else str(name)
     try:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

@@ -60,6 +60,14 @@ def test_a_damaged_model_is_one_clear_line(damage: str, teacher: Any, tmp_path: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_directory_that_is_not_there_and_a_run_without_a_student_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no directory"):
+        load_model(tmp_path / "nowhere" / "model")
+    (tmp_path / "events.jsonl").touch()
+    with pytest.raises(ModelError, match="has no student"):
+        load_model(tmp_path)
+
+
 def test_a_place_that_cannot_be_written_is_a_storage_error(teacher: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be saved") as caught:
