@@ -40,6 +40,10 @@ class ConfigError(AptModelError, ValueError):
     code, exit_code = "CONFIG", 2
 
 
+class DeviceError(ConfigError):
+    """A device that this machine does not have."""
+
+
 class DataError(AptModelError, ValueError):
     """A batch, a file or a dataset cannot be learned from."""
 

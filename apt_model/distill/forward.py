@@ -7,11 +7,12 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
-from apt_model.training.data import Batch
+from apt_model.training.data import IGNORED, Batch
 
 
 class Forward:
@@ -63,6 +64,14 @@ class Forward:
                 expected=f"0 to {vocabulary - 1}" if vocabulary is not None else "0 or more",
                 fix="use the tokenizer the model was made with",
             )
+        labels = batch.labels[batch.labels != IGNORED]
+        if len(labels) and (int(labels.min()) < 0 or (vocabulary is not None and int(labels.max()) >= vocabulary)):
+            raise DataError(
+                f"label outside the {self.role}'s vocabulary",
+                got=int(labels.min()) if int(labels.min()) < 0 else int(labels.max()),
+                expected=f"{IGNORED}, or an id of a token",
+                fix=f"mark what is not to be learned with {IGNORED}",
+            )
         if positions is not None and batch.input_ids.shape[1] > positions:
             raise DataError(
                 f"sequence too long for the {self.role}",
@@ -82,6 +91,7 @@ def model_card(model: nn.Module) -> ModelCard:
 
 
 def _accepted_arguments(model: nn.Module) -> set[str]:
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
     parameters = inspect.signature(model.forward).parameters
     accepted = set(parameters)
     takes_anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

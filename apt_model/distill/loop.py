@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from apt_model.config import LessonConfig
 from apt_model.distill.checks import check_trainable, refuse_empty, refuse_nonfinite, refuse_shared_weights
@@ -27,12 +27,14 @@ from apt_model.distill.setup import (
     make_accelerator,
     make_optimizer,
     make_schedule,
+    release_accelerator,
     shard,
     steps_per_epoch,
     sum_over_processes,
     trained,
 )
 from apt_model.distill.teachers import LiveTeacher, TeacherSource, frozen
+from apt_model.errors import ConfigError
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
@@ -85,6 +87,8 @@ def distill(
     """
     refuse_shared_weights(student, teacher)
     check_trainable(student, optimizer)
+    if scheduler is not None and optimizer is None:
+        raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
     if config.train.seed is not None:
         set_seed(config.train.seed)
     accelerator = make_accelerator(device, config.train.mixed_precision)
@@ -100,7 +104,10 @@ def distill(
             sample_every=config.display.sample_frequency if observe_samples else None,
         )
         run.prepare(optimizer, scheduler)
-        return run.all_epochs(notices)
+        try:
+            return run.all_epochs(notices)
+        finally:
+            release_accelerator()
 
 
 class _Run:
@@ -241,7 +248,9 @@ class _Run:
         overflow_is_handled = self._accelerator.scaler is not None
         refuse_nonfinite(self._report.step + 1, loss, 0.0 if overflow_is_handled else grad_norm)
         self._optimizer.step()
-        if self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(loss)
+        elif self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
             self._scheduler.step()
         self._optimizer.zero_grad()
         self._report.step += 1

@@ -14,11 +14,14 @@ def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: flo
     """KL(teacher ‖ student) at each position, in nats, not yet multiplied by T².
 
     Shapes: both inputs (..., V), any float dtype; returns (...) in float32.
-    Gradient flows to the student only.
+    Gradient flows to the student only. What the teacher rules out (a logit of -inf) counts 0, whatever the student
+    says of it.
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
     """
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.detach().float() / temperature, dim=-1)
+    ruled_out = teacher == -torch.inf
+    student, teacher = student.masked_fill(ruled_out, 0.0), teacher.masked_fill_(ruled_out, torch.finfo().min)
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import patch_environment
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config import TrainConfig
-from apt_model.errors import ConfigError, DataError
+from apt_model.errors import ConfigError, DataError, DeviceError
 
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; "auto" is the accelerator of this machine, or the CPU.
 
     Raises:
-        ConfigError: no such device, or not on this machine.
+        ConfigError: no such device; DeviceError: not on this machine.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -38,9 +38,9 @@ def pick_device(name: str) -> torch.device:
     if device.type != "cpu":
         backend = getattr(torch, device.type, None)
         if backend is None or not backend.is_available():
-            raise ConfigError(f"this machine has no {device.type}", got=f"device={name}", fix="device=cpu")
+            raise DeviceError(f"this machine has no {device.type}", got=f"device={name}", fix="device=cpu")
         if device.index is not None and device.index >= backend.device_count():
-            raise ConfigError("device is not there", got=name, expected=f"0 to {backend.device_count() - 1}")
+            raise DeviceError("device is not there", got=name, expected=f"0 to {backend.device_count() - 1}")
     return device
 
 
@@ -52,14 +52,27 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     """
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu")
-        AcceleratorState._reset_state(reset_partial_state=True)
+            return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu", **_no_accumulation())
+        release_accelerator()
         with patch_environment(accelerate_torch_device=str(device)):
-            return Accelerator(mixed_precision=mixed_precision)
+            return Accelerator(mixed_precision=mixed_precision, **_no_accumulation())
     except ValueError as error:
         raise ConfigError(
             f"mixed_precision={mixed_precision} on {device}", got=str(error), fix="mixed_precision=no"
         ) from error
+
+
+def _no_accumulation() -> dict[str, Any]:
+    """The loop divides by the tokens of the whole step itself; accelerate must not divide again, whatever its
+    environment says."""
+    return {"gradient_accumulation_plugin": GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)}
+
+
+def release_accelerator() -> None:
+    """Forget accelerate's process-wide state, so that no run inherits another's; kept where processes share it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
 
 
 def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
@@ -94,7 +107,7 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | 
     """The learning rate over the run; constant after the warm-up where the run has no known length."""
     if total_steps is None:
         return LambdaLR(optimizer, lambda step: 1.0)
-    warmup = math.ceil(config.warmup_ratio * total_steps)
+    warmup = int(config.warmup_ratio * total_steps)
     schedule: LRScheduler = get_scheduler(
         config.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps
     )

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from apt_model.errors import ConfigError, ModelError
@@ -32,14 +33,18 @@ def create_compressed_model(
         raise ModelError(
             "cannot shrink this model", got=type(config).__name__, expected="a Hugging Face model or config"
         )
-    small = deepcopy(config)
-    if num_layers is not None:
-        _cut_layers(small, num_layers)
-    if hidden_size is not None:
-        _cut_width(small, hidden_size)
+    small = deepcopy(config.get_text_config())
+    if hasattr(small, "quantization_config"):
+        del small.quantization_config
     try:
-        return AutoModelForCausalLM.from_config(small)  # type: ignore[no-untyped-call]
-    except (ValueError, KeyError) as error:
+        if num_layers is not None:
+            _cut_layers(small, num_layers)
+        if hidden_size is not None:
+            _cut_width(small, hidden_size)
+        return AutoModelForCausalLM.from_config(small, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    except ModelError:
+        raise
+    except (ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         raise ModelError("cannot make a student of this kind", got=str(error).strip().split("\n")[0][:300]) from error
 
 
@@ -80,7 +85,7 @@ def _cut_width(config: PretrainedConfig, hidden_size: int) -> None:
     head_dim = getattr(config, "head_dim", None) or before // heads
     tied_to_width = head_dim * heads == before
     new_heads = hidden_size // head_dim if tied_to_width else max(1, round(heads * hidden_size / before))
-    if new_heads < 1 or (tied_to_width and new_heads * head_dim != hidden_size):
+    if hidden_size < 1 or new_heads < 1 or (tied_to_width and new_heads * head_dim != hidden_size):
         raise ModelError(
             "hidden_size does not divide into heads", got=hidden_size, expected=f"a multiple of {head_dim}"
         )

@@ -4,6 +4,7 @@ Knows nothing of what a sink does with an event.
 """
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,7 +37,8 @@ class Guard:
         try:
             return action()
         except Exception as error:  # noqa: BLE001 - the one place that isolates the display from training
-            self.failures.setdefault(name, f"{name}: {type(error).__name__}: {error}"[:500])
+            described = "".join(traceback.format_exception_only(error)).strip()
+            self.failures.setdefault(name, f"{name}: {described}"[:500])
             return otherwise
 
 

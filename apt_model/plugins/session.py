@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from apt_model.config import LessonConfig
 from apt_model.distill.loop import distill
 from apt_model.distill.setup import pick_device
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, DeviceError
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, RunFile
 from apt_model.events.sinks import Audience, Guard, Scorer, Sink
@@ -66,7 +66,7 @@ def run_session(
     notices: list[tuple[str, dict[str, str]]] = []
     try:
         place = pick_device(lesson.train.device)
-    except ConfigError:
+    except DeviceError:
         place = torch.device("cpu")
         notices.append(("notice.no_cuda", {"device": lesson.train.device}))
     keeps_record = run_dir is not None and os.environ.get("RANK", "0") == "0"  # under a launcher: the first process

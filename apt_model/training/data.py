@@ -52,7 +52,7 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch
     Accepts a dict with `input_ids` (and `attention_mask`, `labels`) or with `text`; a tensor of ids; a tuple or list
     of tensors in the order (input_ids, attention_mask, labels); a list of strings, or one string. Missing labels are
     the ids wherever the mask is 1. Masking goes by the mask, never by the pad id, so that a real end-of-text is
-    learned where both share an id.
+    learned where both share an id. Other keys of a dict are left alone.
 
     Raises:
         DataError: another type, sizes that differ, ids that are no integers; names what was seen.
@@ -83,7 +83,7 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch
 def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:
     ids = _as_rows("input_ids", input_ids)
     mask = torch.ones_like(ids) if attention_mask is None else _as_rows("attention_mask", attention_mask)
-    targets = ids.masked_fill(mask == 0, IGNORED) if labels is None else _as_rows("labels", labels)
+    targets = _own_labels(ids, mask) if labels is None else _as_rows("labels", labels)
     for name, tensor in (("attention_mask", mask), ("labels", targets)):
         if tensor.shape != ids.shape:
             raise DataError(
@@ -96,6 +96,13 @@ def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:
             fix="a second tensor is the mask; give labels as the third, or a dict",
         )
     return Batch(input_ids=ids, attention_mask=mask, labels=targets)
+
+
+def _own_labels(ids: Tensor, mask: Tensor) -> Tensor:
+    """The ids where there is text to predict them from: not padding, and not the first token after padding."""
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, 1:].masked_fill_(mask[:, :-1] == 0, IGNORED)
+    return labels
 
 
 def _as_rows(name: str, value: Any) -> Tensor:

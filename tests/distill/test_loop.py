@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from apt_model.config import LessonConfig
 from apt_model.distill.loop import distill
-from apt_model.errors import DataError, ModelError, NumericError
+from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
 from apt_model.events.sinks import Audience
 from tests.conftest import VOCABULARY, Listener
@@ -303,6 +303,80 @@ def test_the_schedule_warms_up_and_falls(
     assert rates == pytest.approx([0, 0.4, *(0.8 * (8 - step) / 6 for step in range(2, 8))])
 
 
+def test_a_scheduler_follows_its_optimizer_and_one_alone_is_refused(
+    listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
+) -> None:
+    own = torch.optim.SGD(student.parameters(), lr=0.5)
+    halving = torch.optim.lr_scheduler.StepLR(own, 1, gamma=0.5)
+    run(listener, student, teacher, make_batches(count=3), optimizer=own, scheduler=halving)
+    assert [step.learning_rate for step in listener.of(StepDone)] == [0.5, 0.25, 0.125]
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(own)
+    run(listener, student, teacher, make_batches(), optimizer=own, scheduler=plateau)
+    with pytest.raises(ConfigError, match="a scheduler needs the optimizer"):
+        run(listener, student, teacher, make_batches(), scheduler=halving)
+
+
+def test_a_single_step_already_learns(
+    listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
+) -> None:
+    before = state(student)
+    run(listener, student, teacher, make_batches(count=1))
+    assert state(student) != before
+
+
+def test_padding_on_either_side_teaches_the_same_tokens(student: nn.Module, teacher: nn.Module) -> None:
+    """What stands after padding on the left has no text to be predicted from."""
+    ids, nothing = torch.randint(4, VOCABULARY, (2, 8)), torch.zeros(2, 4, dtype=torch.long)
+    ones = torch.ones_like(ids)
+    readings = []
+    for sides in ((ids, ones), (torch.cat([ids, nothing], 1), torch.cat([ones, nothing], 1)),
+                  (torch.cat([nothing, ids], 1), torch.cat([nothing, ones], 1))):  # fmt: skip
+        heard = Listener()
+        run(heard, copy.deepcopy(student), teacher, [sides])
+        (step,) = heard.of(StepDone)
+        readings.append((step.tokens, step.loss))
+    assert [tokens for tokens, _ in readings] == [14, 14, 14]
+    assert readings[1][1] == pytest.approx(readings[0][1], rel=1e-5)
+    assert readings[2][1] == pytest.approx(readings[0][1], rel=1e-4)
+
+
+def test_no_run_inherits_the_state_of_anothers_accelerator(
+    student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import Accelerator
+
+    other, first, second = copy.deepcopy(student), Listener(), Listener()
+    run(first, student, teacher, make_batches())
+    theirs = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
+    with theirs.accumulate(theirs.prepare(nn.Linear(2, 2))):
+        pass
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    run(second, other, teacher, make_batches())
+    for one, two in zip(first.of(StepDone), second.of(StepDone), strict=True):
+        assert (one.loss, one.grad_norm) == (two.loss, two.grad_norm)
+
+
+def test_the_mask_reaches_a_model_inside_a_wrapper(
+    listener: Listener, teacher: nn.Module, make_batches: Callable[..., Any]
+) -> None:
+    class Masked(Plain):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> Any:
+            assert attention_mask is not None
+            return self.head(self.embed(input_ids))
+
+    run(listener, nn.DataParallel(Masked(lambda x: x)), teacher, make_batches())
+    assert len(listener.of(StepDone)) == 4
+
+
+def test_columns_that_both_rule_out_do_not_hurt(listener: Listener, make_batches: Callable[..., Any]) -> None:
+    def wrap(logits: torch.Tensor) -> torch.Tensor:
+        return logits.masked_fill(torch.arange(VOCABULARY + 2) >= VOCABULARY, -torch.inf)
+
+    models = [Plain(wrap, vocabulary=VOCABULARY + 2) for _ in range(2)]
+    run(listener, *models, make_batches())
+    assert all(0 < step.kd < 100 for step in listener.of(StepDone))
+
+
 def test_weight_decay_pulls_on_matrices_only(
     listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
 ) -> None:
@@ -345,6 +419,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_the_weights_stay_fi
         ((torch.ones(2, 3, dtype=torch.long), torch.tensor([[5, 6, 7]] * 2)), "attention_mask is not 0 or 1"),
         ({"input_ids": torch.ones(2, 3).long(), "labels": torch.ones(2, 4).long()}, "differ in shape"),
         (["text"], "no tokenizer that can encode"),
+        ({"input_ids": torch.ones(1, 3).long(), "labels": torch.tensor([[5, -1, 7]])}, "label outside.*got -1"),
+        ({"input_ids": torch.ones(1, 3).long(), "labels": torch.tensor([[5, 64, 7]])}, "label outside.*got 64"),
         (7, "got int"),
         ([7, 8], "got list of int"),
         (torch.ones(2, 0).long(), "no rows of tokens"),

@@ -112,6 +112,18 @@ def test_t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_i
     assert (gradients[1.0] - gradients[4.0]).abs().max() > 1e-2
 
 
+def test_what_the_teacher_rules_out_counts_nothing() -> None:
+    student, teacher, labels = example("padded")
+    wide = torch.cat([teacher, torch.full((3, 7, 2), -torch.inf)], dim=-1)
+    wider = torch.cat([student, torch.full((3, 7, 2), -torch.inf)], dim=-1).requires_grad_()
+    kd, ce = distillation_sums(wider, wide, labels, temperature=2.0)
+    plain_kd, plain_ce = distillation_sums(student, teacher, labels, temperature=2.0)
+    assert (kd.item(), ce.item()) == pytest.approx((plain_kd.item(), plain_ce.item()), rel=1e-6)
+    (kd + ce).backward()
+    assert wider.grad is not None
+    assert torch.isfinite(wider.grad).all()
+
+
 def test_the_gradient_never_reaches_the_teacher() -> None:
     student, teacher, labels = example("full")
     teacher.requires_grad_()

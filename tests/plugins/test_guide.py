@@ -288,10 +288,20 @@ def test_a_second_lesson_of_a_plugin_starts_afresh(classroom: dict[str, Any]) ->
     assert (verdict.failures, verdict.samples, plugin.stats["total_samples"]) == ((), 1, 1)
 
 
-def test_what_belongs_to_the_call_is_refused_in_the_config() -> None:
+def test_an_unknown_language_is_refused_by_both_plugins() -> None:
     for plugin in (VisualDistillationPlugin, DistillationPlugin):
         with pytest.raises(ConfigError, match="lang is unknown; got 'fr'"):
             plugin({"lang": "fr"})
+
+
+def test_a_device_that_does_not_exist_anywhere_is_a_mistake_not_a_fallback(classroom: dict[str, Any]) -> None:
+    names = ("student_model", "teacher_model", "train_dataloader", "tokenizer")
+    with pytest.raises(ConfigError, match="device is unknown; got 'cdua'"):
+        quick_visual_distill(**{name: classroom[name] for name in names}, device="cdua")
+
+
+def test_the_device_and_epochs_of_the_call_are_refused_in_the_config() -> None:
+    for plugin in (VisualDistillationPlugin, DistillationPlugin):
         with pytest.raises(ConfigError, match="num_epochs, device cannot be in config"):
             plugin({"num_epochs": 3, "device": "cpu"})
 
