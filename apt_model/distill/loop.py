@@ -24,10 +24,10 @@ from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, choose_row, numbers, read_row
 from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.distill.setup import (
+    accelerate_state_of_our_own,
     make_accelerator,
     make_optimizer,
     make_schedule,
-    release_accelerator,
     shard,
     steps_per_epoch,
     sum_over_processes,
@@ -91,10 +91,9 @@ def distill(
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
     if config.train.seed is not None:
         set_seed(config.train.seed)
-    accelerator = make_accelerator(device, config.train.mixed_precision)
-    with frozen(teacher), trained(student):
+    with accelerate_state_of_our_own(), frozen(teacher), trained(student):
         run = _Run(
-            accelerator=accelerator,
+            accelerator=make_accelerator(device, config.train.mixed_precision),
             student=student,
             teacher=teacher,
             batches=batches,
@@ -104,10 +103,7 @@ def distill(
             sample_every=config.display.sample_frequency if observe_samples else None,
         )
         run.prepare(optimizer, scheduler)
-        try:
-            return run.all_epochs(notices)
-        finally:
-            release_accelerator()
+        return run.all_epochs(notices)
 
 
 class _Run:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError("device is unknown", got=repr(name), expected="cpu, cuda, cuda:N, mps ...") from error
+        raise ConfigError("device is unknown", got=repr(name), expected="cpu, cuda, cuda:N or mps") from error
     if device.type != "cpu":
         backend = getattr(torch, device.type, None)
         if backend is None or not backend.is_available():
@@ -53,7 +53,6 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu", **_no_accumulation())
-        release_accelerator()
         with patch_environment(accelerate_torch_device=str(device)):
             return Accelerator(mixed_precision=mixed_precision, **_no_accumulation())
     except ValueError as error:
@@ -68,11 +67,25 @@ def _no_accumulation() -> dict[str, Any]:
     return {"gradient_accumulation_plugin": GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)}
 
 
-def release_accelerator() -> None:
-    """Forget accelerate's process-wide state, so that no run inherits another's; kept where processes share it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+@contextmanager
+def accelerate_state_of_our_own() -> Iterator[None]:
+    """accelerate keeps its state process-wide: a run starts without it, and gives back what was there before.
+
+    Under a launcher the processes share it, and it stays.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        yield
+        return
+    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    try:
+        yield
+    finally:
+        for state, values in zip(shared, before, strict=True):
+            state.clear()
+            state.update(values)
 
 
 def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:

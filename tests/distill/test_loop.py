@@ -354,6 +354,8 @@ def test_no_run_inherits_the_state_of_anothers_accelerator(
     run(second, other, teacher, make_batches())
     for one, two in zip(first.of(StepDone), second.of(StepDone), strict=True):
         assert (one.loss, one.grad_norm) == (two.loss, two.grad_norm)
+    assert (theirs.mixed_precision, theirs.gradient_accumulation_steps) == ("bf16", 4)
+    assert not theirs.sync_gradients, "theirs is in the middle of an accumulation, as before"
 
 
 def test_the_mask_reaches_a_model_inside_a_wrapper(
