@@ -154,6 +154,7 @@ def _given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _config(arguments: argparse.Namespace, **defaults: Any) -> LessonConfig:
     """Settings from the config file and the flags, over a command's own defaults."""
     flags, path = _given_settings(arguments), getattr(arguments, "config", None)
+    defaults = {key: value for key, value in defaults.items() if key not in PRESETS.get(flags.get("preset", ""), {})}
     config = LessonConfig.from_toml(path, **flags) if path else LessonConfig.from_dict({**defaults, **flags})
     return LessonConfig.from_dict({**config.to_dict(), "seed": config.train.seed or 0})
 
@@ -188,6 +189,7 @@ def _distill(arguments: argparse.Namespace) -> None:
     else:
         student, student_tokenizer, _ = load_model(arguments.student)
         refuse_other_tokenizer(tokenizer, student_tokenizer)
+        tokenizer = tokenizer if tokenizer is not None else student_tokenizer
     _teach(config, (teacher, student, tokenizer), lines, arguments.batch_size, out, plain=arguments.plain)
 
 
@@ -262,6 +264,8 @@ def _talk(arguments: argparse.Namespace) -> None:
     from apt_model.generation.talk import continue_text
     from apt_model.training.checkpoint import load_model
 
+    if arguments.max_new_tokens < 1:
+        raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")
     _hush_libraries()
     model, tokenizer, _ = load_model(arguments.model)
     prompts = arguments.prompt or _ask(_speaker(arguments.lang)("talk.prompt"))

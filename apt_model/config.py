@@ -140,6 +140,9 @@ class LessonConfig(BaseModel):
             raise ConfigError(f"config file {path} cannot be read", got=error.strerror) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"config file {path} is not valid TOML", got=str(error)) from error
+        weights = {"alpha", "beta"}
+        if len(weights & overrides.keys()) == 1:  # the one given fixes the other, whatever the file says
+            values = {key: value for key, value in values.items() if key not in weights}
         return cls.from_dict({**values, **overrides})
 
     def to_dict(self) -> dict[str, Any]:

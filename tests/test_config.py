@@ -95,6 +95,12 @@ def test_a_broken_toml_file_is_one_line(tmp_path: Path, content: str | None, wor
         LessonConfig.from_toml(path)
 
 
+def test_one_weight_as_a_flag_wins_over_both_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "lesson.toml").write_text("alpha = 0.5\nbeta = 0.5\n", encoding="utf-8")
+    distill = LessonConfig.from_toml(tmp_path / "lesson.toml", alpha=0.9).distill
+    assert (distill.alpha, distill.beta) == (0.9, 0.1)
+
+
 def test_a_lesson_can_be_made_again_from_its_own_dict() -> None:
     lesson = LessonConfig.from_dict({"temperature": 2.0, "lang": "en", "fair": (0.5, 1.5)})
     assert LessonConfig.from_dict(lesson.to_dict()) == lesson

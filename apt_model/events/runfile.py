@@ -12,7 +12,7 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import UnionType
-from typing import Any, BinaryIO, Union, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
 from apt_model.errors import DataError, StorageError
 from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, RunFinished, RunStarted
@@ -155,4 +155,10 @@ def _build(kind: Any, value: Any) -> Any:
         return _build(next(arm for arm in get_args(kind) if arm is not type(None)), value)
     if get_origin(kind) is tuple and value is not None:
         return tuple(_build(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise TypeError(f"{value!r} is none of {get_args(kind)}")
+    if kind in (int, float, str):
+        fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+        if not fits:
+            raise TypeError(f"{value!r} is no {kind.__name__}")
     return value

@@ -210,7 +210,7 @@ class CardPainter:
         return text if plain == text.plain else Text(plain, style=text.style)
 
     def _clean(self, text: str) -> str:
-        return fit_encoding(text, self._style.encoding)
+        return fit_encoding(sanitise(text), self._style.encoding)
 
     def _text(self, text: str) -> str:
         return shorten(sanitise(text), self._style.max_text_length)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
@@ -48,11 +49,14 @@ def load_model(
         raise ModelError(f"there is no directory {name}", fix="check the path")
     source = str(path) if path.exists() else str(name)
     try:
-        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        loading: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
+        loaded, report = loading
+        if report["missing_keys"]:
+            raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
         return loaded, _tokenizer(source), loaded.config
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(
             f"model {name} cannot be loaded",
             got=_first_line(error),
@@ -77,7 +81,7 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
             save_tensors(model, str(directory / WEIGHTS))
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(directory)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise StorageError(f"model cannot be saved to {path}", got=_first_line(error)) from error
 
 

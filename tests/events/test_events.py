@@ -103,6 +103,9 @@ EVENTS: list[Event] = [
     ),
 ]
 
+HOSTILE = b'{"schema":1,"kind":"epoch_started","run_id":"r","step":0,"wall_time":1,"epoch":"\\u001b[2J","num_epochs":1}'
+TRUE = b'{"schema":1,"kind":"epoch_started","run_id":"r","step":true,"wall_time":1,"epoch":1,"num_epochs":1}'
+
 
 def test_every_event_comes_back_from_the_file_as_it_was(tmp_path: Path) -> None:
     record = RunFile(tmp_path / "run")
@@ -141,7 +144,17 @@ def test_a_reader_stops_at_the_last_whole_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"{}", b"[]", b"nonsense", b'{"schema": 99, "kind": "step"}', b'{"schema": 1, "kind": "step"}', b"\xff"]
+    "line",
+    [
+        b"{}",
+        b"[]",
+        b"nonsense",
+        b'{"schema": 99, "kind": "step"}',
+        b'{"schema": 1, "kind": "step"}',
+        b"\xff",
+        HOSTILE,
+        TRUE,
+    ],
 )
 def test_a_line_that_is_no_event_is_named(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "events.jsonl").write_bytes(line + b"\n")

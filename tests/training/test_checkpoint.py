@@ -68,6 +68,17 @@ def test_a_directory_that_is_not_there_and_a_run_without_a_student_are_told_apar
         load_model(tmp_path)
 
 
+def test_a_model_with_a_weight_missing_is_refused_not_filled_with_noise(teacher: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_model(teacher, None, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights.pop("model.layers.0.mlp.up_proj.weight")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"weights are missing: model\.layers\.0\.mlp\.up_proj\.weight"):
+        load_model(tmp_path)
+
+
 def test_a_place_that_cannot_be_written_is_a_storage_error(teacher: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be saved") as caught:
