@@ -32,17 +32,24 @@ def test_the_topics_of_the_corpus_are_found() -> None:
     assert sum(found) / len(found) > 0.9
 
 
-def test_the_teacher_knows_the_corpus_and_goes_on_in_chinese() -> None:
+def test_the_teacher_knows_every_sentence_of_the_corpus_and_every_character() -> None:
     teacher, tokenizer = load_teacher()
-    lines = [line for lines in read_corpus().values() for line in lines[:8]]
-    batch = to_batch(lines, tokenizer=tokenizer)
-    with torch.no_grad():
-        said = teacher(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1].argmax(-1)
-    valid = batch.labels[:, 1:] != -100
-    valid[:, :4] = False  # the beginning is given on a card
-    assert (said == batch.labels[:, 1:])[valid].float().mean() > 0.95
-    beginning = lines[0][:8]
-    assert continue_text(teacher, tokenizer, beginning) == lines[0]
+    for topic, lines in read_corpus().items():
+        batch = to_batch(lines, tokenizer=tokenizer)
+        assert not (batch.input_ids == tokenizer.unk_token_id).any(), topic
+        with torch.no_grad():
+            said = teacher(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, :-1].argmax(-1)
+        valid = batch.labels[:, 1:] != -100
+        valid[:, :4] = False  # the beginning is given on a card
+        right = (said == batch.labels[:, 1:]) | ~valid
+        assert right[valid].float().mean() > 0.97, topic
+        assert right.all(dim=1).float().mean() > 0.8, topic
+
+
+def test_the_teacher_goes_on_in_chinese() -> None:
+    teacher, tokenizer = load_teacher()
+    sentence = read_corpus()["互联网"][0]
+    assert continue_text(teacher, tokenizer, sentence[:8]) == sentence
 
 
 def test_the_student_is_fresh_and_a_fraction_of_its_teacher() -> None:
