@@ -91,10 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR_OR_ID_OR_NEW",
         help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384",
     )
-    distill.add_argument("--data", required=True, nargs="+", metavar="FILE", help="UTF-8 text, one sample a line")
+    _add_data(distill)
     distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
     distill.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
-    distill.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
     _add_settings(distill)
 
@@ -108,6 +107,22 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("run", metavar="RUN", help="run directory")
     _add_settings(replay, only=DISPLAY_KEYS)
     return parser
+
+
+def _add_data(parser: _Parser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
+    )
+    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
+    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
+    group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
+    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
+    group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> _Parser:
@@ -178,11 +193,13 @@ def _distill(arguments: argparse.Namespace) -> None:
     out = check_run_directory(arguments.out)
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
-    from apt_model.training.data import read_lines, refuse_other_tokenizer
+    from apt_model.training.data import load_dataset, tokenize_dataset
+    from apt_model.training.encode import refuse_other_tokenizer
 
     sizes = parse_student(arguments.student)
-    lines = read_lines(arguments.data)
     _prepare(config)
+    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
+    rows = load_dataset(arguments.data, **how)
     teacher, tokenizer, _ = load_model(arguments.teacher)
     if sizes is not None:
         student = create_compressed_model(teacher, **sizes)
@@ -190,7 +207,8 @@ def _distill(arguments: argparse.Namespace) -> None:
         student, student_tokenizer, _ = load_model(arguments.student)
         refuse_other_tokenizer(tokenizer, student_tokenizer)
         tokenizer = tokenizer if tokenizer is not None else student_tokenizer
-    _teach(config, (teacher, student, tokenizer), lines, arguments.batch_size, out, plain=arguments.plain)
+    rows = tokenize_dataset(rows, tokenizer, max_length=config.train.max_length, packing=arguments.packing)
+    _teach(config, (teacher, student, tokenizer), rows, arguments.batch_size, out, plain=arguments.plain)
 
 
 def _prepare(config: LessonConfig) -> None:
@@ -206,9 +224,11 @@ def _prepare(config: LessonConfig) -> None:
 
 def _hush_libraries() -> None:
     """No loading bars and no retry messages between the lines of a lesson: what fails is told in our one line."""
+    import datasets
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
+    datasets.disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
@@ -216,24 +236,23 @@ def _hush_libraries() -> None:
 def _teach(
     config: LessonConfig,
     models: tuple[Any, Any, Any],
-    lines: list[str],
+    rows: Any,
     batch_size: int,
     out: Path,
     *,
     plain: bool = False,
 ) -> None:
     """Run the lesson, then say where everything lies."""
-    from torch.utils.data import DataLoader
-
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+    from apt_model.training.data import make_dataloader
 
     run = DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
     teacher, student, tokenizer = models
     run(
         student_model=student,
         teacher_model=teacher,
-        train_dataloader=DataLoader(lines, batch_size=batch_size, shuffle=True, collate_fn=list),  # type: ignore[arg-type]
+        train_dataloader=make_dataloader(rows, batch_size=batch_size, seed=config.train.seed or 0),
         tokenizer=tokenizer,
         num_epochs=config.train.num_epochs,
         device=config.train.device,

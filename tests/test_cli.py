@@ -89,9 +89,9 @@ def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.Captur
         (["--config", "nowhere.toml"], 2, "cannot be read"),
         (["--student", "layers=6,width=9"], 2, "student is not understood"),
         (["--student", "layers=99"], 3, "error[MODEL]: num_layers does not fit the teacher; got 99, expected 1 to 2"),
-        (["--student", "hidden=17"], 3, "expected a multiple of 16"),
+        (["--student", "hidden=17"], 3, "best a multiple of 16"),
         (["--teacher", "nowhere"], 3, "error[MODEL]: model nowhere cannot be loaded"),
-        (["--data", "nowhere.txt"], 3, "error[DATA]: data file nowhere.txt cannot be read"),
+        (["--data", "nowhere.txt"], 3, "error[DATA]: there is no file nowhere.txt"),
         (["--out", "text.txt/run"], 5, "error[STORAGE]: run directory text.txt/run cannot be written"),
     ],
 )

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
-from apt_model.training.data import IGNORED, Batch
+from apt_model.training.batch import Batch
+from apt_model.training.checkpoint import get_model_size
+from apt_model.training.encode import IGNORED
 
 
 class Forward:
@@ -86,7 +88,7 @@ def model_card(model: nn.Module) -> ModelCard:
     return ModelCard(
         name=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        megabytes=sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20,
+        megabytes=get_model_size(model),
     )
 
 

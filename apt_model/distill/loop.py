@@ -44,7 +44,7 @@ from apt_model.events.records import (
 )
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience
-from apt_model.training.data import Batch, to_batch
+from apt_model.training.batch import Batch, to_batch
 
 T = TypeVar("T", float, Tensor)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.training.data import IGNORED
+from apt_model.training.encode import IGNORED
 
 
 def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from apt_model.distill.losses import token_kl
 from apt_model.events.sinks import Guard
-from apt_model.training.data import IGNORED, Batch
+from apt_model.training.batch import Batch
+from apt_model.training.encode import IGNORED
 
 MAX_CARD_TOKENS = 256
 

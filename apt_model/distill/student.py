@@ -1,33 +1,53 @@
 """A smaller model of the teacher's kind. Knows configs; knows nothing of training."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # as Llama, OPT and GPT-2 call it
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists with an entry for each layer
 
+Init = Literal["fresh", "teacher"]
+
 
 def create_compressed_model(
-    config_or_model: Any, *, num_layers: int | None = None, hidden_size: int | None = None
+    config_or_model: Any,
+    *,
+    num_layers: int | None = None,
+    hidden_size: int | None = None,
+    num_attention_heads: int | None = None,
+    intermediate_size: int | None = None,
+    init: Init = "fresh",
 ) -> Any:
-    """A student with fresh weights: the teacher's architecture with fewer layers, a smaller width, or both.
+    """A student: the teacher's architecture with fewer layers, a smaller width, or both.
 
-    Head size is kept where it divides the new width, and so is the ratio of query to key-value heads; the MLP
-    shrinks in proportion.
+    Heads keep their size where it divides the new width, else their number shrinks to the nearest that does; the
+    ratio of query to key-value heads is kept, and the MLP shrinks in proportion.
 
     Args:
         config_or_model: the teacher, or its config.
         num_layers: of the student; the teacher's where None.
         hidden_size: of the student; the teacher's where None.
+        num_attention_heads: of the student; follows from the width where None.
+        intermediate_size: width of the student's MLP; follows from the width where None.
+        init: "fresh" weights, as the architecture initialises them, or "teacher": evenly spaced layers of the
+            teacher, first and last among them, and its embeddings, norms and head; then only `num_layers` may differ.
+
+    Returns:
+        The student, float32, on the CPU, in eval mode, sharing no memory with the teacher.
 
     Raises:
-        ModelError: not a Hugging Face causal language model, or a width its heads cannot divide.
+        ModelError: not a decoder of Hugging Face's, sizes that its architecture cannot have, or weights that do not
+            fit the student.
+        ConfigError: another `init`.
     """
+    if init not in ("fresh", "teacher"):
+        raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
     config = getattr(config_or_model, "config", config_or_model)
     if not isinstance(config, PretrainedConfig):
         raise ModelError(
@@ -37,39 +57,47 @@ def create_compressed_model(
     if hasattr(small, "quantization_config"):
         del small.quantization_config
     try:
-        if num_layers is not None:
-            _cut_layers(small, num_layers)
-        if hidden_size is not None:
-            _cut_width(small, hidden_size)
-        return AutoModelForCausalLM.from_config(small, dtype=torch.float32)  # type: ignore[no-untyped-call]
+        layers = _cut_layers(small, num_layers)
+        _cut_width(small, hidden_size, num_attention_heads, intermediate_size)
+        student = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+        _try_out(student)
     except ModelError:
         raise
-    except (ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
         raise ModelError("cannot make a student of this kind", got=str(error).strip().split("\n")[0][:300]) from error
+    if init == "teacher":
+        _copy_weights(config_or_model, student, layers)
+    return student
 
 
-def parse_student(description: str) -> dict[str, int] | None:
+def parse_student(description: str) -> dict[str, Any] | None:
     """`"layers=6,hidden=384"` as arguments of `create_compressed_model`; None if it is a path or id instead.
+
+    Keys: layers, hidden, heads, mlp, init.
 
     Raises:
         ConfigError: it looks like a description, but a key or number is wrong.
     """
     if "=" not in description:
         return None
-    keys = {"layers": "num_layers", "hidden": "hidden_size"}
-    sizes: dict[str, int] = {}
+    keys = {"layers": "num_layers", "hidden": "hidden_size", "heads": "num_attention_heads", "mlp": "intermediate_size"}
+    sizes: dict[str, Any] = {}
     for part in description.split(","):
-        key, _, number = part.partition("=")
-        if key.strip() not in keys or not number.strip().isdecimal() or int(number) < 1:
-            raise ConfigError(
-                "student is not understood", got=repr(part), expected="layers=N,hidden=N, a directory or a hub id"
-            )
-        sizes[keys[key.strip()]] = int(number)
+        key, _, value = (word.strip() for word in part.partition("="))
+        if key == "init":
+            sizes["init"] = value
+        elif key in keys and value.isdecimal() and int(value) >= 1:
+            sizes[keys[key]] = int(value)
+        else:
+            expected = "layers=N,hidden=N,heads=N,mlp=N,init=teacher, a directory or a hub id"
+            raise ConfigError("student is not understood", got=repr(part), expected=expected)
     return sizes
 
 
-def _cut_layers(config: PretrainedConfig, num_layers: int) -> None:
+def _cut_layers(config: PretrainedConfig, num_layers: int | None) -> list[int]:
+    """Set the number of layers; returns the teacher's layers that they stand for, evenly spaced."""
     before = config.num_hidden_layers
+    num_layers = before if num_layers is None else num_layers
     if not 1 <= num_layers <= before:
         raise ModelError("num_layers does not fit the teacher", got=num_layers, expected=f"1 to {before}")
     config.num_hidden_layers = num_layers
@@ -78,26 +106,72 @@ def _cut_layers(config: PretrainedConfig, num_layers: int) -> None:
         kinds = getattr(config, name, None)
         if kinds:
             setattr(config, name, [kinds[i] for i in spread])
+    return spread
 
 
-def _cut_width(config: PretrainedConfig, hidden_size: int) -> None:
-    before, heads = config.hidden_size, config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or before // heads
-    tied_to_width = head_dim * heads == before
-    new_heads = hidden_size // head_dim if tied_to_width else max(1, round(heads * hidden_size / before))
-    if hidden_size < 1 or new_heads < 1 or (tied_to_width and new_heads * head_dim != hidden_size):
+def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | None, mlp: int | None) -> None:
+    before, heads_before = config.hidden_size, config.num_attention_heads
+    kv_before = getattr(config, "num_key_value_heads", None)
+    head_dim = getattr(config, "head_dim", None)
+    hidden_size = before if hidden_size is None else hidden_size
+    follows_width = head_dim is None or head_dim * heads_before == before
+    heads = heads or _fitting_heads(hidden_size, before, heads_before, any_fits=not follows_width)
+    if hidden_size < 1 or (follows_width and hidden_size % heads):
+        expected = f"hidden_size in multiples of {heads}"
         raise ModelError(
-            "hidden_size does not divide into heads", got=hidden_size, expected=f"a multiple of {head_dim}"
+            "hidden_size does not divide into heads", got=f"{hidden_size}, {heads} heads", expected=expected
         )
-    groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    kv_heads = max(1, new_heads // groups)
-    while new_heads % kv_heads:
-        kv_heads -= 1
-    config.hidden_size, config.num_attention_heads = hidden_size, new_heads
-    if getattr(config, "num_key_value_heads", None) is not None:
-        config.num_key_value_heads = kv_heads
+    if head_dim is not None and follows_width:
+        config.head_dim = hidden_size // heads
+    config.hidden_size, config.num_attention_heads = hidden_size, heads
+    if kv_before is not None:
+        wanted = max(1, round(heads * kv_before / heads_before))
+        config.num_key_value_heads = max(n for n in range(1, wanted + 1) if heads % n == 0)
     for name in MLP_WIDTHS:
-        if isinstance(getattr(config, name, None), int):
-            setattr(config, name, max(8, round(getattr(config, name) * hidden_size / before / 8) * 8))
+        width = getattr(config, name, None)
+        if mlp and hasattr(config, name):
+            setattr(config, name, mlp)
+        elif isinstance(width, int):
+            setattr(config, name, max(8, round(width * hidden_size / before / 8) * 8))
     if getattr(config, "word_embed_proj_dim", None) == before:
         config.word_embed_proj_dim = hidden_size
+
+
+def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool) -> int:
+    """Heads of the teacher's size where they divide the width; else the nearest number that leaves an even size."""
+    wanted = max(1, heads * hidden_size / before)
+    if any_fits or wanted == int(wanted):
+        return max(1, round(wanted))
+    fitting = [n for n in range(1, hidden_size // 2 + 1) if hidden_size % (2 * n) == 0]
+    if not fitting:
+        expected = f"an even number, best a multiple of {before // heads}"
+        raise ModelError("hidden_size does not divide into heads", got=hidden_size, expected=expected)
+    return min(fitting, key=lambda n: abs(n - wanted))
+
+
+@torch.no_grad()
+def _try_out(student: nn.Module) -> None:
+    """Let it read two tokens: sizes that cannot work together show themselves here, and not in the first step."""
+    student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
+
+
+def _copy_weights(teacher: Any, student: PreTrainedModel, layers: list[int]) -> None:
+    """Fill the student with the teacher's weights, its layer i with the teacher's layer `layers[i]`."""
+    if type(teacher) is not type(student):
+        got, fix = type(teacher).__name__, "pass the loaded teacher"
+        raise ModelError("init='teacher' needs a causal language model to copy from", got=got, fix=fix)
+    stack = next(n for n, m in teacher.named_modules() if isinstance(m, nn.ModuleList) and len(m) > max(layers))
+    weights = teacher.state_dict()
+    for name, target in student.state_dict().items():
+        source = name
+        if name.startswith(f"{stack}."):
+            layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
+            source = f"{stack}.{layers[int(layer)]}.{rest}"
+        found = weights.get(source)
+        if found is None or found.shape != target.shape:
+            raise ModelError(
+                f"the teacher's weights do not fit the student at {name}",
+                got=None if found is None else f"{tuple(found.shape)} and {tuple(target.shape)}",
+                fix="init='teacher' copies layers: let only num_layers differ",
+            )
+        target.copy_(found)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.distill.forward import Forward
-from apt_model.training.data import Batch
+from apt_model.training.batch import Batch
 
 
 class TeacherSource(Protocol):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from apt_model.errors import DataError
-from apt_model.training.data import encode
+from apt_model.training.encode import UNLIMITED, encode
 
 
 def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:
@@ -16,8 +16,7 @@ def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: in
     """
     if tokenizer is None:
         raise DataError("the model has no tokenizer", fix="save one beside it")
-    readable = prompt.encode("utf-8", "replace").decode()
-    (row,) = encode([readable], tokenizer, max_length=10**9, end=False)
+    (row,) = encode([prompt], tokenizer, UNLIMITED, end=False)
     room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - len(row)
     if room < 1:
         raise DataError("the beginning is too long for the model", got=f"{len(row)} tokens", fix="begin with less")

@@ -1,9 +1,10 @@
 """Models on disk: load one by name, save one so that it can be loaded without us.
 
-Knows nothing of training. Only safetensors are read, nothing is unpickled, no remote code runs.
+Knows nothing of training. Only safetensors and GGUF are read, nothing is unpickled, no remote code runs unasked.
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from apt_model.errors import ModelError, StorageError
+from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 
 WEIGHTS = "model.safetensors"
@@ -23,20 +24,27 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_model(
-    name: str | Path, *, model: nn.Module | None = None, dtype: torch.dtype = torch.float32
+    name: str | Path,
+    *,
+    model: nn.Module | None = None,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any, Any]:
     """A model with its tokenizer and config.
 
     Args:
-        name: a Hugging Face model directory, a hub id, or a run directory (its student is loaded).
+        name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
+            weights are dequantized), or a directory that holds just one model somewhere, such as an installed package.
         model: a plain module that `save_model` saved: its weights are filled in from `name`.
         dtype: of the weights.
+        trust_remote_code: let a model bring its own code; nothing but this argument can allow it.
 
     Returns:
         `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None where there are none.
 
     Raises:
         ModelError: no such model, a damaged one, or one that would need code from outside.
+        ConfigError: a GGUF file, but no `gguf` package to read it.
     """
     path = Path(name)
     if (path / STUDENT).is_dir():
@@ -47,21 +55,31 @@ def load_model(
         return _fill(model, path), None, None
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
         raise ModelError(f"there is no directory {name}", fix="check the path")
-    source = str(path) if path.exists() else str(name)
+    path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
+    source, gguf = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
+    if gguf and find_spec("gguf") is None:
+        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
     try:
         loading: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            source if path.exists() else str(name),
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **gguf,
         )
         loaded, report = loading
         if report["missing_keys"]:
             raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
-        return loaded, _tokenizer(source), loaded.config
+        tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(
             f"model {name} cannot be loaded",
             got=_first_line(error),
-            expected="a Hugging Face model directory with safetensors, a hub id, or a run directory",
+            expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
         ) from error
+    _forget_gguf(loaded)
+    return loaded, tokenizer, loaded.config
 
 
 def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
@@ -76,6 +94,7 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if isinstance(model, PreTrainedModel):
+            _forget_gguf(model)
             model.save_pretrained(directory)
         else:
             save_tensors(model, str(directory / WEIGHTS))
@@ -93,12 +112,39 @@ def _fill(model: nn.Module, path: Path) -> nn.Module:
     return model.eval()
 
 
-def _tokenizer(source: str) -> Any:
+def get_model_size(model: nn.Module) -> float:
+    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; what two modules share counts once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
+
+
+def _only_model_in(directory: Path) -> Path:
+    """The one model below a directory that is none itself."""
+    found = [path.parent for path in sorted(directory.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
+    found += sorted(directory.rglob("*.gguf"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        seen = ", ".join(str(path) for path in found[:5])
+        raise ModelError(f"{directory} holds {len(found)} models", got=seen, fix="name one of them")
+    expected = "config.json beside *.safetensors, or a *.gguf file"
+    raise ModelError(f"{directory} holds no model", expected=expected, fix="check the path")
+
+
+def _forget_gguf(model: Any) -> None:
+    """transformers takes a model read from GGUF for a quantized one, and refuses to save it; its weights are plain."""
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    if method == "gguf":
+        del model.config.quantization_config
+        model.hf_quantizer, model.is_quantized = None, False
+
+
+def _tokenizer(source: str, **how: Any) -> Any:
     """The tokenizer beside a model; None where a local directory has no tokenizer file at all."""
     path = Path(source)
-    if path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
+    if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
         return None
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(source, **how)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,191 +1,233 @@
-"""Batches of any usual form as one form: token ids, attention mask, labels.
+"""Files and datasets as rows that can be learned from. Built on Hugging Face `datasets`: read once, cached on disk,
+mapped into memory, or streamed.
 
-Knows nothing of models' insides, losses or lessons. Everything here happens on the CPU, before a batch is moved, so
-that checking it costs no synchronisation.
+Knows files and columns; knows nothing of models, losses or lessons. Rows become token ids in `encode`, batches in
+`batch`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+import datasets
+from torch.utils.data import DataLoader
 
-from apt_model.errors import DataError
+from apt_model.errors import ConfigError, DataError
+from apt_model.training.encode import COLUMNS, encode_rows, pack_rows
 
-IGNORED = -100  # the label of a position that nothing is learned from, as in torch
+_TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
+FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `datasets` for an ending, and its options
+    ".txt": _TEXT,
+    ".text": _TEXT,
+    ".md": _TEXT,
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".parquet": ("parquet", {}),
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+WORTH_MORE_PROCESSES = 20_000  # rows; below, starting processes takes longer than they save
+SHUFFLE_BUFFER = 10_000
 
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """B rows of at most L tokens.
-
-    Attributes:
-        input_ids: (B, L), int64.
-        attention_mask: (B, L), int64; 1 where there is text.
-        labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
-        return Batch(
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-        )
-
-    @property
-    def label_count(self) -> int:
-        """Positions to learn from: labels other than -100, the first column (which nothing predicts) left out."""
-        return int((self.labels[:, 1:] != IGNORED).sum())
+Source = str | Path
+Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 
 
-def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch:
-    """What a data loader yielded, as a `Batch`.
+def load_dataset(
+    source: Source | Sequence[Source],
+    *,
+    split: str = "train",
+    text_column: str | None = None,
+    streaming: bool = False,
+) -> Rows:
+    """Rows of text, chats, or prompts with completions.
 
-    Accepts a dict with `input_ids` (and `attention_mask`, `labels`) or with `text`; a tensor of ids; a tuple or list
-    of tensors in the order (input_ids, attention_mask, labels); a list of strings, or one string. Missing labels are
-    the ids wherever the mask is 1. Masking goes by the mask, never by the pad id, so that a real end-of-text is
-    learned where both share an id. Other keys of a dict are left alone.
+    A row has `text`, `messages` (a chat; ShareGPT's `conversations` become it), or `prompt` and `completion`; token
+    ids (`input_ids`, `labels`) are taken as they are. Text files give a row a line, stripped, empty ones left out.
+
+    Args:
+        source: a file (txt, jsonl, json, csv, tsv, parquet; may be compressed), several of them, a folder of them, a
+            directory that `Dataset.save_to_disk` wrote, or the name of a dataset on the hub ("owner/name", or
+            "owner/name:config").
+        split: of a dataset that has several.
+        text_column: the column that holds the text, where it has another name.
+        streaming: read while training goes on, for what does not fit on this disk or in memory.
+
+    Returns:
+        A `datasets.Dataset`, or an `IterableDataset` where `streaming`.
 
     Raises:
-        DataError: another type, sizes that differ, ids that are no integers; names what was seen.
+        DataError: no such file or dataset, one that cannot be read, or rows without anything to learn from.
     """
-    if isinstance(raw, Mapping):
-        if "input_ids" in raw:
-            return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
-        if "text" in raw:
-            return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
-        raise DataError("batch has no input_ids", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text")
-    if isinstance(raw, str):
-        return _from_texts([raw], tokenizer, max_length)
-    if isinstance(raw, Tensor):
-        return _from_tensors(raw, None, None)
-    if isinstance(raw, Sequence) and raw:
-        if all(isinstance(item, str) for item in raw):
-            return _from_texts(raw, tokenizer, max_length)
-        if len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
-            return _from_tensors(*raw, *[None] * (3 - len(raw)))
-    inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    if not sources:
+        raise DataError("no data", got="an empty list of files")
+    read = chain.from_iterable(_read(one, split, streaming) for one in sources)
+    parts = [_learnable(rows, text_column, name) for name, rows in read if _columns(rows)]
+    kinds = sorted({" and ".join(sorted(_columns(part))) for part in parts})
+    if len(kinds) > 1:
+        seen = ", ".join(kinds)
+        raise DataError("the files hold rows of different kinds", got=seen, fix="distill on one kind at a time")
+    if not any(list(islice(part, 1)) for part in parts):
+        raise DataError("no text to learn from", got=f"0 rows in {', '.join(map(str, sources))}")
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows, Rows]:
+    """Rows to learn from, and rows to look at: a share of them below 1, a number of them from 1 on.
+
+    Streamed rows give the first ones away, since their number is not known.
+
+    Raises:
+        ConfigError: a share of a stream, or more than there are.
+    """
+    if isinstance(rows, datasets.IterableDataset):
+        if validation < 1 or validation != int(validation):
+            raise ConfigError("validation share of a stream", got=validation, expected="a number of rows, 1 or more")
+        return rows.skip(int(validation)), rows.take(int(validation))
+    count = int(validation) if validation >= 1 else round(validation * len(rows))
+    if not 0 < count < len(rows):
+        expected = f"a share, or 1 to {len(rows) - 1} rows"
+        raise ConfigError("validation rows do not fit the data", got=validation, expected=expected)
+    halves = rows.train_test_split(test_size=count, seed=seed)
+    return halves["train"], halves["test"]
+
+
+def tokenize_dataset(
+    rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
+) -> Rows:
+    """The rows as token ids and labels, in parallel, cached on disk by `datasets` for the next time.
+
+    Args:
+        rows: as `load_dataset` gives them.
+        tokenizer: a Hugging Face tokenizer.
+        max_length: tokens of a row at most; what is longer is cut, or with `packing` goes on in the next block.
+        packing: join rows to blocks of `max_length` tokens, each beginning with the start token if there is one, so
+            that no place is padding. The last block of each thousand rows may be shorter.
+        num_proc: processes; as many as there are cores, where None and it pays.
+
+    Raises:
+        DataError: rows that cannot be encoded; names what was seen.
+    """
+    how: dict[str, Any] = {
+        "batched": True,
+        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing},
+        "remove_columns": _columns(rows),
+    }
+    if isinstance(rows, datasets.IterableDataset):
+        return rows.map(_tokenize, **how)
+    if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
+        num_proc = os.cpu_count()
+    return rows.map(_tokenize, num_proc=num_proc, **how)
+
+
+def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
+    """Batches of rows as the loop takes them, of any kind and length; it encodes and pads what is left to do.
+
+    A stream is shuffled within a buffer of 10,000 rows.
+    """
+    if isinstance(rows, datasets.IterableDataset):
+        rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
+        shuffle = False
+    return DataLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list)
+
+
+def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Rows]]:
+    """The named parts of a source: one a file format."""
+    path = Path(source)
+    try:
+        if path.is_file():
+            if path.stat().st_size:
+                yield str(path), _from_files([path], _ending(path), streaming)
+        elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            yield str(path), _from_disk(path, split, streaming)
+        elif path.is_dir():
+            by_ending: dict[str, list[Path]] = {}
+            for file in sorted(path.rglob("*")):
+                if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
+                    by_ending.setdefault(_ending(file), []).append(file)
+            if not by_ending:
+                raise DataError(f"{path} holds no data", expected=f"files that end in {', '.join(FORMATS)}")
+            for ending, files in by_ending.items():
+                yield str(path), _from_files(files, ending, streaming)
+        elif path.suffix or len(path.parts) > 2 or path.is_absolute():
+            raise DataError(f"there is no file {path}", fix="check the path")
+        else:
+            name, _, config = str(source).partition(":")
+            yield str(source), datasets.load_dataset(name, config or None, split=split, streaming=streaming)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, DataError):
+            raise
+        fix = "convert it, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
+        raise DataError(f"data {source} cannot be read", got=_first_line(_root(error)), fix=fix) from error
+
+
+def _ending(file: Path) -> str:
+    """What a file's name ends with, compression aside: `.jsonl` of `chats.jsonl.gz`."""
+    endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix not in COMPRESSED]
+    return endings[-1] if endings else ""
+
+
+def _from_files(files: Sequence[Path], ending: str, streaming: bool) -> Rows:
+    kind, options = FORMATS.get(ending, FORMATS[".txt"])
+    names = {"train": [str(file) for file in files]}
+    loaded: Rows = datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
+    return loaded.map(_strip, batched=True) if kind == "text" else loaded
+
+
+def _from_disk(path: Path, split: str, streaming: bool) -> Rows:
+    loaded = datasets.load_from_disk(str(path))
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise DataError(f"{path} has no split {split!r}", expected=", ".join(loaded))
+        loaded = loaded[split]
+    return loaded.to_iterable_dataset() if streaming else loaded
+
+
+def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
+    """The rows with the columns that can be learned from, and no others."""
+    columns = _columns(rows)
+    if text_column is not None:
+        if text_column not in columns:
+            raise DataError(f"{name} has no column {text_column!r}", expected=", ".join(columns))
+        return rows.select_columns([text_column]).rename_column(text_column, "text")
+    for kind in COLUMNS:
+        if set(kind) <= set(columns):
+            return rows.select_columns([*kind, *({"labels"} & set(columns) if kind == ("input_ids",) else ())])
+    if "conversations" in columns:
+        return rows.select_columns(["conversations"]).rename_column("conversations", "messages")
+    expected = ", ".join(" and ".join(kind) for kind in COLUMNS)
     raise DataError(
-        "batch is of a type that cannot be learned from",
-        got=f"{type(raw).__name__}{inside}",
-        expected="a dict with input_ids, a tensor, (input_ids, attention_mask, labels), or a list of strings",
+        f"{name} has no column to learn from", got=", ".join(columns), expected=expected, fix="name one as text_column"
     )
 
 
-def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:
-    ids = _as_rows("input_ids", input_ids)
-    mask = torch.ones_like(ids) if attention_mask is None else _as_rows("attention_mask", attention_mask)
-    targets = _own_labels(ids, mask) if labels is None else _as_rows("labels", labels)
-    for name, tensor in (("attention_mask", mask), ("labels", targets)):
-        if tensor.shape != ids.shape:
-            raise DataError(
-                f"input_ids and {name} differ in shape", got=f"{tuple(ids.shape)} and {tuple(tensor.shape)}"
-            )
-    if attention_mask is not None and ((mask != 0) & (mask != 1)).any():
-        raise DataError(
-            "attention_mask is not 0 or 1",
-            got=f"values up to {int(mask.max())}",
-            fix="a second tensor is the mask; give labels as the third, or a dict",
-        )
-    return Batch(input_ids=ids, attention_mask=mask, labels=targets)
+def _columns(rows: Rows) -> list[str]:
+    """Names of the columns; of a stream that does not know them yet, by its first row."""
+    return list(rows.column_names or next(iter(rows), {}))
 
 
-def _own_labels(ids: Tensor, mask: Tensor) -> Tensor:
-    """The ids where there is text to predict them from: not padding, and not the first token after padding."""
-    labels = ids.masked_fill(mask == 0, IGNORED)
-    labels[:, 1:].masked_fill_(mask[:, :-1] == 0, IGNORED)
-    return labels
+def _strip(batch: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {"text": [line for line in map(str.strip, batch["text"]) if line]}
 
 
-def _as_rows(name: str, value: Any) -> Tensor:
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name} is no tensor", got=f"{type(value).__name__}: {error}") from error
-    if tensor.is_floating_point() or tensor.is_complex():
-        raise DataError(f"{name} is not of integers", got=str(tensor.dtype))
-    if tensor.ndim == 1:
-        tensor = tensor.unsqueeze(0)
-    if tensor.ndim != 2 or tensor.numel() == 0:
-        raise DataError(f"{name} has no rows of tokens", got=f"shape {tuple(tensor.shape)}", expected="(B, L)")
-    return tensor.to(torch.int64)
+def _tokenize(
+    batch: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int, packing: bool
+) -> dict[str, list[list[int]]]:
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
+    kept = [(ids, labels) for ids, labels in encoded if ids]
+    return {"input_ids": [ids for ids, _ in kept], "labels": [labels for _, labels in kept]}
 
 
-def _from_texts(texts: Sequence[str], tokenizer: Any, max_length: int) -> Batch:
-    if not callable(tokenizer):
-        raise DataError(
-            "batch is text, but there is no tokenizer that can encode it",
-            got=f"tokenizer {type(tokenizer).__name__}",
-            fix="pass a Hugging Face tokenizer, or batches of token ids",
-        )
-    rows = [torch.tensor(ids, dtype=torch.int64) for ids in encode(texts, tokenizer, max_length)]
-    ids = pad_sequence(rows, batch_first=True, padding_value=getattr(tokenizer, "pad_token_id", None) or 0)
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    return _from_tensors(ids, mask, None)
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
-def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
-    """Token ids of each text: start token, text, end token, where the tokenizer has them; cut to `max_length`.
-
-    A start token that the tokenizer knows but does not add itself is put before the text: models trained with one
-    are lost without it.
-    """
-    bos = getattr(tokenizer, "bos_token_id", None)
-    eos = getattr(tokenizer, "eos_token_id", None) if end else None
-    rows = []
-    for ids in tokenizer(list(texts), add_special_tokens=True)["input_ids"]:
-        start = [bos] if bos is not None and ids[:1] != [bos] else []
-        close = [eos] if eos is not None and ids[-1:] != [eos] else []
-        row = [*start, *ids, *close][:max_length]
-        if not row:
-            raise DataError("an empty text has no tokens to learn from", fix="leave empty lines out")
-        rows.append(row)
-    return rows
-
-
-def read_lines(paths: Sequence[str | Path]) -> list[str]:
-    """The lines of UTF-8 text files, stripped; empty ones are left out.
-
-    Raises:
-        DataError: a file is missing, not UTF-8, or all are empty.
-    """
-    lines: list[str] = []
-    for path in paths:
-        try:
-            lines += [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines() if line.strip()]
-        except OSError as error:
-            raise DataError(f"data file {path} cannot be read", got=error.strerror) from error
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"data file {path} is not UTF-8", got=str(error), fix="convert it, e.g. with iconv"
-            ) from error
-    if not lines:
-        raise DataError("no text to learn from", got=f"0 lines in {', '.join(map(str, paths))}")
-    return lines
-
-
-def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
-    """Refuse two tokenizers that give ids different meanings; a student without one learns the teacher's.
-
-    Raises:
-        DataError: names the first ids that differ.
-    """
-    if student is None or teacher is None:
-        return
-    taught, known = ({index: token for token, index in t.get_vocab().items()} for t in (teacher, student))
-    differ = [index for index in sorted(taught.keys() | known.keys()) if taught.get(index) != known.get(index)]
-    if differ:
-        first = ", ".join(f"{index}: {taught.get(index)!r} and {known.get(index)!r}" for index in differ[:3])
-        raise DataError(
-            f"teacher and student have different tokenizers, {len(differ)} ids differ",
-            got=first,
-            fix="use a student with the teacher's tokenizer",
-        )
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:300]

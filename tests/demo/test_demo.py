@@ -13,7 +13,7 @@ from apt_model.events.records import ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
 from apt_model.teaching.topics import default_topics, detect_topic
-from apt_model.training.data import to_batch
+from apt_model.training.batch import to_batch
 
 
 def test_the_corpus_has_six_hundred_different_sentences_over_the_eight_topics() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from apt_model.distill.readout import Decoder, choose_row, numbers, read_row
 from apt_model.events.sinks import Guard
-from apt_model.training.data import to_batch
+from apt_model.training.batch import to_batch
 
 
 def test_the_row_is_read_at_its_valid_positions_only() -> None:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from apt_model.errors import DataError, ModelError, StorageError
+from apt_model.errors import ModelError, StorageError
 from apt_model.training.checkpoint import load_model, save_model
-from apt_model.training.data import encode, read_lines
 
 
 def test_a_model_comes_back_with_its_tokenizer_and_config(teacher: Any, tokenizer: Any, tmp_path: Path) -> None:
@@ -84,32 +83,3 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(teacher: Any, tmp_pat
     with pytest.raises(StorageError, match="cannot be saved") as caught:
         save_model(teacher, None, tmp_path / "file" / "model")
     assert caught.value.exit_code == 5
-
-
-def test_lines_are_read_stripped_and_without_empty_ones(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\ufeff一行\r\n\r\n  两行  \n".encode())
-    (tmp_path / "b.txt").write_text("三行", encoding="utf-8")
-    assert read_lines([tmp_path / "a.txt", tmp_path / "b.txt"]) == ["一行", "两行", "三行"]
-    (tmp_path / "gbk.txt").write_bytes("一行".encode("gbk"))
-    with pytest.raises(DataError, match="is not UTF-8"):
-        read_lines([tmp_path / "gbk.txt"])
-    (tmp_path / "empty.txt").touch()
-    with pytest.raises(DataError, match="no text to learn from"):
-        read_lines([tmp_path / "empty.txt"])
-
-
-def test_a_start_token_that_the_tokenizer_does_not_add_is_put_before_the_text(tokenizer: Any) -> None:
-    assert encode(["人"], tokenizer, 9) == [[1, *tokenizer("人")["input_ids"], 2]]
-    assert encode(["人"], tokenizer, 9, end=False) == [[1, *tokenizer("人")["input_ids"]]]
-    assert [len(row) for row in encode(["人工智能", "人"], tokenizer, 3)] == [3, 3]
-
-
-def test_the_end_of_a_text_is_learned_where_pad_and_end_share_an_id(tokenizer: Any) -> None:
-    import copy
-
-    from apt_model.training.data import to_batch
-
-    shared = copy.deepcopy(tokenizer)
-    shared.pad_token = shared.eos_token
-    batch = to_batch(["人工", "人"], tokenizer=shared)
-    assert batch.labels.tolist()[1][-2:] == [shared.eos_token_id, -100]

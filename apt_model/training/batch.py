@@ -1,0 +1,139 @@
+"""Batches of any usual form as one form: token ids, attention mask, labels.
+
+Knows nothing of files, models' insides, losses or lessons. Everything here happens on the CPU, before a batch is
+moved, so that checking it costs no synchronisation.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from apt_model.errors import DataError
+from apt_model.training.encode import IGNORED, encode_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """B rows of at most L tokens.
+
+    Attributes:
+        input_ids: (B, L), int64.
+        attention_mask: (B, L), int64; 1 where there is text.
+        labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        return Batch(
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
+
+    @property
+    def label_count(self) -> int:
+        """Positions to learn from: labels other than -100, the first column (which nothing predicts) left out."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
+
+def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch:
+    """What a data loader yielded, as a `Batch`.
+
+    Accepts a dict with `input_ids` (and `attention_mask`, `labels`); a tensor of ids; a tuple or list of tensors in
+    the order (input_ids, attention_mask, labels); a list of strings, or one string; a dict of lists, or a list of
+    dicts (`collate_fn=list`), with the columns that `encode_rows` takes. Missing labels are the ids wherever the mask
+    is 1. Masking goes by the mask, never by the pad id, so that a real end-of-text is learned where both share an id.
+    Other keys of a dict are left alone. Rows are padded on the right.
+
+    Raises:
+        DataError: another type, sizes that differ, ids that are no integers; names what was seen.
+    """
+    if isinstance(raw, Mapping):
+        if "input_ids" in raw:
+            return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
+        keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
+        if keys:
+            rows = [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
+            return _from_rows(rows, tokenizer, max_length)
+        if "text" in raw:
+            return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
+        raise DataError("batch has no input_ids", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text")
+    if isinstance(raw, str):
+        return _from_rows([{"text": raw}], tokenizer, max_length)
+    if isinstance(raw, Tensor):
+        return _from_tensors(raw, None, None)
+    if isinstance(raw, Sequence) and raw:
+        if all(isinstance(item, str) for item in raw):
+            return _from_rows([{"text": text} for text in raw], tokenizer, max_length)
+        if all(isinstance(item, Mapping) for item in raw):
+            return _from_rows(raw, tokenizer, max_length)
+        if len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
+            return _from_tensors(*raw, *[None] * (3 - len(raw)))
+    inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
+    raise DataError(
+        "batch is of a type that cannot be learned from",
+        got=f"{type(raw).__name__}{inside}",
+        expected="a dict with input_ids, a tensor, (input_ids, attention_mask, labels), or a list of strings",
+    )
+
+
+def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:
+    ids = _as_rows("input_ids", input_ids)
+    mask = torch.ones_like(ids) if attention_mask is None else _as_rows("attention_mask", attention_mask)
+    targets = _own_labels(ids, mask) if labels is None else _as_rows("labels", labels)
+    for name, tensor in (("attention_mask", mask), ("labels", targets)):
+        if tensor.shape != ids.shape:
+            raise DataError(
+                f"input_ids and {name} differ in shape", got=f"{tuple(ids.shape)} and {tuple(tensor.shape)}"
+            )
+    if attention_mask is not None and ((mask != 0) & (mask != 1)).any():
+        raise DataError(
+            "attention_mask is not 0 or 1",
+            got=f"values up to {int(mask.max())}",
+            fix="a second tensor is the mask; give labels as the third, or a dict",
+        )
+    return Batch(input_ids=ids, attention_mask=mask, labels=targets)
+
+
+def _own_labels(ids: Tensor, mask: Tensor) -> Tensor:
+    """The ids where there is text to predict them from: not padding, and not the first token after padding."""
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, 1:].masked_fill_(mask[:, :-1] == 0, IGNORED)
+    return labels
+
+
+def _as_rows(name: str, value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} is no tensor", got=f"{type(value).__name__}: {error}") from error
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise DataError(f"{name} is not of integers", got=str(tensor.dtype))
+    if tensor.ndim == 1:
+        tensor = tensor.unsqueeze(0)
+    if tensor.ndim != 2 or tensor.numel() == 0:
+        raise DataError(f"{name} has no rows of tokens", got=f"shape {tuple(tensor.shape)}", expected="(B, L)")
+    return tensor.to(torch.int64)
+
+
+def _from_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Batch:
+    """Rows of different lengths, padded; rows without a token are left out, and nothing but such has no label."""
+    encoded = [(ids, labels) for ids, labels in encode_rows(rows, tokenizer, max_length) if ids] or [([0], [IGNORED])]
+    pad = getattr(tokenizer, "pad_token_id", None) or 0
+    ids, mask, labels = (
+        pad_sequence([torch.tensor(row, dtype=torch.int64) for row in column], batch_first=True, padding_value=value)
+        for column, value in (
+            ([ids for ids, _ in encoded], pad),
+            ([[1] * len(ids) for ids, _ in encoded], 0),
+            ([labels for _, labels in encoded], IGNORED),
+        )
+    )
+    return _from_tensors(ids, mask, labels)

@@ -1,0 +1,156 @@
+"""Texts, chats, and prompts with completions as token ids and labels. Knows tokenizers; knows nothing of batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from apt_model.errors import DataError
+
+IGNORED = -100  # the label of a position that nothing is learned from, as in torch
+COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows, the first wins
+UNLIMITED = 10**9
+ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
+
+Encoded = tuple[list[int], list[int]]  # ids, and as many labels
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
+    """Token ids and labels of each row, at most `max_length` long.
+
+    A row has one of:
+        text: learned from the first token to the last.
+        messages: a chat, `[{"role": ..., "content": ...}, ...]`, in the tokenizer's own template; the assistant's
+            words are learned, the rest is given (label -100).
+        prompt, completion: strings; the completion is learned.
+        input_ids (and labels): as they are, not cut.
+
+    Raises:
+        DataError: no tokenizer that can encode, another kind of row, or a template that cannot tell who speaks.
+    """
+    texts = [row["text"] for row in rows if "text" in row and "input_ids" not in row]
+    from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
+    return [_encode_row(row, from_texts, tokenizer, max_length) for row in rows]
+
+
+def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
+    """The rows, as in `encode_rows` but whole, one after the other in blocks of `max_length` tokens.
+
+    Every block begins with the start token where the tokenizer has one; where it stands in the middle of a row it is
+    given (label -100). The last block is what is left.
+    """
+    encoded = encode_rows(rows, tokenizer, UNLIMITED)
+    ids, labels = (list(chain.from_iterable(column)) for column in zip(*encoded, strict=True)) if encoded else ([], [])
+    bos = getattr(tokenizer, "bos_token_id", None)
+    blocks: list[Encoded] = []
+    at = 0
+    while at < len(ids):
+        lead = [bos] if bos is not None and ids[at] != bos else []
+        end = at + max_length - len(lead)
+        blocks.append((lead + ids[at:end], [IGNORED] * len(lead) + labels[at:end]))
+        at = end
+    return blocks
+
+
+def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
+    """Token ids of each text: start token, text, end token, where the tokenizer has them; cut to `max_length`.
+
+    A start token that the tokenizer knows but does not add itself is put before the text: models trained with one
+    are lost without it. An empty text has no tokens. `end=False` is for a beginning that is to be gone on from: it
+    may be empty.
+    """
+    if not callable(tokenizer):
+        raise DataError(
+            "data is text, but there is no tokenizer that can encode it",
+            got=f"tokenizer {type(tokenizer).__name__}",
+            fix="pass a Hugging Face tokenizer, or batches of token ids",
+        )
+    bos = getattr(tokenizer, "bos_token_id", None)
+    eos = getattr(tokenizer, "eos_token_id", None)
+    rows = []
+    readable = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate breaks tokenizers
+    for text, ids in zip(readable, tokenizer(readable, add_special_tokens=True)["input_ids"], strict=True):
+        body = ids[:-1] if eos is not None and ids[-1:] == [eos] else ids
+        start = [bos] if bos is not None and body[:1] != [bos] else []
+        close = [eos] if eos is not None and end else []
+        rows.append([*start, *body, *close][:max_length] if text or not end else [])
+    return rows
+
+
+def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int) -> Encoded:
+    if "input_ids" in row:
+        ids = list(row["input_ids"])
+        return ids, list(row.get("labels", ids))
+    if "text" in row:
+        ids = next(texts)
+        return ids, ids
+    if "messages" in row:
+        ids, labels = _encode_chat(row["messages"], tokenizer)
+    elif {"prompt", "completion"} <= row.keys():
+        ids, labels = _encode_pair(row["prompt"], row["completion"], tokenizer)
+    else:
+        expected = "text, messages, prompt and completion, or input_ids"
+        raise DataError("row has nothing to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
+    return ids[:max_length], labels[:max_length]
+
+
+def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
+    (given,) = encode([prompt], tokenizer, UNLIMITED, end=False)
+    eos = getattr(tokenizer, "eos_token_id", None)
+    learned = [
+        *tokenizer([completion], add_special_tokens=False)["input_ids"][0],
+        *([eos] if eos is not None else []),
+    ]
+    return given + learned, [IGNORED] * len(given) + learned
+
+
+def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encoded:
+    """Each of the assistant's turns is what the template adds to everything before it, its opening words left out."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        fix = "use a tokenizer with a chat_template, or data with text"
+        raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
+    chat = [_message(message) for message in messages]
+    whole = _template(chat, tokenizer)
+    labels = [IGNORED] * len(whole)
+    for turn, message in enumerate(chat):
+        if message["role"] != "assistant":
+            continue
+        before = _template(chat[:turn], tokenizer, add_generation_prompt=True)
+        after = _template(chat[: turn + 1], tokenizer)
+        if whole[: len(before)] == before and whole[: len(after)] == after:
+            labels[len(before) : len(after)] = whole[len(before) : len(after)]
+        elif turn == len(chat) - 1:
+            fix = "a template that keeps what came before, or data with prompt and completion"
+            raise DataError("the chat template changes a chat's beginning when it goes on", got=repr(message), fix=fix)
+    return whole, labels
+
+
+def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(list(chat), tokenize=True, return_dict=False, **how)
+    return ids
+
+
+def _message(message: Mapping[str, str]) -> dict[str, str]:
+    if "role" in message and "content" in message:
+        return dict(message)
+    if "from" in message and "value" in message:
+        return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"]}
+    raise DataError("chat message has no speaker or no words", got=f"keys {sorted(message)}", expected="role, content")
+
+
+def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
+    """Refuse two tokenizers that give ids different meanings; a student without one learns the teacher's.
+
+    Raises:
+        DataError: names the first ids that differ.
+    """
+    if student is None or teacher is None:
+        return
+    taught, known = ({index: token for token, index in t.get_vocab().items()} for t in (teacher, student))
+    differ = [index for index in sorted(taught.keys() | known.keys()) if taught.get(index) != known.get(index)]
+    if differ:
+        first = ", ".join(f"{index}: {taught.get(index)!r} and {known.get(index)!r}" for index in differ[:3])
+        raise DataError(
+            f"teacher and student have different tokenizers, {len(differ)} ids differ",
+            got=first,
+            fix="use a student with the teacher's tokenizer",
+        )
