@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
     )
     add_data(distill)
     distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
+    distill.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
     distill.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
     add_settings(distill)
@@ -72,7 +74,8 @@ def _distill(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
-    out = check_run_directory(arguments.out)
+    resumes = arguments.resume or arguments.resume_anyway
+    out = check_run_directory(arguments.out, resumes=resumes)
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset, tokenize_dataset
@@ -97,7 +100,8 @@ def _distill(arguments: argparse.Namespace) -> None:
         tokenizer = tokenizer if tokenizer is not None else student_tokenizer
     tokens = {"tokenizer": tokenizer, "max_length": config.train.max_length, "packing": arguments.packing}
     data = tokenize_dataset(rows, **tokens), looked_at and tokenize_dataset(looked_at, **tokens)
-    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain)
+    how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
+    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain, **how)
 
 
 def _prepare(config: LessonConfig) -> None:
@@ -119,6 +123,8 @@ def _teach(
     out: Path,
     *,
     plain: bool = False,
+    resume_from: Path | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     """Run the lesson, then say where everything lies."""
     from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -137,6 +143,8 @@ def _teach(
         num_epochs=config.train.num_epochs,
         device=config.train.device,
         run_dir=out,
+        resume_from=resume_from,
+        resume_anyway=resume_anyway,
     )
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()

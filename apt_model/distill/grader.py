@@ -91,3 +91,12 @@ class Grader:
         if theirs.shape[-1] != own.shape[-1]:
             self._say("notice.vocabulary_cut", teacher=theirs.shape[-1], student=own.shape[-1], shared=shared)
         return own[..., :shared], theirs[..., :shared], moved
+
+    @torch.no_grad()
+    def blame(self, batches: Sequence[Batch]) -> str | None:
+        """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
+        for batch in batches:
+            logits = self._teacher.logits(batch.to(self._accelerator.device))
+            if logits.isnan().any() or logits.isposinf().any() or logits.isneginf().all(dim=-1).any():
+                return "the teacher's logits are NaN or infinite"
+        return None

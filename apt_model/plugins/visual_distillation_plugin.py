@@ -78,6 +78,8 @@ class VisualDistillationPlugin:
         eval_dataloader: Iterable[Any] | None = None,
         scheduler: LRScheduler | None = None,
         run_dir: str | Path | None = None,
+        resume_from: str | Path | None = None,
+        resume_anyway: bool = False,
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
         """Train `student_model` in place.
@@ -93,7 +95,10 @@ class VisualDistillationPlugin:
             eval_dataloader: data to look at, not to learn from: loss, agreement and laziness on it after each epoch;
                 with `show_on="validation"` the cards show its texts too.
             scheduler: steps once after each optimizer step.
-            run_dir: keeps the record and the student there.
+            run_dir: keeps the record, checkpoints and the student there.
+            resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
+                settings are given as they were.
+            resume_anyway: go on although settings or data are not what they were.
             sinks: who watches; a terminal unless given.
 
         Returns:
@@ -118,6 +123,8 @@ class VisualDistillationPlugin:
             num_epochs=num_epochs,
             device=device,
             run_dir=run_dir,
+            resume_from=resume_from,
+            resume_anyway=resume_anyway,
             sinks=sinks,
             scorer=self._scorer,
             guard=self._guard,
