@@ -328,7 +328,11 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
         str(path.relative_to(tmp_path / "lesson")) for path in (tmp_path / "lesson").rglob("*") if path.is_file()
     )
     saved = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    assert made == sorted(["config.json", "events.jsonl", "summary.json", *(f"student/{name}" for name in saved)])
+    kept = ["generators.safetensors", "manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"]
+    step = sorted(Path("lesson/checkpoints").iterdir())[-1].name
+    kept = [f"checkpoints/{step}/{name}" for name in kept]
+    record = [".lock", "config.json", "events.jsonl", "summary.json"]
+    assert made == sorted([*record, *kept, *(f"student/{name}" for name in saved)])
     again = AutoModelForCausalLM.from_pretrained("lesson/student")
     for one, two in zip(again.parameters(), classroom["student_model"].parameters(), strict=True):
         assert torch.equal(one, two)
