@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from apt_model.events.records import Event, RunStarted, ScoredObservation, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.card import duration, number, percent
+from apt_model.render.sentences import duration, number, percent
 
 
 class Course:
