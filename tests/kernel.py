@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 HOME = Path(__file__).parent.parent
 
@@ -18,7 +18,9 @@ def execute(notebook: Any, directory: Path) -> None:
         CellExecutionError: a cell failed.
     """
     with tempfile.TemporaryDirectory(prefix="kernel-") as short:  # a socket's path has at most some 100 characters
-        manager = AsyncKernelManager(transport="ipc", connection_file=f"{short}/kernel.json")
-        environment = {**os.environ, "PYTHONPATH": str(HOME), "IPYTHONDIR": short, "JUPYTER_PLATFORM_DIRS": "1"}
-        client = NotebookClient(notebook, km=manager, timeout=240, resources={"metadata": {"path": str(directory)}})
+        config = Config()
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.connection_file = f"{short}/kernel.json"
+        environment = {**os.environ, "PYTHONPATH": str(HOME), "IPYTHONDIR": short, "OMP_NUM_THREADS": "1"}
+        client = NotebookClient(notebook, config=config, timeout=240, resources={"metadata": {"path": str(directory)}})
         client.execute(env=environment)
