@@ -66,14 +66,14 @@ class HtmlPainter:
         epoch, batch, topic = self._title(card)
         teacher, student = self._said(card)
         given = self._row("card.given", _safe(card.given)) if card.given else ""
-        lazy = f"{_safe(say('card.laziness'))} <b>{percent(card.laziness)}</b>"
+        lazy = f"{_safe(say('card.laziness').strip())} <b>{percent(card.laziness)}</b>"
         return (
             f'<div class="apt-card apt-{card.light}">'
             f'<div class="apt-top"><b>{batch}</b><span>{epoch}</span><span>{topic}</span></div>'
             f"{given}{self._row('card.teacher', teacher)}{self._row('card.student', student)}"
             f'<div class="apt-judged">{LIGHTS[card.light]} {lazy} · {_safe(say(f"light.{card.light}"))}</div>'
             f"{_bar(card.laziness, 'meter')}{_line(sentences.loss(card, say))}"
-            f"<div><b>{_safe(say('card.remark'))}</b> {_safe(card.remark[:500])}</div></div>"
+            f"<div><b>{_safe(say('card.remark').strip())}</b> {_safe(card.remark[:500])}</div></div>"
         )
 
     def earlier(self, cards: Sequence[Card]) -> str:
@@ -92,7 +92,8 @@ class HtmlPainter:
         before = f'<tr><td colspan="4">{_safe(say("notebook.left_out", count=left_out))}</td></tr>' if left_out else ""
         rows = "".join(map(self._report_card, epochs))
         title = _line(say("notebook.report_cards"), "apt-heading")
-        return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{before}{rows}</tbody></table>"
+        table = f"<thead><tr>{head}</tr></thead><tbody>{before}{rows}</tbody>"
+        return f'{title}<table class="apt-epochs">{table}</table>'
 
     def verdict(self, run: RunFinished) -> str:
         """What came of the run, with advice."""
@@ -117,19 +118,18 @@ class HtmlPainter:
         return self._marked(*texts) if self._show_diff else (_safe(texts[0]), _safe(texts[1]))
 
     def _row(self, label: str, said: str) -> str:
-        return f'<div class="apt-row apt-said"><b>{_safe(self._say(label))}</b><span>{said}</span></div>'
+        return f'<div class="apt-row apt-said"><b>{_safe(self._say(label).strip())}</b><span>{said}</span></div>'
 
     def _folded(self, card: Card) -> str:
         say = self._say
         epoch, batch, topic = self._title(card)
         lazy = f"{LIGHTS[card.light]} {percent(card.laziness)} {_safe(say(f'light.{card.light}'))}"
-        return f"<details><summary>{batch} · {epoch} · {topic} · {lazy}</summary>{self.card(card)}</details>"
+        return f"<details><summary>{lazy} · {batch} · {epoch} · {topic}</summary>{self.card(card)}</details>"
 
     def _report_card(self, epoch: EpochFinished) -> str:
         say = self._say
-        lazy = percent(epoch.mean_laziness)
-        if epoch.mean_laziness is not None:
-            lazy += " " + _bar(epoch.mean_laziness, "meter")
+        bar = "" if epoch.mean_laziness is None else _bar(epoch.mean_laziness, "meter") + " "
+        lazy = bar + percent(epoch.mean_laziness)
         topics = [
             say("notebook.topic", topic=topic_name(t.topic, say), samples=t.samples, laziness=percent(t.mean_laziness))
             for t in epoch.topics

@@ -27,7 +27,8 @@ class NotebookSink:
     """Shows a lesson below a notebook's cell, in Jupyter, VS Code or Colab.
 
     It stands in two outputs, the header with its progress bar above the lesson: else each step would fold up again the
-    earlier card that a reader has just opened. However long the run, it keeps the latest cards and epochs only.
+    earlier card that a reader has just opened. However long the run, it keeps the first card, the latest cards and the
+    latest epochs only.
 
     Args:
         config: what to show, in which language.
@@ -60,6 +61,7 @@ class NotebookSink:
 
     def _begin(self, run: RunStarted | None) -> None:
         self._run, self._course = run, Course()
+        self._first: ScoredObservation | None = None
         self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
         self._epochs: deque[EpochFinished] = deque(maxlen=LATEST_EPOCHS)
         self._notices: deque[Notice] = deque(maxlen=LATEST_NOTICES)
@@ -72,6 +74,7 @@ class NotebookSink:
         """Remember what is shown of an event; says whether the lesson has changed by it."""
         if isinstance(event, ScoredObservation):
             if self._config.show_samples:
+                self._first = self._first or event
                 self._cards.appendleft(event)
             return self._config.show_samples
         if isinstance(event, EpochFinished):
@@ -92,6 +95,8 @@ class NotebookSink:
 
     def _paint_lesson(self) -> str:
         paint, cards = self._painter, list(self._cards)
+        if self._first is not None and self._first is not cards[-1]:
+            cards.append(self._first)
         return paint.page(
             *map(paint.notice, self._notices),
             *map(paint.card, cards[:1]),

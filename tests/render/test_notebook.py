@@ -125,13 +125,13 @@ def test_a_card_in_full() -> None:
     assert painter.card(card) == (
         '<div class="apt-card apt-yellow"><div class="apt-top">'
         "<b>📍 Batch 0</b><span>Epoch 1</span><span>📚 教学主题:【互联网】</span></div>"
-        '<div class="apt-row apt-said"><b>📝 给出开头: </b><span>互联网是</span></div>'
-        '<div class="apt-row apt-said"><b>👨‍🏫 教师模型: </b><span><mark>最</mark>大<mark>的</mark>网络</span></div>'
-        '<div class="apt-row apt-said"><b>👨‍🎓 学生模型: </b><span><ins>的</ins>大网络</span></div>'
-        '<div class="apt-judged">🟡 偷懒程度:  <b>52.37%</b> · 还有进步空间</div>'
+        '<div class="apt-row apt-said"><b>📝 给出开头:</b><span>互联网是</span></div>'
+        '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b><span><mark>最</mark>大<mark>的</mark>网络</span></div>'
+        '<div class="apt-row apt-said"><b>👨‍🎓 学生模型:</b><span><ins>的</ins>大网络</span></div>'
+        '<div class="apt-judged">🟡 偷懒程度: <b>52.37%</b> · 还有进步空间</div>'
         '<div class="apt-bar" role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="52.4">'
         '<div style="width:52.4%"></div></div>'
-        "<div>📉 训练损失: 1.8765</div><div><b>💬 评语: </b> 📚 主题不够熟练，需要再多学习</div></div>"
+        "<div>📉 训练损失: 1.8765</div><div><b>💬 评语:</b> 📚 主题不够熟练，需要再多学习</div></div>"
     )
 
 
@@ -365,25 +365,21 @@ def test_however_long_the_run_memory_and_page_stay_small() -> None:
     texts = ["<&" * 500, "全球最大的网络" * 100]
     cards = [replace(CARD, given=texts[0], teacher_text=texts[0], student_text=texts[1]) for _ in range(10)]
     epochs = [replace(EPOCH, epoch=i) for i in range(1, 26)]
-    sink.emit(RUN)
-    for card in cards:
-        sink.emit(card)
+    used = []
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for i in range(100_000):
-        if i % 50 == 0:
-            cell.now = i / 10_000
-        sink.emit(cards[i % 10])
-        if i % 4000 == 0:
-            sink.emit(epochs[i // 4000])
-            sink.emit(LESSON[4])
-    grown = tracemalloc.get_traced_memory()[0] - before
+    sink.emit(RUN)
+    for epoch in epochs:
+        for i in range(4000):
+            sink.emit(cards[i % 10])
+        sink.emit(LESSON[4])
+        sink.emit(epoch)
+        used.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     sink.close()
     page = Page("".join(cell.outputs))
-    assert grown < 200_000
+    assert used[-1] - used[LATEST_EPOCHS] < 20_000
     assert sum(map(len, cell.outputs)) < 100_000
-    assert page.tags.count("details") == EARLIER_CARDS
+    assert page.tags.count("details") == EARLIER_CARDS + 1
     assert page.text.count("改用 CPU") == LATEST_NOTICES
     assert f"前面的 {25 - LATEST_EPOCHS} 个 epoch 不再显示" in page.text
     assert page.tags.count("tr") == LATEST_EPOCHS + 2
@@ -393,6 +389,19 @@ def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
     cell = played(LESSON, show_samples=False)
     assert "教师模型" not in cell.text
     assert "每个 epoch 的总结" in cell.text
+
+
+def test_the_first_card_stays_to_be_compared_with_the_latest() -> None:
+    titles = [f"Batch {batch} · Epoch" for batch in range(20)]
+
+    def earlier(count: int) -> list[int]:
+        text = played([RUN, *(replace(CARD, batch=batch) for batch in range(count))]).text
+        return sorted((i for i, title in enumerate(titles) if title in text), key=lambda i: text.index(titles[i]))
+
+    assert earlier(1) == []
+    assert earlier(6) == [4, 3, 2, 1, 0]
+    assert earlier(7) == [5, 4, 3, 2, 1, 0]
+    assert earlier(20) == [18, 17, 16, 15, 14, 0]
 
 
 def test_without_a_length_there_is_no_bar_and_no_time_left() -> None:
