@@ -69,7 +69,7 @@ class HtmlPainter:
         lazy = f"{_safe(say('card.laziness').strip())} <b>{percent(card.laziness)}</b>"
         return (
             f'<div class="apt-card apt-{card.light}">'
-            f'<div class="apt-top"><b>{batch}</b><span>{epoch}</span><span>{topic}</span></div>'
+            f'<div class="apt-top"><b>{batch}</b> <span>{epoch}</span> <span>{topic}</span></div>'
             f"{given}{self._row('card.teacher', teacher)}{self._row('card.student', student)}"
             f'<div class="apt-judged">{LIGHTS[card.light]} {lazy} · {_safe(say(f"light.{card.light}"))}</div>'
             f"{_bar(card.laziness, 'meter')}{_line(sentences.loss(card, say))}"
@@ -118,7 +118,7 @@ class HtmlPainter:
         return self._marked(*texts) if self._show_diff else (_safe(texts[0]), _safe(texts[1]))
 
     def _row(self, label: str, said: str) -> str:
-        return f'<div class="apt-row apt-said"><b>{_safe(self._say(label).strip())}</b><span>{said}</span></div>'
+        return f'<div class="apt-row apt-said"><b>{_safe(self._say(label).strip())}</b> <span>{said}</span></div>'
 
     def _folded(self, card: Card) -> str:
         say = self._say

@@ -19,6 +19,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.diff import departures
 from apt_model.render.html import HtmlPainter
 from apt_model.render.notebook import EARLIER_CARDS, LATEST_EPOCHS, LATEST_NOTICES, REFRESH_SECONDS, NotebookSink
+from apt_model.render.progress import Course
 from tests.events.test_events import CARD, STEP
 from tests.render.test_cards import EPOCH, LESSON, LESSON_CARD, RUN
 from tests.render.test_sanitise import hostile
@@ -124,10 +125,10 @@ def test_a_card_in_full() -> None:
     card = replace(LESSON_CARD, teacher_text="最大的网络", student_text="的大网络", loss=1.8765)
     assert painter.card(card) == (
         '<div class="apt-card apt-yellow"><div class="apt-top">'
-        "<b>📍 Batch 0</b><span>Epoch 1</span><span>📚 教学主题:【互联网】</span></div>"
-        '<div class="apt-row apt-said"><b>📝 给出开头:</b><span>互联网是</span></div>'
-        '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b><span><mark>最</mark>大<mark>的</mark>网络</span></div>'
-        '<div class="apt-row apt-said"><b>👨‍🎓 学生模型:</b><span><ins>的</ins>大网络</span></div>'
+        "<b>📍 Batch 0</b> <span>Epoch 1</span> <span>📚 教学主题:【互联网】</span></div>"
+        '<div class="apt-row apt-said"><b>📝 给出开头:</b> <span>互联网是</span></div>'
+        '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b> <span><mark>最</mark>大<mark>的</mark>网络</span></div>'
+        '<div class="apt-row apt-said"><b>👨‍🎓 学生模型:</b> <span><ins>的</ins>大网络</span></div>'
         '<div class="apt-judged">🟡 偷懒程度: <b>52.37%</b> · 还有进步空间</div>'
         '<div class="apt-bar" role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="52.4">'
         '<div style="width:52.4%"></div></div>'
@@ -441,3 +442,10 @@ def test_a_run_that_is_cut_off_has_no_verdict_and_shows_its_last_step() -> None:
     cell = played([RUN, STEP, replace(STEP, step=7)])
     assert len(cell.outputs) == 1
     assert "7/100" in cell.text
+
+
+def test_the_rate_follows_a_new_pace_by_a_tenth_at_each_step() -> None:
+    course = Course()
+    for event in (RUN, replace(STEP, step=1, step_seconds=1.0), replace(STEP, step=2, step_seconds=2.0)):
+        course.follow(event)
+    assert list(course.parts(Phrases.load("en")))[1:4] == ["2/100", "0.9 steps/s", "1:48 left"]
