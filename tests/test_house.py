@@ -76,7 +76,7 @@ def test_a_planted_upward_import_is_found(package: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["apt_model", "apt_model.cli", "apt_model.render.terminal", "apt_model.teaching.scorer"]
+    "module", ["apt_model", "apt_model.cli", "apt_model.render.watch", "apt_model.teaching.scorer"]
 )
 def test_what_shows_a_lesson_loads_without_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in {sorted(HEAVY)} if name in sys.modules])"

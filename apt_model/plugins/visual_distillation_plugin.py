@@ -13,7 +13,7 @@ from apt_model.config import LessonConfig
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Guard, Sink
 from apt_model.plugins.session import read_config, run_session
-from apt_model.render.terminal import TerminalSink
+from apt_model.render.watch import default_sink
 from apt_model.teaching.scorer import LessonScorer
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.topics import TopicKeywords, default_topics
@@ -99,7 +99,7 @@ class VisualDistillationPlugin:
             resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
                 settings are given as they were.
             resume_anyway: go on although settings or data are not what they were.
-            sinks: who watches; a terminal unless given.
+            sinks: who watches; unless given, cards in a notebook or on the terminal.
 
         Returns:
             The verdict.
@@ -109,8 +109,8 @@ class VisualDistillationPlugin:
         """
         self._guard.failures.clear()
         if sinks is None:
-            terminal = self._guard.run("TerminalSink", lambda: TerminalSink(self.config.display), None)
-            sinks = [terminal] if terminal is not None else []
+            sink = self._guard.run("default_sink", lambda: default_sink(self.config.display), None)
+            sinks = [sink] if sink is not None else []
         return run_session(
             config=self.config,
             student_model=student_model,

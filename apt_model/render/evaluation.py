@@ -10,8 +10,8 @@ from rich.text import Text
 
 from apt_model.events.evaluation import ANSWERS, INFERENCE, TEXT, figure
 from apt_model.i18n import Phrases
-from apt_model.render.card import NO_NUMBER
 from apt_model.render.sanitise import fit_encoding
+from apt_model.render.sentences import NO_NUMBER
 from apt_model.render.terminal import make_console, spoken_language
 
 WIDEST, NARROWEST, ROOMY = 78, 24, 68  # columns; where there is room, two models stand side by side

@@ -5,8 +5,8 @@ from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.card import duration, number, percent
 from apt_model.render.sanitise import fit_encoding, sanitise
+from apt_model.render.sentences import duration, number, percent
 from apt_model.render.terminal import spoken_language
 
 

@@ -24,9 +24,10 @@ from apt_model.events.records import (
     Validation,
 )
 from apt_model.i18n import Phrases
-from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
+from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff
 from apt_model.render.log import LogSink
+from apt_model.render.sentences import duration, number, percent
 from apt_model.render.terminal import TerminalSink
 from tests.events.test_events import CARD, EVENTS, STEP
 from tests.render.test_sanitise import hostile
