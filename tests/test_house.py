@@ -18,8 +18,8 @@ MAY_IMPORT |= dict.fromkeys(
     ("distill", "training", "generation"), MAY_IMPORT["events"] | {"distill", "training", "generation"}
 )
 MAY_IMPORT |= dict.fromkeys(("render", "dashboard"), MAY_IMPORT["events"] | {"render", "dashboard"})
-ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo"}
-MAY_IMPORT |= dict.fromkeys(("plugins", "demo"), ALL_BELOW - {"dashboard"})
+ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo", "integrations"}
+MAY_IMPORT |= dict.fromkeys(("plugins", "demo", "integrations"), ALL_BELOW - {"dashboard"})
 MAY_IMPORT |= dict.fromkeys(("cli", "__main__"), ALL_BELOW | {"cli", "dashboard"})
 WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}

@@ -198,7 +198,7 @@ class _Run:
             batches += len(window)
             done = self._one_step(window, clock)
             clock = time.perf_counter()
-            if done is not None:
+            if done is not None and done.tokens is not None:
                 loss_sum += done.loss * done.tokens
             if self._is_done():
                 break

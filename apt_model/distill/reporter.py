@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from apt_model.distill.readout import CardRow, Decoder, RowReadout, undisturbed
-from apt_model.events.records import Event, Notice, Observation
+from apt_model.events.records import Event, Notice, Observation, Source
 from apt_model.events.sinks import Audience
 
 MAX_CHARACTERS = 1_000
@@ -59,7 +59,7 @@ class Reporter:
             self._said.add(key)
             self.tell(Notice, key=key, values=values)
 
-    def observe(self, seen: SeenRow, *, epoch: int, loss: float) -> None:
+    def observe(self, seen: SeenRow, *, epoch: int, loss: float, source: Source = "training") -> None:
         """Pass on what teacher and student said on a row."""
         card, readout = seen.card, seen.readout
         ids = (card.given_ids, readout.teacher_ids, readout.student_ids, card.input_ids)
@@ -77,4 +77,5 @@ class Reporter:
             normalised_kl=readout.normalised_kl,
             agreement=readout.agreement,
             tokens=len(readout.teacher_ids),
+            source=source,
         )

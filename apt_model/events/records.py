@@ -14,6 +14,7 @@ SCHEMA_VERSION = 1
 
 Light = Literal["green", "yellow", "red"]
 Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
+Source = Literal["training", "probe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,13 @@ class ModelCard:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """A lesson begins. `total_steps` is None where the data has no length."""
+    """A lesson begins.
+
+    Attributes:
+        config: settings of the lesson, flat keys; where another trainer trains, only those that are ours.
+        total_steps: None where the data has no length.
+        trained_by: what another trainer calls its settings ("SFTConfig"); None where our own loop trains.
+    """
 
     kind = "run_started"
 
@@ -54,6 +61,7 @@ class RunStarted(Event):
     num_epochs: int
     total_steps: int | None
     device: str
+    trained_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +76,10 @@ class EpochStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer step was taken.
+    """One optimizer step was taken; where another trainer trains, it has logged its numbers.
+
+    Another trainer's loss is what it says: of its own making, the mean over the steps since it last logged; what it
+    does not tell is None.
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.
@@ -86,20 +97,23 @@ class StepDone(Event):
     epoch: int
     batch: int
     loss: float
-    kd: float
-    ce: float
+    kd: float | None
+    ce: float | None
     learning_rate: float
-    grad_norm: float
-    tokens: int
+    grad_norm: float | None
+    tokens: int | None
     step_seconds: float
     skipped_batches: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation(Event):
-    """What teacher and student said on one row of a batch, from the very logits the step trained on.
+    """What teacher and student said on one row of a batch.
 
     Attributes:
+        source: "training", a row of the step's own batch, read from the very logits that it trained on; "probe", a
+            row that is kept for showing and read after the step.
+        loss: of the step; of a probe's row, the same sum of KD and CE over that row alone.
         given: the text that both were given before the shown part begins.
         teacher_text: the teacher's most probable tokens, decoded.
         student_text: the student's.
@@ -121,6 +135,7 @@ class Observation(Event):
     normalised_kl: float
     agreement: float
     tokens: int
+    source: Source = "training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +170,17 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished(Event):
-    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples."""
+    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples.
+
+    Where another trainer trains, `mean_loss` is over what it logged, and `tokens` is None if it does not count them.
+    """
 
     kind = "epoch_finished"
 
     epoch: int
     num_epochs: int
     mean_loss: float | None
-    tokens: int
+    tokens: int | None
     skipped_batches: int
     seconds: float
     samples: int = 0
@@ -175,6 +193,7 @@ class RunFinished(Event):
     """The lesson ends: the verdict.
 
     Attributes:
+        tokens: learned from; where another trainer trains, as many as it says it has seen, if it says so.
         first_loss, last_loss: mean loss of the first and the last tenth of the steps seen (at least one).
         samples: cards scored.
         mean_laziness: over all cards.
@@ -187,7 +206,7 @@ class RunFinished(Event):
     kind = "run_finished"
 
     epochs: int
-    tokens: int
+    tokens: int | None
     skipped_batches: int
     seconds: float
     first_loss: float | None

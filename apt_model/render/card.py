@@ -78,8 +78,13 @@ class CardPainter:
         yield self._rule("=")
         yield from self._centre(say("header.title"))
         yield self._rule("=")
-        yield from self._plain(say("header.config", **{k: config[k] for k in ("temperature", "alpha", "beta")}))
-        shows = say("header.frequency", count=config["sample_frequency"])
+        weights = {k: config[k] for k in ("temperature", "alpha", "beta")}
+        own = run.trained_by is None
+        settings = sanitise(run.trained_by or "", 40)
+        yield from self._plain(
+            say("header.config", **weights) if own else say("header.trainer", settings=settings, **weights)
+        )
+        shows = say("header.frequency" if own else "header.step_frequency", count=config["sample_frequency"])
         yield from self._plain(shows if config["show_samples"] else say("header.no_samples"))
         if config["show_samples"] and config["show_diff"]:
             marks = {"missing": ("…", MISSING), "added": ("…", ADDED)}
@@ -107,7 +112,9 @@ class CardPainter:
     def card(self, card: Card) -> Iterator[RenderableType]:
         """One sample: what both said, how lazy the student is, on which topic, with a remark."""
         say, table = self._say, self._table(box.SQUARE)
-        batch, topic = say("card.batch", batch=card.batch), say("card.topic", topic=self._topic(card.topic))
+        is_probe = card.source == "probe"
+        batch = say("card.step", step=card.step) if is_probe else say("card.batch", batch=card.batch)
+        topic = say("card.topic", topic=self._topic(card.topic))
         title = f"{batch:<16} │ {topic}"
         for line in [title] if cells(self._clean(title)) <= self._inner else [batch, topic]:
             self._add(table, line)
@@ -123,7 +130,7 @@ class CardPainter:
             self._add(table, diff, label=say("card.diff"), hang=hang)
         table.add_section()
         self._add(table, self._bar(card))
-        self._add(table, say("card.loss", loss=number(card.loss)))
+        self._add(table, say("card.probe_loss" if is_probe else "card.loss", loss=number(card.loss)))
         self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
         yield Text()
         yield table
@@ -156,7 +163,14 @@ class CardPainter:
             self._add(table, say("final.course", **ends))
         if run.step:
             self._add(table, say("final.loss", first=number(run.first_loss), last=number(run.last_loss)))
-            self._add(table, say("final.time", time=duration(run.seconds), tokens=f"{run.tokens:,}"))
+            time = duration(run.seconds)
+            counted = run.tokens is not None
+            self._add(
+                table,
+                say("final.time", time=time, tokens=f"{run.tokens:,}")
+                if counted
+                else say("final.time_only", time=time),
+            )
         if run.samples:
             self._add(table, say("final.trend", trend=say(f"trend.{run.trend}")))
         if run.step and run.advice:
