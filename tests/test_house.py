@@ -75,6 +75,12 @@ def test_a_planted_upward_import_is_found(package: str, source: str) -> None:
     assert broken_rules(package, source)
 
 
+def test_trl_and_peft_are_for_those_who_have_them() -> None:
+    found = {name.partition(".")[0] for _, path in sources() for name in imports_of(path.read_text("utf-8"))}
+    assert "transformers" in found
+    assert found.isdisjoint({"trl", "peft"})
+
+
 @pytest.mark.parametrize(
     "module", ["apt_model", "apt_model.cli", "apt_model.render.terminal", "apt_model.teaching.scorer"]
 )
