@@ -1,4 +1,4 @@
-"""A trainer with the lesson leaves what a trainer without it leaves: weights, optimizer, generators, to the last byte."""
+"""A trainer with the lesson leaves what one without it leaves: weights, optimizer, generators, to the last byte."""
 
 import copy
 import io
@@ -72,6 +72,34 @@ def test_with_a_plain_trainer(
 
     rows = [{"input_ids": [1, 5, 6, 7], "labels": [1, 5, 6, 7]}] * 3
     assert_the_lesson_changes_nothing(make, teacher, tokenizer, tmp_path, steps=10)
+
+
+def test_with_rows_remarks_and_models_that_draw_numbers(
+    make_trainer: Callable[..., Trainer], teacher: Any, rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noisy(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: int) -> Any:
+            ids = [
+                id if random.random() + torch.rand(1).item() + np.random.rand() > 1 else 3
+                for id in rows[index]["labels"]
+            ]
+            return {"input_ids": ids, "labels": rows[index]["labels"]}
+
+    def wild(self: Any, laziness_percent: float, loss: float) -> str:
+        return str(random.random() + torch.rand(1).item() + np.random.rand())
+
+    monkeypatch.setattr(VisualDistillationCallback, "generate_comment", wild)
+    teacher.register_forward_pre_hook(lambda *a: torch.rand(1) and None)
+
+    def make(callbacks: list[Any]) -> Trainer:
+        return make_trainer(callbacks, train_dataset=Noisy())
+
+    lesson = VisualDistillationCallback(teacher, config={"sample_frequency": 1})
+    assert train(make, lesson) == train(make)
+    assert lesson.stats["total_samples"] == 9
 
 
 def test_with_the_sft_trainer(make_model: Callable[..., Any], teacher: Any, tokenizer: Any, tmp_path: Path) -> None:

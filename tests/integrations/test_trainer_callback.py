@@ -1,10 +1,13 @@
 """What the callback tells of a trainer's training, and what it refuses."""
 
 import copy
+import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyte
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -49,7 +52,16 @@ def test_a_training_is_told_as_a_lesson(make_trainer: MakeTrainer, lesson: Lesso
     trainer.train()
     assert [type(event) for event in listener.events] == [
         *(RunStarted, Notice),
-        *(EpochStarted, ScoredObservation, StepDone, ScoredObservation, StepDone, StepDone, ScoredObservation, StepDone),
+        *(
+            EpochStarted,
+            ScoredObservation,
+            StepDone,
+            ScoredObservation,
+            StepDone,
+            StepDone,
+            ScoredObservation,
+            StepDone,
+        ),
         EpochFinished,
         *(EpochStarted, StepDone, ScoredObservation, StepDone, StepDone, ScoredObservation, StepDone, EpochFinished),
         RunFinished,
@@ -305,7 +317,9 @@ def test_a_bug_in_what_the_callback_itself_does_never_ends_training(
     assert listener.of(RunFinished)[0].failures == ("VisualDistillationCallback: ZeroDivisionError: division by zero",)
 
 
-def test_topics_remarks_and_statistics_are_ones_own(make_trainer: MakeTrainer, teacher: Any, listener: Listener) -> None:
+def test_topics_remarks_and_statistics_are_ones_own(
+    make_trainer: MakeTrainer, teacher: Any, listener: Listener
+) -> None:
     class Gentle(VisualDistillationCallback):
         def generate_comment(self, laziness_percent: float, loss: float) -> str:
             return f"{laziness_percent:.0f}"
@@ -393,4 +407,27 @@ def test_the_cards_go_where_tqdms_bar_is_lifted(make_trainer: MakeTrainer, teach
     assert shown.out.count("📍 第 ") == 3
     assert shown.out.count("🎉") == 1
     assert "8/8" in shown.err
-    assert not any(mark in line for line in shown.out.splitlines() if "it/s" in line for mark in "│║")
+
+
+def test_on_a_terminal_the_bar_stands_in_no_card(
+    make_trainer: MakeTrainer, teacher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    make_trainer([VisualDistillationCallback(teacher, config={"sample_frequency": 4})], disable_tqdm=False).train()
+    screen = pyte.Screen(80, 200)
+    pyte.Stream(screen).feed(terminal.getvalue().replace("\n", "\r\n"))
+    lines = [line.rstrip() for line in screen.display]
+    assert sum("📍 第 " in line for line in lines) == 3
+    assert [line[:4] for line in lines if "8/8" in line] == ["100%"], "one bar, below everything"
+    assert all(line[-1] in "│┐┘┤║╗╝╣" for line in lines if line[:1] and line[:1] in "│┌└├║╔╚╠")
