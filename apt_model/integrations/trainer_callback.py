@@ -90,6 +90,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
         """Refuse what cannot be shown, before the first step; then begin."""
+        self._close()  # of a training that broke off
         student = trainer["model"]
         device = next(student.parameters()).device
         own = getattr(trainer.get("processing_class"), "tokenizer", trainer.get("processing_class"))
@@ -143,6 +144,9 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
         """Training is over: the verdict."""
         self._tell(lambda run: run.end(state))
+        self._close()
+
+    def _close(self) -> None:
         if self._audience is not None:
             self._audience.close()
         self._run = self._audience = None

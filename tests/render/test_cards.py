@@ -77,6 +77,9 @@ LESSON: list[Event] = [
         trend="great_progress",
         failures=("X: no ink",),
     ),  # type: ignore[call-arg]
+    replace(RUN, trained_by="DistillationConfig"),
+    replace(LESSON_CARD, source="probe", step=12345),
+    replace(EVENTS[-1], tokens=None),  # type: ignore[call-arg]
 ]
 BORDERS = {"│": "│", "├": "┤", "┌": "┐", "└": "┘", "║": "║", "╠": "╣", "╔": "╗", "╚": "╝"}
 
