@@ -283,6 +283,9 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
         "epoch 1 done: mean loss 1.2345, 1:01",
     ]
     assert "kd 0.4000" in lines[0]
+    log.emit(replace(STEP, step=31, batch=30, kd=None, ce=None, grad_norm=None, tokens=None))
+    assert "kd –  ce –" in stream.getvalue().splitlines()[-1]
+    assert stream.getvalue().endswith("grad norm –  – tokens/s\n")
 
 
 def test_a_missing_number_is_a_dash() -> None:
