@@ -18,8 +18,8 @@ MAY_IMPORT |= dict.fromkeys(
     ("distill", "training", "generation"), MAY_IMPORT["events"] | {"distill", "training", "generation"}
 )
 MAY_IMPORT |= dict.fromkeys(("render", "dashboard"), MAY_IMPORT["events"] | {"render", "dashboard"})
-ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo"}
-MAY_IMPORT |= dict.fromkeys(("plugins", "demo"), ALL_BELOW - {"dashboard"})
+ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo", "integrations"}
+MAY_IMPORT |= dict.fromkeys(("plugins", "demo", "integrations"), ALL_BELOW - {"dashboard"})
 MAY_IMPORT |= dict.fromkeys(("commands", "cli", "__main__"), ALL_BELOW | {"commands", "cli", "dashboard"})
 WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
@@ -73,6 +73,12 @@ def test_no_import_points_upwards_and_there_are_imports_to_check() -> None:
 )
 def test_a_planted_upward_import_is_found(package: str, source: str) -> None:
     assert broken_rules(package, source)
+
+
+def test_trl_and_peft_are_for_those_who_have_them() -> None:
+    found = {name.partition(".")[0] for _, path in sources() for name in imports_of(path.read_text("utf-8"))}
+    assert "transformers" in found
+    assert found.isdisjoint({"trl", "peft"})
 
 
 @pytest.mark.parametrize(

@@ -39,15 +39,25 @@ class LiveTeacher:
 
 
 @contextmanager
-def frozen(teacher: nn.Module) -> Iterator[None]:
-    """The teacher in eval mode and without gradients; as it was before, afterwards."""
-    modes = {module: module.training for module in teacher.modules()}
-    gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
-    teacher.eval().requires_grad_(False)
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; each of its modules in its own mode again, afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def frozen(teacher: nn.Module) -> Iterator[None]:
+    """The teacher in eval mode and without gradients; as it was before, afterwards."""
+    gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
+    teacher.requires_grad_(False)
+    try:
+        with in_eval_mode(teacher):
+            yield
+    finally:
         for parameter, requires_grad in gradients.items():
             parameter.requires_grad_(requires_grad)

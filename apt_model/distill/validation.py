@@ -14,6 +14,7 @@ from torch import nn
 
 from apt_model.distill.grader import Grader
 from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
+from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
@@ -130,14 +131,8 @@ class Validator:
     def _looking(self, student: nn.Module) -> Iterator[nn.Module]:
         """The student without its wrapper, in eval mode; its modes and the random generators are kept."""
         module = extract_model_from_parallel(student)
-        modes = {part: part.training for part in module.modules()}
-        with undisturbed(self._device):
-            module.eval()
-            try:
-                yield module
-            finally:
-                for part, training in modes.items():
-                    part.training = training
+        with undisturbed(self._device), in_eval_mode(module):
+            yield module
 
 
 def _pair(readout: RowReadout, decode: Callable[[Sequence[int]], str]) -> TextPair:

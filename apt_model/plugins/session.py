@@ -5,7 +5,7 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,16 +38,25 @@ class StatefulScorer(Stateful, Protocol):
         """The event as the lesson sees it."""
 
 
-def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
-    """A plugin's settings.
+def read_config(
+    config: Mapping[str, Any] | LessonConfig | None,
+    *,
+    elsewhere: Collection[str] = CALL_ARGUMENTS,
+    fix: str = "pass it to the call, e.g. num_epochs=3",
+) -> LessonConfig:
+    """A front door's settings.
+
+    Args:
+        config: flat keys, or a whole lesson.
+        elsewhere: keys that are settings, but not to be given here.
+        fix: where to give those.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that belongs to the call.
+        ConfigError: an unknown or bad setting, or one that belongs elsewhere.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in CALL_ARGUMENTS if key in (config or {})]
+        misplaced = [key for key in elsewhere if key in (config or {})]
         if misplaced:
-            fix = "pass it to the call, e.g. num_epochs=3"
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
     Phrases.load(config.display.lang)

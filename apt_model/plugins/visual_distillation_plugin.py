@@ -11,15 +11,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.events.records import RunFinished
-from apt_model.events.sinks import Guard, Sink
+from apt_model.events.sinks import Sink
 from apt_model.plugins.session import read_config, run_session
 from apt_model.render.watch import default_sink
-from apt_model.teaching.scorer import LessonScorer
+from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
-from apt_model.teaching.topics import TopicKeywords, default_topics
 
 
-class VisualDistillationPlugin:
+class VisualDistillationPlugin(Classroom):
     """Trains a student from a teacher and shows the training as a lesson.
 
     Args:
@@ -38,32 +37,7 @@ class VisualDistillationPlugin:
         self, config: Mapping[str, Any] | LessonConfig | None = None, *, similarity: Similarity = text_similarity
     ) -> None:
         self.config = read_config(config)
-        self._guard = Guard()
-        self._scorer = LessonScorer(
-            self.config.display,
-            default_topics(),
-            comment=lambda laziness_percent, loss: self.generate_comment(laziness_percent, loss),
-            similarity=similarity,
-            guard=self._guard,
-        )
-
-    @property
-    def topic_keywords(self) -> TopicKeywords:
-        """Keywords by topic; changes count from the next card on."""
-        return self._scorer.topics
-
-    @topic_keywords.setter
-    def topic_keywords(self, topics: TopicKeywords) -> None:
-        self._scorer.topics = topics
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        """Statistics of the lesson so far; zeros and empty before the first card."""
-        return self._scorer.stats()
-
-    def generate_comment(self, laziness_percent: float, loss: float) -> str:
-        """The remark on a card. Override it, in a subclass or on the instance, to say it your way."""
-        return self._scorer.comment(laziness_percent, loss)
+        super().__init__(self.config.display, similarity=similarity)
 
     def visual_distill_model(
         self,

@@ -74,5 +74,5 @@ class LogSink:
             ce=number(step.ce),
             rate=step.learning_rate,
             norm=number(step.grad_norm, 3),
-            speed=step.tokens / step.step_seconds if step.step_seconds else 0.0,
+            speed=number(step.tokens / step.step_seconds if step.tokens and step.step_seconds else None, 0),
         )

@@ -39,12 +39,15 @@ def topic_name(topic: str, say: Phrases) -> str:
 
 def settings(run: RunStarted, say: Phrases) -> tuple[str, str]:
     """How the run is set up, and how often it shows a sample."""
-    config = run.config
-    shows = say("header.frequency", count=config["sample_frequency"])
-    return (
-        say("header.config", **{key: config[key] for key in ("temperature", "alpha", "beta")}),
-        shows if config["show_samples"] else say("header.no_samples"),
+    config, weights = run.config, {key: run.config[key] for key in ("temperature", "alpha", "beta")}
+    if run.trained_by is None:
+        how = say("header.config", **weights)
+    else:
+        how = say("header.trainer", settings=sanitise(run.trained_by, 40), **weights)
+    every = say(
+        f"header.{'frequency' if run.trained_by is None else 'step_frequency'}", count=config["sample_frequency"]
     )
+    return how, every if config["show_samples"] else say("header.no_samples")
 
 
 class Column(NamedTuple):
@@ -81,7 +84,9 @@ def legend(run: RunStarted, say: Phrases) -> tuple[str, str, str] | None:
 
 def title(card: Card, say: Phrases) -> tuple[str, str]:
     """Where in the run a card stands, and its topic."""
-    return say(f"card.{card.source}_batch", batch=card.batch), say("card.topic", topic=topic_name(card.topic, say))
+    return say(f"card.{card.source}_batch", batch=card.batch, step=card.step), say(
+        "card.topic", topic=topic_name(card.topic, say)
+    )
 
 
 def loss(card: Card, say: Phrases) -> str:
@@ -123,7 +128,11 @@ def verdict(run: RunFinished, say: Phrases) -> Verdict:
     if run.step:
         results += [say("final.loss", first=number(run.first_loss), last=number(run.last_loss))]
         results += validation(run.validation, say)
-        results += [say("final.time", time=duration(run.seconds), tokens=f"{run.tokens:,}")]
+        time = duration(run.seconds)
+        counted = run.tokens is not None
+        results += [
+            say("final.time", time=time, tokens=f"{run.tokens:,}") if counted else say("final.time_only", time=time)
+        ]
     if run.samples:
         results += [say("final.trend", trend=say(f"trend.{run.trend}"))]
     advice = run.advice if run.step else ()

@@ -10,13 +10,17 @@ from apt_model.render.terminal import TerminalSink
 KERNEL_SHELL = "ZMQInteractiveShell"
 
 
-def default_sink(display: DisplayConfig) -> Sink:
+def default_sink(display: DisplayConfig, *, terminal: type[TerminalSink] = TerminalSink) -> Sink:
     """HTML cards in a notebook, else cards on the terminal (or in a pipe).
+
+    Args:
+        display: what to show, in which language.
+        terminal: how a terminal is shared with others, if it is.
 
     Raises:
         OSError: there is no standard output to write to.
     """
-    return NotebookSink(display) if in_notebook() else TerminalSink(display)
+    return NotebookSink(display) if in_notebook() else terminal(display)
 
 
 def in_notebook() -> bool:
