@@ -14,6 +14,7 @@ import ctypes
 import gc
 import io
 import platform
+import random
 import statistics
 import sysconfig
 import tempfile
@@ -21,6 +22,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +97,26 @@ def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], list[str]]:
     return read
 
 
-def two_texts(characters: int) -> tuple[str, str]:
-    """A teacher's text, and a student's that departs from it at every fifth character."""
-    teacher = (corpus() * 2)[:characters]
-    return teacher, "".join("的" if index % 5 == 4 else c for index, c in enumerate(teacher))
+def two_texts(text: str, characters: int) -> tuple[str, str]:
+    """A teacher's text, and a student's that departs from it in a fifth of its characters."""
+    chance = random.Random(0)
+    teacher = text[:characters]
+    return teacher, "".join(chance.choice(text) if chance.random() < 0.2 else c for c in teacher)
 
 
-def observation(characters: int = 100, step: int = 0) -> Observation:
+def similarities() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Name, and two texts to compare; the last are difflib's worst: a fresh student that repeats one short word."""
+    english = " ".join((Path(__file__).parent.parent / "README.en.md").read_text("utf-8").split())
+    for language, text in (("Chinese", corpus()), ("English", english)):
+        for characters in CHARACTERS:
+            yield f"{characters:,} characters, {language}", two_texts(text, characters)
+    yield "1,000 characters, English against “a a a …”", (english[:1_000], "a " * 500)
+
+
+def observation(texts: tuple[str, str], step: int = 0) -> Observation:
     """What the loop tells of one sample; no two steps have the same text."""
-    teacher, student = two_texts(characters)
-    turn = step % characters
+    teacher, student = texts
+    turn = step % len(teacher)
     return Observation(
         run_id="costs",
         step=step,
@@ -117,7 +129,7 @@ def observation(characters: int = 100, step: int = 0) -> Observation:
         input_text=f"{step} {teacher}",
         normalised_kl=0.3,
         agreement=0.8,
-        tokens=characters,
+        tokens=len(teacher),
     )
 
 
@@ -165,11 +177,11 @@ def extra_peak_mb(action: Callable[[], object]) -> float:
 
 def kept(cards: int, directory: Path) -> tuple[float, float]:
     """Growth over `cards` cards after a warm-up of a tenth: bytes a card that Python holds, MB of the process."""
-    steps = list(stages(directory).values())
+    steps, texts = list(stages(directory).values()), two_texts(corpus(), 100)
 
     def show(first: int, last: int) -> None:
         for step in range(first, last):
-            seen = observation(step=step)
+            seen = observation(texts, step)
             for stage in steps:
                 stage(seen)
 
@@ -205,6 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{platform.machine()}, 1 thread, {versions}, medians of CPU time over {arguments.rounds} rounds\n")
     print("| a sample | the guide's promise | ours | times better |\n|---|---|---|---|")
@@ -215,18 +228,19 @@ def main() -> None:
             read = reading(tokenizer, text, tokens)
             print(row(f"text: {name}", TEXT_MS, "ms", milliseconds(read, arguments.rounds)), flush=True)
             peaks.append(row(f"made: {name}", SAMPLE_MB, "MB", extra_peak_mb(read)))
-    for characters in CHARACTERS:
-        pair = two_texts(characters)
-        taken = milliseconds(lambda pair=pair: text_similarity(*pair), arguments.rounds)  # type: ignore[misc]
-        print(row(f"similarity: {characters:,} characters", SIMILARITY_MS, "ms", taken), flush=True)
+    for name, texts in similarities():
+        taken = milliseconds(partial(text_similarity, *texts), arguments.rounds)
+        print(row(f"similarity: {name}", SIMILARITY_MS, "ms", taken), flush=True)
     with tempfile.TemporaryDirectory() as directory:
+        seen = observation(two_texts(corpus(), 100))
         for name, stage in stages(Path(directory)).items():
-            print(f"| {name}, 100 characters | – | {milliseconds(lambda s=stage: s(observation()), arguments.rounds):.3g} ms | – |")  # type: ignore[misc] # noqa: E501
+            taken = milliseconds(partial(stage, seen), arguments.rounds)
+            print(f"| {name}, 100 characters | – | {taken:.3g} ms | – |")
     with tempfile.TemporaryDirectory() as directory:
         held, grown = kept(arguments.cards, Path(directory))
     print("\n".join(peaks))
     print(row(f"kept: after {arguments.cards:,} cards, process", SAMPLE_MB, "MB", grown / arguments.cards))
-    print(f"| kept: Python's own count | – | {held:.1f} bytes | – |")
+    print(f"| kept: the same by Python's own count | – | {held:.1f} bytes | – |")
 
 
 if __name__ == "__main__":
