@@ -29,7 +29,7 @@ class Forward:
     def __init__(self, model: nn.Module, role: str) -> None:
         self.role = role
         self._accepted = _accepted_arguments(model)
-        self._limits = _limits(model)
+        self._limits = limits(model)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, L, V) of `model`: the one given before, or its wrapped form.
@@ -106,7 +106,7 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
     return accepted
 
 
-def _limits(model: nn.Module) -> tuple[int | None, int | None]:
+def limits(model: nn.Module) -> tuple[int | None, int | None]:
     """Vocabulary size and longest input, where the model tells; rotary models have no hard limit of positions."""
     get_embeddings = getattr(model, "get_input_embeddings", None)
     embeddings = get_embeddings() if callable(get_embeddings) else None
