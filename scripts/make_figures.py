@@ -28,7 +28,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-BEGINNING = "人工智能"
+BEGINNING = "中"  # 国, 央 and 医 may follow: a teacher that hesitates shows what soft targets hold
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 COLOURS = ("#1b6ca8", "#2a9d8f", "#e09f3e", "#c1443c")
 STYLE = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
