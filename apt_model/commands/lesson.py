@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.options import Parser, add_command, add_settings, read_settings
+from apt_model.commands.options import Parser, add_command, add_settings, add_source, read_settings
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
@@ -36,22 +36,12 @@ def add(commands: Any) -> None:
 
 def add_data(parser: Parser) -> None:
     """Flags that say what is read."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
-    )
+    group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
     validation.add_argument(
         "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
     )
-    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
-    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
-    group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
     group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
     group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 

@@ -52,7 +52,9 @@ def evaluation_table(
         [(line(key), [_cell(key, numbers, encoding) for numbers in models.values()]) for key in group if key in results]
         for group in (TEXT, ANSWERS, INFERENCE)
     ]
+    yield Text()
     yield _table(names, groups, columns) if columns >= ROOMY or len(models) == 1 else _list(names, groups)
+    yield Text()
     if results.get("intervals"):
         yield line("intervals", style="dim")
 
@@ -70,7 +72,7 @@ def _cell(key: str, numbers: Mapping[str, Any], encoding: str) -> Text:
 
 def _table(names: Sequence[Text], groups: Sequence[Group], columns: int) -> Table:
     """A line a figure, a column a model, a gap between groups."""
-    table = Table(box=box.SIMPLE_HEAD, width=columns, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, width=columns, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -84,11 +86,11 @@ def _table(names: Sequence[Text], groups: Sequence[Group], columns: int) -> Tabl
 def _list(names: Sequence[Text], groups: Sequence[Group]) -> Text:
     """A line a figure and a line a model, where two columns would not fit."""
     widest = max(name.cell_len for name in names)
-    lines = []
+    lines: list[Text] = []
     for group in filter(None, groups):
-        lines.append(Text())
+        lines += [Text()] if lines else []
         for label, cells in group:
             lines.append(Text.assemble(label, style="bold"))
             for name, cell in zip(names, cells, strict=True):
                 lines.append(Text.assemble("  ", name, " " * (widest - name.cell_len + 2), cell))
-    return Text("\n").join([*lines, Text()])
+    return Text("\n").join(lines)

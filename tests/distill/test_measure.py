@@ -99,6 +99,14 @@ def test_a_student_equal_to_its_teacher_agrees_everywhere_and_has_no_distance() 
     assert torch.equal(sums.agreed, sums.tokens)
 
 
+def test_a_student_that_differs_by_rounding_alone_is_never_closer_than_its_teacher() -> None:
+    student, labels, _ = example()
+    teacher = student + 1e-6 * torch.randn(student.shape, generator=torch.Generator().manual_seed(0))
+    sums = row_sums(student, labels, teacher)
+    assert sums.kl is not None
+    assert (sums.kl >= 0).all()
+
+
 def test_half_precision_is_summed_in_single_and_columns_ruled_out_count_nothing() -> None:
     student, labels, teacher = example()
     half = row_sums(student.bfloat16(), labels, teacher.bfloat16())

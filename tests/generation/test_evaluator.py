@@ -249,8 +249,9 @@ def test_it_is_also_as_it_was_after_a_failure(student: Any, tokenizer: Any) -> N
 
 def test_dropout_is_off_meanwhile(make_model: Any, tokenizer: Any) -> None:
     model = make_model(hidden=16, layers=1, attention_dropout=0.5).train()
-    one, two = (evaluate_text_quality(model, [LINES], tokenizer) for _ in range(2))
-    assert one == two
+    meanwhile = evaluate_text_quality(model, [LINES], tokenizer)
+    assert model.training
+    assert meanwhile == evaluate_text_quality(model.eval(), [LINES], tokenizer)
 
 
 def test_size_is_always_there_and_speed_where_asked_for(student: Any, teacher: Any, tokenizer: Any) -> None:

@@ -1,5 +1,6 @@
 """Speed and memory at inference: what they count, and that they count it."""
 
+from itertools import accumulate, chain, repeat
 from typing import Any
 
 import pytest
@@ -29,8 +30,8 @@ class Plain(nn.Module):
 
 
 def a_second_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that moves one second with every reading: each task takes a second."""
-    readings = iter(range(1000))
+    """A clock by which each task takes a second, but 100 the first of its four times."""
+    readings = accumulate(chain.from_iterable(repeat([1, 100, 1, 1, 1, 1, 1, 1], 100)))
     monkeypatch.setattr(inference.time, "perf_counter", lambda: float(next(readings)))
 
 

@@ -63,9 +63,12 @@ def test_padding_on_the_left_changes_nothing(byte_tokenizer: Any) -> None:
 
 
 def test_the_labels_are_what_is_spelled_where_they_differ_from_the_ids(byte_tokenizer: Any) -> None:
-    ids, labels = (torch.tensor([byte_tokenizer(text)["input_ids"]]) for text in ("xxxx", "abcd"))
-    batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
-    assert scored_bytes(batch, byte_tokenizer).tolist() == [3]
+    labels = torch.tensor([byte_tokenizer("好cat 网")["input_ids"]])
+    ids = torch.full_like(labels, byte_tokenizer("x")["input_ids"][0])
+    first = len(byte_tokenizer.decode(labels[0, :1]).rstrip("\ufffd").encode())
+    for mask in (torch.ones_like(ids), torch.tensor([[1] * (ids.shape[1] - 2) + [0, 0]])):
+        batch = Batch(input_ids=ids, attention_mask=mask, labels=labels)
+        assert scored_bytes(batch, byte_tokenizer).tolist() == [len("好cat 网".encode()) - first]
 
 
 def test_a_batch_without_a_label_stands_for_nothing(byte_tokenizer: Any) -> None:

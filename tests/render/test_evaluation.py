@@ -74,6 +74,7 @@ def test_one_model_has_one_column(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row(text, "Model") == ["Model"]
     assert row(text, "KL to teacher (nats)")[-3:] == ["0.456", "[0.440,", "0.470]"]
     assert "95 % confidence intervals" in text
+    assert row(shown(STUDENT, monkeypatch, 40), "参数量") == ["参数量", "12,345,678"]
     plain = shown({key: value for key, value in STUDENT.items() if key != "intervals"}, monkeypatch, lang="en")
     assert "intervals" not in plain
 
@@ -109,10 +110,12 @@ def test_piped_it_has_eighty_columns_and_no_controls() -> None:
 
 
 def test_what_was_saved_as_json_can_be_shown_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    found = Evaluation({**STUDENT, "perplexity": float("inf"), "teacher": TEACHER})
+    unsure = {**INTERVALS, "loss": [3.4, float("inf")]}
+    found = Evaluation({**STUDENT, "perplexity": float("inf"), "intervals": unsure, "teacher": TEACHER})
     found.save(tmp_path / "found.json")
     text = shown(json.loads((tmp_path / "found.json").read_text()), monkeypatch)
     assert row(text, "困惑度")[-1] == "–"
+    assert row(text, "损失")[-1] == "3.456"
 
 
 @pytest.mark.parametrize(
