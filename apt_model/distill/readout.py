@@ -122,7 +122,8 @@ def _kl(teacher: Tensor, student: Tensor, teacher_ids: Tensor, student_ids: Tens
     """
     student_log_sum = _log_sum(student, student.softmax(dim=-1), student_ids)
     p = teacher.softmax(dim=-1)
-    return torch.linalg.vecdot(p, teacher - student) + student_log_sum - _log_sum(teacher, p, teacher_ids)
+    expected: Tensor = torch.linalg.vecdot(p, teacher - student)
+    return expected + student_log_sum - _log_sum(teacher, p, teacher_ids)
 
 
 def _log_sum(logits: Tensor, probabilities: Tensor, best: Tensor) -> Tensor:
