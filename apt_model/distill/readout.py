@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses import token_kl
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 MAX_CARD_TOKENS = 256
+FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +85,51 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 @torch.no_grad()
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
-    positions = card.positions.to(student_logits.device)
-    student = student_logits[card.row].index_select(0, positions)
-    teacher = teacher_logits[card.row].index_select(0, positions)
-    kl = token_kl(student, teacher, temperature=1.0).clamp(min=0)
-    student_ids, teacher_ids = student.argmax(dim=-1), teacher.argmax(dim=-1)
-    normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), (student_ids == teacher_ids).float().mean()])
+    teacher_row, student_row = teacher_logits[card.row], student_logits[card.row]
+    positions, device = card.positions.to(student_row.device), student_row.device
+    teacher_ids, student_ids = torch.empty(2, len(positions), dtype=torch.long, device=device)
+    kl = torch.empty(len(positions), device=device)  # made before the loop: what outlives a turn would split the heap
+    rows = max(1, FLOATS_AT_ONCE // teacher_row.shape[-1])
+    for start in range(0, len(positions), rows):
+        some = slice(start, start + rows)
+        teacher, student = (_finite(row.index_select(0, positions[some])) for row in (teacher_row, student_row))
+        teacher_ids[some], student_ids[some] = _argmax(teacher), _argmax(student)
+        kl[some] = _kl(teacher, student, teacher_ids[some], student_ids[some])
+    values = [-torch.expm1(-kl.clamp(min=0)).mean(), (student_ids == teacher_ids).float().mean()]
+    normalised_kl, agreement = numbers(values)
     return RowReadout(
         teacher_ids=teacher_ids.tolist(),
         student_ids=student_ids.tolist(),
         normalised_kl=normalised_kl,
         agreement=agreement,
     )
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """In float32, with the lowest of all numbers for what is ruled out: it still has no probability."""
+    return logits.float().clamp_(min=torch.finfo(torch.float32).min)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """Most probable token of each row; on the CPU by numpy, which is five times faster at it than torch 2.13."""
+    return torch.from_numpy(logits.numpy().argmax(axis=-1)) if logits.device.type == "cpu" else logits.argmax(dim=-1)
+
+
+def _kl(teacher: Tensor, student: Tensor, teacher_ids: Tensor, student_ids: Tensor) -> Tensor:
+    """`losses.token_kl` at temperature 1 without gradient, several times faster: one exp a logit, no log.
+
+    KL = Σ p · (teacher - student) - log Σ exp(teacher) + log Σ exp(student).
+    """
+    student_log_sum = _log_sum(student, student.softmax(dim=-1), student_ids)
+    p = teacher.softmax(dim=-1)
+    expected: Tensor = torch.linalg.vecdot(p, teacher - student)
+    return expected + student_log_sum - _log_sum(teacher, p, teacher_ids)
+
+
+def _log_sum(logits: Tensor, probabilities: Tensor, best: Tensor) -> Tensor:
+    """log Σ exp(logits) of each row, from the entry whose probability is the surest."""
+    best = best.unsqueeze(-1)
+    return (logits.gather(-1, best) - probabilities.gather(-1, best).log()).squeeze(-1)
 
 
 class Decoder:
