@@ -139,6 +139,7 @@ class _Run:
             teacher=LiveTeacher(teacher, accelerator.device),
             accelerator=accelerator,
             config=config.distill,
+            train=config.train,
             say=self._report.say,
         )
         self._validator = None
