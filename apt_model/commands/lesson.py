@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.options import Parser, add_command, add_settings, read_settings
+from apt_model.commands.options import Parser, add_command, add_settings, add_source, read_settings
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
@@ -29,6 +29,8 @@ def add(commands: Any) -> None:
     )
     add_data(distill)
     distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
+    distill.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
     distill.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
     add_settings(distill)
@@ -36,22 +38,12 @@ def add(commands: Any) -> None:
 
 def add_data(parser: Parser) -> None:
     """Flags that say what is read."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
-    )
+    group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
     validation.add_argument(
         "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
     )
-    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
-    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
-    group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
     group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
     group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 
@@ -72,7 +64,8 @@ def _distill(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
-    out = check_run_directory(arguments.out)
+    resumes = arguments.resume or arguments.resume_anyway
+    out = check_run_directory(arguments.out, resumes=resumes)
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset, tokenize_dataset
@@ -97,7 +90,8 @@ def _distill(arguments: argparse.Namespace) -> None:
         tokenizer = tokenizer if tokenizer is not None else student_tokenizer
     tokens = {"tokenizer": tokenizer, "max_length": config.train.max_length, "packing": arguments.packing}
     data = tokenize_dataset(rows, **tokens), looked_at and tokenize_dataset(looked_at, **tokens)
-    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain)
+    how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
+    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain, **how)
 
 
 def _prepare(config: LessonConfig) -> None:
@@ -119,6 +113,8 @@ def _teach(
     out: Path,
     *,
     plain: bool = False,
+    resume_from: Path | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     """Run the lesson, then say where everything lies."""
     from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -137,6 +133,8 @@ def _teach(
         num_epochs=config.train.num_epochs,
         device=config.train.device,
         run_dir=out,
+        resume_from=resume_from,
+        resume_anyway=resume_anyway,
     )
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()
