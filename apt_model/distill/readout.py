@@ -18,7 +18,7 @@ from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
-MAX_CARD_TOKENS = 256
+MAX_CARD_TOKENS = 128
 FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
 
 
