@@ -4,6 +4,7 @@ Knows nothing of losses, contenders or clocks.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,11 @@ class Size:
     student: tuple[int, int]
     rows: int
     length: int
+
+    @classmethod
+    def parse(cls, fields: dict[str, Any]) -> "Size":
+        """From what JSON makes of its dict."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     def __str__(self) -> str:
         teacher, student = ("×".join(map(str, width_and_depth)) for width_and_depth in (self.teacher, self.student))

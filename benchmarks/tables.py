@@ -71,7 +71,7 @@ def times(found: Found, allocator: str) -> str:
         seconds = statistics.median(one["cpu"] for one in cell["laps"][first])
         rounds = len(cell["laps"][first])
         lines.append(
-            f"- {cell['size']}: {SIZES[cell['size']]}; the floor takes {seconds:.2f} s of CPU time; {rounds} rounds; "
+            f"- {cell['size']}: {SIZES[cell['size']]}; the floor takes {seconds:.2f} s of CPU time; rounds: {rounds}; "
             f"the floor over itself {noise(cell)}"
         )
     title = f"### Time over the floor: {ALLOCATOR_NOTES[allocator]}\n"

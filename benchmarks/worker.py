@@ -59,7 +59,9 @@ class Job:
     def parse(cls, text: str) -> "Job":
         """From the JSON of a job's dict."""
         fields = json.loads(text)
-        return cls(**fields | {"size": Size(**fields["size"]) if fields["size"] else None})
+        if fields["size"] is not None:
+            fields["size"] = Size.parse(fields["size"])
+        return cls(**fields)
 
 
 @dataclass(kw_only=True)
