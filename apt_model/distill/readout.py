@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses import token_kl
+from apt_model.distill.shown import ShownTokens, read_tokens
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
@@ -40,12 +40,23 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RowReadout:
-    """What both said on a `CardRow`, as numbers: argmax tokens, mean of 1 - exp(-KL) at temperature 1, agreement."""
+    """What both said on a `CardRow`, as numbers; everything is at temperature 1.
+
+    Attributes:
+        teacher_ids, student_ids: the most probable token at each position.
+        normalised_kl: mean of 1 - exp(-KL(teacher ‖ student)).
+        agreement: share of the positions where both have the same token.
+        kl_nats: KL(teacher ‖ student) at each position.
+        teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
+    """
 
     teacher_ids: list[int]
     student_ids: list[int]
     normalised_kl: float
     agreement: float
+    kl_nats: list[float]
+    teacher_top: list[list[tuple[int, float]]]
+    student_top: list[list[tuple[int, float]]]
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -86,17 +97,28 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
     positions = card.positions.to(student_logits.device)
-    student = student_logits[card.row].index_select(0, positions)
-    teacher = teacher_logits[card.row].index_select(0, positions)
-    kl = token_kl(student, teacher, temperature=1.0).clamp(min=0)
-    student_ids, teacher_ids = student.argmax(dim=-1), teacher.argmax(dim=-1)
-    normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), (student_ids == teacher_ids).float().mean()])
+    width = student_logits.shape[-1]
+    student, teacher = student_logits[card.row].float(), teacher_logits[card.row].float()
+    return readout_of(read_tokens(student, teacher, positions, temperature=1.0, width=width))
+
+
+def readout_of(shown: ShownTokens) -> RowReadout:
+    """What was read of a row's tokens, as numbers."""
+    student, teacher = shown.student_ids[:, 0], shown.teacher_ids[:, 0]
+    normalised_kl, agreement = numbers([-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean()])
     return RowReadout(
-        teacher_ids=teacher_ids.tolist(),
-        student_ids=student_ids.tolist(),
+        teacher_ids=teacher.tolist(),
+        student_ids=student.tolist(),
         normalised_kl=normalised_kl,
         agreement=agreement,
+        kl_nats=shown.kl_nats.tolist(),
+        teacher_top=_pairs(shown.teacher_ids, shown.teacher_probs),
+        student_top=_pairs(shown.student_ids, shown.student_probs),
     )
+
+
+def _pairs(ids: Tensor, probs: Tensor) -> list[list[tuple[int, float]]]:
+    return [list(zip(*row, strict=True)) for row in zip(ids.tolist(), probs.tolist(), strict=True)]
 
 
 class Decoder:

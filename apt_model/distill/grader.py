@@ -1,0 +1,161 @@
+"""Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
+
+The loss is fused (no logits but a chunk's) where the student's head can be had, and written out where not. Knows how a
+batch is graded; knows nothing of optimizers, epochs or who listens.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from accelerate import Accelerator
+from accelerate.utils import is_compiled_module
+from torch import Tensor, nn
+
+from apt_model.config import DistillConfig, TrainConfig
+from apt_model.distill.forward import Forward
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import OutputHead
+from apt_model.distill.losses import distillation_sums
+from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
+from apt_model.distill.teachers import TeacherSource
+from apt_model.training.batch import Batch
+from apt_model.training.encode import IGNORED
+
+T = TypeVar("T", float, Tensor)
+
+
+class Graded(NamedTuple):
+    """A batch's share of the step: its loss with gradient, its sums of KD and CE, and what a card shows of it."""
+
+    loss: Tensor
+    kd: Tensor
+    ce: Tensor
+    readout: RowReadout | None
+
+
+class Grader:
+    """Grades a student against a teacher.
+
+    Args:
+        student: how the student is called.
+        teacher: says what the teacher thinks of a batch.
+        accelerator: places batches, casts, scales gradients.
+        config: temperature, weights, kind of loss.
+        train: how the heads are computed.
+        say: is told of what the reader should know once.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: Forward,
+        teacher: TeacherSource,
+        accelerator: Accelerator,
+        config: DistillConfig,
+        train: TrainConfig,
+        say: Callable[..., None],
+    ) -> None:
+        self._forward, self._teacher = student, teacher
+        self._accelerator, self._config, self._say = accelerator, config, say
+        self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch, still on the CPU, that one of the two cannot take."""
+        self._forward.check(batch)
+        self._teacher.check(batch)
+
+    def weigh(self, kd: T, ce: T) -> T:
+        """The loss: `alpha * kd + beta * ce`."""
+        return self._config.alpha * kd + self._config.beta * ce
+
+    def learn(
+        self, student: nn.Module, batches: Sequence[Batch], rows: Sequence[CardRow | None], tokens: int
+    ) -> tuple[Tensor, list[RowReadout | None]]:
+        """Leave the gradient of the mean over `tokens` in the student.
+
+        Args:
+            student: the module, as it is wrapped for training.
+            batches: of one optimizer step.
+            rows: what to read from each of them, if anything.
+            tokens: positions to learn from in the whole step, over all processes.
+
+        Returns:
+            The sums of KD and CE over this process's part, (2,), and what was read from each batch.
+        """
+        accelerator, readouts = self._accelerator, []
+        sums = torch.zeros(2, device=accelerator.device)
+        for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
+            with nullcontext() if not left else accelerator.no_sync(student):
+                graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
+                accelerator.backward(graded.loss)
+            sums += torch.stack([graded.kd, graded.ce])
+            readouts.append(graded.readout)
+        return sums, readouts
+
+    def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        head = self._forward.head
+        if head is not None and not is_compiled_module(student):
+            return self._fused(student, head, batch, row, weight)
+        self._say("notice.head_hidden")
+        student_logits, teacher_logits, moved = self.logits(student, batch)
+        kd, ce = self.sums(student_logits, teacher_logits, moved)
+        readout = read_row(row, student_logits.detach(), teacher_logits) if row is not None else None
+        return Graded(self.weigh(kd, ce) * weight, kd.detach(), ce.detach(), readout)
+
+    def _fused(self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        device, config = self._accelerator.device, self._config
+        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
+        labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
+        positions, moved = learned.to(device, non_blocking=True), batch.to(device)
+        shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
+        columns = head.linear.out_features
+        with self._accelerator.autocast():
+            signal = self._teacher.signal(
+                moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
+            )
+            self._tell_of_cut(signal.columns, columns)
+            hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
+            graded = fused_distillation(
+                hidden,
+                head,
+                signal,
+                labels,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                beta=config.beta,
+                weight=weight,
+                kind=config.loss_kind,
+                mixture=config.mixture,
+                chunk_rows=self._chunk_rows,
+                dtype=self._dtype,
+                shown=[int(index) for index in shown],
+            )
+        return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
+
+    def sums(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """KD and CE of a batch as sums over its labels."""
+        config = self._config
+        return distillation_sums(
+            student_logits,
+            teacher_logits,
+            batch.labels,
+            temperature=config.temperature,
+            kind=config.loss_kind,
+            mixture=config.mixture,
+        )
+
+    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
+        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
+        moved = batch.to(self._accelerator.device)
+        with self._accelerator.autocast():
+            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+        self._tell_of_cut(theirs.shape[-1], own.shape[-1])
+        shared = min(theirs.shape[-1], own.shape[-1])
+        return own[..., :shared], theirs[..., :shared], moved
+
+    def _tell_of_cut(self, teacher: int, student: int) -> None:
+        if teacher != student:
+            self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=min(teacher, student))
