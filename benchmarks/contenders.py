@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import find_head
 from apt_model.distill.losses import distillation_sums
+from apt_model.distill.signals import HeadSignal
 from benchmarks.floor import floor_loss
 from benchmarks.objective import IGNORED, TASK, LossFunction, Objective
 from benchmarks.sizes import Pair
@@ -91,13 +94,11 @@ def _ours_plain(pair: Pair) -> LossFunction:
 
 
 def _ours_fused(pair: Pair) -> LossFunction:
-    from apt_model.distill.fused import chunk_rows_for, fused_distillation
-    from apt_model.distill.heads import find_head
-    from apt_model.distill.signals import HeadSignal
-
     student, teacher = find_head(pair.student), find_head(pair.teacher)
     assert student is not None
     assert teacher is not None
+    width, dtype = len(teacher.linear.weight), teacher.linear.weight.dtype
+    alpha, temperature = TASK.kd_weight / TASK.temperature**2, TASK.temperature
 
     def loss(ids: Tensor, labels: Tensor) -> Tensor:
         hidden, spoken = (states[:, :-1].flatten(0, 1) for states in hidden_states(pair, ids))
@@ -105,18 +106,17 @@ def _ours_fused(pair: Pair) -> LossFunction:
         counts = targets != IGNORED
         if not bool(counts.all()):
             hidden, spoken, targets = hidden[counts], spoken[counts], targets[counts]
-        width, dtype = len(teacher.linear.weight), teacher.linear.weight.dtype
-        signal = HeadSignal(
-            spoken,
-            teacher,
-            temperature=TASK.temperature,
-            width=width,
-            chunk_rows=min(chunk_rows_for(width, dtype), len(targets)),
-            dtype=dtype,
+        graded = fused_distillation(
+            hidden,
+            student,
+            HeadSignal(spoken, teacher, temperature=temperature, width=width, dtype=dtype),
+            targets,
+            temperature=temperature,
+            alpha=alpha,
+            beta=TASK.ce_weight,
+            weight=1 / len(targets),
         )
-        alpha = TASK.kd_weight / TASK.temperature**2
-        weights = {"temperature": TASK.temperature, "alpha": alpha, "beta": TASK.ce_weight, "weight": 1 / len(targets)}
-        return fused_distillation(hidden, student, signal, targets, **weights).loss
+        return graded.loss
 
     return loss
 

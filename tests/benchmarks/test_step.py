@@ -36,7 +36,7 @@ def test_the_floors_loss_and_gradients_are_those_of_a_cross_entropy_in_float64_o
     torch.testing.assert_close(weight.grad.double(), exact_weight.grad, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["floor", "no-kd", "plain", "ours-plain"])
+@pytest.mark.parametrize("name", ["floor", "no-kd", "plain", "ours-plain", "ours-fused"])
 def test_a_contender_computes_what_it_says(name: str) -> None:
     assert max(disagreement(BY_NAME[name].build, BY_NAME[name].objective)) <= TOLERANCE
 
