@@ -63,11 +63,9 @@ def machine(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [
         line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
     ]
-    packages = sorted(
-        {CONTENDERS[name].package for name in arguments.contenders} | {"torch", "transformers"} - {"apt-model"}
-    )
+    packages = {CONTENDERS[name].package for name in arguments.contenders} | {"torch", "transformers"}
     versions = {"apt-model": apt_model.__version__}
-    for package in packages:
+    for package in sorted(packages - {"apt-model"}):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
