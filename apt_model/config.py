@@ -86,6 +86,7 @@ class DisplayConfig(_Section):
     show_samples: bool = Field(True, description="show cards with what teacher and student say")
     show_diff: bool = Field(False, description="show where the student departs from the teacher")
     sample_frequency: int = Field(50, ge=1, description="one card every N batches")
+    show_on: Literal["train", "validation"] = Field("train", description="whose texts the cards show")
     max_text_length: int = Field(100, ge=1, le=1000, description="characters of a text on a card")
     lang: str = Field("zh", description="language of the lesson: zh, en, or the path of a locale .toml")
     given_tokens: int = Field(4, ge=0, le=64, description="tokens shown as given before the texts on a card begin")

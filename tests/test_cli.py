@@ -1,5 +1,6 @@
 """The command line: what it prints, which code it exits with."""
 
+import gc
 import json
 import os
 import subprocess
@@ -8,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
-from apt_model.cli import _program, main
+from apt_model.cli import main
+from apt_model.commands.console import program
+from apt_model.events.records import ScoredObservation
+from apt_model.events.runfile import read_events
 from apt_model.training.checkpoint import save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
@@ -122,12 +127,12 @@ def test_the_commands_shown_are_ones_that_work(
     on_path: bool, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    program = tmp_path / "venv" / "bin" / "apt-model"
-    program.parent.mkdir(parents=True)
-    program.touch(mode=0o755)
+    script = tmp_path / "venv" / "bin" / "apt-model"
+    script.parent.mkdir(parents=True)
+    script.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", ["venv/bin/apt-model", "demo"])
-    monkeypatch.setenv("PATH", str(program.parent) if on_path else "/nowhere")
-    assert _program() == shown
+    monkeypatch.setenv("PATH", str(script.parent) if on_path else "/nowhere")
+    assert program() == shown
 
 
 def test_a_run_is_not_overwritten(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,6 +183,41 @@ def test_a_reader_that_goes_away_does_not_end_the_run(school: Path) -> None:
     assert "Traceback" not in done.stderr
     assert (school / "run" / "student" / "model.safetensors").exists()
     assert (school / "run" / "summary.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", ["chats.jsonl", "rows.parquet", "lines.txt", "pairs.csv"])
+def test_distill_takes_data_of_every_kind_packed_or_streamed(
+    kind: str, school: Path, chatty: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chatty.save_pretrained("teacher")
+    chats = [[{"role": "user", "content": "ab"}, {"role": "assistant", "content": line}] for line in LINES]
+    rows = {
+        "chats.jsonl": {"messages": chats},
+        "rows.parquet": {"text": LINES},
+        "lines.txt": {"text": LINES},
+        "pairs.csv": {"prompt": ["ab"] * len(LINES), "completion": LINES},
+    }[kind]
+    table = datasets.Dataset.from_dict(rows)
+    if kind.endswith("txt"):
+        Path(kind).write_text("\n".join(LINES), encoding="utf-8")
+    else:
+        {"jsonl": table.to_json, "parquet": table.to_parquet, "csv": table.to_csv}[kind.rpartition(".")[2]](kind)
+    assert distill("--data", kind, "--packing", "--max-length", "24", out="packed") == 0
+    assert distill("--data", kind, "--streaming", "--max-steps", "3", "--validation-split", "4", out="streamed") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("🎉") == 2
+    assert "🧪 验证偷懒程度" in shown
+    gc.collect()  # datasets leaves csv files open
+
+
+def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other.txt").write_text("the large network\n", encoding="utf-8")
+    assert distill("--validation-data", "other.txt", "--show-on", "validation", "--given-tokens", "0") == 0
+    assert "Batch 0（验证）" in capsys.readouterr().out
+    assert [e.input_text for e in read_events("run") if isinstance(e, ScoredObservation)] == ["the large network"]
+    assert distill("--show-on", "validation", out="another") == 2
+    assert "give --validation-split" in capsys.readouterr().err
 
 
 def test_talk_reads_beginnings_from_standard_input(school: Path) -> None:

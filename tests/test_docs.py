@@ -40,13 +40,13 @@ def test_the_python_of_a_page_runs(
 
 
 def test_every_command_of_the_readme_is_one_that_there_is() -> None:
-    from apt_model.cli import _parser
+    from apt_model.cli import make_parser
 
     for name in ("README.md", "README.en.md"):
         lines = re.findall(r"^apt-model (.+)$", (HOME / name).read_text("utf-8"), flags=re.MULTILINE)
         assert len(lines) == 3
         for line in lines:
-            _parser().parse_args([word.strip('"') for word in line.split()])
+            make_parser().parse_args([word.strip('"') for word in line.split()])
 
 
 def test_every_link_inside_the_docs_leads_somewhere() -> None:

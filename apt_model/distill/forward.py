@@ -85,10 +85,14 @@ class Forward:
 
 def model_card(model: nn.Module) -> ModelCard:
     """What a model is, in numbers; parameters shared by two modules count once."""
+    config = getattr(model, "config", None)
+    layers, hidden_size = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     return ModelCard(
         name=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         megabytes=get_model_size(model),
+        layers=layers if isinstance(layers, int) else None,
+        hidden_size=hidden_size if isinstance(hidden_size, int) else None,
     )
 
 

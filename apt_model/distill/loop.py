@@ -6,9 +6,9 @@ comes out the same to the last bit.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from dataclasses import replace
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,11 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from apt_model.config import LessonConfig
+from apt_model.distill.cards import Cards
 from apt_model.distill.checks import check_trainable, refuse_empty, refuse_nonfinite, refuse_shared_weights
 from apt_model.distill.forward import Forward, model_card
-from apt_model.distill.losses import distillation_sums
-from apt_model.distill.readout import CardRow, choose_row, numbers, read_row
-from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.grader import Grader
+from apt_model.distill.readout import numbers
+from apt_model.distill.reporter import Reporter
 from apt_model.distill.setup import (
     accelerate_state_of_our_own,
     make_accelerator,
@@ -33,7 +34,8 @@ from apt_model.distill.setup import (
     sum_over_processes,
     trained,
 )
-from apt_model.distill.teachers import LiveTeacher, TeacherSource, frozen
+from apt_model.distill.teachers import LiveTeacher, frozen
+from apt_model.distill.validation import Validator
 from apt_model.errors import ConfigError
 from apt_model.events.records import (
     EpochFinished,
@@ -41,12 +43,11 @@ from apt_model.events.records import (
     RunFinished,
     RunStarted,
     StepDone,
+    Validation,
 )
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience
 from apt_model.training.batch import Batch, to_batch
-
-T = TypeVar("T", float, Tensor)
 
 
 def distill(
@@ -57,6 +58,7 @@ def distill(
     audience: Audience,
     config: LessonConfig,
     device: torch.device,
+    eval_batches: Iterable[Any] | None = None,
     tokenizer: Any = None,
     optimizer: Optimizer | None = None,
     scheduler: LRScheduler | None = None,
@@ -70,8 +72,10 @@ def distill(
         teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards.
         batches: a DataLoader or any iterable, of anything that `to_batch` takes; iterated once an epoch.
         audience: gets every event; nothing it does reaches the training.
-        config: weights, length, precision; of its display only `sample_frequency` and `given_tokens` matter here.
+        config: weights, length, precision; of its display only `sample_frequency`, `given_tokens` and `show_on`
+            matter here.
         device: where to train.
+        eval_batches: data to look at, not to learn from: measured after each epoch by the main process.
         tokenizer: decodes what is shown, encodes batches of strings.
         optimizer: AdamW with weight decay on matrices only, where None; its rate then follows `lr_scheduler_type`.
         scheduler: steps after each optimizer step; with an optimizer of your own, None leaves its rate alone.
@@ -85,6 +89,8 @@ def distill(
         ConfigError, DataError, ModelError: before the first step wherever that is possible.
         NumericError: loss or gradient is not finite; raised before the optimizer step, so the weights are still good.
     """
+    if config.display.show_on == "validation" and eval_batches is None:
+        raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
     refuse_shared_weights(student, teacher)
     check_trainable(student, optimizer)
     if scheduler is not None and optimizer is None:
@@ -97,10 +103,11 @@ def distill(
             student=student,
             teacher=teacher,
             batches=batches,
+            eval_batches=eval_batches,
             audience=audience,
             config=config,
             tokenizer=tokenizer,
-            sample_every=config.display.sample_frequency if observe_samples else None,
+            observe_samples=observe_samples,
         )
         run.prepare(optimizer, scheduler)
         return run.all_epochs(notices)
@@ -116,24 +123,42 @@ class _Run:
         student: nn.Module,
         teacher: nn.Module,
         batches: Iterable[Any],
+        eval_batches: Iterable[Any] | None,
         audience: Audience,
         config: LessonConfig,
         tokenizer: Any,
-        sample_every: int | None,
+        observe_samples: bool,
     ) -> None:
         self._accelerator, self._config = accelerator, config
         self._report = Reporter(
             audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
         )
-        self._cards = model_card(teacher), model_card(student)
-        self._forward = Forward(student, "student")
-        self._teacher: TeacherSource = LiveTeacher(teacher, accelerator.device)
+        self._models = model_card(teacher), model_card(student)
+        self._grader = Grader(
+            student=Forward(student, "student"),
+            teacher=LiveTeacher(teacher, accelerator.device),
+            accelerator=accelerator,
+            config=config.distill,
+            say=self._report.say,
+        )
+        self._validator = None
+        if eval_batches is not None and accelerator.is_main_process:
+            self._validator = Validator(
+                eval_batches,
+                grader=self._grader,
+                tokenizer=tokenizer,
+                max_length=config.train.max_length,
+                given_tokens=config.display.given_tokens,
+                device=accelerator.device,
+            )
+            self._validator.check()
+        self._cards = Cards(self._report, config.display, self._validator, wanted=observe_samples)
         self._batches = shard(batches, accelerator)
         self._tokenizer = tokenizer
-        self._sample_every = sample_every if accelerator.is_main_process else None
         self._student = student
         self._epoch = self._skipped = self._tokens = 0
         self._losses = BoundedSeries()
+        self._validation: Validation | None = None
         self._epochs, self._total_steps = self._length()
 
     def prepare(self, optimizer: Optimizer | None, scheduler: LRScheduler | None) -> None:
@@ -158,7 +183,7 @@ class _Run:
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
         started = time.perf_counter()
-        teacher, student = self._cards
+        teacher, student = self._models
         self._report.tell(
             RunStarted,
             teacher=teacher,
@@ -185,6 +210,7 @@ class _Run:
             seconds=time.perf_counter() - started,
             first_loss=first_loss,
             last_loss=last_loss,
+            validation=self._validation,
         )
 
     def _one_epoch(self) -> None:
@@ -204,7 +230,8 @@ class _Run:
                 break
         refuse_empty(self._epoch, batches, self._report.step - steps_before)
         tokens = self._tokens - tokens_before
-        self._report.tell(
+        measured = self._validator.measure(self._student, self._report.decode) if self._validator else None
+        scored = self._report.tell(
             EpochFinished,
             epoch=self._epoch,
             num_epochs=self._epochs,
@@ -212,15 +239,16 @@ class _Run:
             tokens=tokens,
             skipped_batches=self._skipped - skipped_before,
             seconds=time.perf_counter() - started,
+            validation=measured,
         )
+        self._validation = scored.validation and replace(scored.validation, pairs=())
 
     def _windows(self) -> Iterator[list[tuple[int, Batch]]]:
         """Numbered batches, as many at a time as make one optimizer step; checked, still on the CPU."""
         window: list[tuple[int, Batch]] = []
         for index, raw in enumerate(self._batches):
             batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._config.train.max_length)
-            self._forward.check(batch)
-            self._teacher.check(batch)
+            self._grader.check(batch)
             window.append((index, batch))
             if len(window) == self._config.train.gradient_accumulation_steps:
                 yield window
@@ -237,10 +265,11 @@ class _Run:
         tokens = sum_over_processes(sum(counts), self._accelerator)
         if not tokens:
             return None
-        sums, seen = self._learn(window, tokens)
+        rows = self._cards.choose(window, epoch=self._epoch)
+        sums, readouts = self._grader.learn(self._student, [batch for _, batch in window], rows, tokens)
         kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
         learning_rate = self._optimizer.param_groups[0]["lr"]
-        loss = self._weigh(kd, ce)
+        loss = self._grader.weigh(kd, ce)
         overflow_is_handled = self._accelerator.scaler is not None
         refuse_nonfinite(self._report.step + 1, loss, 0.0 if overflow_is_handled else grad_norm)
         self._optimizer.step()
@@ -265,43 +294,8 @@ class _Run:
             step_seconds=time.perf_counter() - clock,
             skipped_batches=self._skipped,
         )
-        for row in seen:
-            self._report.observe(row, epoch=self._epoch, loss=loss)
+        self._cards.show(window, rows, readouts, student=self._student, epoch=self._epoch, loss=loss)
         return done
-
-    def _learn(self, window: list[tuple[int, Batch]], tokens: int) -> tuple[Tensor, list[SeenRow]]:
-        """Gradients of the mean over `tokens`; returns the sums of KD and CE, and the rows to show."""
-        accelerator, seen = self._accelerator, []
-        sums = torch.zeros(2, device=accelerator.device)
-        for index, batch in window:
-            card = self._card_row(index, batch)
-            is_last = index == window[-1][0]
-            with nullcontext() if is_last else accelerator.no_sync(self._student):
-                moved = batch.to(accelerator.device)
-                with accelerator.autocast():
-                    teacher_logits, student_logits = self._both(moved)
-                kd, ce = distillation_sums(
-                    student_logits, teacher_logits, moved.labels, temperature=self._config.distill.temperature
-                )
-                accelerator.backward(self._weigh(kd, ce) * (accelerator.num_processes / tokens))
-            sums += torch.stack([kd.detach(), ce.detach()])
-            if card is not None:
-                readout = read_row(card, student_logits.detach(), teacher_logits)
-                seen.append(SeenRow(batch=index, card=card, readout=readout))
-        return sums, seen
-
-    def _both(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits of teacher and student, cut to the vocabulary that both heads have."""
-        teacher, student = self._teacher.logits(batch), self._forward(self._student, batch)
-        shared = min(teacher.shape[-1], student.shape[-1])
-        if teacher.shape[-1] != student.shape[-1]:
-            self._report.say(
-                "notice.vocabulary_cut", teacher=teacher.shape[-1], student=student.shape[-1], shared=shared
-            )
-        return teacher[..., :shared], student[..., :shared]
-
-    def _weigh(self, kd: T, ce: T) -> T:
-        return self._config.distill.alpha * kd + self._config.distill.beta * ce
 
     def _clip(self) -> Tensor:
         norm = self._accelerator.clip_grad_norm_(self._trained, self._config.train.max_grad_norm or inf)
@@ -310,9 +304,3 @@ class _Run:
 
     def _is_done(self) -> bool:
         return self._config.train.max_steps is not None and self._report.step >= self._config.train.max_steps
-
-    def _card_row(self, index: int, batch: Batch) -> CardRow | None:
-        if self._sample_every is None or index % self._sample_every:
-            return None
-        turn = (self._epoch - 1) + index // self._sample_every
-        return choose_row(batch, turn=turn, given_tokens=self._config.display.given_tokens)

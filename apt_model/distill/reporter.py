@@ -4,13 +4,14 @@ Knows the events' common fields and how rows become texts; knows nothing of loss
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from apt_model.distill.readout import CardRow, Decoder, RowReadout, undisturbed
-from apt_model.events.records import Event, Notice, Observation
+from apt_model.events.records import Event, Notice, Observation, Source
 from apt_model.events.sinks import Audience
 
 MAX_CHARACTERS = 1_000
@@ -59,22 +60,25 @@ class Reporter:
             self._said.add(key)
             self.tell(Notice, key=key, values=values)
 
-    def observe(self, seen: SeenRow, *, epoch: int, loss: float) -> None:
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, at most 1,000 characters of it."""
+        with undisturbed(self._device):
+            return self._decode(ids)[:MAX_CHARACTERS]
+
+    def observe(self, seen: SeenRow, *, epoch: int, loss: float, source: Source = "train") -> None:
         """Pass on what teacher and student said on a row."""
         card, readout = seen.card, seen.readout
-        ids = (card.given_ids, readout.teacher_ids, readout.student_ids, card.input_ids)
-        with undisturbed(self._device):
-            given, teacher, student, text = (self._decode(row) for row in ids)
         self.tell(
             Observation,
             epoch=epoch,
             batch=seen.batch,
             loss=loss,
-            given=given[-MAX_CHARACTERS:],
-            teacher_text=teacher[:MAX_CHARACTERS],
-            student_text=student[:MAX_CHARACTERS],
-            input_text=text[:MAX_CHARACTERS],
+            given=self.decode(card.given_ids),
+            teacher_text=self.decode(readout.teacher_ids),
+            student_text=self.decode(readout.student_ids),
+            input_text=self.decode(card.input_ids),
             normalised_kl=readout.normalised_kl,
             agreement=readout.agreement,
             tokens=len(readout.teacher_ids),
+            source=source,
         )

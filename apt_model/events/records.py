@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 SCHEMA_VERSION = 1
 
 Light = Literal["green", "yellow", "red"]
+Source = Literal["train", "validation"]
 Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 
@@ -35,11 +36,13 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model is, in numbers."""
+    """What a model is, in numbers; `layers` and `hidden_size` where its config tells."""
 
     name: str
     parameters: int
     megabytes: float
+    layers: int | None = None
+    hidden_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,8 @@ class Observation(Event):
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both agree.
         tokens: how many tokens the texts were decoded from.
+        source: whether the row is one that the student learns from; `loss` is the step's, or that of the validation
+            batch.
     """
 
     kind = "observation"
@@ -121,6 +126,7 @@ class Observation(Event):
     normalised_kl: float
     agreement: float
     tokens: int
+    source: Source = "train"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +160,36 @@ class Advice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPair:
+    """What both said on a row of the validation data."""
+
+    teacher_text: str
+    student_text: str
+    normalised_kl: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The student on data that it does not learn from, in eval mode.
+
+    Attributes:
+        loss, kd, ce: as in `StepDone`, over all of the validation data.
+        agreement: share of its tokens on which both models' most probable tokens agree.
+        tokens: positions measured.
+        pairs: texts of some rows, at most 16.
+        mean_laziness: over the pairs; filled in by the scorer.
+    """
+
+    loss: float
+    kd: float
+    ce: float
+    agreement: float
+    tokens: int
+    pairs: tuple[TextPair, ...]
+    mean_laziness: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpochFinished(Event):
     """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples."""
 
@@ -168,6 +204,7 @@ class EpochFinished(Event):
     samples: int = 0
     mean_laziness: float | None = None
     topics: tuple[TopicScore, ...] = ()
+    validation: Validation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +217,7 @@ class RunFinished(Event):
         mean_laziness: over all cards.
         first_laziness, last_laziness: mean of the first and the last quarter of the cards.
         topics: every topic seen (at most 64).
+        validation: of the last epoch, without its texts; None where there is no validation data.
         advice: the most important first.
         failures: what broke in the display, one line each; training went on without it.
     """
@@ -198,6 +236,7 @@ class RunFinished(Event):
     last_laziness: float | None = None
     trend: Trend = "unknown"
     topics: tuple[TopicScore, ...] = ()
+    validation: Validation | None = None
     advice: tuple[Advice, ...] = ()
     failures: tuple[str, ...] = ()
 

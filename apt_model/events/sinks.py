@@ -56,6 +56,7 @@ class Audience:
         self._sinks = list(sinks)
         self._scorer = scorer
         self._told: set[str] = set()
+        self._detached: set[str] = set()
 
     def __call__(self, event: Event) -> Event:
         """Score and deliver one event; returns it as it was delivered."""
@@ -66,20 +67,20 @@ class Audience:
         self._deliver(event)
         for name in self.guard.failures.keys() - self._told:
             self._told.add(name)
-            self._tell(event, self.guard.failures[name])
+            self._tell(event, name)
         return event
 
     def _deliver(self, event: Event) -> None:
-        self._sinks = [
-            sink for sink in self._sinks if self.guard.run(type(sink).__name__, partial(_emit, sink, event), False)
-        ]
+        heard = [self.guard.run(type(sink).__name__, partial(_emit, sink, event), False) for sink in self._sinks]
+        self._detached |= {type(sink).__name__ for sink, well in zip(self._sinks, heard, strict=True) if not well}
+        self._sinks = [sink for sink, well in zip(self._sinks, heard, strict=True) if well]
 
-    def _tell(self, event: Event, failure: str) -> None:
-        if self._sinks:
-            values = {"failure": failure}
-            self._deliver(Notice(run_id=event.run_id, step=event.step, key="notice.display_failed", values=values))
-        else:
-            line = ascii(f"the display failed, training goes on: {failure}")
+    def _tell(self, event: Event, name: str) -> None:
+        """By the sinks that are left; a sink that is gone may have been the only one that somebody looked at."""
+        values = {"failure": self.guard.failures[name]}
+        self._deliver(Notice(run_id=event.run_id, step=event.step, key="notice.display_failed", values=values))
+        if name in self._detached or not self._sinks:
+            line = ascii(f"the display failed, training goes on: {values['failure']}")
             self.guard.run("stderr", partial(print, "warning:", line, file=sys.stderr), None)
 
     def close(self) -> None:

@@ -75,6 +75,7 @@ class VisualDistillationPlugin:
         num_epochs: int = 3,
         device: str | torch.device = "cuda",
         *,
+        eval_dataloader: Iterable[Any] | None = None,
         scheduler: LRScheduler | None = None,
         run_dir: str | Path | None = None,
         sinks: Sequence[Sink] | None = None,
@@ -89,6 +90,8 @@ class VisualDistillationPlugin:
             tokenizer: anything with `decode`; only batches of strings need one that encodes.
             num_epochs: passes over the data.
             device: replaced by the CPU, with a notice, where this machine lacks it.
+            eval_dataloader: data to look at, not to learn from: loss, agreement and laziness on it after each epoch;
+                with `show_on="validation"` the cards show its texts too.
             scheduler: steps once after each optimizer step.
             run_dir: keeps the record and the student there.
             sinks: who watches; a terminal unless given.
@@ -108,6 +111,7 @@ class VisualDistillationPlugin:
             student_model=student_model,
             teacher_model=teacher_model,
             train_dataloader=train_dataloader,
+            eval_dataloader=eval_dataloader,
             optimizer=optimizer,
             scheduler=scheduler,
             tokenizer=tokenizer,
@@ -129,6 +133,7 @@ def quick_visual_distill(
     num_epochs: int = 3,
     device: str | torch.device = "cuda",
     *,
+    eval_dataloader: Iterable[Any] | None = None,
     run_dir: str | Path | None = None,
 ) -> RunFinished:
     """One call: a `VisualDistillationPlugin` with `config`, its own optimizer, and a lesson of `num_epochs`."""
@@ -136,6 +141,7 @@ def quick_visual_distill(
         student_model=student_model,
         teacher_model=teacher_model,
         train_dataloader=train_dataloader,
+        eval_dataloader=eval_dataloader,
         tokenizer=tokenizer,
         num_epochs=num_epochs,
         device=device,

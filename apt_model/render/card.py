@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from wcwidth import width as cells
 
-from apt_model.events.records import EpochFinished, EpochStarted, ModelCard, Notice, RunFinished, RunStarted
+from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted, Validation
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render.diff import ADDED, MISSING, inline_diff, mark
@@ -92,9 +92,7 @@ class CardPainter:
                 after,
             )
             yield from self._lines(Text(), legend, self._columns, hang=0)
-        yield from self._plain(say("header.teacher", **_model(run.teacher)))
-        share = 100 * run.student.parameters / max(run.teacher.parameters, 1)
-        yield from self._plain(say("header.student", **_model(run.student), share=share))
+        yield self._models(run)
         yield self._rule("=")
 
     def epoch(self, epoch: EpochStarted) -> Iterator[RenderableType]:
@@ -107,7 +105,10 @@ class CardPainter:
     def card(self, card: Card) -> Iterator[RenderableType]:
         """One sample: what both said, how lazy the student is, on which topic, with a remark."""
         say, table = self._say, self._table(box.SQUARE)
-        batch, topic = say("card.batch", batch=card.batch), say("card.topic", topic=self._topic(card.topic))
+        batch, topic = (
+            say(f"card.{'batch' if card.source == 'train' else 'validation_batch'}", batch=card.batch),
+            say("card.topic", topic=self._topic(card.topic)),
+        )
         title = f"{batch:<16} │ {topic}"
         for line in [title] if cells(self._clean(title)) <= self._inner else [batch, topic]:
             self._add(table, line)
@@ -123,7 +124,7 @@ class CardPainter:
             self._add(table, diff, label=say("card.diff"), hang=hang)
         table.add_section()
         self._add(table, self._bar(card))
-        self._add(table, say("card.loss", loss=number(card.loss)))
+        self._add(table, say(f"card.{'loss' if card.source == 'train' else 'validation_loss'}", loss=number(card.loss)))
         self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
         yield Text()
         yield table
@@ -135,6 +136,7 @@ class CardPainter:
         self._add(table, say("epoch_card.loss", loss=number(epoch.mean_loss)))
         if epoch.mean_laziness is not None:
             self._add(table, say("epoch_card.laziness", laziness=percent(epoch.mean_laziness)))
+        self._validation(table, epoch.validation)
         if epoch.topics:
             self._add(table, say("epoch_card.topics"))
         for score in epoch.topics:
@@ -156,6 +158,7 @@ class CardPainter:
             self._add(table, say("final.course", **ends))
         if run.step:
             self._add(table, say("final.loss", first=number(run.first_loss), last=number(run.last_loss)))
+            self._validation(table, run.validation)
             self._add(table, say("final.time", time=duration(run.seconds), tokens=f"{run.tokens:,}"))
         if run.samples:
             self._add(table, say("final.trend", trend=say(f"trend.{run.trend}")))
@@ -179,6 +182,35 @@ class CardPainter:
             key: sanitise(value, 500) if isinstance(value, str) else value for key, value in notice.values.items()
         }
         yield from self._plain("🔧 " + self._say(notice.key, **values))
+
+    def _models(self, run: RunStarted) -> Table:
+        """Teacher and student side by side; where there is no room, without their names and sizes in layers."""
+        say, wide = self._say, self._columns >= 60
+        names = ["", "model", "layers", "parameters", "megabytes", "share"] if wide else ["", "parameters", "share"]
+        table = Table(box=None, width=self._columns, padding=(0, 1), pad_edge=False)
+        for name in names:
+            heading = Text(self._clean(say(f"models.{name}")) if name else "", style="bold")
+            table.add_column(
+                heading, justify="left" if name in ("", "model") else "right", no_wrap=True, overflow="crop"
+            )
+        for role, model in (("teacher", run.teacher), ("student", run.student)):
+            cells_of = {
+                "": say(f"models.{role}"),
+                "model": shorten(sanitise(model.name), 20),
+                "layers": f"{model.layers or '?'} × {model.hidden_size or '?'}",
+                "parameters": f"{model.parameters:,}",
+                "megabytes": f"{model.megabytes:.1f} MB",
+                "share": f"{100 * model.parameters / max(run.teacher.parameters, 1):.1f}%",
+            }
+            table.add_row(*(Text(self._clean(cells_of[name])) for name in names))
+        return table
+
+    def _validation(self, table: Table, seen: Validation | None) -> None:
+        if seen is not None:
+            values = {"loss": number(seen.loss), "agreement": percent(seen.agreement)}
+            self._add(table, self._say("validation.loss", **values))
+            if seen.mean_laziness is not None:
+                self._add(table, self._say("validation.laziness", laziness=percent(seen.mean_laziness)))
 
     def _table(self, borders: box.Box) -> Table:
         table = Table(box=borders, show_header=False, width=self._columns, padding=(0, 1))
@@ -239,7 +271,3 @@ class CardPainter:
         return Text.assemble(
             light, "[", (full * filled, COLOURS[card.light]), (empty * (size - filled), "dim"), "]", after
         )
-
-
-def _model(model: ModelCard) -> dict[str, str | float]:
-    return {"name": sanitise(model.name, 40), "parameters": f"{model.parameters:,}", "megabytes": model.megabytes}

@@ -5,7 +5,7 @@ from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.card import duration, number
+from apt_model.render.card import duration, number, percent
 from apt_model.render.sanitise import fit_encoding, sanitise
 from apt_model.render.terminal import spoken_language
 
@@ -47,7 +47,11 @@ class LogSink:
         if isinstance(event, StepDone):
             return self._step(event)
         if isinstance(event, EpochFinished):
-            return say("log.epoch", epoch=event.epoch, loss=number(event.mean_loss), time=duration(event.seconds))
+            line = say("log.epoch", epoch=event.epoch, loss=number(event.mean_loss), time=duration(event.seconds))
+            seen = event.validation
+            if seen is None:
+                return line
+            return line + say("log.validation", loss=number(seen.loss), agreement=percent(seen.agreement))
         if isinstance(event, RunFinished):
             losses = {"first": number(event.first_loss), "last": number(event.last_loss)}
             return say("log.end", steps=event.step, **losses, time=duration(event.seconds))

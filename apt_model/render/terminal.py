@@ -89,7 +89,8 @@ class TerminalSink:
 
     def _print(self, pieces: Iterable[RenderableType]) -> None:
         for piece in pieces:
-            aligned = _RightBorder(piece) if self._on_screen and isinstance(piece, Table) else piece
+            boxed = piece if isinstance(piece, Table) and piece.box is not None else None
+            aligned = _RightBorder(boxed) if self._on_screen and boxed is not None else piece
             self._console.print(aligned, crop=False, soft_wrap=not isinstance(piece, Table))
 
 

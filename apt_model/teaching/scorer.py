@@ -5,10 +5,19 @@ Knows nothing of tensors and nothing of screens: events in, events out.
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from statistics import fmean
 from typing import Any
 
 from apt_model.config import DisplayConfig
-from apt_model.events.records import EpochFinished, Event, Observation, RunFinished, RunStarted, ScoredObservation
+from apt_model.events.records import (
+    EpochFinished,
+    Event,
+    Observation,
+    RunFinished,
+    RunStarted,
+    ScoredObservation,
+    Validation,
+)
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.comments import grade, remark
@@ -56,7 +65,8 @@ class LessonScorer:
         elif isinstance(event, Observation):
             return self._score(event)
         elif isinstance(event, EpochFinished):
-            event = replace(event, **self._report_card.fields())
+            validation = event.validation and self._score_validation(event.validation)
+            event = replace(event, **self._report_card.fields(), validation=validation)
             self.verdict.add_epoch(event)
             self._report_card = ReportCard()
         elif isinstance(event, RunFinished):
@@ -70,6 +80,12 @@ class LessonScorer:
     def stats(self) -> dict[str, Any]:
         """Statistics of the run so far, in the guide's words and units."""
         return dict(self.verdict.stats())
+
+    def _score_validation(self, seen: Validation) -> Validation:
+        lazy = [
+            laziness(self._similarity(pair.teacher_text, pair.student_text), pair.normalised_kl) for pair in seen.pairs
+        ]
+        return replace(seen, mean_laziness=fmean(lazy) if lazy else None)
 
     def _score(self, seen: Observation) -> ScoredObservation:
         similarity = self._similarity(seen.teacher_text, seen.student_text)

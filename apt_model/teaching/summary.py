@@ -1,6 +1,6 @@
 """The report card of an epoch and the verdict of a run, in memory that does not grow with the number of cards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apt_model.events.records import Advice, EpochFinished, ScoredObservation, TopicScore, Trend
@@ -10,6 +10,7 @@ from apt_model.teaching.laziness import GREEN_BELOW, YELLOW_BELOW
 MAX_TOPICS = 64
 TOP_TOPICS = 5
 GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
+NOTICEABLE_RISE = 1.05  # of a loss, as a ratio
 ENOUGH = 20  # cards of a topic: with fewer, when they came says more than what they were about
 
 
@@ -65,6 +66,7 @@ class Verdict:
         self.topics = TopicTable()
         self.epoch_laziness: list[float | None] = []
         self._epoch_losses: list[float] = []
+        self._validation_losses: list[float] = []
 
     def add(self, card: ScoredObservation) -> None:
         """Count one card."""
@@ -76,6 +78,8 @@ class Verdict:
         self.epoch_laziness.append(epoch.mean_laziness)
         if epoch.mean_loss is not None:
             self._epoch_losses.append(epoch.mean_loss)
+        if epoch.validation is not None:
+            self._validation_losses.append(epoch.validation.loss)
 
     def fields(self) -> dict[str, Any]:
         """What the run's cards add to `RunFinished`."""
@@ -89,7 +93,9 @@ class Verdict:
             "last_laziness": last,
             "trend": trend(first, last, samples=self.laziness.count),
             "topics": topics,
-            "advice": advice(first, last, topics=topics, losses=self._epoch_losses),
+            "advice": advice(
+                first, last, topics=topics, losses=self._epoch_losses, validation_losses=self._validation_losses
+            ),
         }
 
     def stats(self) -> Mapping[str, Any]:
@@ -114,7 +120,12 @@ def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
 
 
 def advice(
-    first: float | None, last: float | None, *, topics: tuple[TopicScore, ...], losses: list[float]
+    first: float | None,
+    last: float | None,
+    *,
+    topics: tuple[TopicScore, ...],
+    losses: Sequence[float],
+    validation_losses: Sequence[float] = (),
 ) -> tuple[Advice, ...]:
     """What to do next, from what the run measured; the most important first."""
     if first is None or last is None:
@@ -123,8 +134,10 @@ def advice(
     found = [Advice(key=level)]
     if last >= GREEN_BELOW:
         found.append(Advice(key="still_learning" if first - last >= FALL else "not_learning"))
-    if len(losses) >= 2 and losses[-1] > losses[-2] * 1.05:
+    if len(losses) >= 2 and losses[-1] > losses[-2] * NOTICEABLE_RISE:
         found.append(Advice(key="loss_rises"))
+    elif validation_losses and validation_losses[-1] > min(validation_losses) * NOTICEABLE_RISE:
+        found.append(Advice(key="overfits"))
     seen_often = [score for score in topics if score.samples >= ENOUGH]
     if len(seen_often) >= 2:
         laziest = max(seen_often, key=lambda score: score.mean_laziness)

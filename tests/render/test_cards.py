@@ -21,6 +21,7 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     TopicScore,
+    Validation,
 )
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
@@ -60,12 +61,14 @@ EPOCH = EpochFinished(
         TopicScore(topic="互联网", samples=2, mean_laziness=0.5),
         TopicScore(topic="我的题目", samples=1, mean_laziness=0.2),
     ),
+    validation=Validation(loss=1.5, kd=1.0, ce=2.0, agreement=0.625, tokens=40, pairs=(), mean_laziness=0.5),
 )
 LESSON: list[Event] = [
     RUN,
     EpochStarted(run_id="r", step=0, epoch=1, num_epochs=3),
     STEP,
     LESSON_CARD,
+    replace(LESSON_CARD, source="validation"),
     Notice(run_id="r", step=1, key="notice.no_cuda", values={"device": "cuda"}),
     EPOCH,
     replace(
@@ -277,7 +280,7 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
         "step 1",
         "step 11",
         "step 21",
-        "epoch 1 done: mean loss 1.2345, 1:01",
+        "epoch 1 done: mean loss 1.2345, 1:01, validation loss 1.5000, agrees with the teacher 62.50%",
     ]
     assert "kd 0.4000" in lines[0]
 

@@ -277,3 +277,12 @@ def test_topics_without_end_are_capped() -> None:
 def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
     assert LessonScorer(DisplayConfig(), {})(STEP) is STEP
     assert isinstance(STEP, StepDone)
+
+
+def test_a_validation_loss_that_has_risen_again_is_called_overfitting() -> None:
+    def keys(*validation_losses: float) -> list[str]:
+        found = advice(0.5, 0.1, topics=(), losses=[2.0, 1.0], validation_losses=validation_losses)
+        return [one.key for one in found]
+
+    assert keys(2.0, 1.5, 1.6) == ["excellent", "overfits"]
+    assert keys(2.0, 1.5, 1.51) == keys(2.0, 1.5) == ["excellent"]

@@ -15,24 +15,7 @@ from apt_model.errors import ConfigError, DataError
 from apt_model.training.batch import to_batch
 from apt_model.training.data import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.training.encode import encode, encode_rows, pack_rows
-
-TEMPLATE = (
-    "{% for m in messages %}{{ '<s>' + m['role'] + ' ' + m['content'] + '</s>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<s>assistant ' }}{% endif %}"
-)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets.disable_progress_bars()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def chatty(tokenizer: Any) -> Any:
-    made = copy.deepcopy(tokenizer)
-    made.chat_template = TEMPLATE
-    return made
+from tests.conftest import TEMPLATE
 
 
 def write_rows(path: Path, rows: Sequence[object]) -> Path:

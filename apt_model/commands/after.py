@@ -1,0 +1,64 @@
+"""`apt-model talk` and `apt-model replay`: what can be done with a lesson that is over."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from apt_model.commands.console import hush_libraries, print_line, speaker
+from apt_model.commands.options import add_command, add_settings, given_settings
+from apt_model.config import LessonConfig
+from apt_model.errors import ConfigError
+from apt_model.events.runfile import read_events
+
+DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
+
+
+def add(commands: Any) -> None:
+    """The parsers of both."""
+    talk = add_command(commands, "talk", _talk, "begin a sentence, and let a student go on")
+    talk.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
+    talk.add_argument("prompt", nargs="*", help="beginnings; asked for, a line each, where there are none")
+    talk.add_argument("--lang", default="zh", help="language of the question (default: zh)")
+    talk.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="length of an answer (default: 60)")
+
+    replay = add_command(commands, "replay", _replay, "see a recorded lesson again")
+    replay.add_argument("run", metavar="RUN", help="run directory")
+    add_settings(replay, only=DISPLAY_KEYS)
+
+
+def _talk(arguments: argparse.Namespace) -> None:
+    from apt_model.generation.talk import continue_text
+    from apt_model.training.checkpoint import load_model
+
+    if arguments.max_new_tokens < 1:
+        raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")
+    hush_libraries()
+    model, tokenizer, _ = load_model(arguments.model)
+    prompts = arguments.prompt or _ask(speaker(arguments.lang)("talk.prompt"))
+    for prompt in prompts:
+        print_line(continue_text(model, tokenizer, prompt, max_new_tokens=arguments.max_new_tokens))
+
+
+def _ask(question: str) -> Iterator[str]:
+    """Lines from standard input, asked for where somebody is there to answer, up to an empty one."""
+    while True:
+        if sys.stdin.isatty():
+            print(question, end="", flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _replay(arguments: argparse.Namespace) -> None:
+    from apt_model.events.records import RunStarted
+    from apt_model.render.terminal import TerminalSink
+
+    given = given_settings(arguments)
+    sink: TerminalSink | None = None
+    for event in read_events(arguments.run):
+        if sink is None:
+            recorded = dict(event.config) if isinstance(event, RunStarted) else {}
+            sink = TerminalSink(LessonConfig.from_dict({**recorded, **given}).display, live=False)
+        sink.emit(event)

@@ -1,0 +1,66 @@
+"""Which rows of which batches become cards, and their way to the audience.
+
+Knows when a card is due and where its row comes from; knows nothing of how the student is trained or a card looks.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from apt_model.config import DisplayConfig
+from apt_model.distill.readout import CardRow, RowReadout, choose_row
+from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.validation import Validator
+from apt_model.training.batch import Batch
+
+
+class Cards:
+    """A card every `sample_frequency` batches, from the batch itself or from validation data.
+
+    Args:
+        report: tells the audience.
+        display: when and from where.
+        validator: has the validation data, if there is any.
+        wanted: False where nobody looks at cards.
+    """
+
+    def __init__(self, report: Reporter, display: DisplayConfig, validator: Validator | None, *, wanted: bool) -> None:
+        self._report, self._display, self._validator = report, display, validator
+        self._wanted = wanted and report.speaks
+
+    def choose(self, window: Sequence[tuple[int, Batch]], *, epoch: int) -> list[CardRow | None]:
+        """The row to read from each numbered batch of a step; None where no card is due, or not from there."""
+        given_tokens, from_batches = self._display.given_tokens, self._display.show_on == "train"
+        return [
+            choose_row(batch, turn=self._turn(index, epoch), given_tokens=given_tokens)
+            if from_batches and self._is_due(index)
+            else None
+            for index, batch in window
+        ]
+
+    def show(
+        self,
+        window: Sequence[tuple[int, Batch]],
+        rows: Sequence[CardRow | None],
+        readouts: Sequence[RowReadout | None],
+        *,
+        student: nn.Module,
+        epoch: int,
+        loss: float,
+    ) -> None:
+        """Tell what was read during a step, or what is read now from validation data."""
+        for (index, _), row, readout in zip(window, rows, readouts, strict=True):
+            if row is not None and readout is not None:
+                seen = SeenRow(batch=index, card=row, readout=readout)
+                self._report.observe(seen, epoch=epoch, loss=loss)
+            elif self._validator is not None and self._display.show_on == "validation" and self._is_due(index):
+                looked, said, its_loss = self._validator.card(student, turn=self._turn(index, epoch))
+                seen = SeenRow(batch=index, card=looked, readout=said)
+                self._report.observe(seen, epoch=epoch, loss=its_loss, source="validation")
+
+    def _is_due(self, index: int) -> bool:
+        return self._wanted and index % self._display.sample_frequency == 0
+
+    def _turn(self, index: int, epoch: int) -> int:
+        """Which row of a batch has its turn: round and round, another one each epoch."""
+        return (epoch - 1) + index // self._display.sample_frequency

@@ -1,0 +1,133 @@
+"""The student on data that it does not learn from: losses, agreement, texts.
+
+Looks without touching: eval mode, no gradient, and the random generators are left as they were. Knows nothing of how
+the student is trained or of what a lesson makes of the numbers.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+
+from apt_model.distill.grader import Grader
+from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
+from apt_model.errors import DataError
+from apt_model.events.records import TextPair, Validation
+from apt_model.training.batch import Batch, to_batch
+from apt_model.training.encode import IGNORED
+
+MAX_PAIRS = 16  # rows read as texts in a pass
+
+
+class Validator:
+    """Grades the student on validation data.
+
+    Args:
+        batches: a DataLoader or list of anything that `to_batch` takes; gone through once an epoch.
+        grader: grades a batch.
+        tokenizer: encodes batches of strings.
+        max_length: tokens of a row where it does.
+        given_tokens: tokens before the texts begin.
+        device: whose random generators are kept.
+
+    Raises:
+        DataError: data that can be read only once.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        *,
+        grader: Grader,
+        tokenizer: Any,
+        max_length: int,
+        given_tokens: int,
+        device: torch.device,
+    ) -> None:
+        if isinstance(batches, Iterator):
+            fix = "pass a DataLoader or a list"
+            raise DataError("validation data can be read only once", got=type(batches).__name__, fix=fix)
+        self._source, self._grader, self._device = batches, grader, device
+        self._tokenizer, self._max_length, self._given_tokens = tokenizer, max_length, given_tokens
+        self._for_cards: Iterator[Batch] = iter(())
+
+    def check(self) -> None:
+        """Look at the first batch, so that what is wrong with it is said before the training and not after an epoch.
+
+        Raises:
+            DataError: it cannot be looked at, or there is none.
+        """
+        with undisturbed(self._device):
+            next(self._batches())
+
+    def card(self, student: nn.Module, *, turn: int) -> tuple[CardRow, RowReadout, float]:
+        """A row of the next validation batch, what both say on it, and the batch's loss."""
+        with self._looking(student) as module:
+            batch = next(self._for_cards, None)
+            if batch is None:
+                self._for_cards = self._batches()
+                batch = next(self._for_cards)
+            card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
+            assert card is not None  # noqa: S101 - batches without a label were left out
+            own, theirs, moved = self._grader.logits(module, batch)
+            kd, ce = self._grader.sums(own, theirs, moved)
+            (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
+            return card, read_row(card, own, theirs), loss
+
+    def measure(self, student: nn.Module, decode: Callable[[Sequence[int]], str]) -> Validation:
+        """One pass over all of it; the texts are of one row of each of the first 16 batches.
+
+        Raises:
+            DataError: there is no batch with a label.
+        """
+        sums, tokens = torch.zeros(3, dtype=torch.float64), 0
+        pairs: list[TextPair] = []
+        with self._looking(student) as module:
+            for batch in self._batches():
+                own, theirs, moved = self._grader.logits(module, batch)
+                kd, ce = self._grader.sums(own, theirs, moved)
+                agreed = (own.argmax(-1) == theirs.argmax(-1))[:, :-1][moved.labels[:, 1:] != IGNORED].sum()
+                sums += torch.tensor(numbers([kd, ce, agreed]), dtype=torch.float64)
+                tokens += batch.label_count
+                card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
+                if card is not None and len(pairs) < MAX_PAIRS:
+                    pairs.append(_pair(read_row(card, own, theirs), decode))
+        kd, ce, agreement = (sums / tokens).tolist()
+        return Validation(
+            loss=self._grader.weigh(kd, ce), kd=kd, ce=ce, agreement=agreement, tokens=tokens, pairs=tuple(pairs)
+        )
+
+    def _batches(self) -> Iterator[Batch]:
+        found = 0
+        for raw in self._source:
+            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length)
+            self._grader.check(batch)
+            if batch.label_count:
+                found += 1
+                yield batch
+        if not found:
+            raise DataError("validation data has not one label to look at")
+
+    @contextmanager
+    def _looking(self, student: nn.Module) -> Iterator[nn.Module]:
+        """The student without its wrapper, in eval mode; its modes and the random generators are kept."""
+        module = extract_model_from_parallel(student)
+        modes = {part: part.training for part in module.modules()}
+        with undisturbed(self._device):
+            module.eval()
+            try:
+                yield module
+            finally:
+                for part, training in modes.items():
+                    part.training = training
+
+
+def _pair(readout: RowReadout, decode: Callable[[Sequence[int]], str]) -> TextPair:
+    return TextPair(
+        teacher_text=decode(readout.teacher_ids),
+        student_text=decode(readout.student_ids),
+        normalised_kl=readout.normalised_kl,
+    )
