@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
     add_settings(distill)
 
 
-def add_data(parser: Parser) -> None:
-    """Flags that say what is read."""
+def add_files(parser: Parser) -> Any:
+    """Flags that say what is read; returns their group."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
@@ -44,15 +44,21 @@ def add_data(parser: Parser) -> None:
         metavar="FILE",
         help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
     )
+    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
+    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
+    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
+    return group
+
+
+def add_data(parser: Parser) -> None:
+    """Flags that say what is learned from, and what is looked at."""
+    group = add_files(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
     validation.add_argument(
         "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
     )
-    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
-    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
     group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
-    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
     group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 
 
