@@ -13,7 +13,7 @@ import copy
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ DISTILLKIT = {
 }  # k, exact, powers of rank
 NOISE_NATS = 1.0
 
-Errors = dict[str, list[float]]
+Full = dict[str, tuple[float, Tensor]]
 
 
 @torch.no_grad()
@@ -55,18 +55,25 @@ def answers(teacher: nn.Module, rows: Sequence[Sequence[int]]) -> Iterator[tuple
         yield logits, {"early": half, "late": noisy}
 
 
-def errors(logits: Tensor, students: dict[str, Tensor], top: TopRows, temperature: float) -> dict[str, float]:
-    """Full KL, sparse KL, and the distance of their gradients over the full one's length, summed over positions."""
+def with_gradient(student: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
+    """A loss summed over positions, and its gradient."""
+    leaf = student.clone().requires_grad_()
+    value = loss(leaf).sum()
+    value.backward()
+    assert leaf.grad is not None
+    return value.item(), leaf.grad
+
+
+def errors(students: dict[str, Tensor], full: Full, top: TopRows, temperature: float) -> dict[str, float]:
+    """Full KL, sparse KL, and the squared distance of their gradients and length of the full one, over positions."""
     found = {}
     for name, student in students.items():
-        full_leaf, sparse_leaf = (student.clone().requires_grad_() for _ in range(2))
-        full = token_kl(full_leaf, logits, temperature=temperature).sum()
-        sparse = sparse_token_kl(sparse_leaf, top, temperature=temperature).sum()
-        (full + sparse).backward()
-        found[f"{name} full"] = temperature**2 * full.item()
-        found[f"{name} sparse"] = temperature**2 * sparse.item()
-        found[f"{name} gradient"] = float((full_leaf.grad - sparse_leaf.grad).square().sum())
-        found[f"{name} gradient full"] = float(full_leaf.grad.square().sum())
+        kl, slope = full[name]
+        sparse, sparse_slope = with_gradient(student, lambda x: sparse_token_kl(x, top, temperature=temperature))
+        found[f"{name} full"] = temperature**2 * kl
+        found[f"{name} sparse"] = temperature**2 * sparse
+        found[f"{name} gradient"] = float(sparse_slope.sub_(slope).square().sum())
+        found[f"{name} gradient full"] = float(slope.square().sum())
     return found
 
 
@@ -113,9 +120,14 @@ def measure(teacher: nn.Module, rows: Sequence[Sequence[int]], temperature: floa
             line[key] = line.get(key, 0.0) + value
 
     for number, (logits, students) in enumerate(answers(teacher, rows)):
+
+        def to_all(x: Tensor, teacher_logits: Tensor = logits) -> Tensor:
+            return token_kl(x, teacher_logits, temperature=temperature)
+
+        full = {name: with_gradient(student, to_all) for name, student in students.items()}
         for k in sizes:
-            if k == width and number >= 4:
-                continue  # a fortieth of a gigabyte of work a row
+            if k == width and number >= 2:
+                continue  # takes as long as all the others
             said = keep_top_k(logits, k, temperature)
             started = time.perf_counter()
             block = packings[k].pack(said.stored)
@@ -131,20 +143,19 @@ def measure(teacher: nn.Module, rows: Sequence[Sequence[int]], temperature: floa
                 whole=float(said.whole_kl.sum()),
                 encode=packed - started,
                 decode=unpacked - packed,
-                **errors(logits, students, to_rows(again, temperature), temperature),
+                **errors(students, full, to_rows(again, temperature), temperature),
             )
         for name, (k, exact, powers) in DISTILLKIT.items():
             if k < width:
                 top = distillkit(logits, temperature, k, exact, powers)
                 size = distillkit_bytes(width, k, exact, powers) * len(logits)
-                mass = 0.0 if temperature == 1 else math.nan
-                mass += float((1 - top.log_tail.exp()).sum())
+                mass = float((1 - top.log_tail.exp()).sum())
                 add(
                     f"DistillKit {name} ({k})",
                     positions=len(logits),
                     bytes=size,
                     mass=mass,
-                    **errors(logits, students, top, temperature),
+                    **errors(students, full, top, temperature),
                 )
     return [_line(name, values, temperature) for name, values in sums.items()]
 

@@ -57,6 +57,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     caching = Caching(
         teacher, rows, settings=settings, tokenizer=tokenizer, device=device, batch_size=arguments.batch_size
     )
+    caching.refuse_other(out)
     _tell_plan(caching, say)
     with ProgressBar(make_console(), say) as bar:
         caching.run(out, bar.advance)

@@ -14,10 +14,13 @@ from apt_model.distill.cache import Cache
 from apt_model.distill.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
 from apt_model.distill.manifest import TEACHER, CacheIdentity, differing
 from apt_model.distill.packing import StoredTopK, concatenate, empty
-from apt_model.distill.sparse import FLOOR, TopRows
+from apt_model.distill.sparse import FLOOR, SparseSignal, TopRows
 from apt_model.errors import DataError, StorageError
-from apt_model.training.batch import Batch
+from apt_model.events.records import ModelCard
+from apt_model.training.batch import Batch, to_batch
 from apt_model.training.encode import IGNORED
+
+ROWS_AT_ONCE = 256
 
 
 class CachedTeacher:
@@ -80,6 +83,19 @@ class CachedTeacher:
             fix = "cache the teacher anew, or train as it was cached"
             raise DataError(f"cache {self._directory} is of something else", got=", ".join(differ), fix=fix)
 
+    @property
+    def card(self) -> ModelCard:
+        """What the teacher was, in numbers."""
+        return self.identity.card
+
+    def begin(self, temperature: float) -> None:
+        """Refuse a run at another temperature than that of the cache.
+
+        Raises:
+            DataError: both temperatures.
+        """
+        self.refuse_other(temperature=temperature)
+
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that has a row which was not cached.
 
@@ -96,6 +112,32 @@ class CachedTeacher:
                 expected="rows with the very token ids and labels that were cached",
                 fix="cache this data, or train on the data that was cached",
             )
+
+    def check_rows(self, rows: Any, *, tokenizer: Any = None, max_length: int = 512) -> None:
+        """Refuse data that has a row which was not cached: all of it, before a lesson begins.
+
+        Args:
+            rows: a `datasets.Dataset`, or a sequence of rows that `to_batch` takes.
+            tokenizer, max_length: for rows of text.
+
+        Raises:
+            DataError: as `check` does.
+        """
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = [rows[index] for index in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
+            self.check(to_batch(some, tokenizer=tokenizer, max_length=max_length))
+
+    def signal(self, batch: Batch) -> SparseSignal:
+        """What the teacher said, for a batch that `check` let pass, on the batch's device."""
+        has_label = torch.zeros_like(batch.labels, dtype=torch.bool)
+        has_label[:, :-1] = batch.labels[:, 1:] != IGNORED
+        identity = self.identity
+        return SparseSignal(
+            rows=self.top_rows(batch),
+            has_label=has_label,
+            width=identity.vocabulary,
+            temperature=identity.settings.temperature,
+        )
 
     def top_rows(self, batch: Batch) -> TopRows:
         """What the teacher said at the positions that have a label, row by row, of a batch that `check` let pass."""

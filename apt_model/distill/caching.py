@@ -20,7 +20,7 @@ from torch import nn
 
 from apt_model.distill.cache import hash_keys, shard_tensors
 from apt_model.distill.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
-from apt_model.distill.keep import Said, join, keep_top_k
+from apt_model.distill.keep import Said, join, keep_top_k, real_vocabulary
 from apt_model.distill.manifest import (
     ORDER,
     TEACHER,
@@ -112,6 +112,20 @@ class Caching:
         self._sample, self._sample_seconds = self._ask_sample()
         self.identity = self._identify()
 
+    def refuse_other(self, directory: str | Path) -> None:
+        """Refuse a directory with a cache of another teacher, tokenizer, data or settings.
+
+        Raises:
+            DataError: names what differs.
+        """
+        manifest = read_manifest(Path(directory))
+        if manifest is not None and (differ := manifest.identity.differences(self.identity)):
+            raise DataError(
+                f"cache {directory} is of something else",
+                got=", ".join(differ),
+                fix="give another directory, or delete this one",
+            )
+
     def estimate(self) -> Estimate:
         """Size, time and error, from the sample."""
         sampled = len(self._sample.stored)
@@ -197,8 +211,8 @@ class Caching:
         with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
-                logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
-                self._vocabulary = _real_vocabulary(logits.shape[-1], self._tokenizer)
+                logits = self._teacher.signal(batch.to(self._device)).flatten(0, 1)
+                self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 positions = torch.zeros_like(batch.labels, dtype=torch.bool)
                 positions[:, :-1] = batch.labels[:, 1:] != IGNORED
                 places = positions.flatten().nonzero().flatten().to(self._device)
@@ -210,7 +224,7 @@ class Caching:
         self._settings = settings
         return CacheIdentity(
             teacher=hash_model(self._model),
-            teacher_name=type(self._model).__name__,
+            card=self._teacher.card,
             config=hash_config(getattr(self._model, "config", None)),
             tokenizer=hash_tokenizer(self._tokenizer),
             data=hash_keys(self._keys),
@@ -222,13 +236,8 @@ class Caching:
 
     def _begin(self, directory: Path) -> Manifest:
         """The manifest as far as it goes; a new one, with the teacher's config and tokenizer, in a new directory."""
+        self.refuse_other(directory)
         manifest = read_manifest(directory)
-        if manifest is not None and (differ := manifest.identity.differences(self.identity)):
-            raise DataError(
-                f"cache {directory} is of something else",
-                got=", ".join(differ),
-                fix="give another directory, or delete this one",
-            )
         if manifest is not None and is_sound(directory, manifest.order):
             return manifest
         try:
@@ -293,11 +302,6 @@ class Caching:
             raise StorageError(
                 f"too little space for the cache in {directory}", got=f"{free:,} bytes", expected=expected
             )
-
-
-def _real_vocabulary(width: int, tokenizer: Any) -> int:
-    """Columns of the head that stand for a token; heads are often padded to a round number."""
-    return width if tokenizer is None else min(width, max(tokenizer.get_vocab().values()) + 1)
 
 
 def _blocks(stored: StoredTopK) -> Iterator[StoredTopK]:

@@ -1,4 +1,4 @@
-"""Both models on one batch: their logits, the loss, and its gradient; the row that a card shows is read on the way.
+"""Both models on one batch: what they say, the loss, and its gradient; the row that a card shows is read on the way.
 
 Knows how a batch is graded; knows nothing of optimizers, epochs or who listens.
 """
@@ -15,10 +15,14 @@ from apt_model.config import DistillConfig
 from apt_model.distill.forward import Forward
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row
+from apt_model.distill.sparse import SparseSignal, likeliest, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
+from apt_model.errors import ModelError
 from apt_model.training.batch import Batch
+from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
+Signal = Tensor | SparseSignal
 
 
 class Grader:
@@ -71,23 +75,43 @@ class Grader:
         sums = torch.zeros(2, device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
-                student_logits, teacher_logits, moved = self.logits(student, batch)
-                kd, ce = self.sums(student_logits, teacher_logits, moved)
+                own, theirs, moved = self.both(student, batch)
+                kd, ce = self.sums(own, theirs, moved)
                 accelerator.backward(self.weigh(kd, ce) * (accelerator.num_processes / tokens))
             sums += torch.stack([kd.detach(), ce.detach()])
-            readouts.append(read_row(row, student_logits.detach(), teacher_logits) if row is not None else None)
+            readouts.append(read_row(row, own.detach(), theirs) if row is not None else None)
         return sums, readouts
 
-    def sums(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sums(self, own: Tensor, theirs: Signal, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
-        return distillation_sums(student_logits, teacher_logits, batch.labels, temperature=self._config.temperature)
+        if isinstance(theirs, SparseSignal):
+            return sparse_distillation_sums(own, theirs, batch.labels)
+        return distillation_sums(own, theirs, batch.labels, temperature=self._config.temperature)
 
-    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
-        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
+    def agreed(self, own: Tensor, theirs: Signal, batch: Batch) -> Tensor:
+        """At how many labels of a batch both find the same token likeliest."""
+        has_label = batch.labels[:, 1:] != IGNORED
+        students = own.argmax(-1)[:, :-1][has_label]
+        if isinstance(theirs, SparseSignal):
+            return (students == likeliest(theirs.rows)).sum()
+        return (students == theirs.argmax(-1)[:, :-1][has_label]).sum()
+
+    def both(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Signal, Batch]:
+        """The student's logits and the teacher's signal, cut to the vocabulary of both, and the batch where they are.
+
+        Raises:
+            ModelError: a student that is narrower than a cached vocabulary.
+        """
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
-            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-        shared = min(theirs.shape[-1], own.shape[-1])
-        if theirs.shape[-1] != own.shape[-1]:
-            self._say("notice.vocabulary_cut", teacher=theirs.shape[-1], student=own.shape[-1], shared=shared)
-        return own[..., :shared], theirs[..., :shared], moved
+            theirs, own = self._teacher.signal(moved), self._forward(student, moved)
+        width = theirs.width if isinstance(theirs, SparseSignal) else theirs.shape[-1]
+        shared = min(width, own.shape[-1])
+        if width != own.shape[-1]:
+            self._say("notice.vocabulary_cut", teacher=width, student=own.shape[-1], shared=shared)
+        if isinstance(theirs, Tensor):
+            return own[..., :shared], theirs[..., :shared], moved
+        if shared < width:
+            expected = f"{width} or more, as in the cache"
+            raise ModelError("the student's head is too narrow", got=own.shape[-1], expected=expected)
+        return own[..., :shared], theirs, moved

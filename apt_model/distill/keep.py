@@ -1,6 +1,7 @@
 """What is kept of a teacher's logits, and what leaving the rest out hides. Knows nothing of models, rows or files."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,11 @@ def join(parts: "list[Said]") -> Said:
         hidden_kl=np.concatenate([part.hidden_kl for part in parts]),
         whole_kl=np.concatenate([part.whole_kl for part in parts]),
     )
+
+
+def real_vocabulary(width: int, tokenizer: Any) -> int:
+    """Columns of the head that stand for a token; heads are often padded to a round number."""
+    return width if tokenizer is None else min(width, max(tokenizer.get_vocab().values()) + 1)
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from apt_model.distill.setup import (
     sum_over_processes,
     trained,
 )
-from apt_model.distill.teachers import LiveTeacher, frozen
+from apt_model.distill.teachers import TeacherSource, as_source, frozen
 from apt_model.distill.validation import Validator
 from apt_model.errors import ConfigError
 from apt_model.events.records import (
@@ -53,7 +53,7 @@ from apt_model.training.batch import Batch, to_batch
 def distill(
     *,
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | TeacherSource,
     batches: Iterable[Any],
     audience: Audience,
     config: LessonConfig,
@@ -69,7 +69,7 @@ def distill(
 
     Args:
         student: any module from token ids to logits; trained in place, handed back in eval mode.
-        teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards.
+        teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards. Or a `CachedTeacher`.
         batches: a DataLoader or any iterable, of anything that `to_batch` takes; iterated once an epoch.
         audience: gets every event; nothing it does reaches the training.
         config: weights, length, precision; of its display only `sample_frequency`, `given_tokens` and `show_on`
@@ -91,7 +91,8 @@ def distill(
     """
     if config.display.show_on == "validation" and eval_batches is None:
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
-    refuse_shared_weights(student, teacher)
+    if isinstance(teacher, nn.Module):
+        refuse_shared_weights(student, teacher)
     check_trainable(student, optimizer)
     if scheduler is not None and optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
@@ -121,7 +122,7 @@ class _Run:
         *,
         accelerator: Accelerator,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | TeacherSource,
         batches: Iterable[Any],
         eval_batches: Iterable[Any] | None,
         audience: Audience,
@@ -133,10 +134,12 @@ class _Run:
         self._report = Reporter(
             audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
         )
-        self._models = model_card(teacher), model_card(student)
+        source = as_source(teacher, accelerator.device)
+        source.begin(config.distill.temperature)
+        self._models = source.card, model_card(student)
         self._grader = Grader(
             student=Forward(student, "student"),
-            teacher=LiveTeacher(teacher, accelerator.device),
+            teacher=source,
             accelerator=accelerator,
             config=config.distill,
             say=self._report.say,

@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from apt_model.distill.packing import ValueType
 from apt_model.errors import ConfigError, StorageError
+from apt_model.events.records import ModelCard
 
 MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
 OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # how the names of a cache's files begin
@@ -49,7 +50,7 @@ class CacheIdentity(_Record):
 
     Attributes:
         teacher: hash of the weights and the config.
-        teacher_name: its class, for people.
+        card: what the teacher was, for people.
         config: hash of the config alone.
         tokenizer: hash of its vocabulary; None without one.
         data: hash of the keys of all rows.
@@ -61,7 +62,7 @@ class CacheIdentity(_Record):
 
     schema_version: Literal[1] = 1
     teacher: str
-    teacher_name: str
+    card: ModelCard
     config: str
     tokenizer: str | None
     data: str

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from apt_model.distill.losses import token_kl
+from apt_model.distill.sparse import SparseSignal, likeliest, sparse_token_kl
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
@@ -83,13 +84,17 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 
 
 @torch.no_grad()
-def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
-    """Read one row of the logits (B, L, V) that the step trains on."""
+def read_row(card: CardRow, student_logits: Tensor, teacher: Tensor | SparseSignal) -> RowReadout:
+    """Read one row of what the step trains on: logits (B, L, V), or what is known of the teacher's."""
     positions = card.positions.to(student_logits.device)
     student = student_logits[card.row].index_select(0, positions)
-    teacher = teacher_logits[card.row].index_select(0, positions)
-    kl = token_kl(student, teacher, temperature=1.0).clamp(min=0)
-    student_ids, teacher_ids = student.argmax(dim=-1), teacher.argmax(dim=-1)
+    if isinstance(teacher, SparseSignal):
+        known = teacher.at_temperature_one(card.row, positions)
+        kl, teacher_ids = sparse_token_kl(student, known, temperature=1.0), likeliest(known)
+    else:
+        logits = teacher[card.row].index_select(0, positions)
+        kl, teacher_ids = token_kl(student, logits, temperature=1.0), logits.argmax(dim=-1)
+    kl, student_ids = kl.clamp(min=0), student.argmax(dim=-1)
     normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), (student_ids == teacher_ids).float().mean()])
     return RowReadout(
         teacher_ids=teacher_ids.tolist(),

@@ -3,9 +3,14 @@
 Pure functions of tensors. They know nothing of models, batches, or of where the teacher's signal was kept.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
+
+from apt_model.training.encode import IGNORED
 
 FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
 
@@ -45,3 +50,44 @@ def sparse_token_kl(student_logits: Tensor, teacher: TopRows, *, temperature: fl
     # not log(1 - sum of the known): that difference has no digits left where the student is sure of itself
     others = scaled.scatter(-1, teacher.ids, FLOOR).logsumexp(dim=-1) - total
     return kl + teacher.log_tail.exp() * (teacher.log_tail.clamp(min=FLOOR) - others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseSignal:
+    """What is known of a teacher's distribution at the positions of a batch that have a label.
+
+    Attributes:
+        rows: a position after the other, row by row.
+        has_label: (B, L) bool; True where a position has its entry in `rows`.
+        width: ids that stand for a token, from 0 on; the student's logits are cut to them.
+        temperature: of `rows`.
+    """
+
+    rows: TopRows
+    has_label: Tensor
+    width: int
+    temperature: float
+
+    def at_temperature_one(self, row: int, positions: Tensor) -> TopRows:
+        """The distribution at some positions of a row, at temperature 1, whose tail was kept too."""
+        entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[row].index_select(0, positions) - 1
+        picked = TopRows(*(part.index_select(0, entries) for part in self.rows))
+        known = torch.log(-torch.expm1(picked.log_tail_at_one)).unsqueeze(-1)
+        log_probs = (picked.log_probs * self.temperature).log_softmax(dim=-1) + known
+        return picked._replace(log_probs=log_probs, log_tail=picked.log_tail_at_one)
+
+
+def likeliest(teacher: TopRows) -> Tensor:
+    """The teacher's argmax at each position, (R)."""
+    return teacher.ids.gather(-1, teacher.log_probs.argmax(dim=-1, keepdim=True)).squeeze(-1)
+
+
+def sparse_distillation_sums(student_logits: Tensor, teacher: SparseSignal, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The KD and CE terms of a batch as in `losses.distillation_sums`, to a teacher that is known in part.
+
+    Shapes: student logits (B, L, V), labels (B, L).
+    """
+    student, temperature = student_logits[:, :-1][teacher.has_label[:, :-1]], teacher.temperature
+    targets = labels[:, 1:][labels[:, 1:] != IGNORED]
+    kd = temperature**2 * sparse_token_kl(student, teacher.rows, temperature=temperature).sum()
+    return kd, F.cross_entropy(student.float(), targets, reduction="sum")

@@ -7,18 +7,27 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from apt_model.distill.forward import Forward
+from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.sparse import SparseSignal
+from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 
 
 class TeacherSource(Protocol):
-    """Says what the teacher thinks of a batch; a loss never knows whether the teacher is live or cached."""
+    """Says what the teacher thinks of a batch, whether it is live or cached."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What the teacher is, in numbers."""
+
+    def begin(self, temperature: float) -> None:
+        """Refuse a run at a temperature at which the teacher cannot answer."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def logits(self, batch: Batch) -> Tensor:
-        """The teacher's logits (B, L, V) for a batch on the training device, without gradient."""
+    def signal(self, batch: Batch) -> Tensor | SparseSignal:
+        """For a batch on the training device, without gradient: the teacher's logits (B, L, V), or what is known."""
 
 
 class LiveTeacher:
@@ -28,19 +37,35 @@ class LiveTeacher:
         self._model = model.to(device)
         self._forward = Forward(model, "teacher")
 
+    @property
+    def card(self) -> ModelCard:
+        """What the model is, in numbers."""
+        return model_card(self._model)
+
+    def begin(self, temperature: float) -> None:
+        """A model answers at any temperature."""
+
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
         self._forward.check(batch)
 
     @torch.no_grad()
-    def logits(self, batch: Batch) -> Tensor:
+    def signal(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, L, V)."""
         return self._forward(self._model, batch)
 
 
+def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> TeacherSource:
+    """A model as a teacher that answers in person; a source as it is."""
+    return LiveTeacher(teacher, device) if isinstance(teacher, nn.Module) else teacher
+
+
 @contextmanager
-def frozen(teacher: nn.Module) -> Iterator[None]:
-    """The teacher in eval mode and without gradients; as it was before, afterwards."""
+def frozen(teacher: nn.Module | TeacherSource) -> Iterator[None]:
+    """A model in eval mode and without gradients; as it was before, afterwards."""
+    if not isinstance(teacher, nn.Module):
+        yield
+        return
     modes = {module: module.training for module in teacher.modules()}
     gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
     teacher.eval().requires_grad_(False)

@@ -17,7 +17,6 @@ from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, 
 from apt_model.errors import DataError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED
 
 MAX_PAIRS = 16  # rows read as texts in a pass
 
@@ -72,7 +71,7 @@ class Validator:
                 batch = next(self._for_cards)
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
             assert card is not None  # noqa: S101 - batches without a label were left out
-            own, theirs, moved = self._grader.logits(module, batch)
+            own, theirs, moved = self._grader.both(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
             return card, read_row(card, own, theirs), loss
@@ -87,10 +86,9 @@ class Validator:
         pairs: list[TextPair] = []
         with self._looking(student) as module:
             for batch in self._batches():
-                own, theirs, moved = self._grader.logits(module, batch)
+                own, theirs, moved = self._grader.both(module, batch)
                 kd, ce = self._grader.sums(own, theirs, moved)
-                agreed = (own.argmax(-1) == theirs.argmax(-1))[:, :-1][moved.labels[:, 1:] != IGNORED].sum()
-                sums += torch.tensor(numbers([kd, ce, agreed]), dtype=torch.float64)
+                sums += torch.tensor(numbers([kd, ce, self._grader.agreed(own, theirs, moved)]), dtype=torch.float64)
                 tokens += batch.label_count
                 card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
                 if card is not None and len(pairs) < MAX_PAIRS:

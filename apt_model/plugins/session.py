@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from apt_model.config import LessonConfig
 from apt_model.distill.loop import distill
 from apt_model.distill.setup import pick_device
+from apt_model.distill.teachers import TeacherSource
 from apt_model.errors import ConfigError, DeviceError
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, RunFile
@@ -46,7 +47,7 @@ def run_session(
     *,
     config: LessonConfig,
     student_model: nn.Module,
-    teacher_model: nn.Module,
+    teacher_model: nn.Module | TeacherSource,
     train_dataloader: Iterable[Any],
     eval_dataloader: Iterable[Any] | None,
     optimizer: Optimizer | None,
