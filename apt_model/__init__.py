@@ -17,6 +17,8 @@ _HOMES = {
     "TrainConfig": "apt_model.config",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
     "create_compressed_model": "apt_model.distill.student",
+    "get_model_size": "apt_model.training.checkpoint",
+    "load_dataset": "apt_model.training.data",
     "load_model": "apt_model.training.checkpoint",
     "quick_visual_distill": "apt_model.plugins.visual_distillation_plugin",
     "read_events": "apt_model.events.runfile",
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from apt_model.events.runfile import read_events
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
-    from apt_model.training.checkpoint import load_model, save_model
+    from apt_model.training.checkpoint import get_model_size, load_model, save_model
+    from apt_model.training.data import load_dataset
 
 
 def __getattr__(name: str) -> Any:

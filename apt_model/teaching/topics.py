@@ -1,8 +1,8 @@
 """Which topic a text is about, by counting keywords. Knows nothing of models; the keyword lists are topics.toml."""
 
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
@@ -24,26 +24,63 @@ def detect_topic(texts: Iterable[str], topics: Mapping[str, Iterable[str]]) -> s
     Where keywords overlap, the longest counts: 神经网络 is no hit for 网络. A keyword in ASCII counts only as a whole
     word ("ai" is not in "said"); case does not matter. Only the first 2,000 characters of each text are looked at.
     """
-    pattern, owners = _matcher(tuple((topic, tuple(keywords)) for topic, keywords in topics.items()))
-    joined = "\n".join(text[:MAX_CHARACTERS] for text in texts).lower()
+    index = _index(tuple((topic, tuple(keywords)) for topic, keywords in topics.items()))
     hits = dict.fromkeys(topics, 0)
-    for match in pattern.finditer(joined):
-        for topic in owners[match.group()]:
+    for owners in _found("\n".join(text[:MAX_CHARACTERS] for text in texts).lower(), index):
+        for topic in owners:
             hits[topic] += 1
     best = max(hits, key=lambda topic: hits[topic], default=GENERAL)
     return best if hits.get(best) else GENERAL
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Keyword:
+    text: str
+    topics: tuple[str, ...]
+    whole_word: bool
+
+
+_Index = Mapping[str, list[_Keyword]]
+
+
 @lru_cache(maxsize=8)
-def _matcher(topics: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[re.Pattern[str], Mapping[str, list[str]]]:
-    """One pattern for all keywords, longest first, and the topics that each belongs to."""
-    owners: dict[str, list[str]] = {}
+def _index(topics: tuple[tuple[str, tuple[str, ...]], ...]) -> _Index:
+    """The keywords by their first two characters, the longest first: few of them to compare with at any place.
+
+    A keyword of one character is the last of every list that its character begins, and a list by itself.
+    """
+    owners: dict[str, dict[str, None]] = {}
     for topic, keywords in topics:
-        for keyword in dict.fromkeys(keyword.lower() for keyword in keywords):
-            owners.setdefault(keyword, []).append(topic)
-    owners.pop("", None)
-    longest_first = sorted(owners, key=lambda keyword: -len(keyword))
-    words = "|".join(re.escape(keyword) for keyword in longest_first if keyword.isascii())
-    others = "|".join(re.escape(keyword) for keyword in longest_first if not keyword.isascii())
-    whole_words = rf"(?<![a-z0-9])(?:{words})(?![a-z0-9])" if words else ""
-    return re.compile("|".join(filter(None, (others, whole_words))) or r"(?!)"), owners
+        for keyword in keywords:
+            owners.setdefault(keyword.lower(), {})[topic] = None
+    index: dict[str, list[_Keyword]] = {}
+    for text in sorted(filter(None, owners), key=len, reverse=True):
+        record = _Keyword(text=text, topics=tuple(owners[text]), whole_word=text.isascii())
+        index.setdefault(text[:2], []).append(record)
+        if len(text) == 1:
+            for start, longer in index.items():
+                if start[0] == text and start != text:
+                    longer.append(record)
+    return index
+
+
+def _found(text: str, index: _Index) -> Iterator[tuple[str, ...]]:
+    """The topics of each keyword in the text, from left to right; none begins within another."""
+    place = 0
+    while place < len(text):
+        for keyword in index.get(text[place : place + 2]) or index.get(text[place]) or ():
+            end = place + len(keyword.text)
+            if text.startswith(keyword.text, place) and (not keyword.whole_word or _stands_alone(text, place, end)):
+                yield keyword.topics
+                place = end
+                break
+        else:
+            place += 1
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    return not (start and _is_word(text[start - 1])) and not (end < len(text) and _is_word(text[end]))
+
+
+def _is_word(character: str) -> bool:
+    return character.isascii() and character.isalnum()
