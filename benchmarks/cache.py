@@ -23,7 +23,8 @@ from apt_model.distill.cached_teacher import to_rows
 from apt_model.distill.keep import keep_top_k
 from apt_model.distill.losses import token_kl
 from apt_model.distill.packing import Packing
-from apt_model.distill.sparse import TopRows, sparse_token_kl
+from apt_model.distill.signals import TopRows
+from apt_model.distill.sparse import sparse_token_kl
 from apt_model.training.checkpoint import load_model
 from apt_model.training.data import load_dataset, tokenize_dataset
 

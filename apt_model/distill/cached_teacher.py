@@ -14,7 +14,8 @@ from apt_model.distill.cache import Cache
 from apt_model.distill.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
 from apt_model.distill.manifest import TEACHER, CacheIdentity, differing
 from apt_model.distill.packing import StoredTopK, concatenate, empty
-from apt_model.distill.sparse import FLOOR, SparseSignal, TopRows
+from apt_model.distill.signals import FLOOR, TopRows
+from apt_model.distill.sparse import SparseSignal
 from apt_model.errors import DataError, StorageError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch, to_batch

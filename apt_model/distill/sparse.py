@@ -4,31 +4,13 @@ Pure functions of tensors. They know nothing of models, batches, or of where the
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from apt_model.distill.signals import FLOOR, TopRows, TopSignal
+from apt_model.distill.topk import at_temperature_one
 from apt_model.training.encode import IGNORED
-
-FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
-
-
-class TopRows(NamedTuple):
-    """A teacher's distribution over R tokens' successors, of which only the top K are known.
-
-    Attributes:
-        ids: (R, K) int64, distinct within a row.
-        log_probs: (R, K) float32, log-probabilities at the training temperature; exp of them and the tail sum to 1.
-        log_tail: (R) float32, log of the probability of all other ids together; -inf where K is the vocabulary.
-        log_tail_at_one: (R) float32, the same at temperature 1, for what a card shows.
-    """
-
-    ids: Tensor
-    log_probs: Tensor
-    log_tail: Tensor
-    log_tail_at_one: Tensor
 
 
 def sparse_token_kl(student_logits: Tensor, teacher: TopRows, *, temperature: float) -> Tensor:
@@ -72,9 +54,15 @@ class SparseSignal:
         """The distribution at some positions of a row, at temperature 1, whose tail was kept too."""
         entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[row].index_select(0, positions) - 1
         picked = TopRows(*(part.index_select(0, entries) for part in self.rows))
-        known = torch.log(-torch.expm1(picked.log_tail_at_one)).unsqueeze(-1)
-        log_probs = (picked.log_probs * self.temperature).log_softmax(dim=-1) + known
-        return picked._replace(log_probs=log_probs, log_tail=picked.log_tail_at_one)
+        return at_temperature_one(picked, temperature=self.temperature)
+
+    def in_chunks(self) -> TopSignal:
+        """The same for `fused.fused_distillation`, some positions at a time."""
+
+        def read(start: int, stop: int) -> TopRows:
+            return TopRows(*(part[start:stop] for part in self.rows))
+
+        return TopSignal(read, width=self.width)
 
 
 def likeliest(teacher: TopRows) -> Tensor:

@@ -12,11 +12,15 @@ from torch.utils.data import DataLoader
 from apt_model.config import LessonConfig
 from apt_model.distill.cached_teacher import CachedTeacher
 from apt_model.distill.caching import Caching
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import find_head
 from apt_model.distill.loop import distill
 from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.sparse import sparse_distillation_sums
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import Observation, RunStarted, StepDone
 from apt_model.events.sinks import Audience
+from apt_model.training.batch import to_batch
 
 ROWS = [
     {"input_ids": torch.randint(4, 64, (length,), generator=torch.Generator().manual_seed(length)).tolist()}
@@ -84,8 +88,6 @@ def test_with_fewer_tokens_the_texts_are_the_same_and_the_kl_is_less(
 
 
 def test_neither_order_nor_batch_size_changes_what_is_looked_up(teacher: Any, tmp_path: Path) -> None:
-    from apt_model.training.batch import to_batch
-
     source = cached(teacher, tmp_path, k=6)
     shuffled = random.Random(3).sample(ROWS, len(ROWS))
     one_by_one = [source.top_rows(to_batch([row])) for row in shuffled]
@@ -132,3 +134,33 @@ def test_a_wider_student_is_cut_to_the_cached_vocabulary(
     wide = make_model(hidden=16, layers=1, vocabulary=70)
     events = teach(wide, cached(teacher, tmp_path), max_steps=1)
     assert any(getattr(event, "key", "") == "notice.vocabulary_cut" for event in events)
+
+
+@pytest.mark.parametrize("k", [3, 64])
+def test_the_fused_pass_over_the_cache_equals_the_plain_one(
+    k: int, teacher: Any, make_model: Any, tmp_path: Path
+) -> None:
+    student, batch = make_model(hidden=16, layers=1, seed=2), to_batch(ROWS)
+    signal = cached(teacher, tmp_path, k=k).signal(batch)
+    how = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    kd, ce = sparse_distillation_sums(student(**how).logits, signal, batch.labels)
+    (0.7 * kd + 0.3 * ce).backward()
+    plain = {name: p.grad.clone() for name, p in student.named_parameters()}
+    student.zero_grad()
+    head = find_head(student)
+    assert head is not None
+    with head.bypassed() as seen:
+        student(**how)
+    labels = batch.labels[:, 1:][signal.has_label[:, :-1]]
+    fused = fused_distillation(
+        seen[0][signal.has_label], head, signal.in_chunks(), labels,
+        temperature=2.0, alpha=0.7, beta=0.3, chunk_rows=16, shown=[0, 5],
+    )  # fmt: skip
+    fused.loss.backward()
+    torch.testing.assert_close(torch.stack([fused.kd, fused.ce]), torch.stack([kd, ce]).detach(), rtol=1e-5, atol=1e-5)
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name], rtol=1e-4, atol=1e-5)
+    assert fused.shown is not None
+    assert fused.shown.teacher_ids[:, 0].tolist() == [
+        int(signal.rows.ids[row, signal.rows.log_probs[row].argmax()]) for row in (0, 5)
+    ]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from apt_model.distill.losses import token_kl
-from apt_model.distill.sparse import TopRows, sparse_token_kl
+from apt_model.distill.signals import TopRows
+from apt_model.distill.sparse import sparse_token_kl
 
 
 def top_rows(logits: Tensor, k: int, temperature: float) -> TopRows:
