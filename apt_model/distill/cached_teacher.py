@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
+from apt_model.config import DistillConfig
 from apt_model.distill.cache import Cache
 from apt_model.distill.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
 from apt_model.distill.manifest import TEACHER, CacheIdentity, differing
 from apt_model.distill.packing import StoredTopK, concatenate, empty
-from apt_model.distill.signals import FLOOR, TopRows
-from apt_model.distill.sparse import SparseSignal
-from apt_model.errors import DataError, StorageError
+from apt_model.distill.signals import FLOOR, TopRows, TopSignal
+from apt_model.distill.sparse import SparseLogits, refuse_narrow
+from apt_model.errors import ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch, to_batch
 from apt_model.training.encode import IGNORED
@@ -89,13 +90,17 @@ class CachedTeacher:
         """What the teacher was, in numbers."""
         return self.identity.card
 
-    def begin(self, temperature: float) -> None:
-        """Refuse a run at another temperature than that of the cache.
+    def begin(self, config: DistillConfig) -> None:
+        """Refuse a run whose loss needs what was not kept.
 
         Raises:
-            DataError: both temperatures.
+            DataError: another temperature than that of the cache.
+            ConfigError: another loss than the forward KL: the others need the whole distribution.
         """
-        self.refuse_other(temperature=temperature)
+        self.refuse_other(temperature=config.temperature)
+        if config.loss_kind != "forward_kl":
+            fix = "loss_kind=forward_kl, or the teacher itself"
+            raise ConfigError("a cache of the likeliest tokens cannot do this loss", got=config.loss_kind, fix=fix)
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that has a row which was not cached.
@@ -128,17 +133,29 @@ class CachedTeacher:
             some = [rows[index] for index in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
             self.check(to_batch(some, tokenizer=tokenizer, max_length=max_length))
 
-    def signal(self, batch: Batch) -> SparseSignal:
-        """What the teacher said, for a batch that `check` let pass, on the batch's device."""
+    def logits(self, batch: Batch) -> SparseLogits:
+        """What is known of the teacher's logits, for a batch that `check` let pass, on the batch's device."""
         has_label = torch.zeros_like(batch.labels, dtype=torch.bool)
         has_label[:, :-1] = batch.labels[:, 1:] != IGNORED
         identity = self.identity
-        return SparseSignal(
+        return SparseLogits(
             rows=self.top_rows(batch),
             has_label=has_label,
             width=identity.vocabulary,
             temperature=identity.settings.temperature,
         )
+
+    def signal(
+        self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
+    ) -> TopSignal:
+        """The same for the fused loss; `positions` have to be those with a label, at the temperature of the cache."""
+        refuse_narrow(columns, self.identity.vocabulary)
+        rows = self.top_rows(batch)
+
+        def read(start: int, stop: int) -> TopRows:
+            return TopRows(*(part[start:stop] for part in rows))
+
+        return TopSignal(read, width=self.identity.vocabulary)
 
     def top_rows(self, batch: Batch) -> TopRows:
         """What the teacher said at the positions that have a label, row by row, of a batch that `check` let pass."""

@@ -211,7 +211,7 @@ class Caching:
         with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
-                logits = self._teacher.signal(batch.to(self._device)).flatten(0, 1)
+                logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
                 self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 positions = torch.zeros_like(batch.labels, dtype=torch.bool)
                 positions[:, :-1] = batch.labels[:, 1:] != IGNORED

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
-from apt_model.distill.kinds import Block, LossKind, find_kind
+from apt_model.distill.kinds import KINDS, Block, resolve
 from apt_model.distill.shown import ShownTokens, read_tokens
-from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded
+from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
 BUDGET = 128 * 2**20  # bytes of both heads' logits at a time
@@ -84,9 +85,7 @@ def fused_distillation(
         dtype: of the products; the weight's own where None, autocast's where that is on.
         shown: indices into N, ascending, of what a card shows.
     """
-    if dtype is None:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else head.linear.weight.dtype
+    dtype = product_dtype(head) if dtype is None else dtype
     work = _Pass(
         labels=labels,
         teacher=teacher,
@@ -125,14 +124,7 @@ class _Fused(torch.autograd.Function):
             weight=fresh(weight.shape, dtype=torch.float32, device=hidden.device) if wanted[1] else None,
             bias=torch.zeros(len(weight), dtype=torch.float32, device=hidden.device) if wanted[2] else None,
         )
-        student = HeadSignal(
-            hidden,
-            head,
-            temperature=work.temperature,
-            width=width,
-            chunk_rows=min(work.chunk_rows, len(hidden)),
-            dtype=dtype,
-        )
+        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype)
         loss = work.run(student, gradients, learns=any(wanted))
         ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -173,7 +165,8 @@ class _Pass:
     ) -> None:
         self.teacher, self.temperature, self.chunk_rows = teacher, temperature, chunk_rows
         self._labels, self._alpha, self._beta, self._weight = labels, alpha, beta, weight
-        self._kind, self._mixture = find_kind(kind, mixture)
+        name, self._mixture = resolve(kind, mixture)
+        self._kind = KINDS[name]
         self._shown, self._readings = list(shown), list[ShownTokens]()
         self._width = padded(teacher.width)
         self._unit = alpha * temperature or beta  # gradients are made in this unit, so that one pass less is needed

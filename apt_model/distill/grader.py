@@ -1,28 +1,41 @@
-"""Both models on one batch: what they say, the loss, and its gradient; the row that a card shows is read on the way.
+"""Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
 
-Knows how a batch is graded; knows nothing of optimizers, epochs or who listens.
+The loss is fused (no logits but a chunk's) where the student's head can be had, and written out where not. Knows how a
+batch is graded; knows nothing of optimizers, epochs or who listens.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
+from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 
-from apt_model.config import DistillConfig
+from apt_model.config import DistillConfig, TrainConfig
 from apt_model.distill.forward import Forward
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import OutputHead
 from apt_model.distill.losses import distillation_sums
-from apt_model.distill.readout import CardRow, RowReadout, read_row
-from apt_model.distill.sparse import SparseSignal, likeliest, sparse_distillation_sums
+from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
+from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
-from apt_model.errors import ModelError
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
-Signal = Tensor | SparseSignal
+TeacherLogits = Tensor | SparseLogits
+
+
+class Graded(NamedTuple):
+    """A batch's share of the step: its loss with gradient, its sums of KD and CE, and what a card shows of it."""
+
+    loss: Tensor
+    kd: Tensor
+    ce: Tensor
+    readout: RowReadout | None
 
 
 class Grader:
@@ -32,7 +45,8 @@ class Grader:
         student: how the student is called.
         teacher: says what the teacher thinks of a batch.
         accelerator: places batches, casts, scales gradients.
-        config: temperature and weights.
+        config: temperature, weights, kind of loss.
+        train: how the heads are computed.
         say: is told of what the reader should know once.
     """
 
@@ -43,10 +57,12 @@ class Grader:
         teacher: TeacherSource,
         accelerator: Accelerator,
         config: DistillConfig,
+        train: TrainConfig,
         say: Callable[..., None],
     ) -> None:
         self._forward, self._teacher = student, teacher
         self._accelerator, self._config, self._say = accelerator, config, say
+        self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that one of the two cannot take."""
@@ -75,43 +91,87 @@ class Grader:
         sums = torch.zeros(2, device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
-                own, theirs, moved = self.both(student, batch)
-                kd, ce = self.sums(own, theirs, moved)
-                accelerator.backward(self.weigh(kd, ce) * (accelerator.num_processes / tokens))
-            sums += torch.stack([kd.detach(), ce.detach()])
-            readouts.append(read_row(row, own.detach(), theirs) if row is not None else None)
+                graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
+                accelerator.backward(graded.loss)
+            sums += torch.stack([graded.kd, graded.ce])
+            readouts.append(graded.readout)
         return sums, readouts
 
-    def sums(self, own: Tensor, theirs: Signal, batch: Batch) -> tuple[Tensor, Tensor]:
-        """KD and CE of a batch as sums over its labels."""
-        if isinstance(theirs, SparseSignal):
-            return sparse_distillation_sums(own, theirs, batch.labels)
-        return distillation_sums(own, theirs, batch.labels, temperature=self._config.temperature)
+    def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        head = self._forward.head
+        if head is not None and not is_compiled_module(student):
+            return self._fused(student, head, batch, row, weight)
+        self._say("notice.head_hidden")
+        student_logits, teacher_logits, moved = self.logits(student, batch)
+        kd, ce = self.sums(student_logits, teacher_logits, moved)
+        readout = read_row(row, student_logits.detach(), teacher_logits) if row is not None else None
+        return Graded(self.weigh(kd, ce) * weight, kd.detach(), ce.detach(), readout)
 
-    def agreed(self, own: Tensor, theirs: Signal, batch: Batch) -> Tensor:
+    def _fused(self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        device, config = self._accelerator.device, self._config
+        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
+        labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
+        positions, moved = learned.to(device, non_blocking=True), batch.to(device)
+        shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
+        columns = head.linear.out_features
+        with self._accelerator.autocast():
+            signal = self._teacher.signal(
+                moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
+            )
+            self._tell_of_cut(signal.columns, columns)
+            hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
+            graded = fused_distillation(
+                hidden,
+                head,
+                signal,
+                labels,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                beta=config.beta,
+                weight=weight,
+                kind=config.loss_kind,
+                mixture=config.mixture,
+                chunk_rows=self._chunk_rows,
+                dtype=self._dtype,
+                shown=[int(index) for index in shown],
+            )
+        return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
+
+    def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
+        """KD and CE of a batch as sums over its labels."""
+        if isinstance(teacher_logits, SparseLogits):
+            return sparse_distillation_sums(student_logits, teacher_logits, batch.labels)
+        config = self._config
+        return distillation_sums(
+            student_logits,
+            teacher_logits,
+            batch.labels,
+            temperature=config.temperature,
+            kind=config.loss_kind,
+            mixture=config.mixture,
+        )
+
+    def agreed(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> Tensor:
         """At how many labels of a batch both find the same token likeliest."""
         has_label = batch.labels[:, 1:] != IGNORED
-        students = own.argmax(-1)[:, :-1][has_label]
-        if isinstance(theirs, SparseSignal):
-            return (students == likeliest(theirs.rows)).sum()
-        return (students == theirs.argmax(-1)[:, :-1][has_label]).sum()
+        students = student_logits.argmax(-1)[:, :-1][has_label]
+        if isinstance(teacher_logits, SparseLogits):
+            return (students == likeliest(teacher_logits.rows)).sum()
+        return (students == teacher_logits.argmax(-1)[:, :-1][has_label]).sum()
 
-    def both(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Signal, Batch]:
-        """The student's logits and the teacher's signal, cut to the vocabulary of both, and the batch where they are.
-
-        Raises:
-            ModelError: a student that is narrower than a cached vocabulary.
-        """
+    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
+        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
-            theirs, own = self._teacher.signal(moved), self._forward(student, moved)
-        width = theirs.width if isinstance(theirs, SparseSignal) else theirs.shape[-1]
+            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+        width = theirs.width if isinstance(theirs, SparseLogits) else theirs.shape[-1]
+        self._tell_of_cut(width, own.shape[-1])
+        if isinstance(theirs, SparseLogits):
+            refuse_narrow(own.shape[-1], theirs.width)
+            return own[..., :width], theirs, moved
         shared = min(width, own.shape[-1])
-        if width != own.shape[-1]:
-            self._say("notice.vocabulary_cut", teacher=width, student=own.shape[-1], shared=shared)
-        if isinstance(theirs, Tensor):
-            return own[..., :shared], theirs[..., :shared], moved
-        if shared < width:
-            expected = f"{width} or more, as in the cache"
-            raise ModelError("the student's head is too narrow", got=own.shape[-1], expected=expected)
-        return own[..., :shared], theirs, moved
+        return own[..., :shared], theirs[..., :shared], moved
+
+    def _tell_of_cut(self, teacher: int, student: int) -> None:
+        if teacher != student:
+            self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=min(teacher, student))

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from transformers import PretrainedConfig
 
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # as Cohere, Granite, ... call it
 CAPS = ("final_logit_softcapping",)  # Gemma
@@ -74,7 +76,7 @@ def find_head(model: nn.Module) -> OutputHead | None:
     model = model.module if isinstance(model, DistributedDataParallel) else model
     get_head = getattr(model, "get_output_embeddings", None)
     linear = get_head() if callable(get_head) else None
-    if type(linear) is not nn.Linear or _is_hooked(linear) or getattr(model, "config", None) is None:
+    if type(linear) is not nn.Linear or _is_hooked(linear) or is_compiled_module(model):
         return None
     try:
         ramp, logits = _probe(model, linear)
@@ -124,8 +126,9 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 def _candidates(model: Any) -> Iterator[tuple[float, float | None]]:
     """Scales and soft-caps that the model or its config speaks of, in any combination; a scale may also divide."""
-    config = model.config
-    places = [model, getattr(model, "base_model", None), config, config.get_text_config()]
+    config = getattr(model, "config", None)
+    text_config = config.get_text_config() if isinstance(config, PretrainedConfig) else None
+    places = [model, getattr(model, "base_model", None), config, text_config]
     scales = [1.0]
     for number in _numbers(places, SCALES):
         scales += [number, 1 / number]

@@ -6,13 +6,12 @@ that the caller applies: a value here is the plain divergence of the two distrib
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
-MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
+from apt_model.config import MIXTURES, LossKind
+
 TINY = torch.finfo(torch.float32).tiny
 
 
@@ -48,16 +47,18 @@ class Block:
 Kind = Callable[[Block], Tensor]
 
 
-def find_kind(name: str, mixture: float | None) -> tuple[Kind, float]:
-    """The function of a kind and its parameter; where a mixture leaves only one of its ends, that end.
+def resolve(kind: LossKind, mixture: float | None) -> tuple[LossKind, float]:
+    """A kind and its parameter, its own where None; where the parameter leaves only one of its ends, that end.
 
     JSD with β = 0 is the forward KL and with β = 1 the reverse one (the limits of JSD/β and JSD/(1 − β)), as in GKD.
     A skew of 0 is no skew.
     """
-    mixture = MIXTURES.get(name, 0.0) if mixture is None else mixture
-    ends = {("jsd", 0.0): forward_kl, ("jsd", 1.0): reverse_kl}
-    ends |= {("skew_kl", 0.0): forward_kl, ("skew_reverse_kl", 0.0): reverse_kl}
-    return ends.get((name, mixture), KINDS[name]), mixture
+    mixture = MIXTURES.get(kind, 0.0) if mixture is None else mixture
+    if (kind, mixture) in (("jsd", 0.0), ("skew_kl", 0.0)):
+        return "forward_kl", mixture
+    if (kind, mixture) in (("jsd", 1.0), ("skew_reverse_kl", 0.0)):
+        return "reverse_kl", mixture
+    return kind, mixture
 
 
 def forward_kl(block: Block) -> Tensor:
@@ -134,7 +135,7 @@ def _through_softmax(block: Block, slope: Tensor) -> Tensor:
     return mean
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[LossKind, Kind] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jsd": jsd,

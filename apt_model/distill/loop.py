@@ -135,13 +135,14 @@ class _Run:
             audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
         )
         source = as_source(teacher, accelerator.device)
-        source.begin(config.distill.temperature)
+        source.begin(config.distill)
         self._models = source.card, model_card(student)
         self._grader = Grader(
             student=Forward(student, "student"),
             teacher=source,
             accelerator=accelerator,
             config=config.distill,
+            train=config.train,
             say=self._report.say,
         )
         self._validator = None

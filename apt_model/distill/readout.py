@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses import token_kl
-from apt_model.distill.sparse import SparseSignal, likeliest, sparse_token_kl
+from apt_model.distill.shown import ShownTokens, read_tokens
+from apt_model.distill.sparse import SparseLogits
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
@@ -41,12 +41,23 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RowReadout:
-    """What both said on a `CardRow`, as numbers: argmax tokens, mean of 1 - exp(-KL) at temperature 1, agreement."""
+    """What both said on a `CardRow`, as numbers; everything is at temperature 1.
+
+    Attributes:
+        teacher_ids, student_ids: the most probable token at each position.
+        normalised_kl: mean of 1 - exp(-KL(teacher ‖ student)).
+        agreement: share of the positions where both have the same token.
+        kl_nats: KL(teacher ‖ student) at each position.
+        teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
+    """
 
     teacher_ids: list[int]
     student_ids: list[int]
     normalised_kl: float
     agreement: float
+    kl_nats: list[float]
+    teacher_top: list[list[tuple[int, float]]]
+    student_top: list[list[tuple[int, float]]]
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -84,24 +95,35 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 
 
 @torch.no_grad()
-def read_row(card: CardRow, student_logits: Tensor, teacher: Tensor | SparseSignal) -> RowReadout:
-    """Read one row of what the step trains on: logits (B, L, V), or what is known of the teacher's."""
+def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
+    """Read one row of the logits (B, L, V) that the step trains on."""
     positions = card.positions.to(student_logits.device)
-    student = student_logits[card.row].index_select(0, positions)
-    if isinstance(teacher, SparseSignal):
-        known = teacher.at_temperature_one(card.row, positions)
-        kl, teacher_ids = sparse_token_kl(student, known, temperature=1.0), likeliest(known)
-    else:
-        logits = teacher[card.row].index_select(0, positions)
-        kl, teacher_ids = token_kl(student, logits, temperature=1.0), logits.argmax(dim=-1)
-    kl, student_ids = kl.clamp(min=0), student.argmax(dim=-1)
-    normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), (student_ids == teacher_ids).float().mean()])
+    student, width = student_logits[card.row].float(), student_logits.shape[-1]
+    if isinstance(teacher_logits, SparseLogits):
+        known, temperature = teacher_logits.at(card.row, positions), teacher_logits.temperature
+        student, every = student.index_select(0, positions) / temperature, torch.arange(len(positions)).to(positions)
+        return readout_of(read_tokens(student, known, every, temperature=temperature, width=width))
+    teacher = teacher_logits[card.row].float()
+    return readout_of(read_tokens(student, teacher, positions, temperature=1.0, width=width))
+
+
+def readout_of(shown: ShownTokens) -> RowReadout:
+    """What was read of a row's tokens, as numbers."""
+    student, teacher = shown.student_ids[:, 0], shown.teacher_ids[:, 0]
+    normalised_kl, agreement = numbers([-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean()])
     return RowReadout(
-        teacher_ids=teacher_ids.tolist(),
-        student_ids=student_ids.tolist(),
+        teacher_ids=teacher.tolist(),
+        student_ids=student.tolist(),
         normalised_kl=normalised_kl,
         agreement=agreement,
+        kl_nats=shown.kl_nats.tolist(),
+        teacher_top=_pairs(shown.teacher_ids, shown.teacher_probs),
+        student_top=_pairs(shown.student_ids, shown.student_probs),
     )
+
+
+def _pairs(ids: Tensor, probs: Tensor) -> list[list[tuple[int, float]]]:
+    return [list(zip(*row, strict=True)) for row in zip(ids.tolist(), probs.tolist(), strict=True)]
 
 
 class Decoder:

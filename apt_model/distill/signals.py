@@ -24,6 +24,13 @@ def padded(width: int) -> int:
     return -(-width // MULTIPLE) * MULTIPLE
 
 
+def product_dtype(head: OutputHead) -> torch.dtype:
+    """What a head's product is computed in here and now: autocast's type where that is on, else the weight's own."""
+    weight = head.linear.weight
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
 class TopRows(NamedTuple):
     """A teacher's distribution over R tokens' successors, of which only the top K are known.
 
@@ -44,10 +51,12 @@ class Signal(Protocol):
     """What the teacher says of N positions, a few of them at a time.
 
     Attributes:
-        width: columns of its logits.
+        width: columns of its logits that take part: the shared vocabulary.
+        columns: columns that the teacher has.
     """
 
     width: int
+    columns: int
 
     def begin(self, start: int, stop: int) -> None:
         """Positions start to stop come next."""
@@ -66,7 +75,7 @@ class TensorSignal:
     """
 
     def __init__(self, logits: Tensor, *, temperature: float, width: int) -> None:
-        self.width = width
+        self.width, self.columns = width, logits.shape[-1]
         self._logits, self._factor, self._start = logits.detach(), 1 / temperature, 0
         self._out = logits.new_empty((0, padded(width)), dtype=torch.float32)
 
@@ -93,7 +102,7 @@ class TopSignal:
     """
 
     def __init__(self, read: Callable[[int, int], TopRows], *, width: int) -> None:
-        self.width = width
+        self.width = self.columns = width
         self._read, self._start = read, 0
 
     def begin(self, start: int, stop: int) -> None:
@@ -113,18 +122,19 @@ class HeadSignal:
         head: whose weight and bias are read as they are now; no gradient is recorded.
         temperature: logits are divided by it.
         width: the shared vocabulary; columns beyond are not computed.
-        chunk_rows: most positions of a chunk.
-        dtype: of the products; they are accumulated in float32 inside, and over chunks.
+        dtype: of the products; autocast's where None and that is on, else the weight's own. Sums over chunks are
+            float32.
     """
 
     def __init__(
-        self, hidden: Tensor, head: OutputHead, *, temperature: float, width: int, chunk_rows: int, dtype: torch.dtype
+        self, hidden: Tensor, head: OutputHead, *, temperature: float, width: int, dtype: torch.dtype | None = None
     ) -> None:
-        self.width = width
+        dtype = product_dtype(head) if dtype is None else dtype
+        self.width, self.columns = width, head.linear.out_features
         self.softcap, self._temperature = head.softcap, temperature
         self._hidden, self._scale = hidden.detach(), head.scale
         self._weight = head.linear.weight.detach()[:width].to(dtype)
-        self._buffer = hidden.new_empty((chunk_rows, padded(width)), dtype=dtype)
+        self._buffer = hidden.new_empty((0, padded(width)), dtype=dtype)
         # Logits come out of the product as they are used: z / T, or z / cap before tanh. In low precision the factor
         # waits until they are float32, so that it costs no accuracy.
         factor = head.scale / (head.softcap or temperature)
@@ -141,6 +151,8 @@ class HeadSignal:
     def begin(self, start: int, stop: int) -> None:
         """Compute positions start to stop."""
         self._start, self._stop = start, stop
+        if len(self._buffer) < stop - start:
+            self._buffer = self._buffer.new_empty((stop - start, self._buffer.shape[1]))
         self._input = self._hidden[start:stop].to(self._weight.dtype)
         if self._before != 1.0:
             self._input = self._input * self._before

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.distill.signals import FLOOR, TopRows, TopSignal
-from apt_model.distill.topk import at_temperature_one
+from apt_model.distill.signals import FLOOR, TopRows
+from apt_model.errors import ModelError
 from apt_model.training.encode import IGNORED
 
 
@@ -35,7 +35,7 @@ def sparse_token_kl(student_logits: Tensor, teacher: TopRows, *, temperature: fl
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseSignal:
+class SparseLogits:
     """What is known of a teacher's distribution at the positions of a batch that have a label.
 
     Attributes:
@@ -50,19 +50,10 @@ class SparseSignal:
     width: int
     temperature: float
 
-    def at_temperature_one(self, row: int, positions: Tensor) -> TopRows:
-        """The distribution at some positions of a row, at temperature 1, whose tail was kept too."""
+    def at(self, row: int, positions: Tensor) -> TopRows:
+        """What is known at some positions of a row, all of which have a label."""
         entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[row].index_select(0, positions) - 1
-        picked = TopRows(*(part.index_select(0, entries) for part in self.rows))
-        return at_temperature_one(picked, temperature=self.temperature)
-
-    def in_chunks(self) -> TopSignal:
-        """The same for `fused.fused_distillation`, some positions at a time."""
-
-        def read(start: int, stop: int) -> TopRows:
-            return TopRows(*(part[start:stop] for part in self.rows))
-
-        return TopSignal(read, width=self.width)
+        return TopRows(*(part.index_select(0, entries) for part in self.rows))
 
 
 def likeliest(teacher: TopRows) -> Tensor:
@@ -70,7 +61,7 @@ def likeliest(teacher: TopRows) -> Tensor:
     return teacher.ids.gather(-1, teacher.log_probs.argmax(dim=-1, keepdim=True)).squeeze(-1)
 
 
-def sparse_distillation_sums(student_logits: Tensor, teacher: SparseSignal, labels: Tensor) -> tuple[Tensor, Tensor]:
+def sparse_distillation_sums(student_logits: Tensor, teacher: SparseLogits, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The KD and CE terms of a batch as in `losses.distillation_sums`, to a teacher that is known in part.
 
     Shapes: student logits (B, L, V), labels (B, L).
@@ -79,3 +70,14 @@ def sparse_distillation_sums(student_logits: Tensor, teacher: SparseSignal, labe
     targets = labels[:, 1:][labels[:, 1:] != IGNORED]
     kd = temperature**2 * sparse_token_kl(student, teacher.rows, temperature=temperature).sum()
     return kd, F.cross_entropy(student.float(), targets, reduction="sum")
+
+
+def refuse_narrow(columns: int, width: int) -> None:
+    """Refuse a student whose head lacks tokens that a cache may hold.
+
+    Raises:
+        ModelError: both widths.
+    """
+    if columns < width:
+        expected = f"{width} or more, as in the cache"
+        raise ModelError("the student's head is too narrow", got=columns, expected=expected)

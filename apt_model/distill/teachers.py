@@ -7,8 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from apt_model.config import DistillConfig
 from apt_model.distill.forward import Forward, model_card
-from apt_model.distill.sparse import SparseSignal
+from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
+from apt_model.distill.sparse import SparseLogits
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 
@@ -20,14 +22,27 @@ class TeacherSource(Protocol):
     def card(self) -> ModelCard:
         """What the teacher is, in numbers."""
 
-    def begin(self, temperature: float) -> None:
-        """Refuse a run at a temperature at which the teacher cannot answer."""
+    def begin(self, config: DistillConfig) -> None:
+        """Refuse a run whose loss needs what the teacher cannot say."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def signal(self, batch: Batch) -> Tensor | SparseSignal:
-        """For a batch on the training device, without gradient: the teacher's logits (B, L, V), or what is known."""
+    def logits(self, batch: Batch) -> Tensor | SparseLogits:
+        """The teacher's logits (B, L, V) for a batch on the training device, without gradient, or the likeliest."""
+
+    def signal(
+        self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
+    ) -> Signal:
+        """What the teacher says at N positions of a batch on the training device, for the fused loss.
+
+        Args:
+            batch: the batch.
+            positions: (N) int64, indices into its B · L tokens.
+            temperature: to divide logits by.
+            columns: at most so many of the vocabulary.
+            dtype: of the head's product; its own where None.
+        """
 
 
 class LiveTeacher:
@@ -42,17 +57,30 @@ class LiveTeacher:
         """What the model is, in numbers."""
         return model_card(self._model)
 
-    def begin(self, temperature: float) -> None:
-        """A model answers at any temperature."""
+    def begin(self, config: DistillConfig) -> None:
+        """A model has an answer to everything."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
         self._forward.check(batch)
 
     @torch.no_grad()
-    def signal(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, L, V)."""
         return self._forward(self._model, batch)
+
+    @torch.no_grad()
+    def signal(
+        self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
+    ) -> Signal:
+        """What the teacher says at N positions: through its head, or from its whole logits where it hides that."""
+        head = self._forward.head
+        if head is None:
+            logits = self.logits(batch).flatten(0, 1).index_select(0, positions)
+            return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
+        hidden = self._forward.hidden(self._model, batch, head).flatten(0, 1).index_select(0, positions)
+        width = min(columns, head.linear.out_features)
+        return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype)
 
 
 def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> TeacherSource:

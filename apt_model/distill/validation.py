@@ -71,7 +71,7 @@ class Validator:
                 batch = next(self._for_cards)
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
             assert card is not None  # noqa: S101 - batches without a label were left out
-            own, theirs, moved = self._grader.both(module, batch)
+            own, theirs, moved = self._grader.logits(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
             return card, read_row(card, own, theirs), loss
@@ -86,7 +86,7 @@ class Validator:
         pairs: list[TextPair] = []
         with self._looking(student) as module:
             for batch in self._batches():
-                own, theirs, moved = self._grader.both(module, batch)
+                own, theirs, moved = self._grader.logits(module, batch)
                 kd, ce = self._grader.sums(own, theirs, moved)
                 sums += torch.tensor(numbers([kd, ce, self._grader.agreed(own, theirs, moved)]), dtype=torch.float64)
                 tokens += batch.label_count

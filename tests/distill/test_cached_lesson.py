@@ -17,7 +17,7 @@ from apt_model.distill.heads import find_head
 from apt_model.distill.loop import distill
 from apt_model.distill.manifest import CacheSettings
 from apt_model.distill.sparse import sparse_distillation_sums
-from apt_model.errors import DataError, ModelError
+from apt_model.errors import ConfigError, DataError, ModelError
 from apt_model.events.records import Observation, RunStarted, StepDone
 from apt_model.events.sinks import Audience
 from apt_model.training.batch import to_batch
@@ -37,7 +37,7 @@ def cached(teacher: Any, path: Path, **change: Any) -> CachedTeacher:
 
 
 @pytest.fixture
-def teach(listener: Any) -> Teach:
+def teach(listener: Any, tokenizer: Any) -> Teach:
     """Teach, and return what was told."""
 
     def run(
@@ -52,6 +52,7 @@ def teach(listener: Any) -> Teach:
             audience=Audience([listener]),
             config=LessonConfig.from_dict({**LESSON, "sample_frequency": 1, **more}),
             device=torch.device("cpu"),
+            tokenizer=tokenizer,
         )
         return listener.events[before:]
 
@@ -140,10 +141,10 @@ def test_a_wider_student_is_cut_to_the_cached_vocabulary(
 def test_the_fused_pass_over_the_cache_equals_the_plain_one(
     k: int, teacher: Any, make_model: Any, tmp_path: Path
 ) -> None:
-    student, batch = make_model(hidden=16, layers=1, seed=2), to_batch(ROWS)
-    signal = cached(teacher, tmp_path, k=k).signal(batch)
+    student, batch, source = make_model(hidden=16, layers=1, seed=2), to_batch(ROWS), cached(teacher, tmp_path, k=k)
+    logits = source.logits(batch)
     how = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    kd, ce = sparse_distillation_sums(student(**how).logits, signal, batch.labels)
+    kd, ce = sparse_distillation_sums(student(**how).logits, logits, batch.labels)
     (0.7 * kd + 0.3 * ce).backward()
     plain = {name: p.grad.clone() for name, p in student.named_parameters()}
     student.zero_grad()
@@ -151,16 +152,42 @@ def test_the_fused_pass_over_the_cache_equals_the_plain_one(
     assert head is not None
     with head.bypassed() as seen:
         student(**how)
-    labels = batch.labels[:, 1:][signal.has_label[:, :-1]]
+    positions = logits.has_label.flatten().nonzero().flatten()
+    signal = source.signal(batch, positions, temperature=2.0, columns=64, dtype=None)
     fused = fused_distillation(
-        seen[0][signal.has_label], head, signal.in_chunks(), labels,
-        temperature=2.0, alpha=0.7, beta=0.3, chunk_rows=16, shown=[0, 5],
+        seen[0].flatten(0, 1)[positions], head, signal, batch.labels.flatten()[positions + 1],
+        temperature=2.0, alpha=0.7, beta=0.3, chunk_rows=16,
     )  # fmt: skip
     fused.loss.backward()
     torch.testing.assert_close(torch.stack([fused.kd, fused.ce]), torch.stack([kd, ce]).detach(), rtol=1e-5, atol=1e-5)
     for name, parameter in student.named_parameters():
         torch.testing.assert_close(parameter.grad, plain[name], rtol=1e-4, atol=1e-5)
-    assert fused.shown is not None
-    assert fused.shown.teacher_ids[:, 0].tolist() == [
-        int(signal.rows.ids[row, signal.rows.log_probs[row].argmax()]) for row in (0, 5)
-    ]
+
+
+def test_a_student_that_hides_its_head_learns_and_shows_the_same_from_the_cache(
+    teacher: Any, make_model: Any, tmp_path: Path, teach: Teach
+) -> None:
+    class Hidden(torch.nn.Module):
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    source = cached(teacher, tmp_path, k=7)
+    fused = teach(make_model(hidden=16, layers=1, seed=2), source)
+    plain = teach(Hidden(make_model(hidden=16, layers=1, seed=2)), source)
+    assert any(getattr(event, "key", "") == "notice.head_hidden" for event in plain)
+    for one, other in zip(of(StepDone, fused), of(StepDone, plain), strict=True):
+        assert (one.kd, one.ce, one.grad_norm) == pytest.approx((other.kd, other.ce, other.grad_norm), rel=1e-4)
+    for one, other in zip(of(Observation, fused), of(Observation, plain), strict=True):
+        assert (one.teacher_text, one.student_text) == (other.teacher_text, other.student_text)
+        assert one.normalised_kl == pytest.approx(other.normalised_kl, rel=1e-4)
+
+
+def test_a_loss_that_needs_the_whole_distribution_is_refused(
+    teacher: Any, student: Any, tmp_path: Path, teach: Teach
+) -> None:
+    with pytest.raises(ConfigError, match=r"cannot do this loss; got reverse_kl"):
+        teach(student, cached(teacher, tmp_path), loss_kind="reverse_kl")

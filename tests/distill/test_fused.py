@@ -49,9 +49,7 @@ class Example:
         self.labels = torch.randint(V, (count,))
 
     def signal(self, temperature: float, width: int = V, dtype: torch.dtype = torch.float32) -> HeadSignal:
-        return HeadSignal(
-            self.teacher_hidden, self.teacher, temperature=temperature, width=width, chunk_rows=16, dtype=dtype
-        )
+        return HeadSignal(self.teacher_hidden, self.teacher, temperature=temperature, width=width, dtype=dtype)
 
     def fused(self, temperature: float = 2.0, *, signal: Any = None, **settings: Any) -> FusedLoss:
         settings = {"alpha": 0.7, "beta": 0.3, "chunk_rows": 16} | settings
@@ -117,9 +115,7 @@ def test_the_size_of_a_chunk_and_of_a_block_changes_nothing(
 ) -> None:
     monkeypatch.setattr("apt_model.distill.fused.BLOCK_FLOATS", block)
     example = Example(bias=True)
-    signal = HeadSignal(example.teacher_hidden, example.teacher, temperature=2.0, width=V, chunk_rows=64,
-                        dtype=torch.float32)  # fmt: skip
-    found = example.fused(2.0, signal=signal, chunk_rows=chunk_rows)
+    found = example.fused(2.0, chunk_rows=chunk_rows)
     found.loss.backward()
     compare(found, example, example.exact(2.0), 1e-6 * 3)
 
