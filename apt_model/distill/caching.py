@@ -41,7 +41,7 @@ from apt_model.training.batch import Batch, to_batch
 from apt_model.training.encode import IGNORED
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
-SHARD_POSITIONS = 2**16  # at least; lost at most when a run is cut off
+SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
 MOST_SHARDS = 512
 SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
 CHUNK_LOGITS = 2**22  # looked at together
