@@ -243,12 +243,16 @@ def test_a_tokenizer_and_a_config_come_with_the_cache(teacher: Any, rows: Any, t
         CachedTeacher(tmp_path).load_config()
 
 
-def test_columns_that_stand_for_no_token_are_left_out(teacher: Any, rows: Any, tmp_path: Path, tokenizer: Any) -> None:
-    Caching(
-        teacher, [{"input_ids": [5, 6, 7, 8]}], settings=SETTINGS.model_copy(update={"k": 99}), tokenizer=tokenizer
-    ).run(tmp_path)
-    identity = CachedTeacher(tmp_path).identity
-    assert identity.vocabulary == identity.settings.k == len(tokenizer) < VOCABULARY
+def test_columns_that_stand_for_no_token_are_left_out(teacher: Any, tmp_path: Path, tokenizer: Any) -> None:
+    row, size = {"input_ids": [5, 6, 7, 8]}, len(tokenizer)
+    assert size < VOCABULARY
+    settings = SETTINGS.model_copy(update={"k": 99})
+    Caching(teacher, [row], settings=settings, tokenizer=tokenizer).run(tmp_path)
+    cached, batch = CachedTeacher(tmp_path), to_batch([row])
+    assert cached.identity.vocabulary == cached.identity.settings.k == size
+    top, probs = cached.top_rows(batch), (said_by(teacher, batch)[:, :size] / 2).softmax(-1)
+    assert top.ids.sort(-1).values.tolist() == [list(range(size))] * 3
+    torch.testing.assert_close(top.log_probs.double().exp(), probs.gather(-1, top.ids), rtol=5e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("change", [{"k": 0}, {"temperature": 0.0}, {"temperature": float("nan")}])

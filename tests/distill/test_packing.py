@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apt_model.distill.keep import keep_top_k
 from apt_model.distill.packing import Packing, StoredTopK, ValueType, concatenate
 
 
@@ -79,3 +81,21 @@ def test_eight_bits_on_a_log_scale_cost_about_a_thousandth_of_a_nat(temperature:
     p, q = (np.exp(-some) / np.exp(-some).sum(1, keepdims=True) for some in (gaps.astype(np.float64), again))
     assert temperature**2 * (p * np.log(p / q)).sum(1).mean() < 2e-3
     assert (p * np.log(p / q)).sum() > 0
+
+
+@pytest.mark.parametrize("value_type", ["log8", "float16"])
+def test_a_near_tie_does_not_hide_the_argmax(value_type: ValueType) -> None:
+    rows = StoredTopK(
+        ids=np.array([[7, 3, 5]]),
+        gaps=np.array([[0.0, 1e-7, 1e-4]], dtype=np.float32),
+        tails=np.full((1, 2), -1.0, dtype=np.float32),
+    )
+    packing = Packing(order=np.arange(9), k=3, value_type=value_type)
+    again = packing.unpack(packing.pack(rows))
+    assert again.ids[again.gaps == 0].tolist() == [7]
+
+
+def test_a_tie_of_the_teacher_is_decided_once() -> None:
+    kept = keep_top_k(torch.tensor([[1.0, 2.0, 2.0, 2.0]]), 3, 1.0).stored
+    assert (kept.gaps == 0).sum() == 1
+    np.testing.assert_allclose(kept.gaps, 0, atol=1e-6)
