@@ -17,12 +17,14 @@ _HOMES = {
     "TrainConfig": "apt_model.config",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
     "create_compressed_model": "apt_model.distill.student",
+    "evaluate_text_quality": "apt_model.generation.evaluator",
     "get_model_size": "apt_model.training.checkpoint",
     "load_dataset": "apt_model.training.data",
     "load_model": "apt_model.training.checkpoint",
     "quick_visual_distill": "apt_model.plugins.visual_distillation_plugin",
     "read_events": "apt_model.events.runfile",
     "save_model": "apt_model.training.checkpoint",
+    "show_evaluation": "apt_model.render.evaluation",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
     from apt_model.distill.student import create_compressed_model
     from apt_model.errors import AptModelError
     from apt_model.events.runfile import read_events
+    from apt_model.generation.evaluator import evaluate_text_quality
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
+    from apt_model.render.evaluation import show_evaluation
     from apt_model.training.checkpoint import get_model_size, load_model, save_model
     from apt_model.training.data import load_dataset
 

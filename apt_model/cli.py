@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, lesson
+from apt_model.commands import after, cache, evaluate, lesson
 from apt_model.commands.options import Parser
-from apt_model.errors import AptModelError
+from apt_model.errors import AptModelError, Interrupted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,10 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], None] = arguments.command
         command(arguments)
         sys.stdout.flush()
+    except Interrupted as stop:
+        return _fail(f"{stop} Fix: --resume goes on from there.", stop.exit_code, arguments)
     except AptModelError as error:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted: a lesson that was not finished keeps its record, but no student", 130, arguments)
+        return _fail(
+            "interrupted: a lesson that was not finished keeps its record, and the checkpoints written so far",
+            130,
+            arguments,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -53,5 +59,6 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lesson.add(commands)
     cache.add(commands)
+    evaluate.add(commands)
     after.add(commands)
     return parser

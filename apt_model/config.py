@@ -102,6 +102,11 @@ class TrainConfig(_Section):
         None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 128 MB, at most 256"
     )
     max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
+    save_steps: int | None = Field(None, ge=1, description="a checkpoint every N steps, and after each epoch")
+    save_minutes: Positive | None = Field(None, description="a checkpoint every N minutes, and after each epoch")
+    save_total_limit: int = Field(2, ge=1, description="newest checkpoints to keep, besides the best")
+    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="at a loss or gradient that is not finite")
+    max_nonfinite: int = Field(5, ge=1, description="steps that may be skipped for that, one after the other")
     seed: int | None = Field(None, ge=0, lt=2**32, description="seeds python, numpy and torch before training")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu ...; auto takes the best there is")
 

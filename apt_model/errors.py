@@ -21,7 +21,12 @@ class AptModelError(Exception):
 
     def __init__(self, what: str, *, got: object = None, expected: str | None = None, fix: str | None = None) -> None:
         self.what, self.got, self.expected, self.fix = what, got, expected, fix
+        self.last_good: str | None = None
         super().__init__(self._line())
+
+    def __str__(self) -> str:
+        """The line, and where the last good checkpoint is, if there is one."""
+        return self._line() + (f" Last good checkpoint: {self.last_good}." if self.last_good else "")
 
     def _line(self) -> str:
         line = self.what
@@ -66,3 +71,13 @@ class StorageError(AptModelError, OSError):
     """A file or directory cannot be written or read."""
 
     code, exit_code = "STORAGE", 5
+
+
+class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - no error, as KeyboardInterrupt is none
+    """SIGTERM or Ctrl-C came; the step was finished and the run saved. `exit_code` is 128 + the signal's number."""
+
+    code = "INTERRUPTED"
+
+    def __init__(self, what: str, *, signal: int) -> None:
+        super().__init__(what)
+        self.exit_code = 128 + signal  # type: ignore[misc]

@@ -15,7 +15,7 @@ Locale = Mapping[str, str | tuple[str, ...]]
 class Phrases:
     """Sentences of one language, looked up by dotted key.
 
-    >>> Phrases.load("en")("card.batch", batch=3)
+    >>> Phrases.load("en")("card.train_batch", batch=3)
     'Batch 3'
     """
 

@@ -5,7 +5,8 @@
 Runs a real teacher over real text, packs what it says with `distill.packing`, unpacks it, and compares the KL and its
 gradient with the full ones, for two students: an early one (the teacher's own first half of layers) and a late one
 (the teacher's logits with noise of one nat). Beside it DistillKit's two published settings, by the same measure: its
-bytes by its own formula, its values by least squares on the terms that its README names (its code is not on PyPI). Prints Markdown tables.
+bytes by its own formula, its values by least squares on the terms that its README names (its code is not on PyPI).
+Prints Markdown tables.
 """
 
 import argparse

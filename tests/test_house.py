@@ -10,7 +10,7 @@ import pytest
 import apt_model
 
 HOME = Path(apt_model.__file__).parent
-FLOOR_0 = {"", "errors", "config", "i18n", "locales"}
+FLOOR_0 = {"", "errors", "config", "i18n", "locales", "faults"}
 MAY_IMPORT = dict.fromkeys(FLOOR_0, FLOOR_0)
 MAY_IMPORT["events"] = FLOOR_0 | {"events"}
 MAY_IMPORT["teaching"] = MAY_IMPORT["events"] | {"teaching"}
@@ -18,8 +18,8 @@ MAY_IMPORT |= dict.fromkeys(
     ("distill", "training", "generation"), MAY_IMPORT["events"] | {"distill", "training", "generation"}
 )
 MAY_IMPORT |= dict.fromkeys(("render", "dashboard"), MAY_IMPORT["events"] | {"render", "dashboard"})
-ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo"}
-MAY_IMPORT |= dict.fromkeys(("plugins", "demo"), ALL_BELOW - {"dashboard"})
+ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo", "integrations"}
+MAY_IMPORT |= dict.fromkeys(("plugins", "demo", "integrations"), ALL_BELOW - {"dashboard"})
 MAY_IMPORT |= dict.fromkeys(("commands", "cli", "__main__"), ALL_BELOW | {"commands", "cli", "dashboard"})
 WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
@@ -75,8 +75,14 @@ def test_a_planted_upward_import_is_found(package: str, source: str) -> None:
     assert broken_rules(package, source)
 
 
+def test_trl_and_peft_are_for_those_who_have_them() -> None:
+    found = {name.partition(".")[0] for _, path in sources() for name in imports_of(path.read_text("utf-8"))}
+    assert "transformers" in found
+    assert found.isdisjoint({"trl", "peft"})
+
+
 @pytest.mark.parametrize(
-    "module", ["apt_model", "apt_model.cli", "apt_model.render.terminal", "apt_model.teaching.scorer"]
+    "module", ["apt_model", "apt_model.cli", "apt_model.render.watch", "apt_model.teaching.scorer"]
 )
 def test_what_shows_a_lesson_loads_without_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in {sorted(HEAVY)} if name in sys.modules])"

@@ -38,9 +38,9 @@ def test_a_locale_file_of_ones_own_is_read_and_must_be_complete(tmp_path: Path) 
     own = tmp_path / "mine.toml"
     text = files("apt_model.locales").joinpath("en.toml").read_text("utf-8")
     own.write_text(text.replace("Batch {batch}", "No. {batch}"), encoding="utf-8")
-    assert Phrases.load(str(own))("card.batch", batch=3) == "📍 No. 3"
+    assert Phrases.load(str(own))("card.train_batch", batch=3) == "📍 No. 3"
     broken = tmp_path / "broken.toml"
-    broken.write_text('[card]\nbatch = "x"\n', encoding="utf-8")
+    broken.write_text('[card]\ntrain_batch = "x"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="lacks sentences"):
         Phrases.load(str(broken))
 

@@ -5,8 +5,7 @@ import shlex
 from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.lesson import add_files
-from apt_model.commands.options import add_command, add_settings, read_settings
+from apt_model.commands.options import add_command, add_settings, add_source, read_settings
 from apt_model.i18n import Phrases
 
 SETTINGS = ("temperature", "max_length", "device", "lang")
@@ -24,8 +23,8 @@ def add(commands: Any) -> None:
     group.add_argument(
         "--value-type", choices=("log8", "float16"), default="log8", help="of their logits (default: log8, one byte)"
     )
-    add_files(parser).add_argument(
-        "--batch-size", type=int, default=8, metavar="N", help="samples the teacher reads at once (default: 8)"
+    add_source(parser).add_argument(
+        "--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding"
     )
     add_settings(parser, only=SETTINGS)
 
@@ -36,7 +35,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     from apt_model.distill.caching import Caching
     from apt_model.distill.manifest import CacheSettings, check_settings, prepare_directory
     from apt_model.distill.setup import pick_device
-    from apt_model.render.progress import ProgressBar
+    from apt_model.render.bar import ProgressBar
     from apt_model.render.terminal import make_console
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, tokenize_dataset
@@ -68,7 +67,7 @@ def _cache(arguments: argparse.Namespace) -> None:
 
 def _tell_plan(caching: Any, say: Phrases) -> None:
     """What it will be like, before it is done."""
-    from apt_model.render.card import duration, percent
+    from apt_model.render.sentences import duration, percent
 
     estimate, identity = caching.estimate(), caching.identity
     print_line(

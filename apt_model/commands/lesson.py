@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.options import Parser, add_command, add_settings, read_settings
+from apt_model.commands.options import Parser, add_command, add_settings, add_source, read_settings
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -30,36 +30,22 @@ def add(commands: Any) -> None:
     )
     add_data(distill)
     distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
+    distill.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
     distill.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
     add_settings(distill)
 
 
-def add_files(parser: Parser) -> Any:
-    """Flags that say what is read; returns their group."""
-    group = parser.add_argument_group("data")
-    group.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
-    )
-    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
-    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
-    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
-    return group
-
-
 def add_data(parser: Parser) -> None:
-    """Flags that say what is learned from, and what is looked at."""
-    group = add_files(parser)
+    """Flags that say what is read."""
+    group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
     validation.add_argument(
         "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
     )
-    group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
+    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
     group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 
 
@@ -79,7 +65,8 @@ def _distill(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments, **cached_settings(arguments))
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
-    out = check_run_directory(arguments.out)
+    resumes = arguments.resume or arguments.resume_anyway
+    out = check_run_directory(arguments.out, resumes=resumes)
     from apt_model.distill.cached_teacher import CachedTeacher
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
@@ -108,7 +95,8 @@ def _distill(arguments: argparse.Namespace) -> None:
     if isinstance(teacher, CachedTeacher) and not arguments.streaming:
         for some in filter(None, data):
             teacher.check_rows(some, tokenizer=tokenizer, max_length=config.train.max_length)
-    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain)
+    how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
+    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain, **how)
 
 
 def _prepare(config: LessonConfig) -> None:
@@ -130,6 +118,8 @@ def _teach(
     out: Path,
     *,
     plain: bool = False,
+    resume_from: Path | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     """Run the lesson, then say where everything lies."""
     from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -148,6 +138,8 @@ def _teach(
         num_epochs=config.train.num_epochs,
         device=config.train.device,
         run_dir=out,
+        resume_from=resume_from,
+        resume_anyway=resume_anyway,
     )
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()

@@ -40,6 +40,22 @@ def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], No
     return parser
 
 
+def add_source(parser: Parser) -> Any:
+    """Flags that say where the data is; returns their group."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
+    )
+    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
+    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
+    group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
+    return group
+
+
 def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
     """A flag for every setting there is, in the groups they come in; a flag that is not given stays out."""
     groups: dict[str, Any] = {}

@@ -3,12 +3,10 @@
 Knows what is wrong; knows nothing of how training goes on.
 """
 
-from math import isfinite
-
 from torch import nn
 from torch.optim import Optimizer
 
-from apt_model.errors import DataError, ModelError, NumericError
+from apt_model.errors import DataError, ModelError
 
 
 def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
@@ -38,20 +36,6 @@ def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
         raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
     if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
         raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
-
-
-def refuse_nonfinite(step: int, loss: float, grad_norm: float) -> None:
-    """Stop before an optimizer step that would put NaN or infinity into the weights.
-
-    Raises:
-        NumericError: the true values, and the step that was not taken.
-    """
-    if not (isfinite(loss) and isfinite(grad_norm)):
-        raise NumericError(
-            f"step {step} is not finite, the weights before it are kept",
-            got=f"loss {loss}, gradient norm {grad_norm}",
-            fix="a lower learning rate, or look at the batch",
-        )
 
 
 def refuse_empty(epoch: int, batches: int, steps: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
-from apt_model.distill.heads import OutputHead, find_head
+from apt_model.distill.heads import OutputHead
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
@@ -25,16 +25,12 @@ class Forward:
         model: maps token ids (B, L) to logits (B, L, V): a tensor, a tuple or list that begins with it, a dict with
             `logits`, or an object with `.logits`.
         role: "teacher" or "student", for messages.
-
-    Attributes:
-        head: the model's output head, where it can be had.
     """
 
     def __init__(self, model: nn.Module, role: str) -> None:
         self.role = role
-        self.head = find_head(model)
         self._accepted = _accepted_arguments(model)
-        self._limits = _limits(model)
+        self._limits = limits(model)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, L, V) of `model`: the one given before, or its wrapped form.
@@ -119,7 +115,7 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
     return accepted
 
 
-def _limits(model: nn.Module) -> tuple[int | None, int | None]:
+def limits(model: nn.Module) -> tuple[int | None, int | None]:
     """Vocabulary size and longest input, where the model tells; rotary models have no hard limit of positions."""
     get_embeddings = getattr(model, "get_input_embeddings", None)
     embeddings = get_embeddings() if callable(get_embeddings) else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
 from apt_model.distill.kinds import KINDS, Block, resolve
-from apt_model.distill.shown import ShownTokens, read_tokens
+from apt_model.distill.shown import ShownTokens, join, read_tokens
 from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
@@ -275,6 +275,4 @@ class _Pass:
 
     def reading(self) -> ShownTokens | None:
         """What was read, joined."""
-        if not self._readings:
-            return None
-        return ShownTokens(*(torch.cat(parts) for parts in zip(*self._readings, strict=True)))
+        return join(self._readings) if self._readings else None

@@ -11,13 +11,12 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
-from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 
 from apt_model.config import DistillConfig, TrainConfig
 from apt_model.distill.forward import Forward
 from apt_model.distill.fused import fused_distillation
-from apt_model.distill.heads import OutputHead
+from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
 from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
@@ -62,6 +61,8 @@ class Grader:
     ) -> None:
         self._forward, self._teacher = student, teacher
         self._accelerator, self._config, self._say = accelerator, config, say
+        self._head: OutputHead | None = None  # of the student, once it has been looked for
+        self._has_looked = False
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
     def check(self, batch: Batch) -> None:
@@ -98,9 +99,10 @@ class Grader:
         return sums, readouts
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
-        head = self._forward.head
-        if head is not None and not is_compiled_module(student):
-            return self._fused(student, head, batch, row, weight)
+        if not self._has_looked:
+            self._head, self._has_looked = find_head(student), True
+        if self._head is not None:
+            return self._fused(student, self._head, batch, row, weight)
         self._say("notice.head_hidden")
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
@@ -175,3 +177,14 @@ class Grader:
     def _tell_of_cut(self, teacher: int, student: int) -> None:
         if teacher != student:
             self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=min(teacher, student))
+
+    @torch.no_grad()
+    def blame(self, batches: Sequence[Batch]) -> str | None:
+        """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
+        for batch in batches:
+            logits = self._teacher.logits(batch.to(self._accelerator.device))
+            if isinstance(logits, SparseLogits):  # a cache is refused when it is made
+                continue
+            if logits.isnan().any() or logits.isposinf().any() or logits.isneginf().all(dim=-1).any():
+                return "the teacher's logits are NaN or infinite"
+        return None

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.shown import ShownTokens, read_tokens
+from apt_model.distill.shown import ShownTokens, join, read_tokens
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
-MAX_CARD_TOKENS = 256
+MAX_CARD_TOKENS = 128
+FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +98,17 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 @torch.no_grad()
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
-    positions = card.positions.to(student_logits.device)
-    student, width = student_logits[card.row].float(), student_logits.shape[-1]
+    positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
+    student, some = student_logits[card.row], torch.split(positions, max(1, FLOATS_AT_ONCE // width))
     if isinstance(teacher_logits, SparseLogits):
-        known, temperature = teacher_logits.at(card.row, positions), teacher_logits.temperature
-        student, every = student.index_select(0, positions) / temperature, torch.arange(len(positions)).to(positions)
-        return readout_of(read_tokens(student, known, every, temperature=temperature, width=width))
-    teacher = teacher_logits[card.row].float()
-    return readout_of(read_tokens(student, teacher, positions, temperature=1.0, width=width))
+        return readout_of(join(teacher_logits.read(card.row, student, rows) for rows in some))
+    teacher = teacher_logits[card.row]
+    return readout_of(join(read_tokens(student, teacher, rows, temperature=1.0, width=width) for rows in some))
 
 
 def readout_of(shown: ShownTokens) -> RowReadout:
     """What was read of a row's tokens, as numbers."""
-    student, teacher = shown.student_ids[:, 0], shown.teacher_ids[:, 0]
+    student, teacher = shown.student_best, shown.teacher_best
     normalised_kl, agreement = numbers([-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean()])
     return RowReadout(
         teacher_ids=teacher.tolist(),

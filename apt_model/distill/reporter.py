@@ -45,6 +45,14 @@ class Reporter:
         self._run_id = uuid.uuid4().hex[:12]
         self._said: set[str] = set()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs so that its record goes on as one."""
+        return {"run_id": self._run_id, "said": sorted(self._said)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Speak on as the run that `state_dict` kept."""
+        self._run_id, self._said = str(state["run_id"]), set(state["said"])
+
     def tell(self, kind: type[E], **values: Any) -> E:
         """Pass an event on; returns it as the audience scored it."""
         event = kind(run_id=self._run_id, step=self.step, **values)

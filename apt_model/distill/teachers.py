@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from apt_model.config import DistillConfig
 from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.records import ModelCard
@@ -69,12 +71,16 @@ class LiveTeacher:
         """The teacher's logits (B, L, V)."""
         return self._forward(self._model, batch)
 
+    @cached_property
+    def _head(self) -> OutputHead | None:
+        return find_head(self._model)
+
     @torch.no_grad()
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
         """What the teacher says at N positions: through its head, or from its whole logits where it hides that."""
-        head = self._forward.head
+        head = self._head
         if head is None:
             logits = self.logits(batch).flatten(0, 1).index_select(0, positions)
             return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
@@ -89,18 +95,28 @@ def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> Teach
 
 
 @contextmanager
-def frozen(teacher: nn.Module | TeacherSource) -> Iterator[None]:
-    """A model in eval mode and without gradients; as it was before, afterwards."""
-    if not isinstance(teacher, nn.Module):
-        yield
-        return
-    modes = {module: module.training for module in teacher.modules()}
-    gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
-    teacher.eval().requires_grad_(False)
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; each of its modules in its own mode again, afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         yield
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def frozen(teacher: nn.Module | TeacherSource) -> Iterator[None]:
+    """A model in eval mode and without gradients; as it was before, afterwards."""
+    if not isinstance(teacher, nn.Module):
+        yield
+        return
+    gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
+    teacher.requires_grad_(False)
+    try:
+        with in_eval_mode(teacher):
+            yield
+    finally:
         for parameter, requires_grad in gradients.items():
             parameter.requires_grad_(requires_grad)

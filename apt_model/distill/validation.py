@@ -14,6 +14,7 @@ from torch import nn
 
 from apt_model.distill.grader import Grader
 from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
+from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
@@ -31,6 +32,9 @@ class Validator:
         max_length: tokens of a row where it does.
         given_tokens: tokens before the texts begin.
         device: whose random generators are kept.
+
+    Attributes:
+        taken: batches that were taken for cards since the data began anew.
 
     Raises:
         DataError: data that can be read only once.
@@ -52,6 +56,7 @@ class Validator:
         self._source, self._grader, self._device = batches, grader, device
         self._tokenizer, self._max_length, self._given_tokens = tokenizer, max_length, given_tokens
         self._for_cards: Iterator[Batch] = iter(())
+        self.taken = 0
 
     def check(self) -> None:
         """Look at the first batch, so that what is wrong with it is said before the training and not after an epoch.
@@ -65,16 +70,27 @@ class Validator:
     def card(self, student: nn.Module, *, turn: int) -> tuple[CardRow, RowReadout, float]:
         """A row of the next validation batch, what both say on it, and the batch's loss."""
         with self._looking(student) as module:
-            batch = next(self._for_cards, None)
-            if batch is None:
-                self._for_cards = self._batches()
-                batch = next(self._for_cards)
+            batch = self._next()
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
             assert card is not None  # noqa: S101 - batches without a label were left out
             own, theirs, moved = self._grader.logits(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
             return card, read_row(card, own, theirs), loss
+
+    def skip(self, count: int) -> None:
+        """Go on with the cards of a resumed run: as many batches were taken for them."""
+        with undisturbed(self._device):
+            for _ in range(count):
+                self._next()
+
+    def _next(self) -> Batch:
+        batch = next(self._for_cards, None)
+        if batch is None:
+            self._for_cards, self.taken = self._batches(), 0
+            batch = next(self._for_cards)
+        self.taken += 1
+        return batch
 
     def measure(self, student: nn.Module, decode: Callable[[Sequence[int]], str]) -> Validation:
         """One pass over all of it; the texts are of one row of each of the first 16 batches.
@@ -113,14 +129,8 @@ class Validator:
     def _looking(self, student: nn.Module) -> Iterator[nn.Module]:
         """The student without its wrapper, in eval mode; its modes and the random generators are kept."""
         module = extract_model_from_parallel(student)
-        modes = {part: part.training for part in module.modules()}
-        with undisturbed(self._device):
-            module.eval()
-            try:
-                yield module
-            finally:
-                for part, training in modes.items():
-                    part.training = training
+        with undisturbed(self._device), in_eval_mode(module):
+            yield module
 
 
 def _pair(readout: RowReadout, decode: Callable[[Sequence[int]], str]) -> TextPair:

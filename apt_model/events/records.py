@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 SCHEMA_VERSION = 1
 
 Light = Literal["green", "yellow", "red"]
-Source = Literal["train", "validation"]
+Source = Literal["train", "validation", "probe"]
 Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 
@@ -47,7 +47,13 @@ class ModelCard:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """A lesson begins. `total_steps` is None where the data has no length."""
+    """A lesson begins.
+
+    Attributes:
+        config: settings of the lesson, flat keys; where another trainer trains, only those that are ours.
+        total_steps: None where the data has no length.
+        trained_by: what another trainer calls its settings ("SFTConfig"); None where our own loop trains.
+    """
 
     kind = "run_started"
 
@@ -57,6 +63,7 @@ class RunStarted(Event):
     num_epochs: int
     total_steps: int | None
     device: str
+    trained_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +78,10 @@ class EpochStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer step was taken.
+    """One optimizer step was taken; where another trainer trains, it has logged its numbers.
+
+    Another trainer's loss is what it says: of its own making, the mean over the steps since it last logged; what it
+    does not tell is None.
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.
@@ -89,20 +99,24 @@ class StepDone(Event):
     epoch: int
     batch: int
     loss: float
-    kd: float
-    ce: float
+    kd: float | None
+    ce: float | None
     learning_rate: float
-    grad_norm: float
-    tokens: int
+    grad_norm: float | None
+    tokens: int | None
     step_seconds: float
     skipped_batches: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation(Event):
-    """What teacher and student said on one row of a batch, from the very logits the step trained on.
+    """What teacher and student said on one row of a batch.
 
     Attributes:
+        source: "train", a row of the step's own batch, read from the very logits that it trained on; "validation", a
+            row that the student does not learn from; "probe", a row that is kept for showing. The last two are read
+            after the step.
+        loss: of the step; or the same sum of KD and CE over the validation batch, or over the probe's row alone.
         given: the text that both were given before the shown part begins.
         teacher_text: the teacher's most probable tokens, decoded.
         student_text: the student's.
@@ -110,8 +124,6 @@ class Observation(Event):
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both agree.
         tokens: how many tokens the texts were decoded from.
-        source: whether the row is one that the student learns from; `loss` is the step's, or that of the validation
-            batch.
     """
 
     kind = "observation"
@@ -191,14 +203,17 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished(Event):
-    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples."""
+    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples.
+
+    Where another trainer trains, `mean_loss` is over what it logged, and `tokens` is None if it does not count them.
+    """
 
     kind = "epoch_finished"
 
     epoch: int
     num_epochs: int
     mean_loss: float | None
-    tokens: int
+    tokens: int | None
     skipped_batches: int
     seconds: float
     samples: int = 0
@@ -212,6 +227,7 @@ class RunFinished(Event):
     """The lesson ends: the verdict.
 
     Attributes:
+        tokens: learned from; where another trainer trains, as many as it says it has seen, if it says so.
         first_loss, last_loss: mean loss of the first and the last tenth of the steps seen (at least one).
         samples: cards scored.
         mean_laziness: over all cards.
@@ -225,7 +241,7 @@ class RunFinished(Event):
     kind = "run_finished"
 
     epochs: int
-    tokens: int
+    tokens: int | None
     skipped_batches: int
     seconds: float
     first_loss: float | None

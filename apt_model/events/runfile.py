@@ -25,14 +25,29 @@ class RunFile:
 
     Args:
         directory: made if it is missing; must not hold another run's record.
+        resumes: go on with the record that is there; `load_state_dict` says from where.
 
     Raises:
         StorageError: the directory cannot be written, or has a record already.
     """
 
-    def __init__(self, directory: str | Path) -> None:
-        self.directory = check_run_directory(directory)
-        self._file: BinaryIO = (self.directory / EVENTS).open("xb", buffering=0)
+    def __init__(self, directory: str | Path, *, resumes: bool = False) -> None:
+        self.directory = check_run_directory(directory, resumes=resumes)
+        self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the record goes."""
+        return {"bytes": self._file.seek(0, 2)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Cut off what came after: it will be said again.
+
+        Raises:
+            ValueError: the record is shorter than it was.
+        """
+        if self._file.seek(0, 2) < state["bytes"]:
+            raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
+        self._file.truncate(state["bytes"])
 
     def emit(self, event: Event) -> None:
         """Append one line; the run's settings and its verdict also get a file of their own."""
@@ -48,15 +63,17 @@ class RunFile:
         self._file.close()
 
 
-def check_run_directory(directory: str | Path) -> Path:
-    """Make the directory if it is missing, and see that a run can be written there.
+def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path:
+    """Make the directory if it is missing, and see that a run can be written there, or gone on with.
 
     Raises:
-        StorageError: it cannot be written, or holds a run already.
+        StorageError: it cannot be written, holds a run already, or holds none that could go on.
     """
     path = Path(directory)
-    if (path / EVENTS).exists():
-        raise StorageError(f"{path} already holds a run", fix="choose another run directory")
+    if resumes and not (path / EVENTS).exists():
+        raise StorageError(f"{path} holds no run to resume", fix="check the path")
+    if not resumes and (path / EVENTS).exists():
+        raise StorageError(f"{path} already holds a run", fix="choose another run directory, or resume it")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):

@@ -1,6 +1,8 @@
 """A history of any length in a fixed number of buckets. Knows nothing of what the numbers mean."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 class BoundedSeries:
@@ -50,3 +52,11 @@ class BoundedSeries:
         head = sum(self._sums[:width]) / sum(self._counts[:width])
         tail = sum(self._sums[-width:]) / sum(self._counts[-width:])
         return head, tail
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        vars(self).update({name: state[name] for name in vars(self)})

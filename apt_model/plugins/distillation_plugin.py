@@ -43,6 +43,8 @@ class DistillationPlugin:
         eval_dataloader: Iterable[Any] | None = None,
         scheduler: LRScheduler | None = None,
         run_dir: str | Path | None = None,
+        resume_from: str | Path | None = None,
+        resume_anyway: bool = False,
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
         """Train `student_model` in place; arguments as in `VisualDistillationPlugin.visual_distill_model`."""
@@ -62,6 +64,8 @@ class DistillationPlugin:
             num_epochs=num_epochs,
             device=device,
             run_dir=run_dir,
+            resume_from=resume_from,
+            resume_anyway=resume_anyway,
             sinks=sinks,
             scorer=None,
             guard=guard,

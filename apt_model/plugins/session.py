@@ -1,12 +1,14 @@
-"""What both plugins do around the loop: settings, device, record, and keeping the student.
+"""What both plugins do around the loop: settings, device, record, checkpoints, and keeping the student.
 
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -14,29 +16,48 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
+from apt_model.distill.checkpoints import Checkpoints, Stateful
 from apt_model.distill.loop import distill
 from apt_model.distill.setup import pick_device
 from apt_model.distill.teachers import TeacherSource
 from apt_model.errors import ConfigError, DeviceError
-from apt_model.events.records import RunFinished
-from apt_model.events.runfile import STUDENT, RunFile
-from apt_model.events.sinks import Audience, Guard, Scorer, Sink
+from apt_model.events.records import Event, RunFinished
+from apt_model.events.runfile import STUDENT, RunFile, check_run_directory
+from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
 from apt_model.training.checkpoint import save_model
+from apt_model.training.snapshot import one_writer
 
 CALL_ARGUMENTS = ("num_epochs", "device")
+Notices = list[tuple[str, Mapping[str, str | int | float]]]
 
 
-def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
-    """A plugin's settings.
+class StatefulScorer(Stateful, Protocol):
+    """A scorer whose statistics go on with a resumed run."""
+
+    def __call__(self, event: Event) -> Event:
+        """The event as the lesson sees it."""
+
+
+def read_config(
+    config: Mapping[str, Any] | LessonConfig | None,
+    *,
+    elsewhere: Collection[str] = CALL_ARGUMENTS,
+    fix: str = "pass it to the call, e.g. num_epochs=3",
+) -> LessonConfig:
+    """A front door's settings.
+
+    Args:
+        config: flat keys, or a whole lesson.
+        elsewhere: keys that are settings, but not to be given here.
+        fix: where to give those.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that belongs to the call.
+        ConfigError: an unknown or bad setting, or one that belongs elsewhere.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in CALL_ARGUMENTS if key in (config or {})]
+        misplaced = [key for key in elsewhere if key in (config or {})]
         if misplaced:
-            fix = "pass it to the call, e.g. num_epochs=3"
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
     Phrases.load(config.display.lang)
@@ -56,41 +77,75 @@ def run_session(
     num_epochs: int,
     device: str | torch.device,
     run_dir: str | Path | None,
+    resume_from: str | Path | None,
+    resume_anyway: bool,
     sinks: Sequence[Sink],
-    scorer: Scorer | None,
+    scorer: StatefulScorer | None,
     guard: Guard,
 ) -> RunFinished:
-    """Train; keep the record and the student in `run_dir`, if there is one. Cards need a scorer.
+    """Train; keep the record, the checkpoints and the student in `run_dir`, if there is one. Cards need a scorer.
 
-    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere.
+    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. Under a
+    launcher the first process keeps the record, and there are no checkpoints.
     """
     lesson = LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
-    notices: list[tuple[str, dict[str, str]]] = []
-    try:
-        place = pick_device(lesson.train.device)
-    except DeviceError:
-        place = torch.device("cpu")
-        notices.append(("notice.no_cuda", {"device": lesson.train.device}))
-    keeps_record = run_dir is not None and os.environ.get("RANK", "0") == "0"  # under a launcher: the first process
-    record = [RunFile(run_dir)] if run_dir is not None and keeps_record else []
-    audience = Audience([*record, *sinks], scorer=scorer, guard=guard)
-    try:
-        verdict = distill(
-            student=student_model,
-            teacher=teacher_model,
-            batches=train_dataloader,
-            eval_batches=eval_dataloader,
-            audience=audience,
-            config=lesson,
-            device=place,
-            tokenizer=tokenizer,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            observe_samples=scorer is not None,
-            notices=notices,
-        )
-    finally:
-        audience.close()
-    if run_dir is not None and keeps_record:
-        save_model(student_model, tokenizer, Path(run_dir) / STUDENT)
+    if resume_from is not None and run_dir is None:
+        raise ConfigError("resume_from needs a run directory to go on in", fix="pass run_dir=")
+    place, notices = _place(lesson)
+    directory = Path(run_dir) if run_dir is not None and os.environ.get("RANK", "0") == "0" else None
+    resumes = resume_from is not None
+    if directory is not None:
+        check_run_directory(directory, resumes=resumes)
+    with one_writer(directory) if directory is not None else nullcontext():
+        checkpoints, keep_too, record = None, {}, []
+        if directory is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            begin = Path(resume_from) if resume_from is not None else None
+            checkpoints = Checkpoints(directory, lesson.train, resume_from=begin, may_differ=resume_anyway)
+            notices += [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
+            if checkpoints.newest is not None:
+                notices.append(("notice.resumed", {"from": checkpoints.last_good() or ""}))
+        if directory is not None:
+            record = [RunFile(directory, resumes=resumes)]
+            if checkpoints is None or checkpoints.newest is None:
+                record[0].load_state_dict({"bytes": 0})
+            keep_too = {"record": record[0], **({"lesson": scorer} if scorer is not None else {})}
+        audience = Audience([*record, *sinks], scorer=scorer, guard=guard)
+        try:
+            verdict = distill(
+                student=student_model,
+                teacher=teacher_model,
+                batches=train_dataloader,
+                eval_batches=eval_dataloader,
+                audience=audience,
+                config=lesson,
+                device=place,
+                tokenizer=tokenizer,
+                optimizer=optimizer,
+                scheduler=scheduler,
+                checkpoints=checkpoints,
+                keep_too=keep_too,
+                observe_samples=scorer is not None,
+                notices=notices,
+            )
+        finally:
+            audience.close()
+        if directory is not None:
+            _keep_student(student_model, tokenizer, directory)
     return verdict
+
+
+def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
+    """Where to train, and what there is to say of it."""
+    try:
+        return pick_device(lesson.train.device), []
+    except DeviceError:
+        return torch.device("cpu"), [("notice.no_cuda", {"device": lesson.train.device})]
+
+
+def _keep_student(student: nn.Module, tokenizer: Any, directory: Path) -> None:
+    """Save the student so that it is there whole, or not at all."""
+    unfinished = directory / f".{STUDENT}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_model(student, tokenizer, unfinished)
+    shutil.rmtree(directory / STUDENT, ignore_errors=True)
+    unfinished.rename(directory / STUDENT)

@@ -12,15 +12,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from apt_model.config import LessonConfig
 from apt_model.distill.teachers import TeacherSource
 from apt_model.events.records import RunFinished
-from apt_model.events.sinks import Guard, Sink
+from apt_model.events.sinks import Sink
 from apt_model.plugins.session import read_config, run_session
-from apt_model.render.terminal import TerminalSink
-from apt_model.teaching.scorer import LessonScorer
+from apt_model.render.watch import default_sink
+from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
-from apt_model.teaching.topics import TopicKeywords, default_topics
 
 
-class VisualDistillationPlugin:
+class VisualDistillationPlugin(Classroom):
     """Trains a student from a teacher and shows the training as a lesson.
 
     Args:
@@ -39,32 +38,7 @@ class VisualDistillationPlugin:
         self, config: Mapping[str, Any] | LessonConfig | None = None, *, similarity: Similarity = text_similarity
     ) -> None:
         self.config = read_config(config)
-        self._guard = Guard()
-        self._scorer = LessonScorer(
-            self.config.display,
-            default_topics(),
-            comment=lambda laziness_percent, loss: self.generate_comment(laziness_percent, loss),
-            similarity=similarity,
-            guard=self._guard,
-        )
-
-    @property
-    def topic_keywords(self) -> TopicKeywords:
-        """Keywords by topic; changes count from the next card on."""
-        return self._scorer.topics
-
-    @topic_keywords.setter
-    def topic_keywords(self, topics: TopicKeywords) -> None:
-        self._scorer.topics = topics
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        """Statistics of the lesson so far; zeros and empty before the first card."""
-        return self._scorer.stats()
-
-    def generate_comment(self, laziness_percent: float, loss: float) -> str:
-        """The remark on a card. Override it, in a subclass or on the instance, to say it your way."""
-        return self._scorer.comment(laziness_percent, loss)
+        super().__init__(self.config.display, similarity=similarity)
 
     def visual_distill_model(
         self,
@@ -79,6 +53,8 @@ class VisualDistillationPlugin:
         eval_dataloader: Iterable[Any] | None = None,
         scheduler: LRScheduler | None = None,
         run_dir: str | Path | None = None,
+        resume_from: str | Path | None = None,
+        resume_anyway: bool = False,
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
         """Train `student_model` in place.
@@ -94,8 +70,11 @@ class VisualDistillationPlugin:
             eval_dataloader: data to look at, not to learn from: loss, agreement and laziness on it after each epoch;
                 with `show_on="validation"` the cards show its texts too.
             scheduler: steps once after each optimizer step.
-            run_dir: keeps the record and the student there.
-            sinks: who watches; a terminal unless given.
+            run_dir: keeps the record, checkpoints and the student there.
+            resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
+                settings are given as they were.
+            resume_anyway: go on although settings or data are not what they were.
+            sinks: who watches; unless given, cards in a notebook or on the terminal.
 
         Returns:
             The verdict.
@@ -105,8 +84,8 @@ class VisualDistillationPlugin:
         """
         self._guard.failures.clear()
         if sinks is None:
-            terminal = self._guard.run("TerminalSink", lambda: TerminalSink(self.config.display), None)
-            sinks = [terminal] if terminal is not None else []
+            sink = self._guard.run("default_sink", lambda: default_sink(self.config.display), None)
+            sinks = [sink] if sink is not None else []
         return run_session(
             config=self.config,
             student_model=student_model,
@@ -119,6 +98,8 @@ class VisualDistillationPlugin:
             num_epochs=num_epochs,
             device=device,
             run_dir=run_dir,
+            resume_from=resume_from,
+            resume_anyway=resume_anyway,
             sinks=sinks,
             scorer=self._scorer,
             guard=self._guard,

@@ -7,40 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 from wcwidth import width as cells
 
-from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted, Validation
+from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
+from apt_model.render import sentences
 from apt_model.render.diff import ADDED, MISSING, inline_diff, mark
 from apt_model.render.sanitise import fit_encoding, sanitise
+from apt_model.render.sentences import LIGHTS, number, percent, topic_name
 from apt_model.render.wrap import shorten, wrap
 
-LIGHTS = {"green": "🟢", "yellow": "🟡", "red": "🔴"}
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
 WIDEST, NARROWEST = 70, 24
 BAR_CELLS = 30
-NO_NUMBER = "–"
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """A number as the lesson shows it; a dash where there is none."""
-    return NO_NUMBER if value is None else f"{value:.{digits}f}"
-
-
-def percent(value: float | None) -> str:
-    """A ratio as percent; a dash where there is none."""
-    return NO_NUMBER if value is None else f"{100 * value:.2f}%"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +57,18 @@ class CardPainter:
 
     def header(self, run: RunStarted) -> Iterator[RenderableType]:
         """The run's title and settings."""
-        config, say = run.config, self._say
+        say = self._say
         yield self._rule("=")
         yield from self._centre(say("header.title"))
         yield self._rule("=")
-        yield from self._plain(say("header.config", **{k: config[k] for k in ("temperature", "alpha", "beta")}))
-        shows = say("header.frequency", count=config["sample_frequency"])
-        yield from self._plain(shows if config["show_samples"] else say("header.no_samples"))
-        if config["show_samples"] and config["show_diff"]:
-            marks = {"missing": ("…", MISSING), "added": ("…", ADDED)}
-            before, between, after = say("header.diff", missing="\0", added="\0").split("\0")
-            legend = Text.assemble(
-                before,
-                mark(*marks["missing"], colour=self._style.colour),
-                between,
-                mark(*marks["added"], colour=self._style.colour),
-                after,
-            )
-            yield from self._lines(Text(), legend, self._columns, hang=0)
+        for line in sentences.settings(run, say):
+            yield from self._plain(line)
+        legend = sentences.legend(run, say)
+        if legend is not None:
+            before, between, after = legend
+            missing, added = (mark("…", style, colour=self._style.colour) for style in (MISSING, ADDED))
+            text = Text.assemble(before, missing, between, added, after)
+            yield from self._lines(Text(), text, self._columns, hang=0)
         yield self._models(run)
         yield self._rule("=")
 
@@ -105,10 +82,7 @@ class CardPainter:
     def card(self, card: Card) -> Iterator[RenderableType]:
         """One sample: what both said, how lazy the student is, on which topic, with a remark."""
         say, table = self._say, self._table(box.SQUARE)
-        batch, topic = (
-            say(f"card.{'batch' if card.source == 'train' else 'validation_batch'}", batch=card.batch),
-            say("card.topic", topic=self._topic(card.topic)),
-        )
+        batch, topic = sentences.title(card, say)
         title = f"{batch:<16} │ {topic}"
         for line in [title] if cells(self._clean(title)) <= self._inner else [batch, topic]:
             self._add(table, line)
@@ -124,7 +98,7 @@ class CardPainter:
             self._add(table, diff, label=say("card.diff"), hang=hang)
         table.add_section()
         self._add(table, self._bar(card))
-        self._add(table, say(f"card.{'loss' if card.source == 'train' else 'validation_loss'}", loss=number(card.loss)))
+        self._add(table, sentences.loss(card, say))
         self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
         yield Text()
         yield table
@@ -136,11 +110,12 @@ class CardPainter:
         self._add(table, say("epoch_card.loss", loss=number(epoch.mean_loss)))
         if epoch.mean_laziness is not None:
             self._add(table, say("epoch_card.laziness", laziness=percent(epoch.mean_laziness)))
-        self._validation(table, epoch.validation)
+        for line in sentences.validation(epoch.validation, say):
+            self._add(table, line)
         if epoch.topics:
             self._add(table, say("epoch_card.topics"))
         for score in epoch.topics:
-            values = {"topic": self._topic(score.topic), "laziness": percent(score.mean_laziness)}
+            values = {"topic": topic_name(score.topic, say), "laziness": percent(score.mean_laziness)}
             self._add(table, say("epoch_card.topic", samples=score.samples, **values), label="   ", hang=3)
         if epoch.skipped_batches:
             self._add(table, say("epoch_card.skipped", count=epoch.skipped_batches))
@@ -149,68 +124,35 @@ class CardPainter:
 
     def verdict(self, run: RunFinished) -> Iterator[RenderableType]:
         """The end of the run."""
-        say, table = self._say, self._table(box.DOUBLE)
-        self._add(table, say("final.title" if run.step else "final.empty"), new_section=True)
-        if run.samples:
-            self._add(table, say("final.samples", samples=run.samples))
-            self._add(table, say("final.laziness", laziness=percent(run.mean_laziness)))
-            ends = {"first": percent(run.first_laziness), "last": percent(run.last_laziness)}
-            self._add(table, say("final.course", **ends))
-        if run.step:
-            self._add(table, say("final.loss", first=number(run.first_loss), last=number(run.last_loss)))
-            self._validation(table, run.validation)
-            self._add(table, say("final.time", time=duration(run.seconds), tokens=f"{run.tokens:,}"))
-        if run.samples:
-            self._add(table, say("final.trend", trend=say(f"trend.{run.trend}")))
-        if run.step and run.advice:
-            table.add_section()
-            self._add(table, say("final.advice"))
-            for advice in run.advice:
-                sentence = say(f"advice.{advice.key}", topic=self._topic(advice.topic or ""))
-                self._add(table, sentence, label="   ", hang=6)
-        if run.failures:
-            table.add_section()
-            self._add(table, say("final.failures"))
-            for failure in run.failures:
-                self._add(table, sanitise(failure, 500), label="   ", hang=3)
+        table, verdict = self._table(box.DOUBLE), sentences.verdict(run, self._say)
+        self._add(table, verdict.title, new_section=True)
+        for result in verdict.results:
+            self._add(table, result)
+        for heading, lines, hang in (("advice", verdict.advice, 6), ("failures", verdict.failures, 3)):
+            if lines:
+                table.add_section()
+                self._add(table, self._say(f"final.{heading}"))
+            for line in lines:
+                self._add(table, line, label="   ", hang=hang)
         yield Text()
         yield table
 
     def notice(self, notice: Notice) -> Iterator[RenderableType]:
         """One sentence between cards."""
-        values = {
-            key: sanitise(value, 500) if isinstance(value, str) else value for key, value in notice.values.items()
-        }
-        yield from self._plain("🔧 " + self._say(notice.key, **values))
+        yield from self._plain(sentences.notice(notice, self._say))
 
     def _models(self, run: RunStarted) -> Table:
-        """Teacher and student side by side; where there is no room, without their names and sizes in layers."""
-        say, wide = self._say, self._columns >= 60
-        names = ["", "model", "layers", "parameters", "megabytes", "share"] if wide else ["", "parameters", "share"]
+        """Teacher and student side by side; where there is no room, without their names, shapes and megabytes."""
         table = Table(box=None, width=self._columns, padding=(0, 1), pad_edge=False)
-        for name in names:
-            heading = Text(self._clean(say(f"models.{name}")) if name else "", style="bold")
-            table.add_column(
-                heading, justify="left" if name in ("", "model") else "right", no_wrap=True, overflow="crop"
-            )
-        for role, model in (("teacher", run.teacher), ("student", run.student)):
-            cells_of = {
-                "": say(f"models.{role}"),
-                "model": shorten(sanitise(model.name), 20),
-                "layers": f"{model.layers or '?'} × {model.hidden_size or '?'}",
-                "parameters": f"{model.parameters:,}",
-                "megabytes": f"{model.megabytes:.1f} MB",
-                "share": f"{100 * model.parameters / max(run.teacher.parameters, 1):.1f}%",
-            }
-            table.add_row(*(Text(self._clean(cells_of[name])) for name in names))
+        columns = sentences.models(run, self._say)
+        shown = [one for one in columns if self._columns >= 60 or one.name in ("role", "parameters", "share")]
+        for one in shown:
+            justify: JustifyMethod = "left" if one.name in ("role", "model") else "right"
+            heading = Text(self._clean(one.heading), style="bold")
+            table.add_column(heading, justify=justify, no_wrap=True, overflow="crop")
+        for role in ("teacher", "student"):
+            table.add_row(*(Text(self._clean(getattr(one, role))) for one in shown))
         return table
-
-    def _validation(self, table: Table, seen: Validation | None) -> None:
-        if seen is not None:
-            values = {"loss": number(seen.loss), "agreement": percent(seen.agreement)}
-            self._add(table, self._say("validation.loss", **values))
-            if seen.mean_laziness is not None:
-                self._add(table, self._say("validation.laziness", laziness=percent(seen.mean_laziness)))
 
     def _table(self, borders: box.Box) -> Table:
         table = Table(box=borders, show_header=False, width=self._columns, padding=(0, 1))
@@ -246,9 +188,6 @@ class CardPainter:
 
     def _text(self, text: str) -> str:
         return shorten(sanitise(text), self._style.max_text_length)
-
-    def _topic(self, topic: str) -> str:
-        return shorten(sanitise(self._say.topic(topic)), 20)
 
     def _plain(self, text: str) -> Iterator[Text]:
         return self._lines(Text(), Text(text), self._columns, hang=0)

@@ -1,11 +1,36 @@
-"""Where the student departs from the teacher, character by character, in one line. Knows nothing of models."""
+"""Where the student departs from the teacher, character by character. Knows nothing of models or of who shows it."""
 
+from collections.abc import Iterator
 from difflib import SequenceMatcher
+from typing import Literal, NamedTuple
 
 from rich.text import Text
 
 MAX_CHARACTERS = 1_000
 MISSING, ADDED = "red strike", "bold green underline"
+
+
+class Stretch(NamedTuple):
+    """A run of characters: of both texts, of the teacher's alone ("missing"), or of the student's alone ("added")."""
+
+    kind: Literal["same", "missing", "added"]
+    text: str
+
+
+def departures(teacher_text: str, student_text: str) -> Iterator[Stretch]:
+    """Both texts as one row of stretches; where they differ, the teacher's part comes first.
+
+    Only the first 1,000 characters of each are compared.
+    """
+    teacher, student = teacher_text[:MAX_CHARACTERS], student_text[:MAX_CHARACTERS]
+    for kind, t0, t1, s0, s1 in SequenceMatcher(None, teacher, student, autojunk=False).get_opcodes():
+        if kind == "equal":
+            yield Stretch("same", teacher[t0:t1])
+            continue
+        if t0 < t1:
+            yield Stretch("missing", teacher[t0:t1])
+        if s0 < s1:
+            yield Stretch("added", student[s0:s1])
 
 
 def mark(text: str, style: str, *, colour: bool) -> Text:
@@ -16,18 +41,11 @@ def mark(text: str, style: str, *, colour: bool) -> Text:
 
 
 def inline_diff(teacher_text: str, student_text: str, *, colour: bool) -> Text:
-    """Both texts as one: what they share, what only the teacher said, what only the student said.
-
-    Only the first 1,000 characters of each are compared.
-    """
-    teacher, student = teacher_text[:MAX_CHARACTERS], student_text[:MAX_CHARACTERS]
+    """The departures in one line: what both share, what only the teacher said, what only the student said."""
     line = Text()
-    for kind, t0, t1, s0, s1 in SequenceMatcher(None, teacher, student, autojunk=False).get_opcodes():
-        if kind == "equal":
-            line.append(teacher[t0:t1])
-            continue
-        if t0 < t1:
-            line.append_text(mark(teacher[t0:t1], MISSING, colour=colour))
-        if s0 < s1:
-            line.append_text(mark(student[s0:s1], ADDED, colour=colour))
+    for kind, text in departures(teacher_text, student_text):
+        if kind == "same":
+            line.append(text)
+        else:
+            line.append_text(mark(text, MISSING if kind == "missing" else ADDED, colour=colour))
     return line

@@ -5,8 +5,8 @@ from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.card import duration, number, percent
 from apt_model.render.sanitise import fit_encoding, sanitise
+from apt_model.render.sentences import duration, number, percent
 from apt_model.render.terminal import spoken_language
 
 
@@ -74,5 +74,5 @@ class LogSink:
             ce=number(step.ce),
             rate=step.learning_rate,
             norm=number(step.grad_norm, 3),
-            speed=step.tokens / step.step_seconds if step.step_seconds else 0.0,
+            speed=number(step.tokens / step.step_seconds if step.tokens and step.step_seconds else None, 0),
         )

@@ -1,64 +1,54 @@
-"""How far something has come: a bar on a terminal, a plain line each tenth of the way in a pipe.
+"""How far a run is, and in which words to say so. Follows events; knows nothing of bars or screens."""
 
-Knows numbers and a console; knows nothing of what is being done.
-"""
+from collections.abc import Iterator
 
-import time
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
+from apt_model.events.records import Event, RunStarted, ScoredObservation, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.card import duration
-from apt_model.render.sanitise import fit_encoding
-from apt_model.render.terminal import REFRESH_SECONDS
-
-TENTHS = 10
+from apt_model.render.sentences import duration, number, percent
 
 
-class ProgressBar:
-    """A context in which `advance` shows how much is done.
+class Course:
+    """Where a run is.
 
-    Args:
-        console: as `render.terminal.make_console` makes it.
-        say: the sentences of the language.
+    Attributes:
+        total_steps: of the run; None where the data has no length.
+        step: optimizer steps done so far.
     """
 
-    def __init__(self, console: Console, say: Phrases) -> None:
-        self._console, self._say = console, say
-        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=None)]
-        self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True, expand=True)
-        self._task = self._progress.add_task("", total=1.0)
-        self._on_screen = console.is_terminal and not console.is_dumb_terminal
-        self._began: tuple[float, int] | None = None
-        self._drawn = 0.0
-        self._tenth = 0
+    def __init__(self) -> None:
+        self.total_steps: int | None = None
+        self.step = 0
+        self._epochs: int | None = None
+        self._last: StepDone | None = None
+        self._laziness: float | None = None
+        self._seconds_per_step = 0.0
 
-    def __enter__(self) -> Self:
-        if self._on_screen:
-            self._progress.start()
-        return self
+    def follow(self, event: Event) -> None:
+        """Take note of one event."""
+        if isinstance(event, RunStarted):
+            self.total_steps, self._epochs = event.total_steps, event.num_epochs
+        elif isinstance(event, ScoredObservation):
+            self._laziness = event.laziness
+        elif isinstance(event, StepDone):
+            took = event.step_seconds
+            self._seconds_per_step = took if self._last is None else 0.9 * self._seconds_per_step + 0.1 * took
+            self._last, self.step = event, event.step
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+    def parts(self, say: Phrases, *, brief: bool = False) -> Iterator[str]:
+        """Epoch, steps, rate, time left, loss, laziness; `brief` leaves out what a narrow line has no room for.
 
-    def advance(self, done: int, total: int) -> None:
-        """`done` of `total` is done; the first call says from where it goes on."""
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._tenth = (now, done), TENTHS * done // max(total, 1)
-        since, before = self._began
-        left = duration((total - done) * (now - since) / (done - before)) if done > before else "…"
-        text = f"{done:,}/{total:,}  {self._say('progress.left', time=left)}"
-        line = fit_encoding(text, self._console.encoding)
-        if self._on_screen:
-            if now - self._drawn >= REFRESH_SECONDS:
-                self._drawn = now
-                self._progress.update(self._task, completed=done / max(total, 1), description=line, refresh=True)
-        elif TENTHS * done // max(total, 1) > self._tenth:
-            self._tenth = TENTHS * done // max(total, 1)
-            self._console.print(line, soft_wrap=True)
+        Nothing before the first step.
+        """
+        last, total, pace = self._last, self.total_steps, self._seconds_per_step
+        if last is None:
+            return
+        if self._epochs is not None and not brief:
+            yield say("progress.epoch", epoch=last.epoch, epochs=self._epochs)
+        yield f"{self.step}/{total}" if total else str(self.step)
+        if not brief:
+            yield say("progress.rate", rate=1 / pace if pace else 0.0)
+        if total:
+            yield say("progress.left", time=duration((total - self.step) * pace))
+        yield say("progress.loss", loss=number(last.loss, 2))
+        if self._laziness is not None and not brief:
+            yield say("progress.laziness", laziness=percent(self._laziness))

@@ -6,7 +6,7 @@ Knows how terminals differ; knows nothing of training.
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import IO
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -27,7 +27,8 @@ from apt_model.events.records import (
     StepDone,
 )
 from apt_model.i18n import Phrases
-from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
+from apt_model.render.card import CardPainter, CardStyle
+from apt_model.render.progress import Course
 from apt_model.render.sanitise import can_say, fit_encoding
 
 PIPED_COLUMNS = 80
@@ -153,51 +154,32 @@ class _ProgressLine:
 
     def __init__(self, console: Console, say: Phrases) -> None:
         self._say, self._encoding = say, console.encoding
-        columns = [TextColumn("{task.description}", markup=False)]
-        bar = [BarColumn(bar_width=None)] if console.width >= 60 else []
-        self._progress = Progress(*columns, *bar, console=console, auto_refresh=False, transient=True, expand=True)
         self._narrow = console.width < 60
+        columns = [TextColumn("{task.description}", markup=False)]
+        bar = [] if self._narrow else [BarColumn(bar_width=None)]
+        self._progress = Progress(*columns, *bar, console=console, auto_refresh=False, transient=True, expand=True)
         self._task: TaskID | None = None
-        self._run: RunStarted | None = None
-        self._laziness: float | None = None
-        self._seconds_per_step: float | None = None
+        self._course = Course()
         self._drawn = 0.0
 
     def follow(self, event: Event) -> None:
         """Bring the line up to date."""
+        self._course.follow(event)
         if isinstance(event, RunStarted):
-            self._run = event
             self._task = self._progress.add_task("", total=event.total_steps)
             self._progress.start()
-        elif isinstance(event, ScoredObservation):
-            self._laziness = event.laziness
         elif isinstance(event, StepDone):
-            self._step(event)
+            self._draw()
 
     def stop(self) -> None:
         """Remove the line."""
         self._progress.stop()
 
-    def _step(self, step: StepDone) -> None:
-        before = self._seconds_per_step
-        self._seconds_per_step = step.step_seconds if before is None else 0.9 * before + 0.1 * step.step_seconds
+    def _draw(self) -> None:
         now = time.monotonic()
         if self._task is None or now - self._drawn < REFRESH_SECONDS:
             return
         self._drawn = now
-        text = "  ".join(fit_encoding(part, self._encoding) for part in self._parts(step))
-        self._progress.update(self._task, completed=step.step, description=text, refresh=True)
-
-    def _parts(self, step: StepDone) -> Iterator[str]:
-        say, run, pace = self._say, self._run, self._seconds_per_step or 0.0
-        total = run.total_steps if run is not None else None
-        if run is not None and not self._narrow:
-            yield say("progress.epoch", epoch=step.epoch, epochs=run.num_epochs)
-        yield f"{step.step}/{total}" if total else str(step.step)
-        if not self._narrow:
-            yield say("progress.rate", rate=1 / pace if pace else 0.0)
-        if total:
-            yield say("progress.left", time=duration((total - step.step) * pace))
-        yield say("progress.loss", loss=number(step.loss, 2))
-        if self._laziness is not None and not self._narrow:
-            yield say("progress.laziness", laziness=percent(self._laziness))
+        parts = self._course.parts(self._say, brief=self._narrow)
+        text = "  ".join(fit_encoding(part, self._encoding) for part in parts)
+        self._progress.update(self._task, completed=self._course.step, description=text, refresh=True)

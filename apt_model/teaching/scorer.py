@@ -81,6 +81,15 @@ class LessonScorer:
         """Statistics of the run so far, in the guide's words and units."""
         return dict(self.verdict.stats())
 
+    def state_dict(self) -> dict[str, Any]:
+        """The statistics of the run so far, as JSON values."""
+        return {"report_card": self._report_card.state_dict(), "verdict": self.verdict.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting from what `state_dict` kept."""
+        self._report_card.load_state_dict(state["report_card"])
+        self.verdict.load_state_dict(state["verdict"])
+
     def _score_validation(self, seen: Validation) -> Validation:
         lazy = [
             laziness(self._similarity(pair.teacher_text, pair.student_text), pair.normalised_kl) for pair in seen.pairs

@@ -36,6 +36,27 @@ class TopicTable:
             for t in ranked[:most]
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        vars(self).update({name: dict(state[name]) for name in vars(self)})
+
+
+def _state(owner: Any) -> dict[str, Any]:
+    """The fields of a collector as JSON values, those of the collectors inside it too."""
+    return {name: value.state_dict() if hasattr(value, "state_dict") else value for name, value in vars(owner).items()}
+
+
+def _load_state(owner: Any, state: Mapping[str, Any]) -> None:
+    for name, value in vars(owner).items():
+        if hasattr(value, "load_state_dict"):
+            value.load_state_dict(state[name])
+        else:
+            setattr(owner, name, state[name])
+
 
 class ReportCard:
     """Collects the cards of one epoch."""
@@ -56,6 +77,14 @@ class ReportCard:
             "mean_laziness": self._laziness.mean,
             "topics": self._topics.scores(TOP_TOPICS),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return _state(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        _load_state(self, state)
 
 
 class Verdict:
@@ -106,6 +135,14 @@ class Verdict:
             "topic_distribution": {score.topic: score.samples for score in self.topics.scores()},
             "epoch_laziness": [100 * (laziness or 0.0) for laziness in self.epoch_laziness],
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return _state(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        _load_state(self, state)
 
 
 def trend(first: float | None, last: float | None, *, samples: int) -> Trend:

@@ -56,33 +56,42 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch
     Raises:
         DataError: another type, sizes that differ, ids that are no integers; names what was seen.
     """
+    rows = rows_of(raw)
+    if rows is not None:
+        return _from_rows(rows, tokenizer, max_length)
     if isinstance(raw, Mapping):
         if "input_ids" in raw:
             return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
-        keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
-        if keys:
-            rows = [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
-            return _from_rows(rows, tokenizer, max_length)
         if "text" in raw:
             return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
         raise DataError("batch has no input_ids", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text")
-    if isinstance(raw, str):
-        return _from_rows([{"text": raw}], tokenizer, max_length)
     if isinstance(raw, Tensor):
         return _from_tensors(raw, None, None)
-    if isinstance(raw, Sequence) and raw:
-        if all(isinstance(item, str) for item in raw):
-            return _from_rows([{"text": text} for text in raw], tokenizer, max_length)
-        if all(isinstance(item, Mapping) for item in raw):
-            return _from_rows(raw, tokenizer, max_length)
-        if len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
-            return _from_tensors(*raw, *[None] * (3 - len(raw)))
+    if isinstance(raw, Sequence) and 0 < len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
+        return _from_tensors(*raw, *[None] * (3 - len(raw)))
     inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
     raise DataError(
         "batch is of a type that cannot be learned from",
         got=f"{type(raw).__name__}{inside}",
         expected="a dict with input_ids, a tensor, (input_ids, attention_mask, labels), or a list of strings",
     )
+
+
+def rows_of(raw: Any) -> Sequence[Mapping[str, Any]] | None:
+    """The rows of a batch that is yet to be encoded; None where it is tensors, or nothing that we know."""
+    if isinstance(raw, str):
+        return [{"text": raw}]
+    if isinstance(raw, Mapping) and "input_ids" not in raw:
+        keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
+        if keys:
+            return [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
+        return [{"text": raw["text"]}] if isinstance(raw.get("text"), str) else None
+    if isinstance(raw, Sequence) and raw:
+        if all(isinstance(item, str) for item in raw):
+            return [{"text": text} for text in raw]
+        if all(isinstance(item, Mapping) for item in raw):
+            return raw
+    return None
 
 
 def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:

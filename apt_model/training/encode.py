@@ -76,6 +76,24 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     return rows
 
 
+def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], str] | None:
+    """What a row asks, as the token ids that its learned words follow, and these words; None where it asks nothing.
+
+    A row asks something with `prompt` and `completion`, or with `messages` whose last turn, not the first, is the
+    assistant's. Nothing is cut.
+    """
+    if "messages" in row and "input_ids" not in row:
+        chat = [_message(message) for message in row["messages"]]
+        if len(chat) < 2 or chat[-1]["role"] != "assistant":
+            return None
+        ids, reference = _template(chat[:-1], tokenizer, add_generation_prompt=True), chat[-1]["content"]
+    elif {"prompt", "completion"} <= row.keys() and "input_ids" not in row:
+        (ids,), reference = encode([row["prompt"]], tokenizer, UNLIMITED, end=False), row["completion"]
+    else:
+        return None
+    return (ids, reference) if ids else None
+
+
 def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int) -> Encoded:
     if "input_ids" in row:
         ids = list(row["input_ids"])

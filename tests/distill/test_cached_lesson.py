@@ -17,7 +17,7 @@ from apt_model.distill.heads import find_head
 from apt_model.distill.loop import distill
 from apt_model.distill.manifest import CacheSettings
 from apt_model.distill.sparse import sparse_distillation_sums
-from apt_model.errors import ConfigError, DataError, ModelError
+from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import Observation, RunStarted, StepDone
 from apt_model.events.sinks import Audience
 from apt_model.training.batch import to_batch
@@ -191,3 +191,14 @@ def test_a_loss_that_needs_the_whole_distribution_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=r"cannot do this loss; got reverse_kl"):
         teach(student, cached(teacher, tmp_path), loss_kind="reverse_kl")
+
+
+def test_a_step_that_is_not_finite_is_not_blamed_on_a_cached_teacher(
+    teacher: Any, student: Any, tmp_path: Path, teach: Teach
+) -> None:
+    source = cached(teacher, tmp_path)
+    with torch.no_grad():
+        student.model.norm.weight[0] = torch.nan
+    with pytest.raises(NumericError) as error:
+        teach(student, source)
+    assert "teacher" not in str(error.value)

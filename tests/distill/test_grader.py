@@ -20,7 +20,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Listener]:
     def run_plainly(*arguments: Any, **settings: Any) -> Listener:
         heard = Listener()
         with monkeypatch.context() as patched:
-            patched.setattr("apt_model.distill.forward.find_head", lambda model: None)
+            patched.setattr("apt_model.distill.grader.find_head", lambda model: None)
             run(heard, *arguments, **settings)
         return heard
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from apt_model.distill.readout import Decoder, choose_row, numbers, read_row
+from apt_model.distill.losses import token_kl
+from apt_model.distill.readout import FLOATS_AT_ONCE, MAX_CARD_TOKENS, Decoder, choose_row, numbers, read_row
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import to_batch
 
@@ -33,6 +34,38 @@ def test_the_row_is_read_at_its_valid_positions_only() -> None:
             assert [token for token, _ in pairs] == best.indices[:5].tolist()
             assert [share for _, share in pairs] == pytest.approx(best.values[:5].tolist(), rel=1e-5)
     assert reading.agreement == sum(a == b for a, b in zip(reading.teacher_ids, reading.student_ids, strict=True)) / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtype: torch.dtype) -> None:
+    batch = to_batch(torch.randint(3_000, (2, 300)))
+    card = choose_row(batch, turn=1, given_tokens=4)
+    assert card is not None
+    assert len(card.positions) == MAX_CARD_TOKENS > FLOATS_AT_ONCE // 3_000
+    student, teacher = (4 * torch.randn(2, 300, 3_000)).to(dtype), (4 * torch.randn(2, 300, 3_000)).to(dtype)
+    teacher[:, :, :1_000] = -torch.inf
+    student[:, :, :500] = -torch.inf
+    student[:, ::2] = teacher[:, ::2]
+    reading = read_row(card, student, teacher)
+    rows = slice(4, 4 + MAX_CARD_TOKENS)
+    kl = token_kl(student[1, rows].float().where(teacher[1, rows] > -torch.inf, -1e4), teacher[1, rows], temperature=1)
+    assert reading.normalised_kl == pytest.approx(float((1 - torch.exp(-kl)).mean()), abs=1e-5)
+    assert reading.teacher_ids == teacher[1, rows].argmax(-1).tolist()
+    assert reading.student_ids == student[1, rows].argmax(-1).tolist()
+    assert reading.agreement >= 0.5
+
+
+def test_an_equal_student_reads_as_exactly_zero_and_one_without_overlap_as_one() -> None:
+    batch = to_batch(torch.randint(40, (1, 9)))
+    card = choose_row(batch, turn=0, given_tokens=1)
+    assert card is not None
+    logits = 10 * torch.randn(1, 9, 40)
+    assert read_row(card, logits, logits).normalised_kl == 0
+    left = logits.clone()
+    left[..., :20] = -torch.inf
+    right = logits.clone()
+    right[..., 20:] = -torch.inf
+    assert read_row(card, left, right).normalised_kl == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The guide's code, word for word, with small real models behind its placeholder functions."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 import apt_model.training.checkpoint
+from apt_model.distill.student import create_compressed_model
 from apt_model.errors import ConfigError
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
-from apt_model.training.checkpoint import save_model
+from apt_model.training.checkpoint import get_model_size, save_model
+from apt_model.training.data import load_dataset
 
 QUICK_START = """
 from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
@@ -138,6 +141,68 @@ class DummyTokenizer:
 
 tokenizer = DummyTokenizer()
 """
+COMPLETE = """
+from apt_model.training.checkpoint import load_model, save_model
+from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
+from torch.utils.data import DataLoader
+
+# 1. 加载教师模型（大模型）
+print("📥 加载教师模型...")
+teacher_model, tokenizer, config = load_model("apt_model_large")
+
+# 2. 创建学生模型（小模型）
+print("🔧 创建学生模型...")
+student_model = create_compressed_model(
+    config,
+    num_layers=1,        # 教师有2层
+    hidden_size=16       # 教师有32
+)
+
+# 3. 准备数据
+print("📊 准备训练数据...")
+train_dataset = load_dataset("train.txt")
+train_dataloader = DataLoader(
+    train_dataset,
+    batch_size=16,
+    shuffle=True
+)
+
+# 4. 配置可视化蒸馏
+distill_config = {
+    'temperature': 4.0,
+    'alpha': 0.7,
+    'beta': 0.3,
+    'sample_frequency': 50,
+    'max_text_length': 100,
+}
+
+# 5. 开始可视化蒸馏
+print("🎓 开始知识蒸馏...")
+quick_visual_distill(
+    student_model=student_model,
+    teacher_model=teacher_model,
+    train_dataloader=train_dataloader,
+    tokenizer=tokenizer,
+    config=distill_config,
+    num_epochs=5,
+    device='cuda'
+)
+
+# 6. 保存蒸馏后的学生模型
+print("💾 保存模型...")
+save_model(student_model, tokenizer, "apt_model_distilled")
+
+# 7. 评估
+print("📊 评估模型...")
+from apt_model.generation.evaluator import evaluate_text_quality
+
+test_dataloader = DataLoader(load_dataset("test.txt"), batch_size=8)
+results = evaluate_text_quality(student_model, test_dataloader, tokenizer)
+
+print(f"\\n✅ 蒸馏完成！")
+print(f"   模型大小: {get_model_size(teacher_model):.1f}MB → {get_model_size(student_model):.1f}MB")
+print(f"   评估结果: {results}")
+"""
 
 LESSON_WORDS = (
     "🎓 可视化知识蒸馏训练|温度=4.0, α=0.7, β=0.3|每 50 个batch显示一次样本|📖 Epoch 1/3|📍 Batch 0|👨🏫 教师模型: |"
@@ -200,6 +265,32 @@ def test_every_config_of_the_guide_runs(
     verdict = quick_visual_distill(**{name: classroom[name] for name in names}, config=config["config"], num_epochs=1)
     assert verdict.samples >= 1
     assert ("差异对照" in capsys.readouterr().out) == config["config"].get("show_diff", False)
+
+
+def test_the_complete_example_runs_as_the_guide_shows_it_from_the_teacher_to_an_evaluated_student(
+    classroom: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["人工智能是全球最大的网络。", "医疗，教育，经济，文化。", "互联网是全球最大的计算机网络。"]
+    Path("train.txt").write_text("\n".join(lines * 12), encoding="utf-8")
+    Path("test.txt").write_text("\n".join([*lines, "互联网，人工智能。"] * 3), encoding="utf-8")
+    names: dict[str, Any] = {
+        "create_compressed_model": create_compressed_model,
+        "load_dataset": load_dataset,
+        "get_model_size": get_model_size,
+    }
+    exec(COMPLETE, names)
+    shown = capsys.readouterr().out
+    for words in ("📥 加载教师模型...", "📖 Epoch 5/5", "🎉 知识蒸馏训练完成！", "✅ 蒸馏完成！", "评估结果: "):
+        assert words in shown
+    before, after = (get_model_size(names[f"{role}_model"]) for role in ("teacher", "student"))
+    assert f"模型大小: {before:.1f}MB → {after:.1f}MB" in shown
+    again, _, config = apt_model.training.checkpoint.load_model("apt_model_distilled")
+    assert (config.num_hidden_layers, config.hidden_size) == (1, 16)
+    for one, two in zip(again.parameters(), names["student_model"].parameters(), strict=True):
+        assert torch.equal(one, two)
+    tokens = sum(len(line) + 1 for line in [*lines, "互联网，人工智能。"] * 3)  # each character, and the end
+    assert names["results"]["tokens"] == tokens
+    assert names["results"]["perplexity"] == pytest.approx(math.exp(names["results"]["loss"]))
 
 
 def test_custom_topics_are_found(classroom: dict[str, Any]) -> None:
@@ -328,7 +419,11 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
         str(path.relative_to(tmp_path / "lesson")) for path in (tmp_path / "lesson").rglob("*") if path.is_file()
     )
     saved = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
-    assert made == sorted(["config.json", "events.jsonl", "summary.json", *(f"student/{name}" for name in saved)])
+    kept = ["generators.safetensors", "manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"]
+    step = sorted(Path("lesson/checkpoints").iterdir())[-1].name
+    kept = [f"checkpoints/{step}/{name}" for name in kept]
+    record = [".lock", "config.json", "events.jsonl", "summary.json"]
+    assert made == sorted([*record, *kept, *(f"student/{name}" for name in saved)])
     again = AutoModelForCausalLM.from_pretrained("lesson/student")
     for one, two in zip(again.parameters(), classroom["student_model"].parameters(), strict=True):
         assert torch.equal(one, two)

@@ -13,8 +13,12 @@ from torch.utils.data import DataLoader
 
 from apt_model.config import DisplayConfig
 from apt_model.events.records import Event, StepDone
+from apt_model.events.sinks import Sink
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+from apt_model.render import notebook as notebook_module
+from apt_model.render import watch
+from apt_model.render.notebook import NotebookSink
 from apt_model.render.terminal import TerminalSink
 
 
@@ -38,7 +42,15 @@ class Watch:
         pass
 
 
-def train(visual: bool, frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any) -> Watch:
+def terminal() -> Sink:
+    return TerminalSink(DisplayConfig(), file=io.StringIO())
+
+
+def notebook() -> Sink:
+    return NotebookSink(DisplayConfig(show_diff=True), show=lambda html: lambda newer: None)
+
+
+def train(display: Sink | None, frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any) -> Watch:
     """12 steps on shuffled strings, with dropout, accumulation and the python, numpy and torch generators seeded."""
     random.seed(7)
     np.random.seed(7)
@@ -57,20 +69,19 @@ def train(visual: bool, frequency: int, make_model: Callable[..., Any], teacher:
         "num_epochs": 3,
         "device": "cpu",
     }
-    if visual:
-        terminal = TerminalSink(DisplayConfig(), file=io.StringIO())
-        VisualDistillationPlugin(config).visual_distill_model(**common, sinks=[terminal, watch])
+    if display is not None:
+        VisualDistillationPlugin(config).visual_distill_model(**common, sinks=[display, watch])
     else:
         DistillationPlugin(config).distill_model(**common, sinks=[watch])
     return watch
 
 
-@pytest.mark.parametrize("frequency", [1, 7, 50])
+@pytest.mark.parametrize(("frequency", "display"), [(1, terminal), (7, terminal), (50, terminal), (1, notebook)])
 def test_a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at_every_step(
-    frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any
+    frequency: int, display: Callable[[], Sink], make_model: Callable[..., Any], teacher: Any, tokenizer: Any
 ) -> None:
-    plain = train(False, frequency, make_model, copy.deepcopy(teacher), tokenizer)
-    visual = train(True, frequency, make_model, copy.deepcopy(teacher), tokenizer)
+    plain = train(None, frequency, make_model, copy.deepcopy(teacher), tokenizer)
+    visual = train(display(), frequency, make_model, copy.deepcopy(teacher), tokenizer)
     assert len(plain.states) == 12
     assert plain.states == visual.states
     assert len({state[2] for state in plain.states}) == 12, "the student has to change at every step"
@@ -80,7 +91,7 @@ def test_a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at
 def test_a_display_that_draws_numbers_and_fails_changes_nothing(
     make_model: Callable[..., Any], teacher: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = train(False, 1, make_model, copy.deepcopy(teacher), tokenizer)
+    plain = train(None, 1, make_model, copy.deepcopy(teacher), tokenizer)
 
     def wild(self: Any, laziness_percent: float, loss: float) -> str:
         if random.random() + torch.rand(1).item() + np.random.rand() > 1.5:
@@ -88,4 +99,23 @@ def test_a_display_that_draws_numbers_and_fails_changes_nothing(
         return "?"
 
     monkeypatch.setattr(VisualDistillationPlugin, "generate_comment", wild)
-    assert train(True, 1, make_model, copy.deepcopy(teacher), tokenizer).states == plain.states
+    assert train(terminal(), 1, make_model, copy.deepcopy(teacher), tokenizer).states == plain.states
+
+
+def test_in_a_notebook_whose_display_fails_the_student_is_the_same_and_the_verdict_says_so(
+    make_model: Callable[..., Any], teacher: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(html: str) -> Callable[[str], None]:
+        raise RuntimeError("the notebook was closed")
+
+    monkeypatch.setattr(watch, "in_notebook", lambda: True)
+    monkeypatch.setattr(notebook_module, "show_in_place", closed)
+    students, verdicts = [], []
+    for plugin in (VisualDistillationPlugin(), DistillationPlugin()):
+        student = make_model(hidden=16, layers=1, seed=7)
+        lesson = plugin.visual_distill_model if isinstance(plugin, VisualDistillationPlugin) else plugin.distill_model
+        verdicts.append(lesson(student, teacher, [["互联网", "人工智能"]] * 3, tokenizer=tokenizer, device="cpu"))
+        students.append([p.detach().numpy().tobytes() for p in student.parameters()])
+    assert verdicts[0].failures == ("NotebookSink: RuntimeError: the notebook was closed",)
+    assert verdicts[0].step == 9
+    assert students[0] == students[1]

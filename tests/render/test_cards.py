@@ -24,9 +24,10 @@ from apt_model.events.records import (
     Validation,
 )
 from apt_model.i18n import Phrases
-from apt_model.render.card import CardPainter, CardStyle, duration, number, percent
+from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff
 from apt_model.render.log import LogSink
+from apt_model.render.sentences import duration, number, percent
 from apt_model.render.terminal import TerminalSink
 from tests.events.test_events import CARD, EVENTS, STEP
 from tests.render.test_sanitise import hostile
@@ -81,6 +82,12 @@ LESSON: list[Event] = [
         failures=("X: no ink",),
     ),  # type: ignore[call-arg]
 ]
+ANOTHER_TRAINERS: list[Event] = [
+    replace(RUN, trained_by="DistillationConfig"),
+    replace(LESSON_CARD, source="probe", step=12345),
+    replace(EVENTS[-1], tokens=None),  # type: ignore[call-arg]
+]
+ALL_EVENTS = [*LESSON, *ANOTHER_TRAINERS]
 BORDERS = {"│": "│", "├": "┤", "┌": "┐", "└": "┘", "║": "║", "╠": "╣", "╔": "╗", "╚": "╝"}
 
 
@@ -120,7 +127,7 @@ def ragged(lines: list[str], columns: int) -> list[str]:
 @pytest.mark.parametrize("lang", ["zh", "en"])
 @pytest.mark.parametrize("columns", [24, 39, 55, 70])
 def test_every_border_lines_up_and_nothing_is_wider(lang: str, columns: int) -> None:
-    for event in LESSON:
+    for event in ALL_EVENTS:
         if event is STEP:
             continue
         lines = shown(event, columns, lang, show_diff=True)
@@ -174,7 +181,7 @@ def test_an_output_without_emoji_gets_ascii_symbols_and_no_exception(encoding: s
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, errors="strict")
     sink = TerminalSink(DisplayConfig(show_diff=True), file=stream)
-    for event in LESSON:
+    for event in ALL_EVENTS:
         sink.emit(event)
     sink.close()
     stream.flush()
@@ -205,7 +212,7 @@ def on_screen(columns: int, events: list[Event], config: DisplayConfig, monkeypa
 def test_on_a_terminal_the_borders_stand_in_one_column(
     columns: int, lang: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen = on_screen(columns, LESSON, DisplayConfig(show_diff=True, lang=lang), monkeypatch)
+    screen = on_screen(columns, ALL_EVENTS, DisplayConfig(show_diff=True, lang=lang), monkeypatch)
     last = min(70, columns - 1) - 1
     rows = [screen.buffer[y] for y in range(120)]
     boxed = [row for row in rows if row[0].data in BORDERS]
@@ -230,7 +237,7 @@ def test_a_hostile_card_touches_no_cell_but_its_own(text: str) -> None:
 def test_in_a_pipe_there_is_no_control_character_and_no_progress_line() -> None:
     stream = io.StringIO()
     sink = TerminalSink(DisplayConfig(), file=stream)
-    for event in [*LESSON[:3], *[STEP] * 50, *LESSON[3:]]:
+    for event in [*ALL_EVENTS[:3], *[STEP] * 50, *ALL_EVENTS[3:]]:
         sink.emit(event)
     sink.close()
     text = stream.getvalue()
@@ -257,7 +264,7 @@ def test_the_progress_line_shows_rate_time_left_loss_and_laziness(monkeypatch: p
 def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
     stream = io.StringIO()
     sink = TerminalSink(DisplayConfig(show_samples=False), file=stream)
-    for event in LESSON:
+    for event in ALL_EVENTS:
         sink.emit(event)
     assert "教师模型" not in stream.getvalue()
     assert "Epoch 1 总结" in stream.getvalue()
@@ -283,6 +290,9 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
         "epoch 1 done: mean loss 1.2345, 1:01, validation loss 1.5000, agrees with the teacher 62.50%",
     ]
     assert "kd 0.4000" in lines[0]
+    log.emit(replace(STEP, step=31, batch=30, kd=None, ce=None, grad_norm=None, tokens=None))
+    assert "kd –  ce –" in stream.getvalue().splitlines()[-1]
+    assert stream.getvalue().endswith("grad norm –  – tokens/s\n")
 
 
 def test_a_missing_number_is_a_dash() -> None:

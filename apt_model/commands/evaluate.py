@@ -1,0 +1,89 @@
+"""`apt-model evaluate`: how good a model is, beside its teacher."""
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from apt_model.commands.console import hush_libraries, print_line, speaker
+from apt_model.commands.options import add_command, add_source
+from apt_model.errors import ConfigError, StorageError
+
+LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1}
+
+
+def add(commands: Any) -> None:
+    """Its parser."""
+    evaluate = add_command(commands, "evaluate", _evaluate, "see how good a model is, beside its teacher")
+    evaluate.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
+    evaluate.add_argument("--teacher", metavar="DIR_OR_ID", help="model to compare with")
+    add_source(evaluate)
+    evaluate.add_argument("--out", metavar="FILE", help="write the numbers to this JSON file, too")
+    evaluate.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of a text (default: 512)")
+    evaluate.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=128,
+        metavar="N",
+        help="length of an answer, where the data has prompts; 0 leaves them out (default: 128)",
+    )
+    evaluate.add_argument(
+        "--max-prompts", type=int, default=200, metavar="N", help="so many prompts are answered (default: 200)"
+    )
+    evaluate.add_argument(
+        "--speed", action=argparse.BooleanOptionalAction, default=True, help="measure speed and memory (default: yes)"
+    )
+    evaluate.add_argument("--device", default="auto", help="cuda, cuda:1, mps, cpu ... (default: the best there is)")
+    evaluate.add_argument("--lang", default="zh", help="language of the table (default: zh)")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    for name, least in LEAST.items():
+        given = getattr(arguments, name)
+        if given < least:
+            raise ConfigError(f"{name} is too small", got=given, expected=f"{least} or more")
+    say, out = speaker(arguments.lang), arguments.out and _writable(Path(arguments.out))
+    from apt_model.distill.setup import pick_device
+    from apt_model.generation.evaluator import evaluate_text_quality
+    from apt_model.render.evaluation import show_evaluation
+    from apt_model.training.checkpoint import load_model
+    from apt_model.training.data import load_dataset, make_dataloader
+    from apt_model.training.encode import refuse_other_tokenizer
+
+    device = pick_device(arguments.device)
+    hush_libraries()
+    rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
+    model, tokenizer, _ = load_model(arguments.model)
+    teacher = None
+    if arguments.teacher is not None:
+        teacher, teacher_tokenizer, _ = load_model(arguments.teacher)
+        refuse_other_tokenizer(teacher_tokenizer, tokenizer)
+        tokenizer = tokenizer if tokenizer is not None else teacher_tokenizer
+    results = evaluate_text_quality(
+        model,
+        make_dataloader(rows, batch_size=arguments.batch_size, shuffle=False),
+        tokenizer,
+        teacher,
+        device=device,
+        max_length=arguments.max_length,
+        max_new_tokens=arguments.max_new_tokens,
+        max_prompts=arguments.max_prompts,
+        speed=arguments.speed,
+        lang=arguments.lang,
+    )
+    show_evaluation(results, lang=arguments.lang)
+    if out:
+        results.save(out)
+        print_line(say("evaluation.saved", path=out))
+
+
+def _writable(path: Path) -> Path:
+    """A file that can be written: seen before the work, not after it."""
+    if path.is_dir():
+        raise StorageError(f"{path} is a directory", expected="a file", fix=f"--out {path / 'evaluation.json'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", got=error.strerror, fix="choose another file") from error

@@ -1,0 +1,282 @@
+"""A run on disk and back: what has to be kept so that it goes on exactly where it was.
+
+Knows what makes up a run (weights, optimizer, schedule, generators, counters); knows nothing of files beyond names, and
+nothing of a step.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from apt_model.config import DistillConfig, LessonConfig, TrainConfig
+from apt_model.distill.generators import Tensors, read_generators, set_generators
+from apt_model.distill.progress import Progress
+from apt_model.distill.setup import steps_per_epoch
+from apt_model.errors import ConfigError, StorageError
+from apt_model.events.records import ModelCard
+from apt_model.training.batch import Batch
+from apt_model.training.snapshot import (
+    json_writer,
+    newest_snapshot,
+    prune,
+    read_json,
+    snapshots,
+    why_damaged,
+    write_snapshot,
+)
+
+CHECKPOINTS = "checkpoints"
+STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
+GENERATORS, STATE = "generators.safetensors", "state.json"
+MAY_CHANGE = ("device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite")
+
+
+class Stateful(Protocol):
+    """Something whose state is JSON values: the lesson's statistics, the place in the record, a schedule."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What there is to keep."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Take it up again."""
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """The parts of a run that a checkpoint holds.
+
+    Attributes:
+        student: without a wrapper of accelerate's.
+        others: schedule, scaler, statistics and the like, by name.
+        identity: what must be the same when the run is taken up: settings, sizes, data.
+        at_epoch_start: the generators when the present epoch began, from which its order of data follows.
+    """
+
+    student: nn.Module
+    optimizer: Optimizer
+    progress: Progress
+    others: Mapping[str, Stateful]
+    identity: Mapping[str, Any]
+    device: torch.device
+    loader: Iterable[Any]
+    at_epoch_start: tuple[dict[str, Any], Tensors] | None = None
+
+
+class Checkpoints:
+    """Keeps the checkpoints of a run.
+
+    Args:
+        run_dir: they go to `checkpoints` below it.
+        config: how often, and how many are kept.
+        resume_from: a checkpoint, or a run directory whose newest whole one is taken; a run that was broken off
+            before its first begins anew, as it does where this is None.
+        may_differ: go on although settings, sizes or data are not what they were.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: TrainConfig, *, resume_from: Path | None = None, may_differ: bool = False
+    ) -> None:
+        self.folder = run_dir / CHECKPOINTS
+        self._config, self._may_differ = config, may_differ
+        self._clock = time.monotonic()
+        self._best: tuple[float, Path] | None = None
+        self.newest: Path | None = None
+        self.skipped: list[str] = []
+        if resume_from is not None:
+            self.newest = self._find(resume_from)
+
+    def _find(self, place: Path) -> Path | None:
+        if place.parent.name == CHECKPOINTS:
+            reason = why_damaged(place)
+            if reason is None:
+                return place
+            before = [path for path in snapshots(place.parent) if path.name < place.name and why_damaged(path) is None]
+            fix = f"resume from {before[-1]}" if before else "begin anew"
+            raise StorageError(f"checkpoint {place} cannot be used", got=reason, fix=fix)
+        found, skipped = newest_snapshot(place / CHECKPOINTS)
+        if found is None and skipped:
+            got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
+            raise StorageError(f"no whole checkpoint in {place / CHECKPOINTS}", got=got, fix="begin anew")
+        self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
+        return found
+
+    def last_good(self) -> str | None:
+        """For error messages: where the last whole checkpoint is."""
+        return f"step {int(self.newest.name.rpartition('-')[2])} ({self.newest})" if self.newest else None
+
+    def is_due(self, step: int) -> bool:
+        """Whether so many steps or minutes have passed."""
+        every, minutes = self._config.save_steps, self._config.save_minutes
+        by_steps = every is not None and step % every == 0
+        return by_steps or (minutes is not None and time.monotonic() - self._clock >= 60 * minutes)
+
+    def save(self, run: RunState, *, score: float | None = None) -> None:
+        """Write a checkpoint; then remove those that are no longer to be kept.
+
+        Args:
+            run: what to keep.
+            score: the lower the better; the best scored checkpoint is kept.
+
+        Raises:
+            StorageError: it could not be written; the ones before are intact.
+        """
+        progress = run.progress
+        tensors, settings = _optimizer_state(run.optimizer)
+        now, now_tensors = read_generators(run.device, run.loader)
+        then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        state = {
+            "progress": progress.state_dict(),
+            "identity": dict(run.identity),
+            "others": {name: one.state_dict() for name, one in run.others.items()},
+            "optimizer": settings,
+            "generators": {"now": now, "epoch": then},
+        }
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
+        try:
+            write_state = json_writer(state)
+        except TypeError as error:
+            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
+            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
+        about = sum(t.numel() * t.element_size() for t in [*run.student.state_dict().values(), *tensors.values()])
+        self.newest = write_snapshot(
+            self.folder,
+            progress.step,
+            {
+                STUDENT: lambda path: save_model(run.student, str(path)),
+                OPTIMIZER: lambda path: save_file(tensors, path),
+                GENERATORS: lambda path: save_file(generators, path),
+                STATE: write_state,
+            },
+            about_bytes=about,
+        )
+        self._clock = time.monotonic()
+        if score is not None and (self._best is None or score < self._best[0]):
+            self._best = (score, self.newest)
+        prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
+
+    def restore(self, run: RunState) -> None:
+        """Put a run where the checkpoint left it; its generators stay to be set by `continue_epoch`.
+
+        Raises:
+            ConfigError: settings, sizes or data are not what they were; lists them.
+            StorageError: something is missing from the checkpoint, or is not what it should be.
+        """
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        path = self.newest
+        try:
+            state = read_json(path / STATE)
+            self._refuse_another_run(state["identity"], run.identity)
+            run.progress.load_state_dict(state["progress"])
+            load_model(run.student, str(path / STUDENT))
+            _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
+            for name, one in run.others.items():
+                one.load_state_dict(state["others"][name])
+            self._generators = state["generators"], load_file(path / GENERATORS)
+        except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"checkpoint {path} cannot be taken up", got=got, fix="resume from another") from error
+
+    def set_generators(self, when: str, run: RunState) -> tuple[dict[str, Any], Tensors]:
+        """Put the generators where they were at the start of the "epoch", or "now": when the checkpoint was written."""
+        plain, tensors = self._generators
+        mine = {k.removeprefix(f"{when}."): v for k, v in tensors.items() if k.startswith(f"{when}.")}
+        try:
+            set_generators(plain[when], mine, run.device, run.loader)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"random generators of checkpoint {self.newest} cannot be set", got=got) from error
+        return plain[when], mine
+
+    def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
+        """Write out the batches of a step that went wrong, to be looked at; None where that cannot be done."""
+        path = self.folder.parent / f"nonfinite-step-{step:08}.safetensors"
+        tensors = {
+            f"{index}.{name}": getattr(batch, name).contiguous()
+            for index, batch in enumerate(batches)
+            for name in ("input_ids", "attention_mask", "labels")
+        }
+        try:
+            save_file(tensors, path)
+        except (OSError, SafetensorError):
+            return None
+        return path
+
+    def refuse_other_data(self, then: str, now: str) -> None:
+        """Refuse to go on with an epoch whose first batch is another.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if then != now and not self._may_differ:
+            fix = "give the same data, or say that it may differ (--resume-anyway)"
+            raise ConfigError("the data is not what it was: the epoch's first batch differs", fix=fix)
+
+    def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        names = dict.fromkeys([*then, *now])
+        differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
+        if differ and not self._may_differ:
+            fix = "resume with what it was begun with, or say that it may differ (--resume-anyway)"
+            raise ConfigError("the run was begun with something else", got="; ".join(differ), fix=fix)
+
+
+def identity(
+    config: LessonConfig, models: tuple[ModelCard, ModelCard], batches: Iterable[Any], processes: int
+) -> dict[str, Any]:
+    """What has to be the same when a run is taken up, as JSON values."""
+    flat = config.to_dict()
+    settings = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
+    teacher, student = models
+    return {
+        **{key: flat[key] for key in settings},
+        "teacher": f"{teacher.name} of {teacher.parameters:,} parameters",
+        "student": f"{student.name} of {student.parameters:,} parameters",
+        "batches": steps_per_epoch(batches, 1),
+        "batch_size": getattr(batches, "batch_size", None),
+        "processes": processes,
+    }
+
+
+def fingerprint(batch: Batch) -> str:
+    """A hash of a batch's tokens and labels."""
+    return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()
+
+
+def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """An optimizer's state as tensors by "parameter.name", and the rest as JSON values."""
+    state = optimizer.state_dict()
+    tensors: Tensors = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entry in state["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone()
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    return tensors, {"groups": state["param_groups"], "plain": plain}
+
+
+def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    groups = [
+        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
+    ]
+    expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
+    if expected and expected != state.keys():
+        raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

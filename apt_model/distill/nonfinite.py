@@ -1,0 +1,51 @@
+"""A loss or a gradient that is no finite number: seen before it gets into a weight.
+
+Knows what is wrong and who is to blame; knows nothing of how training goes on.
+"""
+
+from math import isfinite
+
+from apt_model.config import TrainConfig
+from apt_model.distill.checkpoints import Checkpoints
+from apt_model.distill.grader import Grader
+from apt_model.distill.progress import Progress
+from apt_model.distill.reporter import Reporter
+from apt_model.distill.walk import Window
+from apt_model.errors import NumericError
+from apt_model.events.records import Notice
+
+
+class NonFinite:
+    """Looks at every step before it is taken.
+
+    Args:
+        config: whether the run ends there, or how many such steps in a row are given up.
+        grader: asked for who is to blame.
+        report: told of the true values.
+        keeper: writes out the batches, if there is one.
+    """
+
+    def __init__(self, config: TrainConfig, *, grader: Grader, report: Reporter, keeper: Checkpoints | None) -> None:
+        self._config, self._grader, self._report, self._keeper = config, grader, report, keeper
+
+    def allows(self, loss: float, grad_norm: float, window: Window, progress: Progress) -> bool:
+        """Whether the step may be taken; where not, it is given up.
+
+        Raises:
+            NumericError: the true values, who is to blame, and where the batches were written.
+        """
+        if isfinite(loss) and isfinite(grad_norm):
+            return True
+        step, (first, _), batches = progress.step + 1, window[0], [batch for _, batch in window]
+        kept = self._keeper.keep_batches(step, batches) if self._keeper else None
+        values = {"step": step, "batch": first, "loss": str(loss), "norm": str(grad_norm)}
+        self._report.tell(Notice, key="notice.nonfinite", values=values)
+        progress.nonfinite_in_a_row += 1
+        if self._config.on_nonfinite == "skip" and progress.nonfinite_in_a_row <= self._config.max_nonfinite:
+            return False
+        blame = self._grader.blame(batches)
+        raise NumericError(
+            f"step {step} (batch {first} of epoch {progress.epoch}) is not finite" + (f": {blame}" if blame else ""),
+            got=f"loss {loss}, gradient norm {grad_norm}; the weights before it are kept",
+            fix=f"look at the batch: {kept}" if kept else "a lower learning rate, or look at the batch",
+        )

@@ -1,0 +1,277 @@
+"""One run of the loop: its models, how far it has come, a step, an epoch, all of them.
+
+Tensors end here. Knows nothing of what an event means or how it looks.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from math import inf, isfinite
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from apt_model.config import LessonConfig
+from apt_model.distill.cards import Cards
+from apt_model.distill.checkpoints import Checkpoints, RunState, Stateful, identity
+from apt_model.distill.checks import refuse_empty
+from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.grader import Grader
+from apt_model.distill.interrupt import Stop
+from apt_model.distill.nonfinite import NonFinite
+from apt_model.distill.progress import Progress
+from apt_model.distill.readout import numbers
+from apt_model.distill.reporter import Reporter
+from apt_model.distill.setup import make_optimizer, make_schedule, shard, steps_per_epoch, sum_over_processes
+from apt_model.distill.teachers import TeacherSource, as_source
+from apt_model.distill.validation import Validator
+from apt_model.distill.walk import Walk, Window
+from apt_model.errors import Interrupted
+from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone, Validation
+from apt_model.events.sinks import Audience
+
+
+class Run:
+    """One call of `distill`: its models, and how far it has come."""
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        student: nn.Module,
+        teacher: nn.Module | TeacherSource,
+        batches: Iterable[Any],
+        eval_batches: Iterable[Any] | None,
+        audience: Audience,
+        config: LessonConfig,
+        tokenizer: Any,
+        observe_samples: bool,
+        checkpoints: Checkpoints | None,
+        stop: Stop,
+    ) -> None:
+        self._accelerator, self._config = accelerator, config
+        self._checkpoints, self._stop = checkpoints, stop
+        self._progress = Progress()
+        self._report = Reporter(
+            audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
+        )
+        source = as_source(teacher, accelerator.device)
+        source.begin(config.distill)
+        self._models = source.card, model_card(student)
+        self._grader = Grader(
+            student=Forward(student, "student"),
+            teacher=source,
+            accelerator=accelerator,
+            config=config.distill,
+            train=config.train,
+            say=self._report.say,
+        )
+        self._validator = None
+        if eval_batches is not None and accelerator.is_main_process:
+            self._validator = Validator(
+                eval_batches,
+                grader=self._grader,
+                tokenizer=tokenizer,
+                max_length=config.train.max_length,
+                given_tokens=config.display.given_tokens,
+                device=accelerator.device,
+            )
+            self._validator.check()
+        self._nonfinite = NonFinite(config.train, grader=self._grader, report=self._report, keeper=checkpoints)
+        self._cards = Cards(self._report, config.display, self._validator, wanted=observe_samples)
+        self._batches = shard(batches, accelerator)
+        self._tokenizer = tokenizer
+        self._student = student
+        self._validation: Validation | None = None
+        self._epochs, self._total_steps = self._length()
+
+    def prepare(
+        self, optimizer: Optimizer | None, scheduler: LRScheduler | None, keep_too: Mapping[str, Stateful]
+    ) -> None:
+        """Move the student to the device and give it its optimizer and schedule."""
+        train, student = self._config.train, self._student
+        self._student = self._accelerator.prepare_model(self._student)
+        own = optimizer is None
+        optimizer = optimizer or make_optimizer(self._student, train)
+        self._scheduler = make_schedule(optimizer, train, self._total_steps) if own and scheduler is None else scheduler
+        self._optimizer = self._accelerator.prepare_optimizer(optimizer)
+        self._optimizer.zero_grad()
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
+        others = {"schedule": self._scheduler, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
+        others |= keep_too
+        self._state = RunState(
+            student=student,
+            optimizer=optimizer,
+            progress=self._progress,
+            others={name: one for name, one in others.items() if one is not None},
+            identity=identity(self._config, self._models, self._batches, self._accelerator.num_processes),
+            device=self._accelerator.device,
+            loader=self._batches,
+        )
+        self._walk = Walk(
+            self._batches,
+            check=self._grader.check,
+            tokenizer=self._tokenizer,
+            config=train,
+            keeper=self._checkpoints,
+            state=self._state,
+        )
+
+    def _length(self) -> tuple[int, int | None]:
+        """Epochs to do, and optimizer steps in all where that can be known."""
+        train = self._config.train
+        per_epoch = steps_per_epoch(self._batches, train.gradient_accumulation_steps)
+        if train.max_steps is None:
+            return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
+        return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps
+
+    def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
+        """Train, telling the audience; returns the verdict."""
+        progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
+        teacher, student = self._models
+        self._report.tell(
+            RunStarted,
+            teacher=teacher,
+            student=student,
+            config=self._config.to_dict(),
+            num_epochs=self._epochs,
+            total_steps=self._total_steps,
+            device=str(self._accelerator.device),
+        )
+        for key, values in notices:
+            self._report.say(key, **values)
+        if resumes:
+            self._take_up()
+        started = time.perf_counter() - progress.seconds
+        while not self._is_done() and (
+            not progress.finished or self._config.train.max_steps or progress.epoch < self._epochs
+        ):
+            self._one_epoch(started)
+        first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
+        return self._report.tell(
+            RunFinished,
+            epochs=progress.epoch,
+            tokens=progress.tokens,
+            skipped_batches=progress.skipped,
+            seconds=time.perf_counter() - started,
+            first_loss=first_loss,
+            last_loss=last_loss,
+            validation=self._validation,
+        )
+
+    def _take_up(self) -> None:
+        """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
+        assert self._checkpoints is not None  # noqa: S101 - asked for only where there is one
+        self._checkpoints.restore(self._state)
+        self._report.step = self._progress.step
+        if self._progress.finished:
+            self._checkpoints.set_generators("now", self._state)
+
+    def _one_epoch(self, run_started: float) -> None:
+        progress = self._progress
+        if progress.finished:
+            progress.begin_epoch()
+            self._epochs = max(self._epochs, progress.epoch)  # with max_steps and data of no length, not known before
+            self._report.tell(EpochStarted, epoch=progress.epoch, num_epochs=self._epochs)
+        started = time.perf_counter() - progress.epoch_seconds
+        clock = time.perf_counter()
+        for window in self._walk.windows():
+            self._one_step(window, clock)
+            progress.batches += len(window)
+            clock = time.perf_counter()
+            progress.seconds, progress.epoch_seconds = clock - run_started, clock - started
+            if self._is_done():
+                break
+            self._keep()
+        refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
+        measured = self._validator.measure(self._student, self._report.decode) if self._validator else None
+        mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
+        scored = self._report.tell(
+            EpochFinished,
+            epoch=progress.epoch,
+            num_epochs=self._epochs,
+            mean_loss=mean_loss,
+            tokens=progress.epoch_tokens,
+            skipped_batches=progress.epoch_skipped,
+            seconds=time.perf_counter() - started,
+            validation=measured,
+        )
+        self._validation = scored.validation and replace(scored.validation, pairs=())
+        progress.finished = True
+        self._keep(score=measured.loss if measured else mean_loss)
+
+    def _keep(self, score: float | None = None) -> None:
+        """A checkpoint where one is due, as at the end of an epoch; the end of the run where somebody asked for it."""
+        keeper = self._checkpoints
+        if keeper is None:
+            return
+        if self._progress.finished or self._stop.signal or keeper.is_due(self._progress.step):
+            keeper.save(self._state, score=score)
+        if self._stop.signal:
+            raise Interrupted("stopped by a signal, the run is saved", signal=self._stop.signal)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs besides the counters: the last validation, the place in its data."""
+        return {
+            "validation": self._validation and {**asdict(self._validation), "pairs": []},
+            "looked_at": self._validator.taken if self._validator else 0,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        self._validation = state["validation"] and Validation(**{**state["validation"], "pairs": ()})
+        if self._validator is not None:
+            self._validator.skip(state["looked_at"])
+
+    def _one_step(self, window: Window, clock: float) -> None:
+        """One optimizer step over a window of batches; none where not one position in it can be learned from."""
+        progress = self._progress
+        counts = [batch.label_count for _, batch in window]
+        progress.count_skipped(counts.count(0))
+        if 0 in counts:
+            self._report.say("notice.no_labels", batch=window[counts.index(0)][0], epoch=progress.epoch)
+        tokens = sum_over_processes(sum(counts), self._accelerator)
+        if not tokens:
+            return
+        rows = self._cards.choose(window, epoch=progress.epoch)
+        sums, readouts = self._grader.learn(self._student, [batch for _, batch in window], rows, tokens)
+        kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        loss = self._grader.weigh(kd, ce)
+        overflow_is_handled = self._accelerator.scaler is not None and isfinite(loss)
+        if not self._nonfinite.allows(loss, 0.0 if overflow_is_handled else grad_norm, window, progress):
+            self._optimizer.zero_grad()
+            return
+        self._optimizer.step()
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(loss)
+        elif self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
+            self._scheduler.step()
+        self._optimizer.zero_grad()
+        progress.count_step(loss, tokens)
+        self._report.step = progress.step
+        self._report.tell(
+            StepDone,
+            epoch=progress.epoch,
+            batch=window[-1][0],
+            loss=loss,
+            kd=kd,
+            ce=ce,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens=tokens,
+            step_seconds=time.perf_counter() - clock,
+            skipped_batches=progress.skipped,
+        )
+        self._cards.show(window, rows, readouts, student=self._student, epoch=progress.epoch, loss=loss)
+
+    def _clip(self) -> Tensor:
+        norm = self._accelerator.clip_grad_norm_(self._trained, self._config.train.max_grad_norm or inf)
+        assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
+        return norm
+
+    def _is_done(self) -> bool:
+        return self._config.train.max_steps is not None and self._progress.step >= self._config.train.max_steps

@@ -1,0 +1,64 @@
+"""What an evaluation found: a dict of plain numbers that says itself in a line, and writes strict JSON.
+
+Knows nothing of how the numbers came about, or of tables.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from apt_model.errors import StorageError
+from apt_model.events.runfile import write_json
+from apt_model.i18n import Phrases
+
+TEXT = ("loss", "perplexity", "bits_per_byte", "accuracy", "agreement", "kl")
+ANSWERS = ("chrf", "bleu", "distinct_1", "distinct_2", "repetition")
+INFERENCE = ("parameters", "megabytes", "prompt_tokens_per_second", "decode_tokens_per_second", "peak_megabytes")
+_SUMMARY = ("perplexity", "bits_per_byte", "accuracy", "agreement", "kl", "chrf", "bleu", "repetition")
+_PERCENT = ("accuracy", "agreement", "distinct_1", "distinct_2", "repetition")
+_WHOLE = ("parameters", "prompt_tokens_per_second", "decode_tokens_per_second")
+_DIGITS = {"loss": 3, "perplexity": 2, "bits_per_byte": 3, "kl": 3}
+
+
+class Evaluation(dict[str, Any]):
+    """A model's numbers by name, those of its teacher under `teacher`, 95 % intervals under `intervals`.
+
+    `str()` is one line in the language `lang`; ratios are 0..1, chrF and BLEU 0..100 as their makers have them.
+    """
+
+    lang = "zh"
+
+    def __str__(self) -> str:
+        say = Phrases.load(self.lang)
+        return say("evaluation.joint").join(
+            f"{say(f'evaluation.{key}')} {figure(key, self[key])}" for key in _SUMMARY if key in self
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the numbers as a JSON file; what is not finite becomes null.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        try:
+            write_json(Path(path), _finite(self))
+        except OSError as error:
+            raise StorageError(f"evaluation cannot be written to {path}", got=error.strerror) from error
+
+
+def figure(key: str, value: float) -> str:
+    """The number called `key` as it is shown: ratios in percent, the rest with as many digits as tell something."""
+    if key in _PERCENT:
+        return f"{100 * value:.1f}%"
+    if key not in _WHOLE and value >= 1_000:
+        return f"{value:,.0f}" if value < 1_000_000 else f"{value:.1e}"
+    return f"{value:,.{0 if key in _WHOLE else _DIGITS.get(key, 1)}f}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

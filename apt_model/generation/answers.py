@@ -1,0 +1,91 @@
+"""What a model answers when it is asked: greedy, many prompts at a time. Knows nothing of how good an answer is."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from apt_model.distill.forward import limits
+from apt_model.errors import DataError, ModelError
+
+Prompt = Sequence[int]
+
+
+def answer(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
+) -> list[str]:
+    """The model's own words after each prompt, up to its end of text or `max_new_tokens`; special tokens left out.
+
+    Greedy whatever the model's generation settings say (sampling, beams, penalties). Prompts are padded on the left.
+    A prompt whose answer would not fit the model's positions is answered alone, in the room that is left.
+
+    Raises:
+        ModelError: the model cannot generate.
+        DataError: a prompt fills all the positions that the model has.
+    """
+    if not hasattr(model, "generate"):
+        fix = "max_new_tokens=0 leaves the answers out"
+        raise ModelError(f"the {role} cannot answer prompts", got=type(model).__name__, expected="generate()", fix=fix)
+    _, positions = limits(model)
+    answers = [""] * len(prompts)
+    for group in _groups(prompts, max_new_tokens, positions):
+        longest = max(len(prompts[index]) for index in group)
+        room = max_new_tokens if positions is None else min(max_new_tokens, positions - longest)
+        if room < 1:
+            raise DataError(
+                f"a prompt is too long for the {role}", got=f"{longest} tokens", expected=f"below {positions}"
+            )
+        said = generate(model, tokenizer, [prompts[index] for index in group], new_tokens=room)
+        for index, ids in zip(group, said, strict=True):
+            answers[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return answers
+
+
+def generate(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, new_tokens: int, ends: bool = True
+) -> list[list[int]]:
+    """Greedy tokens after each prompt, up to an end of text where it `ends`, else as many as were asked for."""
+    stops = end_ids(model, tokenizer) if ends else []
+    pad = getattr(tokenizer, "pad_token_id", None)
+    pad = pad if pad is not None else next(iter(stops), 0)
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    greedy = GenerationConfig(do_sample=False, eos_token_id=stops or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
+    with _settings(model, greedy):
+        said = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[:, longest:].tolist()
+    return [_until(row, stops) for row in said]
+
+
+def end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends a text, by the model's generation settings or by the tokenizer."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    known = [*(own if isinstance(own, list) else [own]), getattr(tokenizer, "eos_token_id", None)]
+    return sorted({token for token in known if token is not None})
+
+
+@contextmanager
+def _settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """The model with these generation settings: `generate` takes what is not said from the model's own."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _until(ids: list[int], stops: Sequence[int]) -> list[int]:
+    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:end]
+
+
+def _groups(prompts: Sequence[Prompt], new_tokens: int, positions: int | None) -> Iterator[list[int]]:
+    """Indices of prompts to answer together: all that leave room for a whole answer, then the others one by one."""
+    fits = [positions is None or len(prompt) + new_tokens <= positions for prompt in prompts]
+    together = [index for index, fit in enumerate(fits) if fit]
+    if together:
+        yield together
+    yield from ([index] for index, fit in enumerate(fits) if not fit)

@@ -1,0 +1,139 @@
+"""Some fixed rows, and what teacher and student say on them: how a lesson sees a student that others train.
+
+Looks without touching: eval mode, no gradient, and random generators, modes and data are left as they were. Knows
+nothing of trainers' steps or of what a lesson makes of what it sees.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from apt_model.config import LessonConfig
+from apt_model.distill.forward import Forward
+from apt_model.distill.losses import distillation_sums
+from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
+from apt_model.distill.teachers import LiveTeacher, in_eval_mode
+from apt_model.errors import DataError
+from apt_model.training.batch import Batch, to_batch
+from apt_model.training.encode import IGNORED
+
+PROBE_ROWS = 8
+GIVE_ONE = "pass probe=, a batch or a list of texts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What was seen of one row: the part to show, what both said, and the row's own loss."""
+
+    card: CardRow
+    readout: RowReadout
+    loss: float
+
+
+class Probe:
+    """Asks both models the same rows, over and over.
+
+    Args:
+        batch: the rows; padding is taken off, and no more than `max_length` tokens of a row are kept.
+        teacher: moved to `device`, otherwise left as it is.
+        student: as the trainer has it.
+        config: temperature and weights of the row's loss, and how the shown part begins.
+        device: where the student is.
+
+    Raises:
+        DataError: no row has anything to predict, or one of the two models cannot take it.
+    """
+
+    def __init__(
+        self, batch: Batch, *, teacher: nn.Module, student: nn.Module, config: LessonConfig, device: torch.device
+    ) -> None:
+        self._config, self._device = config, device
+        self._rows = _rows(batch, config.train.max_length)
+        if not self._rows:
+            raise DataError("not one label in the probe", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
+        self._teacher_model = teacher
+        self._teacher, self._forward = LiveTeacher(teacher, device), Forward(student, "student")
+        for row in self._rows:
+            self._forward.check(row)
+            self._teacher.check(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def look(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> Look:
+        """Ask row `turn`, round and round; `say` is told if the two heads differ in width."""
+        row = self._rows[turn % len(self._rows)]
+        card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
+        assert card is not None  # noqa: S101 - rows without a label were left out
+        with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
+            moved = row.to(self._device)
+            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+            shared = min(theirs.shape[-1], own.shape[-1])
+            widths = {"teacher": theirs.shape[-1], "student": own.shape[-1]}
+            theirs, own = theirs[..., :shared], own[..., :shared]
+            weights = self._config.distill
+            kd, ce = distillation_sums(own, theirs, moved.labels, temperature=weights.temperature)
+            (loss,) = numbers([(weights.alpha * kd + weights.beta * ce) / row.label_count])
+            readout = read_row(card, own, theirs)
+        if len(set(widths.values())) > 1:
+            say("notice.vocabulary_cut", **widths, shared=shared)
+        return Look(card=card, readout=readout, loss=loss)
+
+
+def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:
+    """The first rows of a trainer's data, through its own collator, without a step of the loader.
+
+    Of a batch that comes back longer than the rows that went in (chosen and rejected answers, one after the other),
+    as many rows as went in; rows that are only prompts are taken as texts. Neither sampler, workers nor random
+    generators notice; a dataset that counts its own readings does.
+
+    Raises:
+        DataError: the data is a stream, is empty, or comes as something that is no batch.
+    """
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError("training data is a stream: a row taken for the cards would be lost to it", fix=GIVE_ONE)
+    if not len(dataset):
+        raise DataError("no row to show: the data is empty", fix=GIVE_ONE)
+    with undisturbed(device):
+        rows = [dataset[index] for index in range(min(PROBE_ROWS, len(dataset)))]
+        raw = loader.collate_fn(rows)
+    if isinstance(raw, Mapping) and "input_ids" in raw:
+        keep = ("input_ids", "attention_mask", "labels", "completion_mask")
+        raw = {key: raw[key][: len(rows)] for key in keep if raw.get(key) is not None}
+        if "labels" not in raw and "completion_mask" in raw:
+            raw["labels"] = raw["input_ids"].masked_fill(raw["completion_mask"] == 0, IGNORED)
+    elif isinstance(raw, Sequence) and all(isinstance(row, Mapping) for row in raw):
+        raw = [_with_something_to_learn(row, tokenizer) for row in raw]
+    try:
+        return to_batch(raw, tokenizer=tokenizer, max_length=max_length)
+    except DataError as error:
+        raise DataError("no cards can be made from the trainer's data", got=str(error), fix=GIVE_ONE) from error
+
+
+def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[str, Any]:
+    """A row of an on-policy trainer has a prompt and no answer: what is learned then is the prompt itself."""
+    if "prompt" not in row or "completion" in row or tokenizer is None:
+        return row
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return {"text": prompt}
+    how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
+    return {"input_ids": tokenizer.apply_chat_template(prompt, **how)}
+
+
+def _rows(batch: Batch, most: int) -> list[Batch]:
+    """Each row that has something to predict, alone, without padding, at most `most` tokens long."""
+    rows = []
+    for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True):
+        real = mask.nonzero().flatten()[:most]
+        row = Batch(
+            input_ids=ids[real].unsqueeze(0), attention_mask=mask[real].unsqueeze(0), labels=labels[real].unsqueeze(0)
+        )
+        if len(real) > 1 and row.label_count:
+            rows.append(row)
+    return rows

@@ -1,0 +1,212 @@
+"""The lesson in a `transformers.Trainer`, or in any trainer made from it (TRL's): one line, and it can be watched.
+
+The trainer trains exactly as it would without: what is shown comes from fixed rows, read between its steps. Knows a
+trainer's callbacks; knows nothing of its loss.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from apt_model.config import LessonConfig, TrainConfig
+from apt_model.distill.checks import refuse_shared_weights
+from apt_model.distill.forward import model_card
+from apt_model.distill.reporter import Reporter
+from apt_model.errors import ModelError
+from apt_model.events.runfile import EVENTS, RunFile
+from apt_model.events.sinks import Audience, Sink
+from apt_model.integrations.probe import Probe, first_rows
+from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
+from apt_model.integrations.trainer_run import TrainerRun
+from apt_model.plugins.session import read_config
+from apt_model.render.watch import default_sink
+from apt_model.teaching.classroom import Classroom
+from apt_model.teaching.similarity import Similarity, text_similarity
+from apt_model.training.batch import to_batch
+from apt_model.training.encode import refuse_other_tokenizer
+
+OURS = ("max_length",)  # of the training settings; the others are the trainer's own
+
+
+class VisualDistillationCallback(Classroom, TrainerCallback):
+    """Shows any trainer's training as a lesson: `Trainer(..., callbacks=[VisualDistillationCallback(teacher)])`.
+
+    Every `sample_frequency` optimizer steps, a card with what teacher and student say on a row of the probe, one row
+    after the other, both in eval mode; the loss on the card is that row's own `alpha * KD + beta * CE`, not the
+    trainer's. The curves, report cards and verdict have the loss that the trainer logs, whatever it is made of.
+    The training is bit for bit what it would be without. Under several processes each of them looks (sharded models
+    need all), and the first one speaks.
+
+    Args:
+        teacher: any causal language model with the student's tokenizer, e.g. the one given to the trainer. It is
+            moved to the student's device.
+        tokenizer: the teacher's; the trainer's `processing_class` where None.
+        config: flat keys of the display, `temperature`, `alpha` and `beta`, `max_length` (of the probe's rows), or
+            `preset`; or a `LessonConfig`. How to train is set in the trainer's own arguments.
+        probe: a batch in any form that `to_batch` takes, such as a list of texts. Where None, the first eight rows of
+            the trainer's evaluation data, if it has evaluated already, else of its training data. Give one where that
+            is a stream, or where reading a row changes the dataset.
+        run_dir: keeps the record there; a resumed training's, in a directory inside.
+        sinks: who watches; a terminal unless given.
+        similarity: `(teacher text, student text) -> 0..1`; difflib's ratio unless given.
+
+    Attributes:
+        topic_keywords, stats, generate_comment: as in `VisualDistillationPlugin`.
+
+    Raises:
+        ConfigError: an unknown or bad setting, or one that is the trainer's.
+        ModelError: no teacher. When training begins also: one that shares weights with the student.
+        DataError: when training begins: another tokenizer, or rows from which no card can be made.
+        StorageError: when training begins: `run_dir` cannot be written, or holds another run.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        tokenizer: Any = None,
+        config: Mapping[str, Any] | LessonConfig | None = None,
+        *,
+        probe: Any = None,
+        run_dir: str | Path | None = None,
+        sinks: Sequence[Sink] | None = None,
+        similarity: Similarity = text_similarity,
+    ) -> None:
+        if not isinstance(teacher, nn.Module):
+            got = "None" if teacher is None else f"{type(teacher).__name__}"
+            fix = "pass the model that the student learns from, e.g. load_model(name)[0]"
+            raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
+        theirs = [key for key in TrainConfig.model_fields if key not in OURS]
+        self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
+        super().__init__(self.config.display, similarity=similarity)
+        self._teacher, self._tokenizer, self._batch = teacher, tokenizer, probe
+        self._run_dir, self._sinks = None if run_dir is None else Path(run_dir), sinks
+        self._run: TrainerRun | None = None
+        self._audience: Audience | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
+        """Refuse what cannot be shown, before the first step; then begin."""
+        self._close()  # of a training that broke off
+        student = trainer["model"]
+        device = next(student.parameters()).device
+        own = getattr(trainer.get("processing_class"), "tokenizer", trainer.get("processing_class"))
+        own = own if hasattr(own, "get_vocab") else None
+        tokenizer = self._tokenizer if self._tokenizer is not None else own
+        if tokenizer is not own:
+            refuse_other_tokenizer(tokenizer, own)
+        refuse_shared_weights(student, self._teacher)
+        probe, notice = self._make_probe(student, tokenizer, device, trainer)
+        self._guard.failures.clear()
+        notices = [notice, *_notices_of_logging(state, args)]
+        sinks = self._watchers(state, notices) if state.is_world_process_zero else []
+        self._audience = Audience(sinks, scorer=self._scorer, guard=self._guard)
+        report = Reporter(self._audience, tokenizer=tokenizer, device=device, speaks=state.is_world_process_zero)
+        self._run = run = TrainerRun(
+            report=report,
+            probe=probe,
+            student=student,
+            guard=self._guard,
+            every=self.config.display.sample_frequency,
+            state=state,
+            batches_per_epoch=_batches_per_epoch(trainer["train_dataloader"], state, args),
+        )
+        run.begin(
+            state,
+            teacher=model_card(self._teacher),
+            student=model_card(student),
+            config={k: v for k, v in self.config.to_dict().items() if k in OURS or k not in TrainConfig.model_fields},
+            device=str(device),
+            by=type(args).__name__,
+        )
+        for key, values in notices:
+            report.say(key, **values)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
+        """An epoch begins."""
+        self._tell(lambda run: run.epoch_begin(state))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
+        """An optimizer step was taken: perhaps a card."""
+        self._tell(lambda run: run.step_end(state))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **trainer: Any) -> None:
+        """The trainer logged numbers."""
+        self._tell(lambda run: run.log(state, logs or {}))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
+        """An epoch ends: its report card."""
+        self._tell(lambda run: run.epoch_end(state, will_log=control.should_log))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
+        """Training is over: the verdict."""
+        self._tell(lambda run: run.end(state))
+        self._close()
+
+    def _close(self) -> None:
+        if self._audience is not None:
+            self._audience.close()
+        self._run = self._audience = None
+
+    def _tell(self, what: Callable[[TrainerRun], object]) -> None:
+        """Tell what happened in training; what is logged outside of one is none of ours. Nothing here may end it."""
+        if self._run is not None:
+            self._guard.run(type(self).__name__, partial(what, self._run), None)
+
+    def _make_probe(
+        self, student: nn.Module, tokenizer: Any, device: torch.device, trainer: Mapping[str, Any]
+    ) -> tuple[Probe, tuple[str, dict[str, Any]]]:
+        most = self.config.train.max_length
+        evaluated = trainer.get("eval_dataloader")
+        if self._batch is not None:
+            key, batch = "notice.probe_given", to_batch(self._batch, tokenizer=tokenizer, max_length=most)
+        else:
+            key = "notice.probe_training" if evaluated is None else "notice.probe_validation"
+            loader = trainer["train_dataloader"] if evaluated is None else evaluated
+            batch = first_rows(loader, tokenizer=tokenizer, max_length=most, device=device)
+        probe = Probe(batch, teacher=self._teacher, student=student, config=self.config, device=device)
+        return probe, (key, {"rows": len(probe)})
+
+    def _watchers(self, state: Any, notices: list[tuple[str, dict[str, Any]]]) -> list[Sink]:
+        """The record, then whoever watches."""
+        watchers: list[Sink] = []
+        if self._run_dir is not None:
+            where = _free_directory(self._run_dir, state.global_step)
+            watchers.append(RunFile(where))
+            if where != self._run_dir:
+                notices.append(("notice.trainer_resumed", {"step": state.global_step, "path": str(where)}))
+        if self._sinks is not None:
+            return [*watchers, *self._sinks]
+        make = partial(default_sink, self.config.display, terminal=TqdmTerminalSink)
+        watcher = self._guard.run("default_sink", make, None)
+        return watchers if watcher is None else [*watchers, watcher]
+
+
+def _free_directory(run_dir: Path, step: int) -> Path:
+    """Where the record goes: a resumed training whose directory has one already writes beside it."""
+    if not step or not (run_dir / EVENTS).exists():
+        return run_dir
+    names = (f"from-step-{step}" + (f"-{number}" if number > 1 else "") for number in count(1))
+    return next(path for path in (run_dir / name for name in names) if not (path / EVENTS).exists())
+
+
+def _notices_of_logging(state: Any, args: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A word on the loss, where the trainer will not say it."""
+    if args.logging_strategy == "no":
+        return [("notice.never_logs", {})]
+    steps = state.max_steps - state.global_step
+    if args.logging_strategy == "steps" and state.logging_steps > steps > 0 and not args.logging_first_step:
+        return [("notice.logs_late", {"every": state.logging_steps, "total": steps})]
+    return []
+
+
+def _batches_per_epoch(loader: Any, state: Any, args: Any) -> int:
+    """As transformers counts them; where the data has no length, as if all steps were one epoch."""
+    try:
+        return len(loader)
+    except TypeError:
+        return int(state.max_steps * args.gradient_accumulation_steps)

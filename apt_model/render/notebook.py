@@ -1,0 +1,136 @@
+"""The lesson in a notebook: HTML cards in the cell's output, updated in place.
+
+Knows when to show and how much to keep; `render.html` knows how it looks. Nothing here knows training.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from apt_model.config import DisplayConfig
+from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.i18n import Phrases
+from apt_model.render.html import HtmlPainter
+from apt_model.render.progress import Course
+
+REFRESH_SECONDS = 0.5
+EARLIER_CARDS = 5
+LATEST_EPOCHS = 20
+LATEST_NOTICES = 5
+
+Replace = Callable[[str], None]
+Show = Callable[[str], Replace]
+
+
+class NotebookSink:
+    """Shows a lesson below a notebook's cell, in Jupyter, VS Code or Colab.
+
+    It stands in two outputs, the header with its progress bar above the lesson: else each step would fold up again the
+    earlier card that a reader has just opened. However long the run, it keeps the first card, the latest cards and the
+    latest epochs only.
+
+    Args:
+        config: what to show, in which language.
+        show: puts HTML below the cell, and returns what replaces it there; IPython's display unless given.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, config: DisplayConfig, *, show: Show | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._config, self._show, self._clock = config, show or show_in_place, clock
+        phrases = Phrases.load(config.lang)
+        self._painter = HtmlPainter(phrases, max_text_length=config.max_text_length, show_diff=config.show_diff)
+        self._begin(None)
+
+    def emit(self, event: Event) -> None:
+        """Take one event; shows it at once, or with what comes in the next half second."""
+        if isinstance(event, RunStarted):
+            self._begin(event)
+        self._course.follow(event)
+        is_news = self._keep(event)
+        at_once = isinstance(event, RunStarted | EpochFinished | RunFinished)
+        self._head.refresh(changed=isinstance(event, RunStarted | StepDone | ScoredObservation), at_once=at_once)
+        self._lesson.refresh(changed=is_news, at_once=at_once)
+
+    def close(self) -> None:
+        """Show what has not been shown yet."""
+        self._head.refresh(at_once=True)
+        self._lesson.refresh(at_once=True)
+
+    def _begin(self, run: RunStarted | None) -> None:
+        self._run, self._course = run, Course()
+        self._first: ScoredObservation | None = None
+        self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
+        self._epochs: deque[EpochFinished] = deque(maxlen=LATEST_EPOCHS)
+        self._notices: deque[Notice] = deque(maxlen=LATEST_NOTICES)
+        self._verdict: RunFinished | None = None
+        self._epochs_seen = 0
+        self._head = _Output(self._paint_head, self._show, self._clock)
+        self._lesson = _Output(self._paint_lesson, self._show, self._clock)
+
+    def _keep(self, event: Event) -> bool:
+        """Remember what is shown of an event; says whether the lesson has changed by it."""
+        if isinstance(event, ScoredObservation):
+            if self._config.show_samples:
+                self._first = self._first or event
+                self._cards.appendleft(event)
+            return self._config.show_samples
+        if isinstance(event, EpochFinished):
+            self._epochs.append(event)
+            self._epochs_seen += 1
+        elif isinstance(event, RunFinished):
+            self._verdict = event
+        elif isinstance(event, Notice):
+            self._notices.append(event)
+        else:
+            return False
+        return True
+
+    def _paint_head(self) -> str:
+        paint = self._painter
+        header = paint.header(self._run) if self._run is not None else ""
+        return paint.page(header, paint.progress(self._course))
+
+    def _paint_lesson(self) -> str:
+        paint, cards = self._painter, list(self._cards)
+        if self._first is not None and self._first is not cards[-1]:
+            cards.append(self._first)
+        return paint.page(
+            *map(paint.notice, self._notices),
+            *map(paint.card, cards[:1]),
+            paint.earlier(cards[1:]),
+            paint.report_cards(self._epochs, left_out=self._epochs_seen - len(self._epochs)),
+            paint.verdict(self._verdict) if self._verdict is not None else "",
+        )
+
+
+class _Output:
+    """One place below the cell. It comes to be with its first content, and is redrawn at most twice a second."""
+
+    def __init__(self, paint: Callable[[], str], show: Show, clock: Callable[[], float]) -> None:
+        self._paint, self._show, self._clock = paint, show, clock
+        self._replace: Replace | None = None
+        self._changed, self._drawn = False, float("-inf")
+
+    def refresh(self, *, changed: bool = False, at_once: bool = False) -> None:
+        """Draw what has changed since it was last drawn, if it is time to."""
+        self._changed |= changed
+        now = self._clock()
+        if not self._changed or (now - self._drawn < REFRESH_SECONDS and not at_once):
+            return
+        self._changed, self._drawn = False, now
+        if self._replace is None:
+            self._replace = self._show(self._paint())
+        else:
+            self._replace(self._paint())
+
+
+def show_in_place(html: str) -> Replace:
+    """Show HTML below the cell; returns what replaces it there."""
+    from IPython import display
+
+    ipython: Any = display  # untyped
+    handle = ipython.display(ipython.HTML(html), display_id=True)
+    return lambda newer: handle.update(ipython.HTML(newer))

@@ -1,0 +1,144 @@
+"""What the lesson says of each event, as plain sentences of the locale. Knows nothing of where or how they are shown.
+
+Every sentence is complete; whoever shows it sanitises it as a whole.
+"""
+
+from typing import NamedTuple
+
+from apt_model.events.records import Notice, RunFinished, RunStarted, Validation
+from apt_model.events.records import ScoredObservation as Card
+from apt_model.i18n import Phrases
+from apt_model.render.sanitise import sanitise
+from apt_model.render.wrap import shorten
+
+LIGHTS = {"green": "🟢", "yellow": "🟡", "red": "🔴"}
+NO_NUMBER = "–"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number as the lesson shows it; a dash where there is none."""
+    return NO_NUMBER if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A ratio as percent; a dash where there is none."""
+    return NO_NUMBER if value is None else f"{100 * value:.2f}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def topic_name(topic: str, say: Phrases) -> str:
+    """A topic by its name in the locale, short enough for a title."""
+    return shorten(sanitise(say.topic(topic)), 20)
+
+
+def settings(run: RunStarted, say: Phrases) -> tuple[str, str]:
+    """How the run is set up, and how often it shows a sample."""
+    config, weights = run.config, {key: run.config[key] for key in ("temperature", "alpha", "beta")}
+    if run.trained_by is None:
+        how = say("header.config", **weights)
+    else:
+        how = say("header.trainer", settings=sanitise(run.trained_by, 40), **weights)
+    every = say(
+        f"header.{'frequency' if run.trained_by is None else 'step_frequency'}", count=config["sample_frequency"]
+    )
+    return how, every if config["show_samples"] else say("header.no_samples")
+
+
+class Column(NamedTuple):
+    """A column of the table of teacher and student."""
+
+    name: str
+    heading: str
+    teacher: str
+    student: str
+
+
+def models(run: RunStarted, say: Phrases) -> list[Column]:
+    """Who teaches, and who learns, side by side."""
+    both = (run.teacher, run.student)
+    cells = {
+        "role": [say("models.teacher"), say("models.student")],
+        "model": [shorten(sanitise(one.name), 20) for one in both],
+        "layers": [f"{one.layers or '?'} × {one.hidden_size or '?'}" for one in both],
+        "parameters": [f"{one.parameters:,}" for one in both],
+        "megabytes": [f"{one.megabytes:.1f} MB" for one in both],
+        "share": [f"{100 * one.parameters / max(run.teacher.parameters, 1):.1f}%" for one in both],
+    }
+    headings = {name: say(f"models.{name}") if name != "role" else "" for name in cells}
+    return [Column(name, headings[name], *pair) for name, pair in cells.items()]
+
+
+def legend(run: RunStarted, say: Phrases) -> tuple[str, str, str] | None:
+    """What the marks of a departure mean: the words before, between and after the two marks; None without marks."""
+    if not (run.config["show_samples"] and run.config["show_diff"]):
+        return None
+    before, between, after = say("header.diff", missing="\0", added="\0").split("\0")
+    return before, between, after
+
+
+def title(card: Card, say: Phrases) -> tuple[str, str]:
+    """Where in the run a card stands, and its topic."""
+    return say(f"card.{card.source}_batch", batch=card.batch, step=card.step), say(
+        "card.topic", topic=topic_name(card.topic, say)
+    )
+
+
+def loss(card: Card, say: Phrases) -> str:
+    """A card's loss."""
+    return say(f"card.{card.source}_loss", loss=number(card.loss))
+
+
+def validation(seen: Validation | None, say: Phrases) -> list[str]:
+    """How the student does on data that it does not learn from; nothing where there is none."""
+    if seen is None:
+        return []
+    said = [say("validation.loss", loss=number(seen.loss), agreement=percent(seen.agreement))]
+    lazy = seen.mean_laziness
+    return said if lazy is None else [*said, say("validation.laziness", laziness=percent(lazy))]
+
+
+def notice(said: Notice, say: Phrases) -> str:
+    """One sentence between cards."""
+    values = {key: sanitise(value, 500) if isinstance(value, str) else value for key, value in said.values.items()}
+    return "🔧 " + say(said.key, **values)
+
+
+class Verdict(NamedTuple):
+    """The end of a run: `advice` and `failures` are empty where there is nothing to say."""
+
+    title: str
+    results: list[str]
+    advice: list[str]
+    failures: list[str]
+
+
+def verdict(run: RunFinished, say: Phrases) -> Verdict:
+    """What came of the run, and what to do next."""
+    results = []
+    if run.samples:
+        ends = {"first": percent(run.first_laziness), "last": percent(run.last_laziness)}
+        results += [say("final.samples", samples=run.samples)]
+        results += [say("final.laziness", laziness=percent(run.mean_laziness)), say("final.course", **ends)]
+    if run.step:
+        results += [say("final.loss", first=number(run.first_loss), last=number(run.last_loss))]
+        results += validation(run.validation, say)
+        time = duration(run.seconds)
+        counted = run.tokens is not None
+        results += [
+            say("final.time", time=time, tokens=f"{run.tokens:,}") if counted else say("final.time_only", time=time)
+        ]
+    if run.samples:
+        results += [say("final.trend", trend=say(f"trend.{run.trend}"))]
+    advice = run.advice if run.step else ()
+    return Verdict(
+        title=say("final.title" if run.step else "final.empty"),
+        results=results,
+        advice=[say(f"advice.{one.key}", topic=topic_name(one.topic or "", say)) for one in advice],
+        failures=[sanitise(failure, 500) for failure in run.failures],
+    )

@@ -1,0 +1,215 @@
+"""Checkpoints on disk: whole or not there, whatever happens while one is written.
+
+A checkpoint is a directory of safetensors and strict JSON, written under another name, synced, sealed by a manifest of
+sizes and hashes, and then renamed. Knows nothing of what is in it. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from apt_model import faults
+from apt_model.errors import StorageError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+_PREFIX, _TEMPORARY = "step-", ".tmp-"
+
+Writer = Callable[[Path], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A checkpoint that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, about_bytes: int = 0) -> Path:
+    """Write a checkpoint below `folder`.
+
+    Args:
+        folder: holds the run's checkpoints; made if it is missing.
+        step: optimizer steps done.
+        files: by file name, what writes the file to the path it is given; written in this order.
+        about_bytes: how much that will be, for the message where there is no room.
+
+    Returns:
+        The checkpoint's directory, complete and synced.
+
+    Raises:
+        StorageError: it could not be written; nothing of it is left, and older ones are as they were.
+    """
+    final, temporary = folder / f"{_PREFIX}{step:08}", folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
+    try:
+        temporary.mkdir(parents=True)
+        faults.hit("checkpoint.begin")
+        entries = {}
+        for name, write in files.items():
+            path = temporary / name
+            write(path)
+            _sync(path)
+            entries[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            faults.hit(f"checkpoint.after_{name.partition('.')[0]}")
+        manifest = {"schema": SCHEMA_VERSION, "step": step, "files": entries}
+        manifest["sha256"] = _seal(manifest)
+        _write_text(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        _sync(temporary / MANIFEST)
+        _sync(temporary)
+        faults.hit("checkpoint.before_rename")
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        faults.hit("checkpoint.after_rename")
+        _sync(folder)
+        faults.hit("checkpoint.end")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(
+            f"checkpoint of step {step} cannot be written to {folder}",
+            got=getattr(error, "strerror", None) or str(error),
+            expected=f"room for about {about_bytes:,} bytes, {_free_bytes(folder):,} are free",
+            fix="free some space, or choose another run directory",
+        ) from error
+    return final
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """The checkpoints below `folder`, oldest first, whole or not."""
+    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()] if folder.is_dir() else []
+    return sorted(found, key=lambda path: path.name)
+
+
+def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
+    """The newest checkpoint that is whole, and the newer ones that are not."""
+    skipped: list[Skipped] = []
+    for path in reversed(snapshots(folder)):
+        reason = why_damaged(path)
+        if reason is None:
+            return path, skipped
+        skipped.append(Skipped(path=path, reason=reason))
+    return None, skipped
+
+
+def why_damaged(path: Path) -> str | None:
+    """What is wrong with a checkpoint, naming the file; None where every byte is as it was written."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        if manifest.pop("sha256") != _seal(manifest):
+            return f"{MANIFEST} has changed"
+        schema, entries = manifest["schema"], dict(manifest["files"])
+        if schema != SCHEMA_VERSION:
+            return f"schema {schema}, not {SCHEMA_VERSION}"
+        for name, entry in entries.items():
+            file = path / name
+            if Path(name).name != name:
+                return f"{name!r} is no file name"
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes, not {entry['bytes']}"
+            if _sha256(file) != entry["sha256"]:
+                return f"{name} has changed: its hash is another"
+    except OSError as error:
+        return f"{MANIFEST}: {error.strerror}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is not readable: {type(error).__name__}"
+    return None
+
+
+def prune(folder: Path, *, keep: int, spare: Path | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and `spare`, and what unfinished writes have left."""
+    for path in snapshots(folder)[:-keep]:
+        if path != spare:
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def json_writer(value: Any) -> Writer:
+    """Writes `value` as strict JSON; numbers that are not finite are kept as `{"float": "nan"}`.
+
+    Raises:
+        TypeError: at once, if it holds what is no JSON value.
+    """
+    text = json.dumps(_finite(value), allow_nan=False) + "\n"
+    return lambda path: _write_text(path, text)
+
+
+def read_json(path: Path) -> Any:
+    """What `json_writer` wrote."""
+    return json.loads(path.read_text("utf-8"), object_hook=_unpack)
+
+
+@contextmanager
+def one_writer(directory: Path) -> Iterator[None]:
+    """Hold a run directory for this process alone; a lock that a dead process left behind counts for nothing.
+
+    Raises:
+        StorageError: another process holds it; names its PID.
+    """
+    holder = directory / ".lock-holder"
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        got = f"process {holder.read_text('utf-8')}" if holder.exists() else "another process"
+        fix = "wait for it, or choose another run directory"
+        raise StorageError(f"{directory} is being written", got=got, fix=fix) from error
+    try:
+        _write_text(holder, str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _unpack(value: dict[str, Any]) -> Any:
+    return float(value["float"]) if value.keys() == {"float"} else value

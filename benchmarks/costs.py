@@ -1,0 +1,247 @@
+"""What does a card cost? The guide's promises for one sample beside what ours takes.
+
+    python -m benchmarks.costs               # about two minutes
+
+The guide allows 10 to 50 ms for a sample's text, 5 to 10 ms for its similarity, 1 to 2 MB for keeping it. Measured
+here, one thread, medians of CPU time over rounds: reading a row out of the logits of teacher and student (tokens, KL,
+agreement) and decoding its four texts, with real tokenizers (the demo's, and byte-level BPEs trained on the spot on
+Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what 10,000 cards leave
+behind, and what one takes while it is made. Prints Markdown tables.
+"""
+
+import argparse
+import ctypes
+import gc
+import io
+import platform
+import random
+import statistics
+import sysconfig
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import ByteLevelBPETokenizer
+from transformers import PreTrainedTokenizerFast
+
+from apt_model.config import DisplayConfig
+from apt_model.demo.lesson import load_teacher, read_corpus
+from apt_model.distill.readout import CardRow, Decoder, read_row
+from apt_model.events.records import Observation, ScoredObservation
+from apt_model.events.runfile import RunFile
+from apt_model.events.sinks import Guard
+from apt_model.render.terminal import TerminalSink
+from apt_model.teaching.scorer import LessonScorer
+from apt_model.teaching.similarity import text_similarity
+from apt_model.teaching.topics import default_topics
+
+TEXT_MS, SIMILARITY_MS, SAMPLE_MB = (10.0, 50.0), (5.0, 10.0), (1.0, 2.0)  # the guide's
+TOKENS = (128, 256)
+CHARACTERS = (100, 200, 1_000)
+VOCABULARIES = (8_000, 50_000)
+CARDS = 10_000
+
+
+def corpus() -> str:
+    """The demo's sentences in an order that mixes topics, as one text."""
+    topics = list(read_corpus().values())
+    return "".join(sentence for sentences in zip(*topics, strict=False) for sentence in sentences)
+
+
+def tokenizers() -> Iterator[tuple[str, Any, str]]:
+    """Name, tokenizer, and a text that it knows."""
+    yield "demo", load_teacher()[1], corpus()
+    sources = sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py"))
+    sources = [path for path in sources if "site-packages" not in path.parts]
+    text = "\n".join(path.read_text("utf-8", "replace") for path in sources)
+    for size in VOCABULARIES:
+        made = ByteLevelBPETokenizer()
+        made.train_from_iterator((text[i : i + 10_000] for i in range(0, len(text), 10_000)), size, 2, False)
+        yield "BPE", PreTrainedTokenizerFast(tokenizer_object=made), text[: 40 * max(TOKENS)]
+
+
+def milliseconds(action: Callable[[], object], rounds: int) -> float:
+    """Median CPU time of one call, each round as many calls as take some milliseconds."""
+    started = time.process_time()
+    action()
+    calls = max(1, round(0.01 / max(time.process_time() - started, 1e-6)))
+    taken = []
+    for _ in range(rounds):
+        started = time.process_time()
+        for _ in range(calls):
+            action()
+        taken.append((time.process_time() - started) / calls)
+    return 1_000 * statistics.median(taken)
+
+
+def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], list[str]]:
+    """What the loop does for a card: four texts out of the logits of a batch of two rows."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"][: tokens + 1]
+    teacher, student = (2 * torch.randn(2, tokens + 1, len(tokenizer)) for _ in range(2))
+    teacher[1, torch.arange(tokens), ids[1:]] += 20  # so that the texts are as long and as real as on a card
+    student[1, torch.arange(tokens), ids[1:]] += 15 * (torch.rand(tokens) < 0.8)
+    card = CardRow(row=1, positions=torch.arange(4, tokens), given_ids=ids[:4], input_ids=ids)
+    decode = Decoder(tokenizer, Guard())
+
+    def read() -> list[str]:
+        seen = read_row(card, student, teacher)
+        return [decode(row) for row in (card.given_ids, seen.teacher_ids, seen.student_ids, card.input_ids)]
+
+    return read
+
+
+def two_texts(text: str, characters: int) -> tuple[str, str]:
+    """A teacher's text, and a student's that departs from it in a fifth of its characters."""
+    chance = random.Random(0)
+    teacher = text[:characters]
+    return teacher, "".join(chance.choice(text) if chance.random() < 0.2 else c for c in teacher)
+
+
+def similarities() -> Iterator[tuple[str, tuple[str, str]]]:
+    """Name, and two texts to compare; the last are difflib's worst: a fresh student that repeats one short word."""
+    english = " ".join((Path(__file__).parent.parent / "README.en.md").read_text("utf-8").split())
+    for language, text in (("Chinese", corpus()), ("English", english)):
+        for characters in CHARACTERS:
+            yield f"{characters:,} characters, {language}", two_texts(text, characters)
+    yield "1,000 characters, English against “a a a …”", (english[:1_000], "a " * 500)
+
+
+def observation(texts: tuple[str, str], step: int = 0) -> Observation:
+    """What the loop tells of one sample; no two steps have the same text."""
+    teacher, student = texts
+    turn = step % len(teacher)
+    return Observation(
+        run_id="costs",
+        step=step,
+        epoch=1,
+        batch=step,
+        loss=1.5,
+        given="人工智能",
+        teacher_text=teacher[turn:] + teacher[:turn],
+        student_text=student[turn:] + student[:turn],
+        input_text=f"{step} {teacher}",
+        normalised_kl=0.3,
+        agreement=0.8,
+        tokens=len(teacher),
+    )
+
+
+def stages(directory: Path) -> dict[str, Callable[[Observation], object]]:
+    """Everything that happens to an observation, by name, in order."""
+    scorer = LessonScorer(DisplayConfig(), default_topics())
+    terminal = TerminalSink(DisplayConfig(), file=_Nowhere())
+    record = RunFile(directory / "run")
+    scored: list[ScoredObservation] = []
+
+    def score(seen: Observation) -> None:
+        card = scorer(seen)
+        assert isinstance(card, ScoredObservation)
+        scored[:] = [card]
+
+    def emit(sink: Any) -> Callable[[Observation], object]:
+        return lambda seen: sink.emit(replace(scored[0], step=seen.step))
+
+    return {"scoring (similarity, topic, remark)": score, "drawing": emit(terminal), "the record": emit(record)}
+
+
+class _Nowhere(io.StringIO):
+    """A terminal's file that keeps nothing."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def resident_mb(what: str) -> float:
+    """`VmRSS` (now) or `VmHWM` (highest) of this process, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) / 1024
+
+
+def extra_peak_mb(action: Callable[[], object]) -> float:
+    """What an action takes at its highest, above what is held before it (Linux: the kernel's own mark)."""
+    action()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    action()
+    return max(0.0, resident_mb("VmHWM") - before)
+
+
+def kept(cards: int, directory: Path) -> tuple[float, float]:
+    """Growth over `cards` cards after a warm-up of a tenth: bytes a card that Python holds, MB of the process."""
+    steps, texts = list(stages(directory).values()), two_texts(corpus(), 100)
+
+    def show(first: int, last: int) -> None:
+        for step in range(first, last):
+            seen = observation(texts, step)
+            for stage in steps:
+                stage(seen)
+
+    show(0, cards // 10)
+    gc.collect()
+    before = resident_mb("VmRSS")
+    show(cards // 10, cards)
+    grown = resident_mb("VmRSS") - before
+    tracemalloc.start()
+    try:
+        show(cards, cards + cards // 10)
+        gc.collect()
+        held, _ = tracemalloc.get_traced_memory()
+        show(cards + cards // 10, 2 * cards)
+        gc.collect()
+        return (tracemalloc.get_traced_memory()[0] - held) / (cards - cards // 10), grown
+    finally:
+        tracemalloc.stop()
+
+
+def row(name: str, promise: tuple[float, float], unit: str, ours: float) -> str:
+    """A line of the table: the promise, ours, and how many times better that is."""
+    low, high = promise
+    ratio = f"{low / ours:,.1f} to {high / ours:,.1f}" if ours > 0 else "–"
+    return f"| {name} | {low:g} to {high:g} {unit} | {ours:.3g} {unit} | {ratio} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cards", type=int, default=CARDS, help="cards made to see what they leave behind")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{platform.machine()}, 1 thread, {versions}, medians of CPU time over {arguments.rounds} rounds\n")
+    print("| a sample | the guide's promise | ours | times better |\n|---|---|---|---|")
+    peaks = []
+    for kind, tokenizer, text in tokenizers():
+        for tokens in TOKENS:
+            name = f"{tokens} tokens, {kind} vocabulary of {len(tokenizer):,}"
+            read = reading(tokenizer, text, tokens)
+            print(row(f"text: {name}", TEXT_MS, "ms", milliseconds(read, arguments.rounds)), flush=True)
+            peaks.append(row(f"made: {name}", SAMPLE_MB, "MB", extra_peak_mb(read)))
+    for name, texts in similarities():
+        taken = milliseconds(partial(text_similarity, *texts), arguments.rounds)
+        print(row(f"similarity: {name}", SIMILARITY_MS, "ms", taken), flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        seen = observation(two_texts(corpus(), 100))
+        for name, stage in stages(Path(directory)).items():
+            taken = milliseconds(partial(stage, seen), arguments.rounds)
+            print(f"| {name}, 100 characters | – | {taken:.3g} ms | – |")
+    with tempfile.TemporaryDirectory() as directory:
+        held, grown = kept(arguments.cards, Path(directory))
+    print("\n".join(peaks))
+    print(row(f"kept: after {arguments.cards:,} cards, process", SAMPLE_MB, "MB", grown / arguments.cards))
+    print(f"| kept: the same by Python's own count | – | {held:.1f} bytes | – |")
+
+
+if __name__ == "__main__":
+    main()
