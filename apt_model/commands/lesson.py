@@ -8,6 +8,7 @@ from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
 from apt_model.commands.options import Parser, add_command, add_settings, add_source, read_settings
+from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
@@ -20,7 +21,7 @@ def add(commands: Any) -> None:
     add_settings(demo)
 
     distill = add_command(commands, "distill", _distill, "distill a model of yours on text of yours")
-    distill.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory or hub id")
+    add_teacher(distill)
     distill.add_argument(
         "--student",
         required=True,
@@ -61,11 +62,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _distill(arguments: argparse.Namespace) -> None:
-    config = read_settings(arguments)
+    config = read_settings(arguments, **cached_settings(arguments))
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
+    from apt_model.distill.cached_teacher import CachedTeacher
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset, tokenize_dataset
@@ -81,15 +83,18 @@ def _distill(arguments: argparse.Namespace) -> None:
         rows, looked_at = split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
     elif config.display.show_on == "validation":
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
-    teacher, tokenizer, _ = load_model(arguments.teacher)
+    teacher, pattern, tokenizer = load_teacher(arguments, config)
     if sizes is not None:
-        student = create_compressed_model(teacher, **sizes)
+        student = create_compressed_model(pattern, **sizes)
     else:
         student, student_tokenizer, _ = load_model(arguments.student)
         refuse_other_tokenizer(tokenizer, student_tokenizer)
         tokenizer = tokenizer if tokenizer is not None else student_tokenizer
     tokens = {"tokenizer": tokenizer, "max_length": config.train.max_length, "packing": arguments.packing}
     data = tokenize_dataset(rows, **tokens), looked_at and tokenize_dataset(looked_at, **tokens)
+    if isinstance(teacher, CachedTeacher) and not arguments.streaming:
+        for some in filter(None, data):
+            teacher.check_rows(some, tokenizer=tokenizer, max_length=config.train.max_length)
     how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
     _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain, **how)
 
