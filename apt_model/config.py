@@ -21,6 +21,9 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     "debug": {"sample_frequency": 1, "max_text_length": 200, "show_diff": True},
 }
 
+LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
+MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -33,11 +36,18 @@ class _Section(BaseModel):
 
 
 class DistillConfig(_Section):
-    """How the student learns: `loss = alpha * KD + beta * CE`, with KD = T² · mean KL(teacher ‖ student) at T."""
+    """How the student learns: `loss = alpha * KD + beta * CE`, with KD = T² · mean D(teacher, student) at T.
+
+    D is KL(teacher ‖ student) unless `loss_kind` says otherwise.
+    """
 
     temperature: Positive = Field(4.0, description="softens both distributions in the KD term; customary: 1 to 8")
     alpha: Share = Field(0.7, description="weight of the distillation loss (KD); alpha + beta = 1")
     beta: Share = Field(0.3, description="weight of the loss on the real labels (CE)")
+    loss_kind: LossKind = Field("forward_kl", description="what KD measures between teacher and student")
+    mixture: Share | None = Field(
+        None, description="β of jsd (default 0.5), the skew of skew_kl and skew_reverse_kl (default 0.1)"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +67,17 @@ class DistillConfig(_Section):
         total = self.alpha + self.beta
         if abs(total - 1) > 1e-6:
             alpha = round(self.alpha / total, 4) if total else 0.7
-            raise ValueError(f"sum to {total:.6g}, not 1; try alpha={alpha:g}, beta={1 - alpha:.4g}")
+            raise ValueError(f"alpha and beta sum to {total:.6g}, not 1; try alpha={alpha:g}, beta={1 - alpha:.4g}")
+        return self
+
+    @model_validator(mode="after")
+    def _mixture_belongs_to_the_kind(self) -> Self:
+        if self.mixture is not None and self.loss_kind not in MIXTURES:
+            raise ValueError(
+                f"mixture={self.mixture:g} says nothing to {self.loss_kind}, only to {', '.join(MIXTURES)}"
+            )
+        if self.mixture == 1 and self.loss_kind != "jsd":
+            raise ValueError(f"mixture=1 leaves nothing to learn in {self.loss_kind}; try {MIXTURES[self.loss_kind]}")
         return self
 
 
@@ -75,6 +95,12 @@ class TrainConfig(_Section):
     gradient_accumulation_steps: int = Field(1, ge=1, description="batches per optimizer step")
     max_grad_norm: Positive | None = Field(1.0, description="gradients are clipped to this norm")
     mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast, through accelerate")
+    head_dtype: Literal["auto", "bf16"] = Field(
+        "auto", description="bf16: the products of both output heads in bfloat16, sums in float32; faster, less exact"
+    )
+    chunk_rows: int | None = Field(
+        None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 128 MB, at most 256"
+    )
     max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
     save_steps: int | None = Field(None, ge=1, description="a checkpoint every N steps, and after each epoch")
     save_minutes: Positive | None = Field(None, description="a checkpoint every N minutes, and after each epoch")
@@ -186,7 +212,7 @@ def _explain(error: ValidationError) -> list[str]:
 
 def _explain_one(problem: Mapping[str, Any]) -> str:
     if not problem["loc"]:
-        return "alpha and beta " + str(problem["ctx"]["error"])
+        return str(problem["ctx"]["error"])
     wanted = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ").removeprefix("a ")
     got = problem["input"]
     key = problem["loc"][0]

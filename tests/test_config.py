@@ -119,3 +119,13 @@ def test_whatever_the_values_either_a_lesson_or_a_config_error(values: dict[str,
     if lesson is not None:
         assert abs(lesson.distill.alpha + lesson.distill.beta - 1) <= 1e-6
         assert 0 < lesson.distill.temperature < float("inf")
+
+
+def test_a_mixture_that_its_kind_of_loss_cannot_use_is_refused() -> None:
+    assert LessonConfig.from_dict({"loss_kind": "jsd", "mixture": 1.0}).distill.mixture == 1.0
+    with pytest.raises(ConfigError, match=r"mixture=0\.3 says nothing to forward_kl"):
+        LessonConfig.from_dict({"mixture": 0.3})
+    with pytest.raises(ConfigError, match=r"mixture=1 leaves nothing to learn in skew_kl; try 0\.1"):
+        LessonConfig.from_dict({"loss_kind": "skew_kl", "mixture": 1.0})
+    with pytest.raises(ConfigError, match=r"loss_kind: got 'kl'.*expected 'forward_kl'"):
+        LessonConfig.from_dict({"loss_kind": "kl"})

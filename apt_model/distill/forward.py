@@ -10,6 +10,7 @@ from typing import Any
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
+from apt_model.distill.heads import OutputHead
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
@@ -37,12 +38,7 @@ class Forward:
         Raises:
             ModelError: no logits in what came back, or logits of another shape.
         """
-        known = {"attention_mask": batch.attention_mask, "use_cache": False}
-        arguments = {name: value for name, value in known.items() if name in self._accepted}
-        if "input_ids" in self._accepted:
-            logits = _find_logits(model(input_ids=batch.input_ids, **arguments), self.role)
-        else:
-            logits = _find_logits(model(batch.input_ids, **arguments), self.role)
+        logits = _find_logits(self._call(model, batch), self.role)
         if logits.ndim != 3 or logits.shape[:2] != batch.input_ids.shape:
             raise ModelError(
                 f"the {self.role}'s logits do not fit the batch",
@@ -50,6 +46,19 @@ class Forward:
                 expected=f"{tuple(batch.input_ids.shape)} and the vocabulary",
             )
         return logits
+
+    def hidden(self, model: nn.Module, batch: Batch, head: OutputHead) -> Tensor:
+        """Hidden states (B, L, H) of `model`, as they enter its head."""
+        with head.bypassed() as seen:
+            self._call(model, batch)
+        return seen[0]
+
+    def _call(self, model: nn.Module, batch: Batch) -> Any:
+        known = {"attention_mask": batch.attention_mask, "use_cache": False}
+        arguments = {name: value for name, value in known.items() if name in self._accepted}
+        if "input_ids" in self._accepted:
+            return model(input_ids=batch.input_ids, **arguments)
+        return model(batch.input_ids, **arguments)
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch that the model cannot take. Looks at values: call it while the batch is on the CPU.

@@ -1,24 +1,38 @@
-"""Both models on one batch: their logits, the loss, and its gradient; the row that a card shows is read on the way.
+"""Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
 
-Knows how a batch is graded; knows nothing of optimizers, epochs or who listens.
+The loss is fused (no logits but a chunk's) where the student's head can be had, and written out where not. Knows how a
+batch is graded; knows nothing of optimizers, epochs or who listens.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from apt_model.config import DistillConfig
+from apt_model.config import DistillConfig, TrainConfig
 from apt_model.distill.forward import Forward
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
-from apt_model.distill.readout import CardRow, RowReadout, read_row
+from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
 from apt_model.distill.teachers import TeacherSource
 from apt_model.training.batch import Batch
+from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
+
+
+class Graded(NamedTuple):
+    """A batch's share of the step: its loss with gradient, its sums of KD and CE, and what a card shows of it."""
+
+    loss: Tensor
+    kd: Tensor
+    ce: Tensor
+    readout: RowReadout | None
 
 
 class Grader:
@@ -28,7 +42,8 @@ class Grader:
         student: how the student is called.
         teacher: says what the teacher thinks of a batch.
         accelerator: places batches, casts, scales gradients.
-        config: temperature and weights.
+        config: temperature, weights, kind of loss.
+        train: how the heads are computed.
         say: is told of what the reader should know once.
     """
 
@@ -39,10 +54,14 @@ class Grader:
         teacher: TeacherSource,
         accelerator: Accelerator,
         config: DistillConfig,
+        train: TrainConfig,
         say: Callable[..., None],
     ) -> None:
         self._forward, self._teacher = student, teacher
         self._accelerator, self._config, self._say = accelerator, config, say
+        self._head: OutputHead | None = None  # of the student, once it has been looked for
+        self._has_looked = False
+        self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that one of the two cannot take."""
@@ -71,26 +90,77 @@ class Grader:
         sums = torch.zeros(2, device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
-                student_logits, teacher_logits, moved = self.logits(student, batch)
-                kd, ce = self.sums(student_logits, teacher_logits, moved)
-                accelerator.backward(self.weigh(kd, ce) * (accelerator.num_processes / tokens))
-            sums += torch.stack([kd.detach(), ce.detach()])
-            readouts.append(read_row(row, student_logits.detach(), teacher_logits) if row is not None else None)
+                graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
+                accelerator.backward(graded.loss)
+            sums += torch.stack([graded.kd, graded.ce])
+            readouts.append(graded.readout)
         return sums, readouts
+
+    def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        if not self._has_looked:
+            self._head, self._has_looked = find_head(student), True
+        if self._head is not None:
+            return self._fused(student, self._head, batch, row, weight)
+        self._say("notice.head_hidden")
+        student_logits, teacher_logits, moved = self.logits(student, batch)
+        kd, ce = self.sums(student_logits, teacher_logits, moved)
+        readout = read_row(row, student_logits.detach(), teacher_logits) if row is not None else None
+        return Graded(self.weigh(kd, ce) * weight, kd.detach(), ce.detach(), readout)
+
+    def _fused(self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        device, config = self._accelerator.device, self._config
+        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
+        labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
+        positions, moved = learned.to(device, non_blocking=True), batch.to(device)
+        shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
+        columns = head.linear.out_features
+        with self._accelerator.autocast():
+            signal = self._teacher.signal(
+                moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
+            )
+            self._tell_of_cut(signal.columns, columns)
+            hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
+            graded = fused_distillation(
+                hidden,
+                head,
+                signal,
+                labels,
+                temperature=config.temperature,
+                alpha=config.alpha,
+                beta=config.beta,
+                weight=weight,
+                kind=config.loss_kind,
+                mixture=config.mixture,
+                chunk_rows=self._chunk_rows,
+                dtype=self._dtype,
+                shown=[int(index) for index in shown],
+            )
+        return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
 
     def sums(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
-        return distillation_sums(student_logits, teacher_logits, batch.labels, temperature=self._config.temperature)
+        config = self._config
+        return distillation_sums(
+            student_logits,
+            teacher_logits,
+            batch.labels,
+            temperature=config.temperature,
+            kind=config.loss_kind,
+            mixture=config.mixture,
+        )
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
         """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+        self._tell_of_cut(theirs.shape[-1], own.shape[-1])
         shared = min(theirs.shape[-1], own.shape[-1])
-        if theirs.shape[-1] != own.shape[-1]:
-            self._say("notice.vocabulary_cut", teacher=theirs.shape[-1], student=own.shape[-1], shared=shared)
         return own[..., :shared], theirs[..., :shared], moved
+
+    def _tell_of_cut(self, teacher: int, student: int) -> None:
+        if teacher != student:
+            self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=min(teacher, student))
 
     @torch.no_grad()
     def blame(self, batches: Sequence[Batch]) -> str | None:

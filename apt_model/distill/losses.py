@@ -3,11 +3,17 @@
 Pure functions of logits. They know nothing of models, batches, devices, or of where the teacher's logits came from.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from apt_model.config import LossKind
+from apt_model.distill.kinds import resolve
 from apt_model.training.encode import IGNORED
+
+FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
 
 
 def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -25,8 +31,45 @@ def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: flo
     return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
 
 
+def token_divergence(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, kind: LossKind, mixture: float | None = None
+) -> Tensor:
+    """The divergence of a kind at each position, in nats, not yet multiplied by T²; `kinds` says which is which.
+
+    Shapes and gradient as in `token_kl`, which is the kind "forward_kl".
+    """
+    kind, weight = resolve(kind, mixture)
+    if kind == "forward_kl":
+        return token_kl(student_logits, teacher_logits, temperature=temperature)
+    logits = (student_logits.float(), teacher_logits.detach().float())
+    q, p = (F.log_softmax((x / temperature).clamp(min=FLOOR), dim=-1) for x in logits)
+    if kind == "reverse_kl":
+        return _kl(q, p)
+    if kind == "skew_kl":
+        return _kl(p, _mix(p, q, weight))
+    if kind == "skew_reverse_kl":
+        return _kl(q, _mix(q, p, weight))
+    middle = _mix(p, q, weight)
+    return weight * _kl(p, middle) + (1 - weight) * _kl(q, middle)
+
+
+def _kl(one: Tensor, other: Tensor) -> Tensor:
+    return (one.exp() * (one - other)).sum(dim=-1)
+
+
+def _mix(one: Tensor, other: Tensor, weight: float) -> Tensor:
+    """log(weight · exp(one) + (1 − weight) · exp(other))."""
+    return torch.logaddexp(one + math.log(weight), other + math.log1p(-weight))
+
+
 def distillation_sums(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    kind: LossKind = "forward_kl",
+    mixture: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The KD and CE terms of a batch as sums over its valid positions; the caller divides by their number.
 
@@ -34,12 +77,12 @@ def distillation_sums(
     knows.
 
     Shapes: logits (B, L, V), labels (B, L) with -100 where nothing is to be learned; the shift happens here, logits
-    at l predict labels at l + 1. Returns two float32 scalars: T² · Σ KL(teacher ‖ student) at temperature T, and
-    Σ cross-entropy at temperature 1. Gradient flows to the student only.
+    at l predict labels at l + 1. Returns two float32 scalars: T² · Σ KL(teacher ‖ student) (or another `kind`)
+    at temperature T, and Σ cross-entropy at temperature 1. Gradient flows to the student only.
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2 (T² keeps the gradient's scale when T changes).
     """
     student, teacher, targets = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
-    kl = token_kl(student, teacher, temperature=temperature)
+    kl = token_divergence(student, teacher, temperature=temperature, kind=kind, mixture=mixture)
     kd = temperature**2 * torch.where(targets != IGNORED, kl, 0.0).sum()
     ce = F.cross_entropy(student.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     return kd, ce

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apt_model.distill.shown import ShownTokens, join, read_tokens
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
@@ -40,12 +41,23 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RowReadout:
-    """What both said on a `CardRow`, as numbers: argmax tokens, mean of 1 - exp(-KL) at temperature 1, agreement."""
+    """What both said on a `CardRow`, as numbers; everything is at temperature 1.
+
+    Attributes:
+        teacher_ids, student_ids: the most probable token at each position.
+        normalised_kl: mean of 1 - exp(-KL(teacher ‖ student)).
+        agreement: share of the positions where both have the same token.
+        kl_nats: KL(teacher ‖ student) at each position.
+        teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
+    """
 
     teacher_ids: list[int]
     student_ids: list[int]
     normalised_kl: float
     agreement: float
+    kl_nats: list[float]
+    teacher_top: list[list[tuple[int, float]]]
+    student_top: list[list[tuple[int, float]]]
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -85,51 +97,29 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 @torch.no_grad()
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
-    teacher_row, student_row = teacher_logits[card.row], student_logits[card.row]
-    positions, device = card.positions.to(student_row.device), student_row.device
-    teacher_ids, student_ids = torch.empty(2, len(positions), dtype=torch.long, device=device)
-    kl = torch.empty(len(positions), device=device)  # made before the loop: what outlives a turn would split the heap
-    rows = max(1, FLOATS_AT_ONCE // teacher_row.shape[-1])
-    for start in range(0, len(positions), rows):
-        some = slice(start, start + rows)
-        teacher, student = (_finite(row.index_select(0, positions[some])) for row in (teacher_row, student_row))
-        teacher_ids[some], student_ids[some] = _argmax(teacher), _argmax(student)
-        kl[some] = _kl(teacher, student, teacher_ids[some], student_ids[some])
-    values = [-torch.expm1(-kl.clamp(min=0)).mean(), (student_ids == teacher_ids).float().mean()]
-    normalised_kl, agreement = numbers(values)
+    positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
+    student, teacher = student_logits[card.row], teacher_logits[card.row]
+    some = torch.split(positions, max(1, FLOATS_AT_ONCE // width))
+    return readout_of(join(read_tokens(student, teacher, rows, temperature=1.0, width=width) for rows in some))
+
+
+def readout_of(shown: ShownTokens) -> RowReadout:
+    """What was read of a row's tokens, as numbers."""
+    student, teacher = shown.student_best, shown.teacher_best
+    normalised_kl, agreement = numbers([-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean()])
     return RowReadout(
-        teacher_ids=teacher_ids.tolist(),
-        student_ids=student_ids.tolist(),
+        teacher_ids=teacher.tolist(),
+        student_ids=student.tolist(),
         normalised_kl=normalised_kl,
         agreement=agreement,
+        kl_nats=shown.kl_nats.tolist(),
+        teacher_top=_pairs(shown.teacher_ids, shown.teacher_probs),
+        student_top=_pairs(shown.student_ids, shown.student_probs),
     )
 
 
-def _finite(logits: Tensor) -> Tensor:
-    """In float32, with the lowest of all numbers for what is ruled out: it still has no probability."""
-    return logits.float().clamp_(min=torch.finfo(torch.float32).min)
-
-
-def _argmax(logits: Tensor) -> Tensor:
-    """Most probable token of each row; on the CPU by numpy, which is five times faster at it than torch 2.13."""
-    return torch.from_numpy(logits.numpy().argmax(axis=-1)) if logits.device.type == "cpu" else logits.argmax(dim=-1)
-
-
-def _kl(teacher: Tensor, student: Tensor, teacher_ids: Tensor, student_ids: Tensor) -> Tensor:
-    """`losses.token_kl` at temperature 1 without gradient, several times faster: one exp a logit, no log.
-
-    KL = Σ p · (teacher - student) - log Σ exp(teacher) + log Σ exp(student).
-    """
-    student_log_sum = _log_sum(student, student.softmax(dim=-1), student_ids)
-    p = teacher.softmax(dim=-1)
-    expected: Tensor = torch.linalg.vecdot(p, teacher - student)
-    return expected + student_log_sum - _log_sum(teacher, p, teacher_ids)
-
-
-def _log_sum(logits: Tensor, probabilities: Tensor, best: Tensor) -> Tensor:
-    """log Σ exp(logits) of each row, from the entry whose probability is the surest."""
-    best = best.unsqueeze(-1)
-    return (logits.gather(-1, best) - probabilities.gather(-1, best).log()).squeeze(-1)
+def _pairs(ids: Tensor, probs: Tensor) -> list[list[tuple[int, float]]]:
+    return [list(zip(*row, strict=True)) for row in zip(ids.tolist(), probs.tolist(), strict=True)]
 
 
 class Decoder:

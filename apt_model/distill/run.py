@@ -65,6 +65,7 @@ class Run:
             teacher=LiveTeacher(teacher, accelerator.device),
             accelerator=accelerator,
             config=config.distill,
+            train=config.train,
             say=self._report.say,
         )
         self._validator = None

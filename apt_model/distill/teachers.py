@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from apt_model.distill.forward import Forward
+from apt_model.distill.heads import OutputHead, find_head
+from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
 from apt_model.training.batch import Batch
 
 
@@ -19,6 +22,19 @@ class TeacherSource(Protocol):
 
     def logits(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, L, V) for a batch on the training device, without gradient."""
+
+    def signal(
+        self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
+    ) -> Signal:
+        """What the teacher says at N positions of a batch on the training device, for the fused loss.
+
+        Args:
+            batch: the batch.
+            positions: (N) int64, indices into its B · L tokens.
+            temperature: to divide logits by.
+            columns: at most so many of the vocabulary.
+            dtype: of the head's product; its own where None.
+        """
 
 
 class LiveTeacher:
@@ -36,6 +52,23 @@ class LiveTeacher:
     def logits(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, L, V)."""
         return self._forward(self._model, batch)
+
+    @cached_property
+    def _head(self) -> OutputHead | None:
+        return find_head(self._model)
+
+    @torch.no_grad()
+    def signal(
+        self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
+    ) -> Signal:
+        """What the teacher says at N positions: through its head, or from its whole logits where it hides that."""
+        head = self._head
+        if head is None:
+            logits = self.logits(batch).flatten(0, 1).index_select(0, positions)
+            return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
+        hidden = self._forward.hidden(self._model, batch, head).flatten(0, 1).index_select(0, positions)
+        width = min(columns, head.linear.out_features)
+        return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype)
 
 
 @contextmanager

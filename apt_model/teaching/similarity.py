@@ -1,7 +1,11 @@
 """How alike two texts are. Knows nothing of who wrote them."""
 
 from collections.abc import Callable
-from difflib import SequenceMatcher
+
+try:
+    from cydifflib import SequenceMatcher  # difflib's algorithm and results, 3 to 20 times faster
+except ImportError:
+    from difflib import SequenceMatcher
 
 MAX_CHARACTERS = 1_000
 
@@ -10,4 +14,5 @@ Similarity = Callable[[str, str], float]
 
 def text_similarity(teacher_text: str, student_text: str) -> float:
     """difflib's ratio of the first 1,000 characters of each: 0 for nothing in common, 1 for the same text."""
-    return SequenceMatcher(None, teacher_text[:MAX_CHARACTERS], student_text[:MAX_CHARACTERS], autojunk=False).ratio()
+    matcher = SequenceMatcher(None, teacher_text[:MAX_CHARACTERS], student_text[:MAX_CHARACTERS], autojunk=False)
+    return float(matcher.ratio())

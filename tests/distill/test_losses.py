@@ -1,12 +1,14 @@
 """The loss against the same formula written out in float64."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses import distillation_sums, token_kl
+from apt_model.distill.losses import distillation_sums, token_divergence, token_kl
+from tests.distill.test_fused import divergence_written_out
 
 
 def kl_written_out(teacher: list[float], student: list[float], temperature: float) -> float:
@@ -130,3 +132,47 @@ def test_the_gradient_never_reaches_the_teacher() -> None:
     kd, ce = distillation_sums(student.requires_grad_(), teacher, labels, temperature=2.0)
     (kd + ce).backward()
     assert teacher.grad is None
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize(
+    ("kind", "mixture"),
+    [
+        ("forward_kl", None),
+        ("reverse_kl", None),
+        ("jsd", 0.0),
+        ("jsd", 0.5),
+        ("jsd", 0.9),
+        ("jsd", 1.0),
+        ("skew_kl", None),
+        ("skew_kl", 0.0),
+        ("skew_reverse_kl", 0.3),
+        ("skew_reverse_kl", 0.0),
+    ],
+)
+def test_each_kind_of_loss_equals_its_formula_in_float64(kind: Any, mixture: float | None, temperature: float) -> None:
+    student, teacher, _ = example("full")
+    ours, exact = student.clone().requires_grad_(), student.double().requires_grad_()
+    found = token_divergence(ours, teacher, temperature=temperature, kind=kind, mixture=mixture)
+    p, q = ((x / temperature).softmax(-1) for x in (teacher.double(), exact))
+    default = {"skew_kl": 0.1}.get(kind)
+    expected = divergence_written_out(kind, default if mixture is None else mixture, p, q)
+    assert ((found.double() - expected).abs() <= 1e-5 * expected).all()
+    found.sum().backward()
+    expected.sum().backward()
+    assert ours.grad is not None
+    assert exact.grad is not None
+    assert (ours.grad.double() - exact.grad).norm() <= 1e-5 * exact.grad.norm()
+
+
+@pytest.mark.parametrize("kind", ["reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"])
+def test_columns_that_both_rule_out_count_nothing_in_any_kind(kind: Any) -> None:
+    student, teacher, _ = example("full")
+    plain = token_divergence(student, teacher, temperature=2.0, kind=kind)
+    wide = [torch.cat([x, torch.full((3, 7, 2), -torch.inf)], dim=-1) for x in (student, teacher)]
+    wider = wide[0].requires_grad_()
+    found = token_divergence(wider, wide[1], temperature=2.0, kind=kind)
+    torch.testing.assert_close(found, plain)
+    found.sum().backward()
+    assert wider.grad is not None
+    assert torch.isfinite(wider.grad).all()

@@ -27,6 +27,12 @@ def test_the_row_is_read_at_its_valid_positions_only() -> None:
         kl.append(math.fsum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
     assert reading.normalised_kl == pytest.approx(sum(1 - math.exp(-x) for x in kl) / 2, rel=1e-5)
     assert reading.teacher_ids == [int(teacher[0, position].argmax()) for position in (2, 3)]
+    assert reading.kl_nats == pytest.approx(kl, rel=1e-5)
+    for top, logits in ((reading.teacher_top, teacher), (reading.student_top, student)):
+        for position, pairs in zip((2, 3), top, strict=True):
+            best = torch.softmax(logits[0, position].double(), 0).sort(descending=True)
+            assert [token for token, _ in pairs] == best.indices[:5].tolist()
+            assert [share for _, share in pairs] == pytest.approx(best.values[:5].tolist(), rel=1e-5)
     assert reading.agreement == sum(a == b for a, b in zip(reading.teacher_ids, reading.student_ids, strict=True)) / 2
 
 

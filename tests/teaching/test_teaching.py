@@ -1,5 +1,6 @@
 """Similarity, laziness, lights, remarks, topics, report cards, verdicts."""
 
+import difflib
 import math
 import tracemalloc
 from dataclasses import replace
@@ -54,6 +55,11 @@ def test_similarity_is_difflibs_ratio_two_matches_over_total_length() -> None:
         0.0,
         1.0,
     )
+
+
+@given(st.text(alphabet="ab 的一是不", max_size=60), st.text(alphabet="ab 的一是不", max_size=60))
+def test_similarity_is_the_standard_librarys_to_the_last_bit(teacher: str, student: str) -> None:
+    assert text_similarity(teacher, student) == difflib.SequenceMatcher(None, teacher, student, autojunk=False).ratio()
 
 
 def test_similarity_looks_at_a_thousand_characters_at_most() -> None:

@@ -1,0 +1,278 @@
+"""The distillation loss and its gradients in one pass over hidden states, a chunk of logits at a time.
+
+Writes out no logits but those of one chunk, whatever the batch. Knows nothing of how models are run, of batches, or of
+what a card does with what it reads here; `losses` holds the same loss in a few plain lines.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apt_model.config import LossKind
+from apt_model.distill.heads import OutputHead
+from apt_model.distill.kinds import KINDS, Block, resolve
+from apt_model.distill.shown import ShownTokens, join, read_tokens
+from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
+from apt_model.distill.topk import top_forward_kl
+
+BUDGET = 128 * 2**20  # bytes of both heads' logits at a time
+MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
+BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedLoss:
+    """What one pass gives.
+
+    Attributes:
+        loss: scalar float32 with gradient, `weight · (alpha · Σ T² D + beta · Σ CE)`.
+        kd: scalar, Σ T² D over the positions, not weighted, without gradient.
+        ce: scalar, Σ cross-entropy at temperature 1, likewise.
+        teacher_log_sum: scalar, Σ log Σ exp of the teacher's logits: finite exactly where all of them are (or -inf).
+        shown: what was asked for with `shown`, in that order; None if nothing was.
+    """
+
+    loss: Tensor
+    kd: Tensor
+    ce: Tensor
+    teacher_log_sum: Tensor
+    shown: ShownTokens | None
+
+
+def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
+    """Positions of a chunk, so that both heads' logits stay within `budget` bytes."""
+    rows = budget // (2 * padded(width) * dtype.itemsize)
+    return int(min(max(rows, FEWEST_ROWS), MOST_ROWS * 4 // dtype.itemsize))
+
+
+def fused_distillation(
+    hidden: Tensor,
+    head: OutputHead,
+    teacher: Signal,
+    labels: Tensor,
+    *,
+    temperature: float,
+    alpha: float,
+    beta: float,
+    weight: float = 1.0,
+    kind: LossKind = "forward_kl",
+    mixture: float | None = None,
+    chunk_rows: int | None = None,
+    dtype: torch.dtype | None = None,
+    shown: Sequence[int] = (),
+) -> FusedLoss:
+    """`weight · (alpha · Σ T² D(teacher, student) + beta · Σ CE)` over N positions, ready for `backward`.
+
+    The gradients are made in this pass and handed out by `backward`, which can be called once.
+
+    Args:
+        hidden: (N, H), the student's last hidden states at the positions to learn from; gradient flows into them.
+        head: the student's, gradient flows into its weight and bias where they are trained.
+        teacher: of the same N positions, over the same temperature; its width, the shared vocabulary, decides how many
+            columns of the student's head take part.
+        labels: (N) int64, the token that follows each position; none of them -100.
+        temperature: of the divergence D; the cross-entropy is at 1.
+        alpha, beta: the weights of both terms.
+        weight: a factor on the loss; 1 over the tokens of the whole step gives the mean.
+        kind: which divergence D, see `kinds`.
+        mixture: parameter of the kinds that mix both distributions; the kind's own where None.
+        chunk_rows: positions at a time; from the vocabulary and BUDGET where None.
+        dtype: of the products; the weight's own where None, autocast's where that is on.
+        shown: indices into N, ascending, of what a card shows.
+    """
+    dtype = product_dtype(head) if dtype is None else dtype
+    work = _Pass(
+        labels=labels,
+        teacher=teacher,
+        temperature=temperature,
+        alpha=alpha,
+        beta=beta,
+        weight=weight,
+        kind=kind,
+        mixture=mixture,
+        chunk_rows=chunk_rows or chunk_rows_for(teacher.width, dtype),
+        shown=shown,
+    )
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work)  # type: ignore[no-untyped-call]
+    return FusedLoss(loss=loss, kd=work.kd, ce=work.ce, teacher_log_sum=work.teacher_log_sum, shown=work.reading())
+
+
+class _Fused(torch.autograd.Function):
+    """Hands out in backward what was made in forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        head: OutputHead,
+        dtype: torch.dtype,
+        work: "_Pass",
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad
+        width = work.teacher.width
+        fresh = torch.empty if width == len(weight) and len(hidden) else torch.zeros
+        gradients = Gradients(
+            hidden=torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wanted[0] else None,
+            weight=fresh(weight.shape, dtype=torch.float32, device=hidden.device) if wanted[1] else None,
+            bias=torch.zeros(len(weight), dtype=torch.float32, device=hidden.device) if wanted[2] else None,
+        )
+        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype)
+        loss = work.run(student, gradients, learns=any(wanted))
+        ctx.gradients = gradients
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("the fused loss hands out its gradients once: compute it again for a second backward")
+        (factor,) = outer
+        is_one = factor.device.type == "cpu" and factor.item() == 1
+        found = (gradients.hidden, gradients.weight, gradients.bias)
+        del gradients  # nobody else holds them: a parameter without a gradient takes its own as it is, uncopied
+        scaled = (g if g is None or is_one else g.mul_(factor) for g in found)
+        hidden, head = ctx.dtypes
+        return *(None if g is None else g.to(to) for g, to in zip(scaled, (hidden, head, head), strict=True)), *[
+            None
+        ] * 3
+
+
+class _Pass:
+    """One pass over N positions: its settings, its room to work in, what it found."""
+
+    def __init__(
+        self,
+        *,
+        labels: Tensor,
+        teacher: Signal,
+        temperature: float,
+        alpha: float,
+        beta: float,
+        weight: float,
+        kind: LossKind,
+        mixture: float | None,
+        chunk_rows: int,
+        shown: Sequence[int],
+    ) -> None:
+        self.teacher, self.temperature, self.chunk_rows = teacher, temperature, chunk_rows
+        self._labels, self._alpha, self._beta, self._weight = labels, alpha, beta, weight
+        name, self._mixture = resolve(kind, mixture)
+        self._kind = KINDS[name]
+        self._shown, self._readings = list(shown), list[ShownTokens]()
+        self._width = padded(teacher.width)
+        self._unit = alpha * temperature or beta  # gradients are made in this unit, so that one pass less is needed
+        self._spares: list[Tensor] = []
+        doublings = math.log2(temperature)
+        self._doublings = int(doublings) if doublings in range(1, 6) else None
+
+    def run(self, student: HeadSignal, gradients: Gradients, *, learns: bool) -> Tensor:
+        """Loss of all positions; their gradients, if anything learns."""
+        count, device = len(self._labels), self._labels.device
+        rows = self.chunk_rows
+        if device.type == "cpu":
+            rows = max(1, BLOCK_FLOATS // self._width)
+        rows = min(rows, self.chunk_rows, max(count, 1))
+        self._room = [torch.empty(rows, self._width, device=device) for _ in range(3)]
+        terms = torch.zeros(3, count, device=device)
+        for start in range(0, count, self.chunk_rows):
+            stop = min(start + self.chunk_rows, count)
+            student.begin(start, stop)
+            self.teacher.begin(start, stop)
+            for first in range(start, stop, rows):
+                last = min(first + rows, stop)
+                terms[:, first:last] = self._block(student, first - start, last - start, first)
+            if learns:
+                student.leave(gradients, self._unit * self._weight)
+        kd, self.ce, self.teacher_log_sum = terms.sum(dim=1)
+        self.kd = kd * self.temperature**2
+        loss: Tensor = self._weight * (self._alpha * self.kd + self._beta * self.ce)
+        return loss
+
+    def _block(self, student: HeadSignal, first: int, last: int, offset: int) -> Tensor:
+        """Divergence, cross-entropy and the teacher's log-sum (3, R); leaves the gradient with the student."""
+        logits, signal = student.block(first, last), self.teacher.block(first, last)
+        labels = self._labels[offset : offset + last - first].unsqueeze(1)
+        q, p, hard = (room[: last - first] for room in self._room)
+        torch.softmax(logits, dim=1, out=q)
+        log_sum, peak = logits.amax(dim=1), q.amax(dim=1)
+        log_sum.sub_(peak.log())
+        hard, share, hard_log_sum = self._at_temperature_one(logits, q, peak, log_sum, hard, p)
+        ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
+        if self._shown:
+            self._read(logits, signal, offset)
+        if isinstance(signal, TopRows):
+            gradient, teacher_log_sum = p, torch.zeros_like(ce)
+            divergence = top_forward_kl(logits, signal, q, log_sum, gradient)
+        else:
+            torch.softmax(signal, dim=1, out=p)
+            gradient, teacher_log_sum = signal, signal.amax(dim=1) - p.amax(dim=1).log()
+            block = Block(
+                student=logits,
+                teacher=signal,
+                q=q,
+                p=p,
+                q_log_sum=log_sum,
+                p_log_sum=teacher_log_sum,
+                mixture=self._mixture,
+                spares=self._spares,
+            )
+            divergence = self._kind(block)
+        self._combine(gradient, hard, share, labels)
+        if student.softcap is not None:
+            gradient.mul_(student.slope_of_cap(logits, hard))
+        student.put_gradient(first, last, gradient)
+        return torch.stack([divergence, ce, teacher_log_sum])
+
+    def _at_temperature_one(
+        self, logits: Tensor, q: Tensor, peak: Tensor, log_sum: Tensor, hard: Tensor, other: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The student's softmax at temperature 1 as a tensor (R, V) and a factor for its rows, and its log-sum (R).
+
+        It is the T-th power of the softmax at T, made anew to sum to 1: for T = 2, 4, 8 squares, not a second exp.
+        """
+        temperature = self.temperature
+        if temperature == 1:
+            return q, None, log_sum
+        top = (log_sum + peak.log()).mul_(temperature)
+        if self._doublings is None:
+            torch.softmax(torch.mul(logits, temperature, out=other), dim=1, out=hard)
+            return hard, None, top - hard.amax(dim=1).log()
+        torch.mul(q, peak.reciprocal().unsqueeze(1), out=hard)
+        for _ in range(self._doublings):
+            hard.mul_(hard)
+        total = hard.sum(dim=1)
+        return hard, total.reciprocal().unsqueeze(1), top + total.log()
+
+    def _combine(self, gradient: Tensor, hard: Tensor, share: Tensor | None, labels: Tensor) -> None:
+        """Turn the divergence's gradient by logits / T into the whole loss's by the logits, in the pass's unit."""
+        ratio = self._beta / self._unit
+        if not self._alpha:
+            gradient.zero_()
+        if self._beta and share is None:
+            gradient.add_(hard, alpha=ratio)
+        elif self._beta and share is not None:
+            gradient.addcmul_(hard, share, value=ratio)
+        if self._beta:
+            gradient.scatter_add_(1, labels, gradient.new_full((1, 1), -ratio).expand_as(labels))
+
+    def _read(self, logits: Tensor, signal: Tensor | TopRows, offset: int) -> None:
+        """What a card shows of a block, if anything: read before the logits give way to their gradient."""
+        here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
+        if here:
+            rows = torch.tensor(here, device=logits.device) - offset
+            self._readings.append(
+                read_tokens(logits, signal, rows, temperature=self.temperature, width=self.teacher.width)
+            )
+
+    def reading(self) -> ShownTokens | None:
+        """What was read, joined."""
+        return join(self._readings) if self._readings else None

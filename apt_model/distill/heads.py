@@ -1,0 +1,152 @@
+"""A causal language model as backbone and output head, where it lets itself be taken apart.
+
+Knows how models turn what their head puts out into logits, and how to run one without its head; knows nothing of
+losses, of teacher and student, or of batches.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import is_compiled_module
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PretrainedConfig
+
+SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # as Cohere, Granite, ... call it
+CAPS = ("final_logit_softcapping",)  # Gemma
+STEEPEST = 50.0  # of the probe: far into any soft-cap there is
+NO_FORWARD = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputHead:
+    """The last linear layer of a model, and what the model does to its output.
+
+    `logits = cap(scale · (hidden @ weightᵀ + bias))`, where cap(x) = softcap · tanh(x / softcap), or x without one.
+
+    Attributes:
+        linear: weight (V, H), bias (V) or None; tied to the embedding or not, trained or frozen.
+        scale: a factor on its output.
+        softcap: the bound that logits approach but never reach.
+    """
+
+    linear: nn.Linear
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., H), written out as a model does it."""
+        return self.finish(self.linear(hidden))
+
+    def finish(self, raw: Tensor) -> Tensor:
+        """What the model makes of its head's output."""
+        raw = raw * self.scale
+        return raw if self.softcap is None else torch.tanh(raw / self.softcap) * self.softcap
+
+    @contextmanager
+    def bypassed(self) -> Iterator[list[Tensor]]:
+        """Inside, the head hands its input through; the list gets the hidden states (B, L, H) of each forward pass.
+
+        The model is called as always, with whatever is wrapped around it, so that the hooks of DDP, accelerate's
+        autocast and gradient checkpointing do their work; only the product with the weight is left out. A backbone
+        called by hand would miss the wrappers and need its own name and arguments; `logits_to_keep` still computes
+        some logits, and cuts the hidden states as well.
+        """
+        seen: list[Tensor] = []
+
+        def hand_through(hidden: Tensor) -> Tensor:
+            seen.append(hidden)
+            return hidden
+
+        with _forward_of(self.linear, hand_through):
+            yield seen
+
+
+def find_head(model: nn.Module) -> OutputHead | None:
+    """The output head of a model, plain or inside DistributedDataParallel; None where it cannot be had.
+
+    It can be had where the model names its head (`get_output_embeddings`, as Hugging Face's do), the head is a plain
+    linear layer that nobody has hooked into, and what follows it is a known scale or soft-cap. The last is proven, not
+    believed: the model reads a few tokens while the head puts out a known ramp, and what comes out has to be the ramp,
+    scaled and capped. Random generators and the modes of the modules are afterwards as they were.
+    """
+    model = model.module if isinstance(model, DistributedDataParallel) else model
+    get_head = getattr(model, "get_output_embeddings", None)
+    linear = get_head() if callable(get_head) else None
+    if type(linear) is not nn.Linear or _is_hooked(linear) or is_compiled_module(model):
+        return None
+    try:
+        ramp, logits = _probe(model, linear)
+    except NO_FORWARD:
+        return None
+    tolerance = 1e-4 if linear.weight.dtype == torch.float32 else 2e-2
+    for scale, softcap in _candidates(model):
+        head = OutputHead(linear=linear, scale=scale, softcap=softcap)
+        expected = head.finish(ramp.float())
+        if logits.shape[-1:] == ramp.shape and torch.allclose(
+            logits.float(), expected.expand_as(logits), rtol=tolerance, atol=tolerance
+        ):
+            return head
+    return None
+
+
+def _is_hooked(linear: nn.Linear) -> bool:
+    hooks = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(linear) or any(getattr(linear, name, None) for name in hooks)
+
+
+@torch.no_grad()
+def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """A ramp (V), and the logits (1, L, V) that the model makes of it in place of its head's output."""
+    weight = linear.weight
+    ramp = torch.linspace(-STEEPEST, STEEPEST, len(weight), device=weight.device).to(weight.dtype)
+    ids = torch.arange(min(3, len(weight)), device=weight.device).unsqueeze(0)
+    modes = {module: module.training for module in model.modules()}
+    devices = [weight.device] if weight.device.type == "cuda" else []
+    calls: list[Tensor] = []
+
+    def put_out_ramp(hidden: Tensor) -> Tensor:
+        calls.append(hidden)
+        return ramp.expand(*hidden.shape[:-1], -1)
+
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=devices), _forward_of(linear, put_out_ramp):
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    if len(calls) != 1 or calls[0].shape != (*ids.shape, linear.in_features):
+        raise ValueError("the head is not called once, with the hidden states of all tokens")
+    return ramp, logits
+
+
+def _candidates(model: Any) -> Iterator[tuple[float, float | None]]:
+    """Scales and soft-caps that the model or its config speaks of, in any combination; a scale may also divide."""
+    config = getattr(model, "config", None)
+    text_config = config.get_text_config() if isinstance(config, PretrainedConfig) else None
+    places = [model, getattr(model, "base_model", None), config, text_config]
+    scales = [1.0]
+    for number in _numbers(places, SCALES):
+        scales += [number, 1 / number]
+    for scale in scales:
+        for cap in (None, *_numbers(places, CAPS)):
+            yield scale, cap
+
+
+def _numbers(places: list[Any], names: tuple[str, ...]) -> list[float]:
+    found = [getattr(place, name, None) for place in places for name in names]
+    return list(dict.fromkeys(float(n) for n in found if isinstance(n, int | float) and not isinstance(n, bool) and n))
+
+
+@contextmanager
+def _forward_of(linear: nn.Linear, stand_in: Any) -> Iterator[None]:
+    """`linear` calls `stand_in` meanwhile; its hooks still fire."""
+    linear.forward = stand_in  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del linear.forward

@@ -1,0 +1,221 @@
+"""Logits a chunk at a time, where they come from: a head's product, a tensor that is there already, a cached top-k.
+
+Knows how to fill a buffer and how a head's gradient leaves it; knows nothing of divergences, labels or lessons.
+All logits here are divided by the temperature, float32, and padded on the right to a width that the hardware likes;
+the padding holds FLOOR, which no softmax sees.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from apt_model.distill.heads import OutputHead
+
+FLOOR = -1e30  # stands for -inf where a difference of two of them must be 0 and not NaN
+MULTIPLE = 64  # of floats in a row: products with an odd row stride take half as long again
+FLOAT16_ROOM = 1024.0  # gradients of a softmax are too small for float16's range
+
+
+def padded(width: int) -> int:
+    """The width of a buffer for `width` columns."""
+    return -(-width // MULTIPLE) * MULTIPLE
+
+
+def product_dtype(head: OutputHead) -> torch.dtype:
+    """What a head's product is computed in here and now: autocast's type where that is on, else the weight's own."""
+    weight = head.linear.weight
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+class TopRows(NamedTuple):
+    """A teacher's distribution over R tokens' successors, of which only the top K are known.
+
+    Attributes:
+        ids: (R, K) int64, distinct within a row.
+        log_probs: (R, K) float32, log-probabilities at the training temperature; exp of them and the tail sum to 1.
+        log_tail: (R) float32, log of the probability of all other ids together; -inf where K is the vocabulary.
+        log_tail_at_one: (R) float32, the same at temperature 1, for what a card shows.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    log_tail: Tensor
+    log_tail_at_one: Tensor
+
+
+class Signal(Protocol):
+    """What the teacher says of N positions, a few of them at a time.
+
+    Attributes:
+        width: columns of its logits that take part: the shared vocabulary.
+        columns: columns that the teacher has.
+    """
+
+    width: int
+    columns: int
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+
+    def block(self, first: int, last: int) -> "Tensor | TopRows":
+        """Positions first to last of those begun: logits (R, padded width) that may be written into, or the top K."""
+
+
+class TensorSignal:
+    """Logits (N, V) that are there already, of any float dtype; -inf rules a column out.
+
+    Args:
+        logits: (N, V); columns beyond `width` are left out.
+        temperature: they are divided by it.
+        width: the shared vocabulary.
+    """
+
+    def __init__(self, logits: Tensor, *, temperature: float, width: int) -> None:
+        self.width, self.columns = width, logits.shape[-1]
+        self._logits, self._factor, self._start = logits.detach(), 1 / temperature, 0
+        self._out = logits.new_empty((0, padded(width)), dtype=torch.float32)
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._start = start
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun."""
+        rows = self._logits[self._start + first : self._start + last, : self.width]
+        if len(self._out) < len(rows):
+            self._out = self._out.new_empty((len(rows), padded(self.width)))
+        out = self._out[: len(rows)].fill_(FLOOR)
+        torch.mul(rows, self._factor, out=out[:, : self.width]).clamp_(min=FLOOR)
+        return out
+
+
+class TopSignal:
+    """The top K of N positions, from wherever they are kept.
+
+    Args:
+        read: `(start, stop) -> TopRows` of these positions, on the training device.
+        width: the vocabulary they were taken from.
+    """
+
+    def __init__(self, read: Callable[[int, int], TopRows], *, width: int) -> None:
+        self.width = self.columns = width
+        self._read, self._start = read, 0
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._start = start
+
+    def block(self, first: int, last: int) -> TopRows:
+        """Positions first to last of those begun."""
+        return self._read(self._start + first, self._start + last)
+
+
+class HeadSignal:
+    """What a head makes of hidden states, a chunk at a time into one buffer; and back, from gradients there.
+
+    Args:
+        hidden: (N, H), of any float dtype.
+        head: whose weight and bias are read as they are now; no gradient is recorded.
+        temperature: logits are divided by it.
+        width: the shared vocabulary; columns beyond are not computed.
+        dtype: of the products; autocast's where None and that is on, else the weight's own. Sums over chunks are
+            float32.
+    """
+
+    def __init__(
+        self, hidden: Tensor, head: OutputHead, *, temperature: float, width: int, dtype: torch.dtype | None = None
+    ) -> None:
+        dtype = product_dtype(head) if dtype is None else dtype
+        self.width, self.columns = width, head.linear.out_features
+        self.softcap, self._temperature = head.softcap, temperature
+        self._hidden, self._scale = hidden.detach(), head.scale
+        self._weight = head.linear.weight.detach()[:width].to(dtype)
+        self._buffer = hidden.new_empty((0, padded(width)), dtype=dtype)
+        # Logits come out of the product as they are used: z / T, or z / cap before tanh. In low precision the factor
+        # waits until they are float32, so that it costs no accuracy.
+        factor = head.scale / (head.softcap or temperature)
+        self._is_float32 = dtype == torch.float32
+        self._before, self._after = (factor, 1.0) if self._is_float32 else (1.0, factor)
+        self._room = 1.0 if dtype != torch.float16 else FLOAT16_ROOM
+        self._block = None if self._is_float32 else self._buffer.new_empty(0, dtype=torch.float32)
+        bias = head.linear.bias
+        self._bias = None
+        if bias is not None:
+            self._bias = (bias.detach()[:width].to(dtype) * self._before).clamp_(min=max(FLOOR, torch.finfo(dtype).min))
+        self._start = self._stop = 0
+
+    def begin(self, start: int, stop: int) -> None:
+        """Compute positions start to stop."""
+        self._start, self._stop = start, stop
+        if len(self._buffer) < stop - start:
+            self._buffer = self._buffer.new_empty((stop - start, self._buffer.shape[1]))
+        self._input = self._hidden[start:stop].to(self._weight.dtype)
+        if self._before != 1.0:
+            self._input = self._input * self._before
+        rows = self._buffer[: stop - start]
+        out = rows[:, : self.width]
+        if self._bias is None:
+            torch.mm(self._input, self._weight.t(), out=out)
+        else:
+            torch.addmm(self._bias, self._input, self._weight.t(), out=out)
+        if self._is_float32 and self.softcap is None:
+            rows[:, self.width :] = FLOOR
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun: (R, padded width)."""
+        rows = self._buffer[first:last]
+        if self._block is not None:
+            if len(self._block) < last - first:
+                self._block = torch.empty(rows.shape, device=rows.device)
+            rows = torch.mul(rows, self._after, out=self._block[: last - first])
+        if self.softcap is not None:
+            rows.tanh_().mul_(self.softcap / self._temperature)
+        if self.softcap is not None or self._block is not None:
+            rows[:, self.width :] = FLOOR
+        return rows
+
+    def slope_of_cap(self, block: Tensor, out: Tensor) -> Tensor:
+        """The derivative of a soft-capped logit by the uncapped one, from logits / T."""
+        assert self.softcap is not None  # noqa: S101 - the caller asked
+        return torch.mul(block, block, out=out).mul_(-((self._temperature / self.softcap) ** 2)).add_(1)
+
+    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
+        """The gradient by these logits (not over T) takes their place, unless it was made there."""
+        rows = self._buffer[first:last]
+        if gradient.data_ptr() != rows.data_ptr():
+            torch.mul(gradient, self._room, out=rows)
+
+    def leave(self, gradients: "Gradients", unit: float) -> None:
+        """Carry the chunk's gradients, times `unit`, over to hidden states, weight and bias."""
+        rows, unit = self._buffer[: self._stop - self._start, : self.width], unit / self._room
+        if gradients.hidden is not None:
+            target = gradients.hidden[self._start : self._stop]
+            if self._is_float32:
+                torch.mm(rows, self._weight, out=target).mul_(unit * self._scale)
+            else:
+                torch.mul(torch.mm(rows, self._weight), unit * self._scale, out=target)
+        if gradients.weight is not None:
+            weight, factor = gradients.weight[: self.width], unit * self._scale / self._before
+            if self._is_float32:
+                weight.addmm_(rows.t(), self._input, beta=float(gradients.begun), alpha=factor)
+            elif gradients.begun:
+                weight.add_(torch.mm(rows.t(), self._input), alpha=factor)
+            else:
+                torch.mul(torch.mm(rows.t(), self._input), factor, out=weight)
+        if gradients.bias is not None:
+            gradients.bias[: self.width].add_(rows.sum(dim=0, dtype=torch.float32), alpha=unit * self._scale)
+        gradients.begun = True
+
+
+@dataclass
+class Gradients:
+    """Sums in float32, of whatever wants a gradient: hidden states (N, H), weight (V, H), bias (V)."""
+
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    begun: bool = False
