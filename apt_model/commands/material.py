@@ -97,7 +97,8 @@ class Material:
         """Rows from all over the data, or a stream's first, in batches; untokenized, so that nothing has to wait."""
         rows, count = self.rows, BATCHES * self.batch_size
         if hasattr(rows, "select"):
-            rows = rows.select(range(0, len(rows), max(1, len(rows) // count)))
+            few = min(len(rows), count)
+            rows = rows.select([index * len(rows) // few for index in range(few)])
         some = list(islice(rows, count))
         if self.packing:
             from apt_model.training.encode import pack_rows

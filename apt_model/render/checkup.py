@@ -37,7 +37,8 @@ def checkup_lines(found: Sequence[Finding], say: Phrases, columns: int, encoding
         yield from _hanging(MARKS[finding.state], say(f"doctor.{finding.key}", **values), columns, encoding)
     wrong, advice = (sum(finding.state == state for finding in found) for state in ("wrong", "advice"))
     verdict = "not_ready" if wrong else "ready_with_advice" if advice else "ready"
-    yield from _hanging("", say(f"doctor.{verdict}", count=wrong or advice), columns, encoding)
+    mark = MARKS["wrong" if wrong else "well"]
+    yield from _hanging(mark, say(f"doctor.{verdict}", count=wrong or advice), columns, encoding)
 
 
 def _hanging(mark: str, sentence: str, columns: int, encoding: str) -> Iterator[str]:
