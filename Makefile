@@ -1,8 +1,12 @@
 # make demo: watch a student learn.  make test: the tests.  Both set up .venv first, from nothing but Python 3.11+.
+# make bench: what a distillation step and its display cost, against other libraries, which live in .venv-bench.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+# For `make bench`, e.g.  make bench BENCH_ARGS="--sizes S --contenders all"   (see benchmarks/README.md)
+BENCH_ARGS ?=
 # Where torch's CPU build comes from, if pip does not find it by itself, e.g.
 #   make demo TORCH_ARGS="--index-url URL_OF_THE_CPU_WHEELS"   (see pytorch.org, "Get started")
 TORCH_ARGS ?=
@@ -29,8 +33,9 @@ format: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.tools
-	$(BIN)/python -m benchmarks.overhead
+bench: $(BENCH_VENV)/.peers
+	$(BENCH_VENV)/bin/python -m benchmarks.overhead
+	$(BENCH_VENV)/bin/python -m benchmarks.step $(BENCH_ARGS)
 
 $(VENV)/.package: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,5 +51,11 @@ $(VENV)/.tools: $(VENV)/.package
 	@$(INSTALL) -e '.[dev]'
 	@touch $@
 
+$(BENCH_VENV)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@echo "==> making $(BENCH_VENV), with the libraries to compare with (once; some minutes)"
+	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.package
+	@$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,1 +1,1 @@
-"""Measurements that can be repeated: each module is a script with `--help`."""
+"""Measurements that can be repeated: each module with a `main` is a script with `--help`. See README.md."""

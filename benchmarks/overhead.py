@@ -13,23 +13,19 @@ import argparse
 import io
 import platform
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import transformers
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from apt_model.config import DisplayConfig
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from apt_model.render.log import LogSink
 from apt_model.render.terminal import TerminalSink
+from benchmarks.rounds import interleaved, spread
+from benchmarks.sizes import SIZES, make_pair
 
-SIZES = {  # vocabulary, teacher (hidden, layers), student, batch (rows, tokens)
-    "demo": (1_500, (256, 4), (128, 2), (16, 40)),
-    "S": (8_000, (256, 8), (128, 4), (16, 128)),
-}
 CASES = (("demo", 50, 50), ("demo", 1, 50), ("S", 1, 5))  # size, batches per card, steps a block
 
 
@@ -41,28 +37,12 @@ class Characters:
         return "".join(chr(0x4E00 + index % 20_000) for index in ids)
 
 
-def llama(vocabulary: int, hidden: int, layers: int) -> LlamaForCausalLM:
-    """A fresh model of the benchmark's family."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 32,
-        tie_word_embeddings=False,
-    )
-    return LlamaForCausalLM(config)
-
-
 def measure(size: str, frequency: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """CPU seconds per step of each contender, a number a round."""
-    vocabulary, teacher_size, student_size, (rows, length) = SIZES[size]
-    torch.manual_seed(0)
-    teacher, student = llama(vocabulary, *teacher_size), llama(vocabulary, *student_size)
-    batches = [torch.randint(vocabulary, (rows, length)) for _ in range(steps)]
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
-    models = {"student_model": student, "teacher_model": teacher, "optimizer": optimizer, "tokenizer": Characters()}
-    lesson = {**models, "train_dataloader": batches, "num_epochs": 1, "device": "cpu"}
+    shape, pair = SIZES[size], make_pair(SIZES[size], dtype=torch.float32)
+    batches = [torch.randint(shape.vocabulary, (shape.rows, shape.length)) for _ in range(steps)]
+    models = {"student_model": pair.student, "teacher_model": pair.teacher, "optimizer": pair.optimizer}
+    lesson = {**models, "tokenizer": Characters(), "train_dataloader": batches, "num_epochs": 1, "device": "cpu"}
     config = {"sample_frequency": frequency}
 
     def standard() -> None:
@@ -74,15 +54,10 @@ def measure(size: str, frequency: int, rounds: int, steps: int) -> dict[str, lis
         VisualDistillationPlugin(config).visual_distill_model(**lesson, sinks=[terminal])
 
     contenders: dict[str, Callable[[], None]] = {"standard": standard, "visual": visual, "standard again": standard}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        names = list(contenders)
-        for name in names[turn % 3 :] + names[: turn % 3]:
-            started = time.process_time()
-            contenders[name]()
-            if turn:  # the first round warms up
-                seconds[name].append((time.process_time() - started) / steps)
-    return seconds
+    for contender in contenders.values():
+        contender()  # warms up
+    laps = interleaved(contenders, rounds)
+    return {name: [lap.cpu / steps for lap in own] for name, own in laps.items()}
 
 
 def main() -> None:
@@ -102,10 +77,14 @@ def main() -> None:
         pairs = list(zip(seconds["standard"], seconds["standard again"], strict=True))
         base = [(one + two) / 2 for one, two in pairs]
         ratios = [visual / plain for visual, plain in zip(seconds["visual"], base, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
         noise = statistics.median(two / one for one, two in pairs)
-        row = (size, f"{frequency} batches", f"{1000 * statistics.median(base):.1f}", spread, f"{noise:.3f}")
+        row = (
+            size,
+            f"{frequency} batches",
+            f"{1000 * statistics.median(base):.1f}",
+            spread(ratios, digits=3),
+            f"{noise:.3f}",
+        )
         print(f"| {' | '.join(row)} |", flush=True)
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,3 +240,95 @@ def test_an_ascii_terminal_gets_an_english_lesson_in_ascii(
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
     assert "[T] Teacher: " in done.stdout
+
+
+def cache(*more: str, out: str = "cache") -> int:
+    fixed = ["--teacher", "teacher", "--data", "text.txt", "--out", out, "--device", "cpu", "--k", "6"]
+    return main(["cache-teacher", *fixed, *more])
+
+
+def learn_from_cache(*more: str, student: str = "layers=1,hidden=16") -> int:
+    fixed = ["--teacher-cache", "cache", "--student", student, "--data", "text.txt", "--out", "run", "--device", "cpu"]
+    return main(["distill", *fixed, "--num-epochs", "1", "--batch-size", "8", *more])
+
+
+def test_a_teacher_is_cached_and_then_is_not_needed_any_more(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cache("--temperature", "2", "--max-length", "20", "--lang", "en") == 0
+    told = capsys.readouterr().out
+    positions = sum(min(len(line) + 2, 20) - 1 for line in LINES[:4])  # start, a token a character, end
+    for words in (
+        f"4 samples, {positions} positions",
+        "6 likeliest tokens (temperature 2.0)",
+        "bytes a position",
+        "nats of KL",
+    ):
+        assert words in told
+    shutil.rmtree("teacher")
+    assert learn_from_cache("--sample-frequency", "1") == 0
+    shown = capsys.readouterr().out
+    assert "温度=2.0" in shown
+    assert "偷懒程度" in shown
+    assert (school / "run" / "student" / "model.safetensors").exists()
+
+
+def test_a_second_caching_asks_the_teacher_nothing_new(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cache() == 0
+    before = {file.name: file.stat().st_mtime_ns for file in Path("cache").iterdir()}
+    assert cache() == 0
+    assert {file.name: file.stat().st_mtime_ns for file in Path("cache").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--k", "0"], 2, "k is too small"),
+        (["--temperature", "0"], 2, "temperature: got 0.0"),
+        (["--teacher", "student"], 3, "got another teacher."),
+        (["--k", "5"], 3, "got k 6 instead of 5."),
+        (["--out", "text.txt/cache"], 5, "cache directory text.txt/cache cannot be written"),
+        (["--out", "teacher"], 5, "teacher holds something else"),
+        (["--data", "nowhere.txt"], 3, "there is no file nowhere.txt"),
+    ],
+)
+def test_a_mistake_in_caching_is_one_line_with_its_exit_code(
+    arguments: list[str], code: int, words: str, school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cache() == 0
+    capsys.readouterr()
+    assert cache(*arguments) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--temperature", "3"], "temperature 4.0 instead of 3.0"),
+        (["--max-length", "9"], "max_length 512 instead of 9"),
+        (["--packing"], "packing False instead of True"),
+        (["--teacher", "student"], "another teacher"),
+        (["--data", "other.txt"], "1 of 2 rows are not in cache cache"),
+        (["--teacher-cache", "teacher"], "teacher holds no cache"),
+        (["--student", "other"], "different tokenizers"),
+    ],
+)
+def test_a_lesson_that_the_cache_was_not_made_for_is_refused(
+    arguments: list[str], words: str, school: Path, tokenizer: Any, student: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = type(tokenizer).from_pretrained("teacher")
+    other.add_tokens(["新"])
+    save_model(student, other, "other")
+    Path("other.txt").write_text(f"{LINES[0]}\n网络\n", encoding="utf-8")
+    assert cache() == 0
+    capsys.readouterr()
+    assert learn_from_cache(*arguments) == 3
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_lesson_without_any_teacher_is_refused(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "--student", "student", "--data", "text.txt", "--out", "run"]) == 2
+    assert "there is no teacher. Fix: give --teacher, or --teacher-cache." in capsys.readouterr().err

@@ -6,6 +6,7 @@ from typing import Any
 
 from apt_model.commands.material import add_material, gather
 from apt_model.commands.options import add_command, read_settings
+from apt_model.commands.teacher import cached_settings
 from apt_model.events.runfile import check_run_directory
 
 
@@ -17,7 +18,7 @@ def add(commands: Any) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    config, out = read_settings(arguments), arguments.out and Path(arguments.out)
+    config, out = read_settings(arguments, **cached_settings(arguments)), arguments.out and Path(arguments.out)
     if out:
         check_run_directory(next(path for path in (out.absolute(), *out.absolute().parents) if path.exists()))
     gather(arguments, config).examine(config, run_dir=out or None)

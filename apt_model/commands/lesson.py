@@ -9,6 +9,7 @@ from typing import Any
 from apt_model.commands.console import print_line, program, speaker
 from apt_model.commands.material import add_material, gather, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
+from apt_model.commands.teacher import cached_settings
 from apt_model.config import LessonConfig
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
 
@@ -43,7 +44,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _distill(arguments: argparse.Namespace) -> None:
-    config = read_settings(arguments)
+    config = read_settings(arguments, **cached_settings(arguments))
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
     material = gather(arguments, config)

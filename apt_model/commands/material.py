@@ -9,6 +9,7 @@ from typing import Any
 
 from apt_model.commands.console import hush_libraries
 from apt_model.commands.options import Parser, add_settings, add_source
+from apt_model.commands.teacher import add_teacher, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 
@@ -17,7 +18,7 @@ BATCHES = 4  # that the doctor looks at
 
 def add_material(parser: Parser) -> None:
     """Flags that say who teaches whom, on what, and every setting."""
-    parser.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory or hub id")
+    add_teacher(parser)
     parser.add_argument(
         "--student",
         required=True,
@@ -38,7 +39,7 @@ def add_material(parser: Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A lesson's models and rows; the rows as they are in the files."""
+    """A lesson's models and rows; the teacher may be a cache of one, the rows are as they are in the files."""
 
     teacher: Any
     student: Any
@@ -48,6 +49,7 @@ class Material:
     looked_at: Any
     batch_size: int
     packing: bool
+    streaming: bool
 
     @property
     def tokenizer(self) -> Any:
@@ -61,11 +63,20 @@ class Material:
         refuse_other_tokenizer(self.teacher_tokenizer, self.student_tokenizer)
 
     def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
-        """The rows to learn from and those to look at, as token ids."""
+        """The rows to learn from and those to look at, as token ids; a cached teacher has to know them.
+
+        Raises:
+            DataError: it does not.
+        """
+        from apt_model.distill.cached_teacher import CachedTeacher
         from apt_model.training.data import tokenize_dataset
 
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
-        return tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
+        data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
+        if isinstance(self.teacher, CachedTeacher) and not self.streaming:
+            for some in filter(None, data):
+                self.teacher.check_rows(some, tokenizer=self.tokenizer, max_length=config.train.max_length)
+        return data
 
     def examine(self, config: LessonConfig, run_dir: Path | None) -> None:
         """Let the doctor look, and show what was found.
@@ -73,13 +84,14 @@ class Material:
         Raises:
             AptModelError: the first thing that would spoil the run.
         """
+        from apt_model.distill.cached_teacher import CachedTeacher
         from apt_model.distill.doctor import examine
         from apt_model.distill.setup import pick_device
         from apt_model.render.checkup import show_findings
 
         found = examine(
             student=self.student,
-            teacher=self.teacher,
+            teacher=None if isinstance(self.teacher, CachedTeacher) else self.teacher,
             batches=self._some_batches(config),
             config=config,
             device=pick_device(config.train.device),
@@ -126,9 +138,9 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         rows, looked_at = split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
     elif config.display.show_on == "validation":
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
-    teacher, tokenizer, _ = load_model(arguments.teacher)
+    teacher, pattern, tokenizer = load_teacher(arguments, config)
     if sizes is not None:
-        student, student_tokenizer = create_compressed_model(teacher, **sizes), None
+        student, student_tokenizer = create_compressed_model(pattern, **sizes), None
     else:
         student, student_tokenizer, _ = load_model(arguments.student)
     return Material(
@@ -140,6 +152,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         looked_at=looked_at,
         batch_size=arguments.batch_size,
         packing=arguments.packing,
+        streaming=arguments.streaming,
     )
 
 

@@ -88,7 +88,7 @@ class Checkpoints:
         self.folder = run_dir / CHECKPOINTS
         self._config, self._may_differ = config, may_differ
         self._clock = time.monotonic()
-        self._best: tuple[float, Path] | None = None
+        self._best: tuple[float, int] | None = None  # score and step
         self.newest: Path | None = None
         self.skipped: list[str] = []
         if resume_from is not None:
@@ -131,6 +131,8 @@ class Checkpoints:
         """
         progress = run.progress
         tensors, settings = _optimizer_state(run.optimizer)
+        if score is not None and (self._best is None or score < self._best[0]):
+            self._best = (score, progress.step)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or (now, now_tensors)
         state = {
@@ -139,6 +141,7 @@ class Checkpoints:
             "others": {name: one.state_dict() for name, one in run.others.items()},
             "optimizer": settings,
             "generators": {"now": now, "epoch": then},
+            "best": self._best,
         }
         generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
             f"epoch.{k}": v for k, v in then_tensors.items()
@@ -161,8 +164,6 @@ class Checkpoints:
             about_bytes=about,
         )
         self._clock = time.monotonic()
-        if score is not None and (self._best is None or score < self._best[0]):
-            self._best = (score, self.newest)
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
     def restore(self, run: RunState) -> None:
@@ -182,6 +183,7 @@ class Checkpoints:
             _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
                 one.load_state_dict(state["others"][name])
+            self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
             self._generators = state["generators"], load_file(path / GENERATORS)
         except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError):

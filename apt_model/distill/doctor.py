@@ -38,7 +38,7 @@ LEARNING_RATES = 1e-6, 1e-2  # of AdamW: outside, nothing moves or everything br
 def examine(
     *,
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     batches: Iterable[Any],
     config: LessonConfig,
     device: torch.device,
@@ -50,7 +50,8 @@ def examine(
 
     Args:
         student, teacher, batches, config, device, tokenizer: as `distill.loop.distill` will get them. Data that can
-            be read only once is left alone.
+            be read only once is left alone; a teacher that is None has been cached, and the models' answers are not
+            looked at.
         student_tokenizer: the student's own, if it has one, to be compared with the teacher's `tokenizer`.
         run_dir: where checkpoints and student will go.
 
@@ -66,7 +67,8 @@ def examine(
         found += [*broken, *(look_at_masks(read) if read else ())]
         if not any(finding.error for finding in found):
             found += look_at_lengths(raws, ours, config.train.max_length)
-            found += _look_at_answers(student, teacher, read, config, device, ours)
+            if teacher is not None:
+                found += _look_at_answers(student, teacher, read, config, device, ours)
         found += _look_at_settings(config)
         if run_dir is not None:
             found += _look_at_disk(student, Path(run_dir), config.train.save_total_limit)
@@ -84,12 +86,16 @@ def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
         set_generators(plain, tensors, device, batches)
 
 
-def _look_at_models(student: nn.Module, teacher: nn.Module) -> Iterator[Finding]:
+def _look_at_models(student: nn.Module, teacher: nn.Module | None) -> Iterator[Finding]:
     try:
-        refuse_shared_weights(student, teacher)
+        if teacher is not None:
+            refuse_shared_weights(student, teacher)
         check_trainable(student, None)
     except AptModelError as error:
         yield wrong("refused", error)
+        return
+    if teacher is None:
+        yield Finding(key="teacher_cached")
         return
     sizes = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
     share = f"{100 * sizes[1] / max(sizes[0], 1):.0f}%"

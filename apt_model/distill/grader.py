@@ -20,11 +20,13 @@ from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
+from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
+TeacherLogits = Tensor | SparseLogits
 
 
 class Graded(NamedTuple):
@@ -138,8 +140,10 @@ class Grader:
             )
         return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
 
-    def sums(self, student_logits: Tensor, teacher_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
+        if isinstance(teacher_logits, SparseLogits):
+            return sparse_distillation_sums(student_logits, teacher_logits, batch.labels)
         config = self._config
         return distillation_sums(
             student_logits,
@@ -150,13 +154,25 @@ class Grader:
             mixture=config.mixture,
         )
 
-    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
+    def agreed(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> Tensor:
+        """At how many labels of a batch both find the same token likeliest."""
+        has_label = batch.labels[:, 1:] != IGNORED
+        students = student_logits.argmax(-1)[:, :-1][has_label]
+        if isinstance(teacher_logits, SparseLogits):
+            return (students == likeliest(teacher_logits.rows)).sum()
+        return (students == teacher_logits.argmax(-1)[:, :-1][has_label]).sum()
+
+    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
         """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-        self._tell_of_cut(theirs.shape[-1], own.shape[-1])
-        shared = min(theirs.shape[-1], own.shape[-1])
+        width = theirs.width if isinstance(theirs, SparseLogits) else theirs.shape[-1]
+        self._tell_of_cut(width, own.shape[-1])
+        if isinstance(theirs, SparseLogits):
+            refuse_narrow(own.shape[-1], theirs.width)
+            return own[..., :width], theirs, moved
+        shared = min(width, own.shape[-1])
         return own[..., :shared], theirs[..., :shared], moved
 
     def _tell_of_cut(self, teacher: int, student: int) -> None:
@@ -168,6 +184,8 @@ class Grader:
         """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
         for batch in batches:
             logits = self._teacher.logits(batch.to(self._accelerator.device))
+            if isinstance(logits, SparseLogits):  # a cache is refused when it is made
+                continue
             if not are_numbers(logits):
                 return "the teacher's logits are NaN or infinite"
         return None

@@ -20,7 +20,7 @@ from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import Run
 from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, trained
-from apt_model.distill.teachers import frozen
+from apt_model.distill.teachers import TeacherSource, frozen
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Audience
@@ -29,7 +29,7 @@ from apt_model.events.sinks import Audience
 def distill(
     *,
     student: nn.Module,
-    teacher: nn.Module,
+    teacher: nn.Module | TeacherSource,
     batches: Iterable[Any],
     audience: Audience,
     config: LessonConfig,
@@ -47,7 +47,7 @@ def distill(
 
     Args:
         student: any module from token ids to logits; trained in place, handed back in eval mode.
-        teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards.
+        teacher: the same, larger; frozen meanwhile, its bytes and flags unchanged afterwards. Or a `CachedTeacher`.
         batches: a DataLoader or any iterable, of anything that `to_batch` takes; iterated once an epoch.
         audience: gets every event; nothing it does reaches the training.
         config: weights, length, precision; of its display only `sample_frequency`, `given_tokens` and `show_on`
@@ -72,7 +72,8 @@ def distill(
     """
     if config.display.show_on == "validation" and eval_batches is None:
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
-    refuse_shared_weights(student, teacher)
+    if isinstance(teacher, nn.Module):
+        refuse_shared_weights(student, teacher)
     check_trainable(student, optimizer)
     if scheduler is not None and optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")

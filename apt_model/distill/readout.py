@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from apt_model.distill.shown import ShownTokens, join, read_tokens
+from apt_model.distill.sparse import SparseLogits
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
-MAX_CARD_TOKENS = 256
+MAX_CARD_TOKENS = 128
 FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
 
 
@@ -95,11 +96,13 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 
 
 @torch.no_grad()
-def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
+def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
     positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
-    student, teacher = student_logits[card.row], teacher_logits[card.row]
-    some = torch.split(positions, max(1, FLOATS_AT_ONCE // width))
+    student, some = student_logits[card.row], torch.split(positions, max(1, FLOATS_AT_ONCE // width))
+    if isinstance(teacher_logits, SparseLogits):
+        return readout_of(join(teacher_logits.read(card.row, student, rows) for rows in some))
+    teacher = teacher_logits[card.row]
     return readout_of(join(read_tokens(student, teacher, rows, temperature=1.0, width=width) for rows in some))
 
 

@@ -27,7 +27,7 @@ from apt_model.distill.progress import Progress
 from apt_model.distill.readout import numbers
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.setup import make_optimizer, make_schedule, shard, steps_per_epoch, sum_over_processes
-from apt_model.distill.teachers import LiveTeacher
+from apt_model.distill.teachers import TeacherSource, as_source
 from apt_model.distill.validation import Validator
 from apt_model.distill.walk import Walk, Window
 from apt_model.errors import Interrupted
@@ -43,7 +43,7 @@ class Run:
         *,
         accelerator: Accelerator,
         student: nn.Module,
-        teacher: nn.Module,
+        teacher: nn.Module | TeacherSource,
         batches: Iterable[Any],
         eval_batches: Iterable[Any] | None,
         audience: Audience,
@@ -59,10 +59,12 @@ class Run:
         self._report = Reporter(
             audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
         )
-        self._models = model_card(teacher), model_card(student)
+        source = as_source(teacher, accelerator.device)
+        source.begin(config.distill)
+        self._models = source.card, model_card(student)
         self._grader = Grader(
             student=Forward(student, "student"),
-            teacher=LiveTeacher(teacher, accelerator.device),
+            teacher=source,
             accelerator=accelerator,
             config=config.distill,
             train=config.train,

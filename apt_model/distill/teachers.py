@@ -8,20 +8,30 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from apt_model.distill.forward import Forward
+from apt_model.config import DistillConfig
+from apt_model.distill.forward import Forward, model_card
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
+from apt_model.distill.sparse import SparseLogits
+from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 
 
 class TeacherSource(Protocol):
-    """Says what the teacher thinks of a batch; a loss never knows whether the teacher is live or cached."""
+    """Says what the teacher thinks of a batch, whether it is live or cached."""
+
+    @property
+    def card(self) -> ModelCard:
+        """What the teacher is, in numbers."""
+
+    def begin(self, config: DistillConfig) -> None:
+        """Refuse a run whose loss needs what the teacher cannot say."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def logits(self, batch: Batch) -> Tensor:
-        """The teacher's logits (B, L, V) for a batch on the training device, without gradient."""
+    def logits(self, batch: Batch) -> Tensor | SparseLogits:
+        """The teacher's logits (B, L, V) for a batch on the training device, without gradient, or the likeliest."""
 
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
@@ -43,6 +53,14 @@ class LiveTeacher:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model.to(device)
         self._forward = Forward(model, "teacher")
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is, in numbers."""
+        return model_card(self._model)
+
+    def begin(self, config: DistillConfig) -> None:
+        """A model has an answer to everything."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
@@ -71,6 +89,11 @@ class LiveTeacher:
         return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype)
 
 
+def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> TeacherSource:
+    """A model as a teacher that answers in person; a source as it is."""
+    return LiveTeacher(teacher, device) if isinstance(teacher, nn.Module) else teacher
+
+
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """The model in eval mode; each of its modules in its own mode again, afterwards."""
@@ -84,8 +107,11 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(teacher: nn.Module) -> Iterator[None]:
-    """The teacher in eval mode and without gradients; as it was before, afterwards."""
+def frozen(teacher: nn.Module | TeacherSource) -> Iterator[None]:
+    """A model in eval mode and without gradients; as it was before, afterwards."""
+    if not isinstance(teacher, nn.Module):
+        yield
+        return
     gradients = {parameter: parameter.requires_grad for parameter in teacher.parameters()}
     teacher.requires_grad_(False)
     try:

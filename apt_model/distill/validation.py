@@ -18,7 +18,6 @@ from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED
 
 MAX_PAIRS = 16  # rows read as texts in a pass
 
@@ -105,8 +104,7 @@ class Validator:
             for batch in self._batches():
                 own, theirs, moved = self._grader.logits(module, batch)
                 kd, ce = self._grader.sums(own, theirs, moved)
-                agreed = (own.argmax(-1) == theirs.argmax(-1))[:, :-1][moved.labels[:, 1:] != IGNORED].sum()
-                sums += torch.tensor(numbers([kd, ce, agreed]), dtype=torch.float64)
+                sums += torch.tensor(numbers([kd, ce, self._grader.agreed(own, theirs, moved)]), dtype=torch.float64)
                 tokens += batch.label_count
                 card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
                 if card is not None and len(pairs) < MAX_PAIRS:

@@ -19,6 +19,7 @@ from apt_model.config import LessonConfig
 from apt_model.distill.checkpoints import Checkpoints, Stateful
 from apt_model.distill.loop import distill
 from apt_model.distill.setup import pick_device
+from apt_model.distill.teachers import TeacherSource
 from apt_model.errors import ConfigError, DeviceError
 from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import STUDENT, RunFile, check_run_directory
@@ -68,7 +69,7 @@ def run_session(
     *,
     config: LessonConfig,
     student_model: nn.Module,
-    teacher_model: nn.Module,
+    teacher_model: nn.Module | TeacherSource,
     train_dataloader: Iterable[Any],
     eval_dataloader: Iterable[Any] | None,
     optimizer: Optimizer | None,

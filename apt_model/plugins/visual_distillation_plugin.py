@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
+from apt_model.distill.teachers import TeacherSource
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Sink
 from apt_model.plugins.session import read_config, run_session
@@ -42,7 +43,7 @@ class VisualDistillationPlugin(Classroom):
     def visual_distill_model(
         self,
         student_model: nn.Module,
-        teacher_model: nn.Module,
+        teacher_model: nn.Module | TeacherSource,
         train_dataloader: Iterable[Any],
         optimizer: Optimizer | None = None,
         tokenizer: Any = None,
@@ -60,7 +61,7 @@ class VisualDistillationPlugin(Classroom):
 
         Args:
             student_model: maps token ids (B, L) to logits (B, L, V); handed back in eval mode.
-            teacher_model: the same, larger; unchanged afterwards.
+            teacher_model: the same, larger; unchanged afterwards. Or a `CachedTeacher`.
             train_dataloader: a DataLoader or any iterable; batches are dicts, tuples, tensors or lists of strings.
             optimizer: AdamW at the config's `learning_rate` where None, with its schedule.
             tokenizer: anything with `decode`; only batches of strings need one that encodes.
@@ -107,7 +108,7 @@ class VisualDistillationPlugin(Classroom):
 
 def quick_visual_distill(
     student_model: nn.Module,
-    teacher_model: nn.Module,
+    teacher_model: nn.Module | TeacherSource,
     train_dataloader: Iterable[Any],
     tokenizer: Any,
     config: Mapping[str, Any] | LessonConfig | None = None,

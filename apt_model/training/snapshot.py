@@ -51,7 +51,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
     Raises:
         StorageError: it could not be written; nothing of it is left, and older ones are as they were.
     """
-    final, temporary = folder / f"{_PREFIX}{step:08}", folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
+    final, temporary = folder / _name(step), folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
     try:
         temporary.mkdir(parents=True)
         faults.hit("checkpoint.begin")
@@ -83,6 +83,10 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
             fix="free some space, or choose another run directory",
         ) from error
     return final
+
+
+def _name(step: int) -> str:
+    return f"{_PREFIX}{step:08}"
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -128,10 +132,10 @@ def why_damaged(path: Path) -> str | None:
     return None
 
 
-def prune(folder: Path, *, keep: int, spare: Path | None = None) -> None:
-    """Remove all but the newest `keep` checkpoints and `spare`, and what unfinished writes have left."""
+def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints and that of step `spare`, and what unfinished writes have left."""
     for path in snapshots(folder)[:-keep]:
-        if path != spare:
+        if path.name != _name(spare or 0):
             shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(f"{_TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)

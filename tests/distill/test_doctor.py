@@ -274,3 +274,9 @@ def test_room_for_checkpoints_is_looked_for(
 def test_too_little_memory_is_told(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apt_model.distill.doctor.memory_free", lambda device: 1000)
     assert look()["memory_short"].state == "advice"
+
+
+def test_a_cached_teacher_is_not_asked(look: Look) -> None:
+    found = look(teacher=None)
+    assert {"teacher_cached", "masks"} <= found.keys()
+    assert found.keys().isdisjoint({"own_kl", "vocabulary", "memory"})

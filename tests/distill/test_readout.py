@@ -48,8 +48,8 @@ def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtyp
     student[:, ::2] = teacher[:, ::2]
     reading = read_row(card, student, teacher)
     rows = slice(4, 4 + MAX_CARD_TOKENS)
-    kl = token_kl(student[1, rows].float().where(teacher[1, rows] > -torch.inf, -1e4), teacher[1, rows], temperature=1)
-    assert reading.normalised_kl == pytest.approx(float((1 - torch.exp(-kl)).mean()), abs=1e-5)
+    kl = token_kl(student[1, rows], teacher[1, rows], temperature=1)
+    assert reading.normalised_kl == pytest.approx(float((1 - torch.exp(-kl)).mean()), abs=1e-6)
     assert reading.teacher_ids == teacher[1, rows].argmax(-1).tolist()
     assert reading.student_ids == student[1, rows].argmax(-1).tolist()
     assert reading.agreement >= 0.5

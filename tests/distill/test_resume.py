@@ -289,12 +289,26 @@ def test_a_run_that_is_over_is_taken_up_without_a_step_and_can_be_made_longer(le
     assert [event.step for event in read_events(tmp_path / "run") if event.kind == "run_finished"] == [STEPS]
 
 
+WORSE_AND_WORSE = {"save_total_limit": 1, "learning_rate": 9.0, "warmup_ratio": 1.0}  # a rate that only rises
+
+
 def test_the_newest_and_the_best_checkpoint_are_kept(lesson: Any, tmp_path: Path, make_batches: Any) -> None:
-    lesson("run", config={"save_total_limit": 1, "learning_rate": 3.0}, eval_dataloader=make_batches(count=1, seed=7))
+    lesson("run", config=dict(WORSE_AND_WORSE), eval_dataloader=make_batches(count=1, seed=7))
     scores = {e.step: e.validation.loss for e in read_events(tmp_path / "run") if e.kind == "epoch_finished"}
     best = min(scores, key=lambda step: scores[step])
     kept = [int(path.name.rpartition("-")[2]) for path in snapshots(tmp_path / "run" / "checkpoints")]
-    assert kept == sorted({best, STEPS})
+    assert (best, kept) == (3, [3, STEPS])
+
+
+def test_a_resumed_run_remembers_which_checkpoint_is_the_best(lesson: Any, tmp_path: Path, make_batches: Any) -> None:
+    how = WORSE_AND_WORSE
+    looked_at = make_batches(count=1, seed=7)
+    with pytest.raises(Broken):
+        lesson("run", config=dict(how), eval_dataloader=looked_at, broken_at=5)
+    lesson("run", config=dict(how), eval_dataloader=looked_at, resume=True)
+    scores = {e.step: e.validation.loss for e in read_events(tmp_path / "run") if e.kind == "epoch_finished"}
+    assert min(scores, key=lambda step: scores[step]) == 3
+    assert [int(path.name[-2:]) for path in snapshots(tmp_path / "run" / "checkpoints")] == [3, STEPS]
 
 
 def test_a_number_that_cannot_be_is_a_storage_error(lesson: Any, tmp_path: Path) -> None:

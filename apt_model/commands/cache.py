@@ -1,0 +1,94 @@
+"""`apt-model cache-teacher`: run a teacher once over the data, so that students can learn without it."""
+
+import argparse
+import shlex
+from typing import Any
+
+from apt_model.commands.console import hush_libraries, print_line, program, speaker
+from apt_model.commands.options import add_command, add_settings, add_source, read_settings
+from apt_model.i18n import Phrases
+
+SETTINGS = ("temperature", "max_length", "device", "lang")
+
+
+def add(commands: Any) -> None:
+    """The command's parser."""
+    parser = add_command(commands, "cache-teacher", _cache, "run a teacher once, and keep what it says for students")
+    parser.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory or hub id")
+    parser.add_argument(
+        "--out", required=True, metavar="CACHE", help="directory of the cache; goes on where it was cut"
+    )
+    group = parser.add_argument_group("what is kept")
+    group.add_argument("--k", type=int, default=64, metavar="N", help="likeliest tokens of a position (default: 64)")
+    group.add_argument(
+        "--value-type", choices=("log8", "float16"), default="log8", help="of their logits (default: log8, one byte)"
+    )
+    add_source(parser).add_argument(
+        "--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding"
+    )
+    add_settings(parser, only=SETTINGS)
+
+
+def _cache(arguments: argparse.Namespace) -> None:
+    config = read_settings(arguments)
+    say = speaker(config.display.lang)
+    from apt_model.distill.caching import Caching
+    from apt_model.distill.manifest import CacheSettings, check_settings, prepare_directory
+    from apt_model.distill.setup import pick_device
+    from apt_model.render.bar import ProgressBar
+    from apt_model.render.terminal import make_console
+    from apt_model.training.checkpoint import load_model
+    from apt_model.training.data import load_dataset, tokenize_dataset
+
+    settings = CacheSettings(
+        k=arguments.k,
+        temperature=config.distill.temperature,
+        value_type=arguments.value_type,
+        max_length=config.train.max_length,
+        packing=arguments.packing,
+    )
+    check_settings(settings, arguments.batch_size)
+    device, out = pick_device(config.train.device), prepare_directory(arguments.out)
+    hush_libraries()
+    rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
+    teacher, tokenizer, _ = load_model(arguments.teacher)
+    rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
+    caching = Caching(
+        teacher, rows, settings=settings, tokenizer=tokenizer, device=device, batch_size=arguments.batch_size
+    )
+    caching.refuse_other(out)
+    _tell_plan(caching, say)
+    with ProgressBar(make_console(), say) as bar:
+        caching.run(out, bar.advance)
+    print_line(say("cache.done", path=out))
+    command = f"{program()} distill --teacher-cache {shlex.quote(str(out))} --student … --data … --out …"
+    print_line(say("cache.use", command=command))
+
+
+def _tell_plan(caching: Any, say: Phrases) -> None:
+    """What it will be like, before it is done."""
+    from apt_model.render.sentences import duration, percent
+
+    estimate, identity = caching.estimate(), caching.identity
+    print_line(
+        say(
+            "cache.plan",
+            rows=f"{identity.rows:,}",
+            positions=f"{identity.tokens:,}",
+            k=identity.settings.k,
+            temperature=identity.settings.temperature,
+        )
+    )
+    size = f"{estimate.total_bytes / 2**20:,.1f} MB"
+    time = duration(estimate.seconds)
+    print_line(say("cache.size", size=size, bytes=estimate.bytes_per_token, time=time))
+    share = estimate.hidden_kl_nats / estimate.whole_kl_nats if estimate.whole_kl_nats else 0.0
+    print_line(
+        say(
+            "cache.error",
+            mass=percent(estimate.mass_kept),
+            hidden=f"{estimate.hidden_kl_nats:.3f}",
+            whole=f"{estimate.whole_kl_nats:.3f}",
+            share=percent(share),
+        )
+    )

@@ -1,0 +1,136 @@
+"""Who competes: the floor, the ways of this library, the plain loop; `peers` adds the other libraries.
+
+A contender is a way to the loss of a batch. The models, the backward pass and the optimizer step are the same for all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from apt_model.distill.fused import fused_distillation
+from apt_model.distill.heads import find_head
+from apt_model.distill.losses import distillation_sums
+from apt_model.distill.signals import HeadSignal
+from benchmarks.floor import floor_loss
+from benchmarks.objective import IGNORED, TASK, LossFunction, Objective
+from benchmarks.sizes import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One row of the table.
+
+    Attributes:
+        name: as in `--contenders`.
+        build: makes its loss for a pair of models; imports its library, and may fail in any way.
+        objective: what it says it computes.
+        package: the distribution that it comes from, whose version is printed.
+        note: how it is called, where that is not plain.
+    """
+
+    name: str
+    build: Callable[[Pair], LossFunction]
+    objective: Objective = TASK
+    package: str = "apt-model"
+    note: str = ""
+
+
+@torch.no_grad()
+def teacher_logits(pair: Pair, ids: Tensor) -> Tensor:
+    """(B, L, V), without gradient."""
+    logits: Tensor = pair.teacher(ids).logits
+    return logits
+
+
+def hidden_states(pair: Pair, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The student's last hidden states (B, L, H) with gradient, and the teacher's without."""
+    with torch.no_grad():
+        teacher = pair.teacher.model(ids).last_hidden_state
+    return pair.student.model(ids).last_hidden_state, teacher
+
+
+def _floor(pair: Pair) -> LossFunction:
+    return lambda ids, labels: floor_loss(pair, ids, labels)
+
+
+def _no_kd(pair: Pair) -> LossFunction:
+    def loss(ids: Tensor, labels: Tensor) -> Tensor:
+        teacher_logits(pair, ids)
+        found: Tensor = pair.student(ids, labels=labels).loss
+        return found
+
+    return loss
+
+
+def _plain(pair: Pair) -> LossFunction:
+    def loss(ids: Tensor, labels: Tensor) -> Tensor:
+        spoken = teacher_logits(pair, ids)[:, :-1].flatten(0, 1)
+        answered = pair.student(ids).logits[:, :-1].flatten(0, 1)
+        targets = labels[:, 1:].flatten()
+        temperature, counts = TASK.temperature, targets != IGNORED
+        if not bool(counts.all()):
+            spoken, answered, targets = spoken[counts], answered[counts], targets[counts]
+        kd = F.kl_div(
+            F.log_softmax(answered / temperature, dim=-1),
+            F.softmax(spoken / temperature, dim=-1),
+            reduction="batchmean",
+        )
+        return TASK.kd_weight * kd + TASK.ce_weight * F.cross_entropy(answered, targets)
+
+    return loss
+
+
+def _ours_plain(pair: Pair) -> LossFunction:
+    def loss(ids: Tensor, labels: Tensor) -> Tensor:
+        spoken, answered = teacher_logits(pair, ids), pair.student(ids).logits
+        kd, ce = distillation_sums(answered, spoken, labels, temperature=TASK.temperature)
+        alpha = TASK.kd_weight / TASK.temperature**2
+        return (alpha * kd + TASK.ce_weight * ce) / (labels[:, 1:] != IGNORED).sum()
+
+    return loss
+
+
+def _ours_fused(pair: Pair) -> LossFunction:
+    student, teacher = find_head(pair.student), find_head(pair.teacher)
+    assert student is not None
+    assert teacher is not None
+    width, dtype = len(teacher.linear.weight), teacher.linear.weight.dtype
+    alpha, temperature = TASK.kd_weight / TASK.temperature**2, TASK.temperature
+
+    def loss(ids: Tensor, labels: Tensor) -> Tensor:
+        hidden, spoken = (states[:, :-1].flatten(0, 1) for states in hidden_states(pair, ids))
+        targets = labels[:, 1:].flatten()
+        counts = targets != IGNORED
+        if not bool(counts.all()):
+            hidden, spoken, targets = hidden[counts], spoken[counts], targets[counts]
+        graded = fused_distillation(
+            hidden,
+            student,
+            HeadSignal(spoken, teacher, temperature=temperature, width=width, dtype=dtype),
+            targets,
+            temperature=temperature,
+            alpha=alpha,
+            beta=TASK.ce_weight,
+            weight=1 / len(targets),
+        )
+        return graded.loss
+
+    return loss
+
+
+OURS = [
+    Contender(name="floor", build=_floor, objective=Objective(kd=None, ce_weight=1), note="see `floor.py`"),
+    Contender(
+        name="no-kd",
+        build=_no_kd,
+        objective=Objective(kd=None, ce_weight=1),
+        package="transformers",
+        note="the floor's work as users have it: full logits of both, loss from `model(ids, labels=...)`",
+    ),
+    Contender(name="plain", build=_plain, package="torch", note="the loop of the tutorials"),
+    Contender(name="ours-plain", build=_ours_plain, note="`distill.losses.distillation_sums`, the loop's loss"),
+    Contender(name="ours-fused", build=_ours_fused, note="`distill.fused.fused_distillation`"),
+]
