@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, evaluate, lesson
+from apt_model.commands import after, cache, doctor, evaluate, lesson
 from apt_model.commands.options import Parser
 from apt_model.errors import AptModelError, Interrupted
 
@@ -58,6 +58,7 @@ def make_parser() -> Parser:
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     lesson.add(commands)
+    doctor.add(commands)
     cache.add(commands)
     evaluate.add(commands)
     after.add(commands)

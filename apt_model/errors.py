@@ -67,6 +67,12 @@ class NumericError(AptModelError, ArithmeticError):
     code, exit_code = "NUMERIC", 4
 
 
+class OutOfMemoryError(AptModelError, MemoryError):
+    """A step needs more memory than there is."""
+
+    code, exit_code = "MEMORY", 4
+
+
 class StorageError(AptModelError, OSError):
     """A file or directory cannot be written or read."""
 

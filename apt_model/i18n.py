@@ -44,6 +44,14 @@ class Phrases:
         sentence = self._sentences[key]
         return (sentence,) if isinstance(sentence, str) else sentence
 
+    def variant(self, key: str, turn: int, **values: object) -> str:
+        """One of the ways to say `key`, chosen by `turn` (the step): no random generator is touched.
+
+        The second term keeps what comes every so many steps from always meeting the same variant.
+        """
+        variants = self.variants(key)
+        return variants[(turn + turn // len(variants)) % len(variants)].format(**values)
+
     def topic(self, name: str) -> str:
         """The display name of a topic: translated where the locale knows it, else as it is."""
         sentence = self._sentences.get(f"topics.{name}", name)

@@ -56,7 +56,7 @@ def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
     assert main(["replay", "run"]) == 0
     replayed = capsys.readouterr().out
     assert replayed
-    assert lesson.startswith(replayed)
+    assert replayed in lesson
     assert main(["replay", "run", "--lang", "en", "--show-diff"]) == 0
     assert "Departs: " in capsys.readouterr().out
     assert main(["talk", "run", "人工", "the", "--max-new-tokens", "5"]) == 0

@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.options import Parser, add_command, add_settings, add_source, read_settings
-from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
+from apt_model.commands.console import print_line, program, speaker
+from apt_model.commands.material import add_material, gather, prepare
+from apt_model.commands.options import add_command, add_settings, read_settings
+from apt_model.commands.teacher import cached_settings
 from apt_model.config import LessonConfig
-from apt_model.errors import ConfigError
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
 
 
@@ -21,32 +21,14 @@ def add(commands: Any) -> None:
     add_settings(demo)
 
     distill = add_command(commands, "distill", _distill, "distill a model of yours on text of yours")
-    add_teacher(distill)
-    distill.add_argument(
-        "--student",
-        required=True,
-        metavar="DIR_OR_ID_OR_NEW",
-        help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384",
-    )
-    add_data(distill)
+    add_material(distill)
     distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
+    distill.add_argument(
+        "--doctor", action=argparse.BooleanOptionalAction, default=True, help="look for trouble first (default: yes)"
+    )
     distill.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
     distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
-    distill.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
-    add_settings(distill)
-
-
-def add_data(parser: Parser) -> None:
-    """Flags that say what is read."""
-    group = add_source(parser)
-    validation = group.add_mutually_exclusive_group()
-    validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
-    validation.add_argument(
-        "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
-    )
-    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
-    group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -54,7 +36,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     from apt_model.demo.lesson import BATCH_SIZE, SETTINGS, load_teacher, new_student, read_corpus
 
     config = read_settings(arguments, **SETTINGS)
-    _prepare(config)
+    prepare(config)
     teacher, tokenizer = load_teacher()
     student = new_student(teacher)
     sentences = [sentence for lines in read_corpus().values() for sentence in lines]
@@ -63,51 +45,15 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _distill(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments, **cached_settings(arguments))
-    if arguments.batch_size < 1:
-        raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
-    from apt_model.distill.cached_teacher import CachedTeacher
-    from apt_model.distill.student import create_compressed_model, parse_student
-    from apt_model.training.checkpoint import load_model
-    from apt_model.training.data import load_dataset, split_dataset, tokenize_dataset
-    from apt_model.training.encode import refuse_other_tokenizer
-
-    sizes = parse_student(arguments.student)
-    _prepare(config)
-    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
-    rows, looked_at = load_dataset(arguments.data, **how), None
-    if arguments.validation_data:
-        looked_at = load_dataset(arguments.validation_data, **how)
-    elif arguments.validation_split is not None:
-        rows, looked_at = split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
-    elif config.display.show_on == "validation":
-        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
-    teacher, pattern, tokenizer = load_teacher(arguments, config)
-    if sizes is not None:
-        student = create_compressed_model(pattern, **sizes)
-    else:
-        student, student_tokenizer, _ = load_model(arguments.student)
-        refuse_other_tokenizer(tokenizer, student_tokenizer)
-        tokenizer = tokenizer if tokenizer is not None else student_tokenizer
-    tokens = {"tokenizer": tokenizer, "max_length": config.train.max_length, "packing": arguments.packing}
-    data = tokenize_dataset(rows, **tokens), looked_at and tokenize_dataset(looked_at, **tokens)
-    if isinstance(teacher, CachedTeacher) and not arguments.streaming:
-        for some in filter(None, data):
-            teacher.check_rows(some, tokenizer=tokenizer, max_length=config.train.max_length)
+    material = gather(arguments, config)
+    if arguments.doctor:
+        material.examine(config, run_dir=out)
+    material.refuse_other_tokenizer()
+    models = material.teacher, material.student, material.tokenizer
     how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
-    _teach(config, (teacher, student, tokenizer), data, arguments.batch_size, out, plain=arguments.plain, **how)
-
-
-def _prepare(config: LessonConfig) -> None:
-    """Seed before the student is made, and refuse a device that is not there before the teacher is loaded."""
-    from accelerate.utils import set_seed
-
-    from apt_model.distill.setup import pick_device
-
-    pick_device(config.train.device)
-    set_seed(config.train.seed)
-    hush_libraries()
+    _teach(config, models, material.tokenized(config), arguments.batch_size, out, plain=arguments.plain, **how)
 
 
 def _teach(

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from apt_model.config import DistillConfig, TrainConfig
+from apt_model.distill.checks import are_numbers
 from apt_model.distill.forward import Forward
 from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
@@ -185,6 +186,6 @@ class Grader:
             logits = self._teacher.logits(batch.to(self._accelerator.device))
             if isinstance(logits, SparseLogits):  # a cache is refused when it is made
                 continue
-            if logits.isnan().any() or logits.isposinf().any() or logits.isneginf().all(dim=-1).any():
+            if not are_numbers(logits):
                 return "the teacher's logits are NaN or infinite"
         return None

@@ -21,6 +21,7 @@ from apt_model.distill.checks import refuse_empty
 from apt_model.distill.forward import Forward, model_card
 from apt_model.distill.grader import Grader
 from apt_model.distill.interrupt import Stop
+from apt_model.distill.memory import explained_out_of_memory
 from apt_model.distill.nonfinite import NonFinite
 from apt_model.distill.progress import Progress
 from apt_model.distill.readout import numbers
@@ -236,16 +237,18 @@ class Run:
         tokens = sum_over_processes(sum(counts), self._accelerator)
         if not tokens:
             return
-        rows = self._cards.choose(window, epoch=progress.epoch)
-        sums, readouts = self._grader.learn(self._student, [batch for _, batch in window], rows, tokens)
-        kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
+        rows, batches = self._cards.choose(window, epoch=progress.epoch), [batch for _, batch in window]
+        with explained_out_of_memory(progress.step + 1, batches):
+            sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
+            kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
         learning_rate = self._optimizer.param_groups[0]["lr"]
         loss = self._grader.weigh(kd, ce)
         overflow_is_handled = self._accelerator.scaler is not None and isfinite(loss)
         if not self._nonfinite.allows(loss, 0.0 if overflow_is_handled else grad_norm, window, progress):
             self._optimizer.zero_grad()
             return
-        self._optimizer.step()
+        with explained_out_of_memory(progress.step + 1, batches):
+            self._optimizer.step()
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(loss)
         elif self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:

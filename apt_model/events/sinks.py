@@ -14,6 +14,7 @@ from apt_model.events.records import Event, Notice, RunFinished
 
 T = TypeVar("T")
 Scorer = Callable[[Event], Event]
+Watcher = Callable[[Event], Notice | None]
 
 
 class Sink(Protocol):
@@ -48,13 +49,21 @@ class Audience:
     Args:
         sinks: who listens, in order.
         scorer: turns what the loop measured into what the lesson says; None passes events on as they are.
+        watchers: see each event after that; what one has to say of it is delivered behind it.
         guard: shared with whatever else must not hurt training.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, scorer: Scorer | None = None, guard: Guard | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        scorer: Scorer | None = None,
+        watchers: Sequence[Watcher] = (),
+        guard: Guard | None = None,
+    ) -> None:
         self.guard = guard or Guard()
         self._sinks = list(sinks)
-        self._scorer = scorer
+        self._scorer, self._watchers = scorer, watchers
         self._told: set[str] = set()
         self._detached: set[str] = set()
 
@@ -65,6 +74,10 @@ class Audience:
         if isinstance(event, RunFinished):
             event = replace(event, failures=tuple(self.guard.failures.values()))
         self._deliver(event)
+        for watcher in self._watchers:
+            notice = self.guard.run(type(watcher).__name__, partial(watcher, event), None)
+            if notice is not None:
+                self._deliver(notice)
         for name in self.guard.failures.keys() - self._told:
             self._told.add(name)
             self._tell(event, name)

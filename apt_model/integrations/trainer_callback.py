@@ -28,6 +28,7 @@ from apt_model.plugins.session import read_config
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
+from apt_model.teaching.spikes import SpikeWatch
 from apt_model.training.batch import to_batch
 from apt_model.training.encode import refuse_other_tokenizer
 
@@ -104,7 +105,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         self._guard.failures.clear()
         notices = [notice, *_notices_of_logging(state, args)]
         sinks = self._watchers(state, notices) if state.is_world_process_zero else []
-        self._audience = Audience(sinks, scorer=self._scorer, guard=self._guard)
+        self._audience = Audience(sinks, scorer=self._scorer, watchers=[SpikeWatch()], guard=self._guard)
         report = Reporter(self._audience, tokenizer=tokenizer, device=device, speaks=state.is_world_process_zero)
         self._run = run = TrainerRun(
             report=report,

@@ -25,6 +25,7 @@ from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import STUDENT, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
+from apt_model.teaching.spikes import SpikeWatch
 from apt_model.training.checkpoint import save_model
 from apt_model.training.snapshot import one_writer
 
@@ -97,7 +98,8 @@ def run_session(
     if directory is not None:
         check_run_directory(directory, resumes=resumes)
     with one_writer(directory) if directory is not None else nullcontext():
-        checkpoints, keep_too, record = None, {}, []
+        checkpoints, record, spikes = None, [], SpikeWatch()
+        keep_too: dict[str, Stateful] = {}
         if directory is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
             begin = Path(resume_from) if resume_from is not None else None
             checkpoints = Checkpoints(directory, lesson.train, resume_from=begin, may_differ=resume_anyway)
@@ -108,8 +110,8 @@ def run_session(
             record = [RunFile(directory, resumes=resumes)]
             if checkpoints is None or checkpoints.newest is None:
                 record[0].load_state_dict({"bytes": 0})
-            keep_too = {"record": record[0], **({"lesson": scorer} if scorer is not None else {})}
-        audience = Audience([*record, *sinks], scorer=scorer, guard=guard)
+            keep_too = {"record": record[0], "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
+        audience = Audience([*record, *sinks], scorer=scorer, watchers=[spikes], guard=guard)
         try:
             verdict = distill(
                 student=student_model,

@@ -5,8 +5,8 @@ from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
-from apt_model.render.sanitise import fit_encoding, sanitise
-from apt_model.render.sentences import duration, number, percent
+from apt_model.render.sanitise import fit_encoding
+from apt_model.render.sentences import duration, number, percent, plain_notice
 from apt_model.render.terminal import spoken_language
 
 
@@ -56,8 +56,7 @@ class LogSink:
             losses = {"first": number(event.first_loss), "last": number(event.last_loss)}
             return say("log.end", steps=event.step, **losses, time=duration(event.seconds))
         if isinstance(event, Notice):
-            values = {k: sanitise(v, 500) if isinstance(v, str) else v for k, v in event.values.items()}
-            return say(event.key, **values)
+            return plain_notice(event, say)
         return None
 
     def _step(self, step: StepDone) -> str | None:

@@ -105,8 +105,13 @@ def validation(seen: Validation | None, say: Phrases) -> list[str]:
 
 def notice(said: Notice, say: Phrases) -> str:
     """One sentence between cards."""
+    return "🔧 " + plain_notice(said, say)
+
+
+def plain_notice(said: Notice, say: Phrases) -> str:
+    """The same in a log; where there are several ways to say it, the step chooses."""
     values = {key: sanitise(value, 500) if isinstance(value, str) else value for key, value in said.values.items()}
-    return "🔧 " + say(said.key, **values)
+    return say.variant(said.key, said.step, **values)
 
 
 class Verdict(NamedTuple):

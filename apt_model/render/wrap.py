@@ -67,14 +67,18 @@ def _trim(text: str, line: list[_Piece]) -> tuple[int, int]:
 
 
 def _pieces(text: str, columns: int) -> list[_Piece]:
-    """Words of ASCII letters and digits where they fit on a line, single graphemes otherwise."""
+    """Words of ASCII letters and digits (and numbers, 4,096 or 0.25) where they fit on a line, graphemes otherwise."""
     pieces: list[_Piece] = []
     at, in_word = 0, False
     for grapheme in iter_graphemes(text):
         piece = _Piece(at, at + len(grapheme), max(width(grapheme), 0))
-        is_word = grapheme.isascii() and (grapheme.isalnum() or grapheme in "_'-")
+        is_word = grapheme.isascii() and (grapheme.isalnum() or grapheme in "_'-" or _is_in_number(text, at))
         if is_word and in_word and pieces[-1].cells < columns:
             piece = _Piece(pieces[-1].start, piece.end, pieces.pop().cells + piece.cells)
         pieces.append(piece)
         at, in_word = at + len(grapheme), is_word
     return pieces
+
+
+def _is_in_number(text: str, at: int) -> bool:
+    return text[at] in ",." and text[at - 1 : at].isdecimal() and text[at + 1 : at + 2].isdecimal()

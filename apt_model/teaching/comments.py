@@ -20,9 +20,5 @@ def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
 
 
 def remark(grade: Grade, phrases: Phrases, *, turn: int) -> str:
-    """One of the ways to say the grade, chosen by `turn` (the step): no random generator is touched.
-
-    The second term keeps cards that come every so many steps from always meeting the same variant.
-    """
-    variants = phrases.variants(f"remarks.{grade}")
-    return variants[(turn + turn // len(variants)) % len(variants)]
+    """One of the ways to say the grade, chosen by `turn` (the step)."""
+    return phrases.variant(f"remarks.{grade}", turn)

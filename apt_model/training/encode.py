@@ -161,14 +161,18 @@ def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
     Raises:
         DataError: names the first ids that differ.
     """
-    if student is None or teacher is None:
-        return
-    taught, known = ({index: token for token, index in t.get_vocab().items()} for t in (teacher, student))
-    differ = [index for index in sorted(taught.keys() | known.keys()) if taught.get(index) != known.get(index)]
+    differ = differing_ids(teacher, student) if student is not None and teacher is not None else []
     if differ:
-        first = ", ".join(f"{index}: {taught.get(index)!r} and {known.get(index)!r}" for index in differ[:3])
+        first = ", ".join(f"{index}: {one!r} and {other!r}" for index, one, other in differ[:3])
         raise DataError(
             f"teacher and student have different tokenizers, {len(differ)} ids differ",
             got=first,
             fix="use a student with the teacher's tokenizer",
         )
+
+
+def differing_ids(teacher: Any, student: Any) -> list[tuple[int, str | None, str | None]]:
+    """The ids that mean something else to the two tokenizers, with what they mean to each; None where nothing."""
+    taught, known = ({index: token for token, index in t.get_vocab().items()} for t in (teacher, student))
+    ids = sorted(taught.keys() | known.keys())
+    return [(id_, taught.get(id_), known.get(id_)) for id_ in ids if taught.get(id_) != known.get(id_)]

@@ -1,0 +1,167 @@
+"""What `distill` and `doctor` work on: flags that name it, models and data that they load, the doctor's look at it."""
+
+import argparse
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from apt_model.commands.console import hush_libraries
+from apt_model.commands.options import Parser, add_settings, add_source
+from apt_model.commands.teacher import add_teacher, load_teacher
+from apt_model.config import LessonConfig
+from apt_model.errors import ConfigError
+
+BATCHES = 4  # that the doctor looks at
+
+
+def add_material(parser: Parser) -> None:
+    """Flags that say who teaches whom, on what, and every setting."""
+    add_teacher(parser)
+    parser.add_argument(
+        "--student",
+        required=True,
+        metavar="DIR_OR_ID_OR_NEW",
+        help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
+    group = add_source(parser)
+    validation = group.add_mutually_exclusive_group()
+    validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
+    validation.add_argument(
+        "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
+    )
+    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
+    group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
+    add_settings(parser)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A lesson's models and rows; the teacher may be a cache of one, the rows are as they are in the files."""
+
+    teacher: Any
+    student: Any
+    teacher_tokenizer: Any
+    student_tokenizer: Any
+    rows: Any
+    looked_at: Any
+    batch_size: int
+    packing: bool
+    streaming: bool
+
+    @property
+    def tokenizer(self) -> Any:
+        """The one that is used: the teacher's, if it has one."""
+        return self.teacher_tokenizer if self.teacher_tokenizer is not None else self.student_tokenizer
+
+    def refuse_other_tokenizer(self) -> None:
+        """Refuse a student whose ids mean something else."""
+        from apt_model.training.encode import refuse_other_tokenizer
+
+        refuse_other_tokenizer(self.teacher_tokenizer, self.student_tokenizer)
+
+    def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
+        """The rows to learn from and those to look at, as token ids; a cached teacher has to know them.
+
+        Raises:
+            DataError: it does not.
+        """
+        from apt_model.distill.cached_teacher import CachedTeacher
+        from apt_model.training.data import tokenize_dataset
+
+        how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
+        data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
+        if isinstance(self.teacher, CachedTeacher) and not self.streaming:
+            for some in filter(None, data):
+                self.teacher.check_rows(some, tokenizer=self.tokenizer, max_length=config.train.max_length)
+        return data
+
+    def examine(self, config: LessonConfig, run_dir: Path | None) -> None:
+        """Let the doctor look, and show what was found.
+
+        Raises:
+            AptModelError: the first thing that would spoil the run.
+        """
+        from apt_model.distill.cached_teacher import CachedTeacher
+        from apt_model.distill.doctor import examine
+        from apt_model.distill.setup import pick_device
+        from apt_model.render.checkup import show_findings
+
+        found = examine(
+            student=self.student,
+            teacher=None if isinstance(self.teacher, CachedTeacher) else self.teacher,
+            batches=self._some_batches(config),
+            config=config,
+            device=pick_device(config.train.device),
+            tokenizer=self.teacher_tokenizer,
+            student_tokenizer=self.student_tokenizer,
+            run_dir=run_dir,
+        )
+        with suppress(BrokenPipeError):  # nobody reads on: no reason not to train
+            show_findings(found, lang=config.display.lang)
+        for finding in found:
+            if finding.error is not None:
+                raise finding.error
+
+    def _some_batches(self, config: LessonConfig) -> list[Any]:
+        """Rows from all over the data, or a stream's first, in batches; untokenized, so that nothing has to wait."""
+        rows, count = self.rows, BATCHES * self.batch_size
+        if hasattr(rows, "select"):
+            few = min(len(rows), count)
+            rows = rows.select([index * len(rows) // few for index in range(few)])
+        some = list(islice(rows, count))
+        if self.packing:
+            from apt_model.training.encode import pack_rows
+
+            packed = pack_rows(some, self.tokenizer, config.train.max_length)
+            some = [{"input_ids": ids, "labels": labels} for ids, labels in packed]
+        return [some[at : at + self.batch_size] for at in range(0, len(some), self.batch_size)]
+
+
+def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
+    """Load what the flags name."""
+    if arguments.batch_size < 1:
+        raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
+    from apt_model.distill.student import create_compressed_model, parse_student
+    from apt_model.training.checkpoint import load_model
+    from apt_model.training.data import load_dataset, split_dataset
+
+    sizes = parse_student(arguments.student)
+    prepare(config)
+    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
+    rows, looked_at = load_dataset(arguments.data, **how), None
+    if arguments.validation_data:
+        looked_at = load_dataset(arguments.validation_data, **how)
+    elif arguments.validation_split is not None:
+        rows, looked_at = split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
+    elif config.display.show_on == "validation":
+        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
+    teacher, pattern, tokenizer = load_teacher(arguments, config)
+    if sizes is not None:
+        student, student_tokenizer = create_compressed_model(pattern, **sizes), None
+    else:
+        student, student_tokenizer, _ = load_model(arguments.student)
+    return Material(
+        teacher=teacher,
+        student=student,
+        teacher_tokenizer=tokenizer,
+        student_tokenizer=student_tokenizer,
+        rows=rows,
+        looked_at=looked_at,
+        batch_size=arguments.batch_size,
+        packing=arguments.packing,
+        streaming=arguments.streaming,
+    )
+
+
+def prepare(config: LessonConfig) -> None:
+    """Seed before the student is made, and refuse a device that is not there before the teacher is loaded."""
+    from accelerate.utils import set_seed
+
+    from apt_model.distill.setup import pick_device
+
+    pick_device(config.train.device)
+    set_seed(config.train.seed)
+    hush_libraries()

@@ -1,0 +1,69 @@
+"""Says when the loss jumps far out of its recent range: the class has just been startled.
+
+Knows steps and their losses; knows nothing of tensors, or of where a remark is shown. One remark a scare: what follows
+a jump is not told again until the loss has had time to calm down, or to be at home where it is.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from math import isfinite
+from statistics import median, quantiles
+from typing import Any
+
+from apt_model.events.records import Event, Notice, RunStarted, StepDone
+
+WINDOW = 50  # steps that are the recent range
+LEAST = 20  # steps before the first judgement
+FAR = 8.0  # deviations above the median
+CLEARLY = 1.5  # times the median, too: a loss that hardly moves at all jumps at nothing
+QUIET = 50  # steps between two remarks
+PER_SIGMA = 1.4826, 1.2816  # of a normal distribution: 1 / its median absolute deviation, its ninth decile
+
+
+class SpikeWatch:
+    """Watches a run's losses; called with every event, it answers a jump with a notice.
+
+    A loss has jumped if it lies above `median + 8 · sigma` and above 1.5 times the median of the last 50. `sigma` is
+    the larger of two robust estimates, the median absolute deviation and the distance from the median to the ninth
+    decile, so that a loss whose noise is skewed upwards does not cry wolf; outliers among the 50, fewer than a tenth,
+    move neither. What is no finite number is left out: the loop tells of that itself.
+    """
+
+    def __init__(self) -> None:
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._told: int | None = None
+
+    def __call__(self, event: Event) -> Notice | None:
+        """What there is to say of an event, if anything."""
+        if isinstance(event, RunStarted):
+            self._losses.clear()
+            self._told = None
+        if not isinstance(event, StepDone) or not isfinite(event.loss):
+            return None
+        usual = self._usual_if_jumped(event.loss)
+        self._losses.append(event.loss)
+        if usual is None or (self._told is not None and event.step - self._told < QUIET):
+            return None
+        self._told = event.step
+        values = {"step": event.step, "loss": round(event.loss, 4), "usual": round(usual, 4)}
+        return Notice(run_id=event.run_id, step=event.step, key="notice.spike", values=values)
+
+    def _usual_if_jumped(self, loss: float) -> float | None:
+        """The median of the recent losses, if this one lies far above them."""
+        if len(self._losses) < LEAST:
+            return None
+        usual = median(self._losses)
+        if loss <= CLEARLY * usual:
+            return None
+        deviation = median(abs(one - usual) for one in self._losses) * PER_SIGMA[0]
+        upwards = (quantiles(self._losses, n=10)[-1] - usual) / PER_SIGMA[1]
+        return usual if loss > usual + FAR * max(deviation, upwards) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"losses": list(self._losses), "told": self._told}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state_dict` kept."""
+        self._losses = deque(state["losses"], maxlen=WINDOW)
+        self._told = state["told"]

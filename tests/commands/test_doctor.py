@@ -1,0 +1,80 @@
+"""`apt-model doctor`, and the doctor at the start of `distill`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apt_model.cli import main
+from apt_model.events.runfile import read_events
+from apt_model.training.checkpoint import save_model
+from tests.distill.test_resume import TIMES
+
+FIXED = ["--teacher", "teacher", "--data", "text.txt", "--device", "cpu", "--batch-size", "8"]
+NEW = ["--student", "layers=1,hidden=16"]
+LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
+
+
+@pytest.fixture(autouse=True)
+def school(teacher: Any, student: Any, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_model(teacher, tokenizer, "teacher")
+    save_model(student, tokenizer, "student")
+    Path("text.txt").write_text("\n".join(LINES), encoding="utf-8")
+    with Path("masked.jsonl").open("w") as file:
+        for line in LINES:
+            ids = tokenizer(line)["input_ids"]
+            file.write(json.dumps({"input_ids": ids, "labels": [-100] * len(ids)}) + "\n")
+    return tmp_path
+
+
+def test_a_lesson_that_is_well_ends_with_0_and_leaves_nothing_behind(
+    school: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(school.iterdir())
+    assert main(["doctor", *FIXED, "--student", "student", "--out", "runs/new", "--lang", "en"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert f"✅ Tokenizers: all {len(tokenizer)} ids" in shown.out
+    assert "✅ The lesson can begin" in shown.out
+    assert all(len(line) <= 78 for line in shown.out.splitlines())
+    assert sorted(school.iterdir()) == before
+
+
+def test_a_broken_set_up_is_told_of_in_a_list_and_one_line_with_its_code(
+    student: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = type(tokenizer).from_pretrained("teacher")
+    other.add_tokens(["新"])
+    save_model(student, other, "other")
+    for broken in (["--student", "other"], ["--student", "student", "--data", "masked.jsonl"]):
+        for command in (["doctor"], ["distill", "--out", "run"]):
+            assert main([*command, *FIXED, *broken]) == 3
+            shown = capsys.readouterr()
+            assert shown.err.startswith("error[DATA]: ")
+            assert shown.err.count("\n") == 1
+            assert "先别上课：有 1 处" in shown.out
+            assert not Path("run/events.jsonl").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--packing", "--max-length", "16"], ["--streaming", "--max-steps", "4"]])
+def test_a_run_with_the_doctor_gives_the_same_student_byte_for_byte(
+    more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for doctor in ("doctor", "no-doctor"):
+        lesson = ["distill", *FIXED, *NEW, "--out", doctor, f"--{doctor}", "--num-epochs", "1", *more]
+        assert main(lesson) == 0
+        assert ("上课前的检查" in capsys.readouterr().out) is (doctor == "doctor")
+    one, two = (Path(f"{name}/student/model.safetensors").read_bytes() for name in ("doctor", "no-doctor"))
+    assert one == two
+    one_record, two_record = (
+        [{k: v for k, v in vars(e).items() if k not in (*TIMES, "run_id")} for e in read_events(name)]
+        for name in ("doctor", "no-doctor")
+    )
+    assert one_record == two_record
+
+
+def test_an_unwritable_place_is_told_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *FIXED, *NEW, "--out", "text.txt/run"]) == 5
+    assert capsys.readouterr().err.startswith("error[STORAGE]: ")
