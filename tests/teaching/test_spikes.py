@@ -19,7 +19,7 @@ from apt_model.render.log import LogSink
 from apt_model.render.notebook import NotebookSink
 from apt_model.render.sentences import notice
 from apt_model.render.terminal import TerminalSink
-from apt_model.teaching.spikes import LEAST, QUIET, SpikeWatch
+from apt_model.teaching.spikes import LEAST, SpikeWatch
 from tests.conftest import Listener
 from tests.events.test_events import EVENTS, STEP
 
@@ -75,7 +75,7 @@ def test_jump_upon_jump_is_told_at_most_once_in_fifty_steps() -> None:
     losses[60::13] = [9.0] * len(losses[60::13])
     steps = [one.step for one in watch(losses)]
     assert len(steps) > 5
-    assert min(later - earlier for earlier, later in pairwise(steps)) >= QUIET
+    assert min(later - earlier for earlier, later in pairwise(steps)) >= 50
 
 
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
