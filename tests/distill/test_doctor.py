@@ -74,9 +74,10 @@ def test_the_doctor_leaves_no_trace(look: Look, teacher: Any, student: Any, make
         python, numpy = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
         return [weights, modes, flags, gradients, python, numpy, torch.get_rng_state(), generator.get_state()]
 
+    moody = Moody()  # draws random numbers
     before = state()
     look(batches=loader)
-    look(batches=loader, student=Moody())  # draws random numbers
+    look(batches=loader, student=moody)
     after = state()
     assert all(torch.equal(one, other) for one, other in zip(before[0], after[0], strict=True))
     assert before[1:6] == after[1:6]
