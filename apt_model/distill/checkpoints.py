@@ -30,6 +30,7 @@ from apt_model.training.snapshot import (
     prune,
     read_json,
     snapshots,
+    unfinished_snapshots,
     why_damaged,
     write_snapshot,
 )
@@ -107,6 +108,7 @@ class Checkpoints:
             got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
             raise StorageError(f"no whole checkpoint in {place / CHECKPOINTS}", got=got, fix="begin anew")
         self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
+        self.skipped += [f"{path.name}: its save was broken off" for path in unfinished_snapshots(place / CHECKPOINTS)]
         return found
 
     def last_good(self) -> str | None:
@@ -183,7 +185,7 @@ class Checkpoints:
             for name, one in run.others.items():
                 one.load_state_dict(state["others"][name])
             self._generators = state["generators"], load_file(path / GENERATORS)
-        except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as error:
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError):
                 raise
             got = f"{type(error).__name__}: {error}"[:300]
@@ -265,10 +267,12 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
                 tensors[f"{index}.{name}"] = value.detach().cpu().clone()
             else:
                 plain.setdefault(str(index), {})[name] = value
-    return tensors, {"groups": state["param_groups"], "plain": plain}
+    return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
 
 
 def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
+    if settings["tensors"] != sorted(tensors):  # a fresh optimizer would take less without a word
+        raise ValueError(f"optimizer state of {len(tensors)} tensors, not {len(settings['tensors'])}")
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
