@@ -135,15 +135,15 @@ class Checkpoints:
         tensors, settings = _optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
         state = {
             "progress": progress.state_dict(),
             "identity": dict(run.identity),
             "others": {name: one.state_dict() for name, one in run.others.items()},
             "optimizer": settings,
-            "generators": {"now": now, "epoch": then},
-        }
-        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
-            f"epoch.{k}": v for k, v in then_tensors.items()
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
         }
         try:
             write_state = json_writer(state)
@@ -185,6 +185,7 @@ class Checkpoints:
             for name, one in run.others.items():
                 one.load_state_dict(state["others"][name])
             self._generators = state["generators"], load_file(path / GENERATORS)
+            _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError):
                 raise
@@ -270,9 +271,14 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
     return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
 
 
+def _refuse_missing(what: str, names: list[str], tensors: Tensors) -> None:
+    """A fresh optimizer, or a generator that is not needed just now, would take less without a word."""
+    if names != sorted(tensors):
+        raise ValueError(f"{what}: {len(tensors)} tensors, not the {len(names)} that were written")
+
+
 def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
-    if settings["tensors"] != sorted(tensors):  # a fresh optimizer would take less without a word
-        raise ValueError(f"optimizer state of {len(tensors)} tensors, not {len(settings['tensors'])}")
+    _refuse_missing("optimizer", settings["tensors"], tensors)
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
