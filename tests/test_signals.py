@@ -1,6 +1,5 @@
 """`apt-model distill` as a process of its own that is stopped, killed, or finds its files spoiled."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -32,14 +31,11 @@ def command(out: str, *more: str) -> list[str]:
 
 
 def start(school: Path, *how: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*how),
-        cwd=school,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return subprocess.Popen(command(*how), cwd=school, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def distill(school: Path, *how: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*how), cwd=school, capture_output=True, text=True, check=False, timeout=200)
 
 
 def stopped(school: Path, out: str, *signals: signal.Signals) -> tuple[int, str]:
@@ -56,8 +52,7 @@ def stopped(school: Path, out: str, *signals: signal.Signals) -> tuple[int, str]
 
 @pytest.fixture
 def whole(school: Path) -> bytes:
-    done = start(school, "whole")
-    assert done.wait(200) == 0
+    assert distill(school, "whole").returncode == 0
     return (school / "whole" / WEIGHTS).read_bytes()
 
 
@@ -70,7 +65,7 @@ def test_a_stopped_process_says_one_line_and_resumed_ends_with_the_bytes_of_one_
     assert line.count("\n") == 1
     assert line.startswith("stopped by a signal, the run is saved. Last good checkpoint: step ")
     assert line.endswith("Fix: --resume goes on from there.\n")
-    assert start(school, "run", "--resume").wait(200) == 0
+    assert distill(school, "run", "--resume").returncode == 0
     assert (school / "run" / WEIGHTS).read_bytes() == whole
 
 
@@ -83,7 +78,7 @@ def test_ctrl_c_twice_ends_at_once_with_whole_checkpoints_and_the_run_goes_on_th
     newest, skipped = newest_snapshot(school / "run" / "checkpoints")
     assert newest is not None
     assert skipped == []
-    assert start(school, "run", "--resume").wait(200) == 0
+    assert distill(school, "run", "--resume").returncode == 0
     assert (school / "run" / WEIGHTS).read_bytes() == whole
 
 
@@ -96,7 +91,7 @@ def test_a_checkpoint_cut_short_is_passed_over_by_name(school: Path, whole: byte
     newest = snapshots(school / "run" / "checkpoints")[-1]
     file = newest / "student.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    done = subprocess.run(command("run", "--resume"), cwd=school, capture_output=True, text=True, check=False)
+    done = distill(school, "run", "--resume")
     assert done.returncode == 0
     assert f"{newest.name}: student.safetensors has" in done.stdout
     assert (school / "run" / WEIGHTS).read_bytes() == whole
@@ -105,7 +100,7 @@ def test_a_checkpoint_cut_short_is_passed_over_by_name(school: Path, whole: byte
 def test_a_directory_that_cannot_be_written_is_told_before_the_teacher_is_loaded(school: Path) -> None:
     (school / "file").touch()
     (school / "teacher" / "model.safetensors").write_bytes(b"no model")
-    done = subprocess.run(command("file/run"), cwd=school, capture_output=True, text=True, check=False)
+    done = distill(school, "file/run")
     assert done.returncode == 5
     assert done.stderr.startswith("error[STORAGE]: run directory file/run cannot be written; got Not a directory")
     assert done.stderr.count("\n") == 1
@@ -114,7 +109,7 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_teacher_is_loaded
 def test_a_teacher_of_nan_is_one_line_with_exit_code_four(school: Path, teacher: Any, tokenizer: Any) -> None:
     teacher.lm_head.weight.data[:] = float("nan")
     save_model(teacher, tokenizer, school / "teacher")
-    done = subprocess.run(command("run"), cwd=school, capture_output=True, text=True, check=False)
+    done = distill(school, "run")
     assert done.returncode == 4
     line = "error[NUMERIC]: step 1 (batch 0 of epoch 1) is not finite: the teacher's logits are NaN or infinite"
     assert done.stderr.startswith(line)

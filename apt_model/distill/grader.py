@@ -16,6 +16,7 @@ from apt_model.distill.forward import Forward
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row
 from apt_model.distill.teachers import TeacherSource
+from apt_model.errors import ModelError
 from apt_model.training.batch import Batch
 
 T = TypeVar("T", float, Tensor)
@@ -83,13 +84,25 @@ class Grader:
         return distillation_sums(student_logits, teacher_logits, batch.labels, temperature=self._config.temperature)
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Batch]:
-        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
+        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are.
+
+        Raises:
+            ModelError: a label of the batch (still on the CPU) has no column in them.
+        """
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
         shared = min(theirs.shape[-1], own.shape[-1])
         if theirs.shape[-1] != own.shape[-1]:
             self._say("notice.vocabulary_cut", teacher=theirs.shape[-1], student=own.shape[-1], shared=shared)
+        highest = int(batch.labels.max())
+        if highest >= shared:
+            raise ModelError(
+                "a label is beyond the heads of the models",
+                got=f"label {highest}, logits for {theirs.shape[-1]} (teacher) and {own.shape[-1]} tokens (student)",
+                expected=f"labels below {shared}",
+                fix="give both models heads as wide as the tokenizer's vocabulary",
+            )
         return own[..., :shared], theirs[..., :shared], moved
 
     @torch.no_grad()
