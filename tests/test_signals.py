@@ -26,7 +26,7 @@ def school(teacher: Any, tokenizer: Any, tmp_path: Path) -> Path:
 
 def command(out: str, *more: str) -> list[str]:
     fixed = ["--teacher", "teacher", "--student", "layers=1,hidden=16", "--data", "text.txt", "--device", "cpu"]
-    fixed += ["--num-epochs", "30", "--batch-size", "8", "--save-steps", "5", "--learning-rate", "0.01", "--plain"]
+    fixed += ["--num-epochs", "6", "--batch-size", "8", "--save-steps", "5", "--learning-rate", "0.01", "--plain"]
     return [sys.executable, "-m", "apt_model", "distill", *fixed, "--out", out, *more]
 
 

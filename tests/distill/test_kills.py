@@ -40,7 +40,7 @@ def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_long_run_killed_again_and_again_ends_the_same_with_one_record_and_bounded_memory(tmp_path: Path) -> None:
-    found = forks("soak", tmp_path, 3000)
+    found = forks("soak", tmp_path, 2000)
     assert found["same"]
     assert found["kills"] >= 3
     assert found["lines"]["broken"] == found["lines"]["whole"]
