@@ -183,8 +183,10 @@ class Checkpoints:
             load_model(run.student, str(path / STUDENT))
             _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
+                _refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._generators = state["generators"], load_file(path / GENERATORS)
+            _refuse_missing("generators", ("now", "epoch"), state["generators"])
             _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError):
@@ -271,10 +273,11 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
     return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
 
 
-def _refuse_missing(what: str, names: list[str], tensors: Tensors) -> None:
-    """A fresh optimizer, or a generator that is not needed just now, would take less without a word."""
-    if names != sorted(tensors):
-        raise ValueError(f"{what}: {len(tensors)} tensors, not the {len(names)} that were written")
+def _refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
 
 
 def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
@@ -286,6 +289,8 @@ def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapp
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
     ]
+    for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True):
+        _refuse_missing("optimizer", now, then)
     expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
     if expected and expected != state.keys():
         raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")

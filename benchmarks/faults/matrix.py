@@ -109,8 +109,7 @@ FAULTS = (
         _of(
             _HOSTILE,
             "without_a_part_of_its_state_nothing_begins_afresh",
-            "without_the_samplers_place_or_the_generators_nothing_begins_afresh",
-            "a_state_that_is_whole_but_wrong_is_an_error_of_ours_never_another_crash",
+            "without_any_entry_of_its_state_nothing_begins_afresh",
         ),
     ),
     Fault(
