@@ -46,14 +46,14 @@ def llama(hidden: int, layers: int, dropout: float = 0.0) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=32, attention_dropout=dropout, **sizes))
 
 
-def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9) -> None:
+def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40) -> None:
     """Begin the run, or go on with it."""
-    rows = torch.randint(4, 32, (40, 6), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(4, 32, (rows, 6), generator=torch.Generator().manual_seed(1))
     config = {"seed": 0, "learning_rate": 0.01, "gradient_accumulation_steps": 2, "save_steps": save_steps}
     VisualDistillationPlugin({**config, "sample_frequency": 3, "max_steps": steps}).visual_distill_model(
         llama(8, 2, dropout=0.1),
         llama(16, 2),
-        DataLoader(rows, batch_size=4, shuffle=True),
+        DataLoader(ids, batch_size=4, shuffle=True),
         num_epochs=1,
         device="cpu",
         run_dir=directory,
@@ -137,9 +137,9 @@ def times(root: Path, whole: bytes, count: int, seconds: float) -> dict[str, Any
     return {"runs": count, "kills": kills, "same": same}
 
 
-def soak(root: Path, steps: int, every: int = 7) -> dict[str, Any]:
+def soak(root: Path, steps: int, every: int = 20) -> dict[str, Any]:
     """One long run, killed some twenty times."""
-    how, dice, kills = {"save_steps": every, "steps": steps}, random.Random(6), 0
+    how, dice, kills = {"save_steps": every, "steps": steps, "rows": 1600}, random.Random(6), 0
     started = time.perf_counter()
     assert forked(lambda: lesson(root / "whole", **how)) == 0
     seconds = time.perf_counter() - started
@@ -153,7 +153,7 @@ def soak(root: Path, steps: int, every: int = 7) -> dict[str, Any]:
     same = finish(root / "broken", weights(root / "whole"), **how)
     record = {name: (root / name / EVENTS).read_bytes().count(b"\n") for name in ("whole", "broken")}
     kept = len(list((root / "broken" / "checkpoints").iterdir()))
-    short = {"save_steps": every, "steps": 60}
+    short = {"save_steps": every, "steps": 60, "rows": 1600}
     return {"kills": kills, "same": same, "lines": record, "kept": kept, "peak_kib": peak} | _peak_of(root, short)
 
 
