@@ -23,6 +23,7 @@ MAY_IMPORT |= dict.fromkeys(("plugins", "demo", "integrations"), ALL_BELOW - {"d
 MAY_IMPORT |= dict.fromkeys(("commands", "cli", "__main__"), ALL_BELOW | {"commands", "cli", "dashboard"})
 WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
+PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LAZY_ROOT = HOME / "__init__.py"  # names its children in a table, imports them on use
 
 
@@ -89,6 +90,19 @@ def test_what_shows_a_lesson_loads_without_torch(module: str) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+def unpicklers(source: str) -> set[str]:
+    """Whatever in a source could unpickle something: modules imported, functions called."""
+    tree = ast.parse(source)
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = {name for name in called if name in ("torch.load", "np.load", "numpy.load") or name.endswith(".load_state")}
+    return names | {one for one in imports_of(source) if one.partition(".")[0] in PICKLERS}
+
+
+def test_nothing_of_ours_can_unpickle_anything() -> None:
+    assert unpicklers("import pickle\ntorch.load('x')\nfrom joblib import load") == {"pickle", "torch.load", "joblib"}
+    assert {path.name: found for _, path in sources() if (found := unpicklers(path.read_text("utf-8")))} == {}
 
 
 def test_every_public_name_can_be_had() -> None:

@@ -30,6 +30,7 @@ from apt_model.training.snapshot import (
     prune,
     read_json,
     snapshots,
+    unfinished_snapshots,
     why_damaged,
     write_snapshot,
 )
@@ -107,6 +108,7 @@ class Checkpoints:
             got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
             raise StorageError(f"no whole checkpoint in {place / CHECKPOINTS}", got=got, fix="begin anew")
         self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
+        self.skipped += [f"{path.name}: its save was broken off" for path in unfinished_snapshots(place / CHECKPOINTS)]
         return found
 
     def last_good(self) -> str | None:
@@ -135,16 +137,16 @@ class Checkpoints:
             self._best = (score, progress.step)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
         state = {
             "progress": progress.state_dict(),
             "identity": dict(run.identity),
             "others": {name: one.state_dict() for name, one in run.others.items()},
             "optimizer": settings,
-            "generators": {"now": now, "epoch": then},
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
             "best": self._best,
-        }
-        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
-            f"epoch.{k}": v for k, v in then_tensors.items()
         }
         try:
             write_state = json_writer(state)
@@ -182,10 +184,13 @@ class Checkpoints:
             load_model(run.student, str(path / STUDENT))
             _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
+                _refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
             self._generators = state["generators"], load_file(path / GENERATORS)
-        except (OSError, KeyError, TypeError, ValueError, IndexError, RuntimeError, SafetensorError) as error:
+            _refuse_missing("generators", ("now", "epoch"), state["generators"])
+            _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ConfigError):
                 raise
             got = f"{type(error).__name__}: {error}"[:300]
@@ -267,10 +272,18 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
                 tensors[f"{index}.{name}"] = value.detach().cpu().clone()
             else:
                 plain.setdefault(str(index), {})[name] = value
-    return tensors, {"groups": state["param_groups"], "plain": plain}
+    return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
+
+
+def _refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
 
 
 def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
+    _refuse_missing("optimizer", settings["tensors"], tensors)
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
@@ -278,6 +291,8 @@ def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapp
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
     ]
+    for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True):
+        _refuse_missing("optimizer", now, then)
     expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
     if expected and expected != state.keys():
         raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")

@@ -22,6 +22,7 @@ from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
 from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
+from apt_model.errors import ModelError
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
@@ -121,7 +122,7 @@ class Grader:
             signal = self._teacher.signal(
                 moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
             )
-            self._tell_of_cut(signal.columns, columns)
+            self._shared(batch, signal.columns, columns)
             hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
             graded = fused_distillation(
                 hidden,
@@ -163,21 +164,38 @@ class Grader:
         return (students == teacher_logits.argmax(-1)[:, :-1][has_label]).sum()
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
-        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are."""
+        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are.
+
+        Raises:
+            ModelError: a label of the batch (still on the CPU) has no column in them.
+        """
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
         width = theirs.width if isinstance(theirs, SparseLogits) else theirs.shape[-1]
-        self._tell_of_cut(width, own.shape[-1])
+        shared = self._shared(batch, width, own.shape[-1])
         if isinstance(theirs, SparseLogits):
             refuse_narrow(own.shape[-1], theirs.width)
             return own[..., :width], theirs, moved
-        shared = min(width, own.shape[-1])
         return own[..., :shared], theirs[..., :shared], moved
 
-    def _tell_of_cut(self, teacher: int, student: int) -> None:
+    def _shared(self, batch: Batch, teacher: int, student: int) -> int:
+        """The vocabulary that heads of these widths share; that they differ is told once.
+
+        Raises:
+            ModelError: a label of the batch (still on the CPU) is beyond it.
+        """
+        shared, highest = min(teacher, student), int(batch.labels.max())
         if teacher != student:
-            self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=min(teacher, student))
+            self._say("notice.vocabulary_cut", teacher=teacher, student=student, shared=shared)
+        if highest >= shared:
+            raise ModelError(
+                "a label is beyond the heads of the models",
+                got=f"label {highest}, logits for {teacher} (teacher) and {student} tokens (student)",
+                expected=f"labels below {shared}",
+                fix="give both models heads as wide as the tokenizer's vocabulary",
+            )
+        return shared
 
     @torch.no_grad()
     def blame(self, batches: Sequence[Batch]) -> str | None:

@@ -81,8 +81,9 @@ def distillation_sums(
     at temperature T, and Σ cross-entropy at temperature 1. Gradient flows to the student only.
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2 (T² keeps the gradient's scale when T changes).
     """
-    student, teacher, targets = student_logits[:, :-1], teacher_logits[:, :-1], labels[:, 1:]
+    valid = labels[:, 1:] != IGNORED  # picked first: 0 times the NaN of a padded position would still be NaN
+    student, teacher, targets = student_logits[:, :-1][valid], teacher_logits[:, :-1][valid], labels[:, 1:][valid]
     kl = token_divergence(student, teacher, temperature=temperature, kind=kind, mixture=mixture)
-    kd = temperature**2 * torch.where(targets != IGNORED, kl, 0.0).sum()
-    ce = F.cross_entropy(student.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    kd = temperature**2 * kl.sum()
+    ce = F.cross_entropy(student.float(), targets, reduction="sum")
     return kd, ce

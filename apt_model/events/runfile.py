@@ -4,8 +4,10 @@ One event is one line of strict JSON, written whole and flushed, so a reader may
 text is kept here and only here: whoever shows it sanitises it first. Knows nothing of who reads.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -52,11 +54,18 @@ class RunFile:
     def emit(self, event: Event) -> None:
         """Append one line; the run's settings and its verdict also get a file of their own."""
         record = to_record(event)
-        self._file.write(encode(record) + b"\n")
+        self._append(encode(record) + b"\n")
         if isinstance(event, RunStarted):
             write_json(self.directory / CONFIG, record)
         elif isinstance(event, RunFinished):
             write_json(self.directory / SUMMARY, record)
+
+    def _append(self, line: bytes) -> None:
+        """A line whole or not at all: a disk that fills up takes a part of it without an error."""
+        start = self._file.seek(0, 2)
+        if self._file.write(line) != len(line):
+            self._file.truncate(start)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file."""

@@ -58,5 +58,13 @@ class BoundedSeries:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
-        vars(self).update({name: state[name] for name in vars(self)})
+        """Take up what `state_dict` kept.
+
+        Raises:
+            KeyError, ValueError: a part is missing, or of another type.
+        """
+        kept = {name: state[name] for name in vars(self)}
+        wrong = [name for name, now in vars(self).items() if isinstance(now, list) is not isinstance(kept[name], list)]
+        if wrong:
+            raise ValueError(f"series: {', '.join(wrong)} of another type")
+        vars(self).update(kept)

@@ -84,6 +84,9 @@ def rows_of(raw: Any) -> Sequence[Mapping[str, Any]] | None:
     if isinstance(raw, Mapping) and "input_ids" not in raw:
         keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
         if keys:
+            lengths = {key: len(raw[key]) for key in keys}
+            if len(set(lengths.values())) > 1:
+                raise DataError("columns of a batch differ in length", got=lengths)
             return [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
         return [{"text": raw["text"]}] if isinstance(raw.get("text"), str) else None
     if isinstance(raw, Sequence) and raw:
@@ -122,7 +125,7 @@ def _own_labels(ids: Tensor, mask: Tensor) -> Tensor:
 def _as_rows(name: str, value: Any) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises all three for what it cannot make one of
         raise DataError(f"{name} is no tensor", got=f"{type(value).__name__}: {error}") from error
     if tensor.is_floating_point() or tensor.is_complex():
         raise DataError(f"{name} is not of integers", got=str(tensor.dtype))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from operator import index
 from typing import Any
 
 from apt_model.errors import DataError
@@ -27,7 +28,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: i
     Raises:
         DataError: no tokenizer that can encode, another kind of row, or a template that cannot tell who speaks.
     """
-    texts = [row["text"] for row in rows if "text" in row and "input_ids" not in row]
+    texts = [_text(row, "text") for row in rows if "text" in row and "input_ids" not in row]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
     return [_encode_row(row, from_texts, tokenizer, max_length) for row in rows]
 
@@ -96,19 +97,32 @@ def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[i
 
 def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int) -> Encoded:
     if "input_ids" in row:
-        ids = list(row["input_ids"])
-        return ids, list(row.get("labels", ids))
+        ids = _ids(row, "input_ids")
+        return ids, _ids(row, "labels") if "labels" in row else ids
     if "text" in row:
         ids = next(texts)
         return ids, ids
     if "messages" in row:
         ids, labels = _encode_chat(row["messages"], tokenizer)
     elif {"prompt", "completion"} <= row.keys():
-        ids, labels = _encode_pair(row["prompt"], row["completion"], tokenizer)
+        ids, labels = _encode_pair(_text(row, "prompt"), _text(row, "completion"), tokenizer)
     else:
         expected = "text, messages, prompt and completion, or input_ids"
         raise DataError("row has nothing to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
     return ids[:max_length], labels[:max_length]
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    if isinstance(row[key], str):
+        return str(row[key])
+    raise DataError(f"{key} of a row is no text", got=type(row[key]).__name__, expected="a string")
+
+
+def _ids(row: Mapping[str, Any], key: str) -> list[int]:
+    try:
+        return [index(value) for value in row[key]]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{key} of a row are no token ids", got=type(row[key]).__name__, expected="integers") from error
 
 
 def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
@@ -126,6 +140,9 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
     if getattr(tokenizer, "chat_template", None) is None:
         fix = "use a tokenizer with a chat_template, or data with text"
         raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
+    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
+        expected = '[{"role": ..., "content": ...}, ...]'
+        raise DataError("messages of a row are no chat", got=type(messages).__name__, expected=expected)
     chat = [_message(message) for message in messages]
     whole = _template(chat, tokenizer)
     labels = [IGNORED] * len(whole)

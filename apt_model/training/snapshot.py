@@ -95,6 +95,11 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
+def unfinished_snapshots(folder: Path) -> list[Path]:
+    """What saves have left below `folder` that a kill or a power cut broke off."""
+    return sorted(folder.glob(f"{_TEMPORARY}*"))
+
+
 def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
     """The newest checkpoint that is whole, and the newer ones that are not."""
     skipped: list[Skipped] = []
@@ -127,7 +132,7 @@ def why_damaged(path: Path) -> str | None:
                 return f"{name} has changed: its hash is another"
     except OSError as error:
         return f"{MANIFEST}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{MANIFEST} is not readable: {type(error).__name__}"
     return None
 
@@ -137,7 +142,7 @@ def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
     for path in snapshots(folder)[:-keep]:
         if path.name != _name(spare or 0):
             shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(f"{_TEMPORARY}*"):
+    for path in unfinished_snapshots(folder):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -447,6 +447,23 @@ def test_more_tokens_than_positions_is_refused_before_the_step(listener: Listene
         run(listener, short, teacher, [torch.ones(1, 9, dtype=torch.long)])
 
 
+def test_a_label_beyond_a_head_is_refused_with_both_sizes(
+    listener: Listener, student: nn.Module, teacher: nn.Module
+) -> None:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = student
+
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            return self.inner(input_ids=input_ids).logits[..., :60]
+
+    words = r"label 62, logits for 64 \(teacher\) and 60 tokens \(student\), expected labels below 60"
+    with pytest.raises(ModelError, match=words) as caught:
+        run(listener, Narrow(), teacher, [torch.tensor([[5, 62, 7]])])
+    assert caught.value.exit_code == 3
+
+
 def test_mixed_precision_trains_and_leaves_no_wrapper(
     listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
 ) -> None:

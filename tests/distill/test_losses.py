@@ -126,6 +126,20 @@ def test_what_the_teacher_rules_out_counts_nothing() -> None:
     assert torch.isfinite(wider.grad).all()
 
 
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf")])
+def test_what_stands_where_nothing_is_to_be_learned_cannot_spoil_the_loss(broken: float) -> None:
+    student, teacher, labels = example("padded")
+    expected = distillation_sums(student, teacher, labels, temperature=2.0)
+    ignored = torch.cat([labels[:, 1:] == -100, torch.ones(3, 1, dtype=torch.bool)], dim=1)
+    assert ignored.any()
+    student[ignored] = teacher[ignored] = broken
+    sums = distillation_sums(student.requires_grad_(), teacher, labels, temperature=2.0)
+    torch.testing.assert_close(sums, expected)
+    sum(sums).backward()
+    assert student.grad is not None
+    assert torch.isfinite(student.grad).all()
+
+
 def test_the_gradient_never_reaches_the_teacher() -> None:
     student, teacher, labels = example("full")
     teacher.requires_grad_()

@@ -1,0 +1,218 @@
+"""A small lesson in processes that are killed: imported once, forked for each, so that many can be.
+
+    python -m tests.distill.forks points DIR          # SIGKILL at every fault point of a save
+    python -m tests.distill.forks times DIR COUNT     # SIGKILL at COUNT random times, up to three to a run
+    python -m tests.distill.forks soak DIR STEPS      # SIGKILL again and again in one long run
+    python -m tests.distill.forks full DIR BYTES      # no file may grow beyond BYTES (RLIMIT_FSIZE)
+    python -m tests.distill.forks disk DIR            # on DIR's disk no byte is left
+
+Prints one JSON object.
+"""
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from apt_model import faults
+from apt_model.config import TrainConfig
+from apt_model.distill.checkpoints import Checkpoints
+from apt_model.errors import AptModelError
+from apt_model.events.runfile import EVENTS, read_events
+from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+
+POINTS = ("begin", "after_student", "after_optimizer", "after_generators", "after_state")
+POINTS += ("before_rename", "after_rename", "end")
+WEIGHTS = "student/model.safetensors"
+
+
+def llama(hidden: int, layers: int, dropout: float = 0.0) -> LlamaForCausalLM:
+    """A toy with random weights that its sizes decide."""
+    torch.manual_seed(hidden)
+    sizes = {"hidden_size": hidden, "intermediate_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=32, attention_dropout=dropout, **sizes))
+
+
+def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40) -> None:
+    """Begin the run, or go on with it."""
+    ids = torch.randint(4, 32, (rows, 6), generator=torch.Generator().manual_seed(1))
+    config = {"seed": 0, "learning_rate": 0.01, "gradient_accumulation_steps": 2, "save_steps": save_steps}
+    VisualDistillationPlugin({**config, "sample_frequency": 3, "max_steps": steps}).visual_distill_model(
+        llama(8, 2, dropout=0.1),
+        llama(16, 2),
+        DataLoader(ids, batch_size=4, shuffle=True),
+        num_epochs=1,
+        device="cpu",
+        run_dir=directory,
+        resume_from=directory if (directory / EVENTS).exists() else None,
+        sinks=[],
+    )
+
+
+def forked(action: Callable[[], None], *, kill_after: float | None = None) -> int:
+    """Do it in a child; how that ended: its exit code, or minus the signal's number."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            action()
+            code = 0
+        except AptModelError as error:
+            print(f"error[{error.code}]: {error}", file=sys.stderr)
+            code = error.exit_code
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def weights(directory: Path) -> bytes:
+    """The student that a run left."""
+    return (directory / WEIGHTS).read_bytes()
+
+
+def finish(directory: Path, whole: bytes, **how: int) -> bool:
+    """Whether the run, taken up, ends with the bytes of the one never broken off, and a record without a gap."""
+    if forked(lambda: lesson(directory, **how)):
+        return False
+    told = [event.step for event in read_events(directory) if event.kind == "step"]
+    return weights(directory) == whole and told == list(range(1, len(told) + 1))
+
+
+def killed_in_save(directory: Path, point: str, turn: int) -> int:
+    """A run killed at a point of its `turn`-th save; how it ended."""
+    seen: list[str] = []
+
+    def kill() -> None:
+        seen.append(point)
+        if len(seen) == turn:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def armed() -> None:
+        faults.arm(f"checkpoint.{point}", kill)
+        lesson(directory)
+
+    return forked(armed)
+
+
+def killed_at(directory: Path, point: str, whole: bytes) -> dict[str, Any]:
+    """SIGKILL in the third save, then go on."""
+    ended = killed_in_save(directory, point, 3)
+    left = [path.name for path in (directory / "checkpoints").glob(".tmp-*")]
+    skipped = Checkpoints(directory, TrainConfig(), resume_from=directory).skipped
+    named = [one.partition(":")[0] for one in skipped]
+    return {"ended": ended, "left": left, "named": named, "same": finish(directory, whole)}
+
+
+def points(root: Path, whole: bytes) -> dict[str, Any]:
+    """Every fault point."""
+    return {point: killed_at(root / point, point, whole) for point in POINTS}
+
+
+def times(root: Path, whole: bytes, count: int, seconds: float) -> dict[str, Any]:
+    """Random moments of a run, one to three in each."""
+    dice, kills, same = random.Random(5), 0, 0
+    for index in range(count):
+        directory = root / str(index)
+        for _ in range(dice.randint(1, 3)):
+            kills += forked(lambda: lesson(directory), kill_after=dice.uniform(0, seconds)) == -signal.SIGKILL  # noqa: B023
+        same += finish(directory, whole)
+        shutil.rmtree(directory)
+    return {"runs": count, "kills": kills, "same": same}
+
+
+def soak(root: Path, steps: int, every: int = 20) -> dict[str, Any]:
+    """One long run, killed some twenty times."""
+    how, dice, kills = {"save_steps": every, "steps": steps, "rows": 1600}, random.Random(6), 0
+    started = time.perf_counter()
+    assert forked(lambda: lesson(root / "whole", **how)) == 0
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    while (
+        kills < 20
+        and forked(lambda: lesson(root / "broken", **how), kill_after=dice.uniform(0.05, 0.3) * seconds)
+        == -signal.SIGKILL
+    ):
+        kills += 1
+    same = finish(root / "broken", weights(root / "whole"), **how)
+    record = {name: (root / name / EVENTS).read_bytes().count(b"\n") for name in ("whole", "broken")}
+    kept = len(list((root / "broken" / "checkpoints").iterdir()))
+    short = {"save_steps": every, "steps": 60, "rows": 1600}
+    return {"kills": kills, "same": same, "lines": record, "kept": kept, "peak_kib": peak} | _peak_of(root, short)
+
+
+def _peak_of(root: Path, how: dict[str, int]) -> dict[str, int]:
+    """The memory that a short run takes at most: getrusage adds children up only as a maximum, so it asks itself."""
+    said = root / "peak"
+
+    def run() -> None:
+        lesson(root / "short", **how)
+        said.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    forked(run)
+    return {"short_peak_kib": int(said.read_text())}
+
+
+def full(root: Path, limit: int | None) -> dict[str, Any]:
+    """A file that may not grow to its size (errno EFBIG); without a limit, a disk with nothing left (ENOSPC)."""
+    said, filler, run = root / "stderr", root / "filler", root / "run"
+
+    def limited() -> None:
+        os.dup2(os.open(said, os.O_WRONLY), 2)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        lesson(run)
+
+    forked(lambda: lesson(root / "whole"))
+    killed_in_save(run, "end", 2)
+    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    said.write_bytes(b" " * 4096)  # room of its own
+    if limit is None:
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"0" * 1024):
+                pass
+    code = forked(limited)
+    filler.unlink(missing_ok=True)
+    after = sorted(path.name for path in (run / "checkpoints").iterdir())
+    found = {"code": code, "before": before, "after": after, "line": said.read_text()}
+    return {**found, "same": finish(run, weights(root / "whole"))}
+
+
+def main() -> None:
+    """Run what is asked for."""
+    what, root = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        if what in ("points", "times"):
+            forked(lambda: lesson(root / "warm"))  # imports what is imported on use, for what a fork then finds
+            started = time.perf_counter()
+            forked(lambda: lesson(root / "whole"))
+            seconds, whole = time.perf_counter() - started, weights(root / "whole")
+            found = points(root, whole) if what == "points" else times(root, whole, int(sys.argv[3]), seconds)
+        else:
+            found = (
+                soak(root, int(sys.argv[3]))
+                if what == "soak"
+                else full(root, int(sys.argv[3]) if what == "full" else None)
+            )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A run that is killed, or finds no room, is not lost: real signals and real limits, in forked processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distill.forks import POINTS
+
+
+def forks(*arguments: object, **more: Any) -> Any:
+    command = [sys.executable, "-m", "tests.distill.forks", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_a_kill_at_any_point_of_a_save_loses_nothing_and_what_was_left_half_is_named(tmp_path: Path) -> None:
+    found = forks("points", tmp_path)
+    assert list(found) == list(POINTS)
+    for point, case in found.items():
+        assert case["ended"] == -9, point
+        assert case["same"], point
+        assert case["named"] == case["left"], point
+        assert len(case["left"]) == (point not in ("after_rename", "end")), point
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    found = forks("times", tmp_path, 50)
+    assert found["same"] == found["runs"] == 50
+    assert found["kills"] >= 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_long_run_killed_again_and_again_ends_the_same_with_one_record_and_bounded_memory(tmp_path: Path) -> None:
+    found = forks("soak", tmp_path, 2000)
+    assert found["same"]
+    assert found["kills"] >= 3
+    assert found["lines"]["broken"] == found["lines"]["whole"]
+    assert found["kept"] <= 3
+    assert found["peak_kib"] - found["short_peak_kib"] < 50 * 1024
+
+
+def test_a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkpoint_before_stays(
+    tmp_path: Path,
+) -> None:
+    found = forks("full", tmp_path, 4000)
+    assert found["code"] == 5
+    assert "error[STORAGE]: checkpoint of step 3 cannot be written" in found["line"]
+    assert "File too large" in found["line"]
+    assert "expected room for about 17,460 bytes" in found["line"]
+    assert f"Last good checkpoint: step 2 ({tmp_path}/run/checkpoints/step-00000002)" in found["line"]
+    assert found["after"] == found["before"] == ["step-00000001", "step-00000002"]
+    assert found["same"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Any:
+    """A file system of 1 MiB, where we may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(small_disk: Path) -> None:
+    found = forks("disk", small_disk)
+    assert found["code"] == 5
+    assert "No space left on device" in found["line"]
+    assert found["after"] == found["before"] == ["step-00000001", "step-00000002"]
+    assert found["same"]
