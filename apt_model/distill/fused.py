@@ -20,7 +20,7 @@ from apt_model.distill.shown import ShownTokens, join, read_tokens
 from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
-BUDGET = 128 * 2**20  # bytes of both heads' logits at a time
+BUDGET = 320 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
 BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
 
