@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.shown import ShownTokens, join, read_tokens
+from apt_model.distill.shown import ShownTokens, join, read_tokens, side_of
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 MAX_CARD_TOKENS = 128
-FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
+FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,14 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
     positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
-    student, teacher = student_logits[card.row], teacher_logits[card.row]
-    some = torch.split(positions, max(1, FLOATS_AT_ONCE // width))
-    return readout_of(join(read_tokens(student, teacher, rows, temperature=1.0, width=width) for rows in some))
+    readings = []
+    for some in torch.split(positions, max(1, FLOATS_AT_ONCE // width)):
+        student, teacher = (side_of(logits[card.row, some], width=width) for logits in (student_logits, teacher_logits))
+        rows = range(len(some))
+        readings.append(
+            read_tokens(student, teacher, rows, temperature=1.0, width=width, spare=torch.empty_like(student.probs))
+        )
+    return readout_of(join(readings))
 
 
 def readout_of(shown: ShownTokens) -> RowReadout:
