@@ -16,11 +16,11 @@ from torch import Tensor
 from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
 from apt_model.distill.kinds import KINDS, Block, resolve
-from apt_model.distill.shown import ShownTokens, join, read_tokens
+from apt_model.distill.shown import ShownTokens, Side, join, read_tokens
 from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
-BUDGET = 128 * 2**20  # bytes of both heads' logits at a time
+BUDGET = 320 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
 BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
 
@@ -170,7 +170,7 @@ class _Pass:
         self._shown, self._readings = list(shown), list[ShownTokens]()
         self._width = padded(teacher.width)
         self._unit = alpha * temperature or beta  # gradients are made in this unit, so that one pass less is needed
-        self._spares: list[Tensor] = []
+        self._spares, self._reading_room = list[Tensor](), list[Tensor]()
         doublings = math.log2(temperature)
         self._doublings = int(doublings) if doublings in range(1, 6) else None
 
@@ -207,14 +207,24 @@ class _Pass:
         log_sum.sub_(peak.log())
         hard, share, hard_log_sum = self._at_temperature_one(logits, q, peak, log_sum, hard, p)
         ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
-        if self._shown:
-            self._read(logits, signal, offset)
+        here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
+        rows = [index - offset for index in here]
+        said = Side(logits, hard, share, hard_log_sum)
         if isinstance(signal, TopRows):
+            if here:
+                self._read(said, signal, rows, p)
             gradient, teacher_log_sum = p, torch.zeros_like(ce)
             divergence = top_forward_kl(logits, signal, q, log_sum, gradient)
         else:
             torch.softmax(signal, dim=1, out=p)
-            gradient, teacher_log_sum = signal, signal.amax(dim=1) - p.amax(dim=1).log()
+            p_peak = p.amax(dim=1)
+            gradient, teacher_log_sum = signal, signal.amax(dim=1) - p_peak.log()
+            if here:
+                if not self._reading_room:
+                    self._reading_room = [torch.empty_like(room) for room in self._room[:2]]
+                spare, other = (room[: last - first] for room in self._reading_room)
+                at_one = self._at_temperature_one(signal, p, p_peak, teacher_log_sum, spare, other)
+                self._read(said, Side(signal, *at_one), rows, other)
             block = Block(
                 student=logits,
                 teacher=signal,
@@ -264,14 +274,12 @@ class _Pass:
         if self._beta:
             gradient.scatter_add_(1, labels, gradient.new_full((1, 1), -ratio).expand_as(labels))
 
-    def _read(self, logits: Tensor, signal: Tensor | TopRows, offset: int) -> None:
-        """What a card shows of a block, if anything: read before the logits give way to their gradient."""
-        here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
-        if here:
-            rows = torch.tensor(here, device=logits.device) - offset
-            self._readings.append(
-                read_tokens(logits, signal, rows, temperature=self.temperature, width=self.teacher.width)
-            )
+    def _read(self, student: Side, teacher: Side | TopRows, rows: list[int], spare: Tensor) -> None:
+        """What a card shows of a block: read before the logits give way to their gradient."""
+        width = self.teacher.width
+        self._readings.append(
+            read_tokens(student, teacher, rows, temperature=self.temperature, width=width, spare=spare)
+        )
 
     def reading(self) -> ShownTokens | None:
         """What was read, joined."""

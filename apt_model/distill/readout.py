@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.shown import ShownTokens, join, read_tokens
+from apt_model.distill.shown import ShownTokens, join, read_tokens, side_of
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 MAX_CARD_TOKENS = 128
-FLOATS_AT_ONCE = 2**16  # of each model: a quarter of a megabyte, so that what is computed stays in the cache
+FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,16 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
     """Read one row of the logits (B, L, V) that the step trains on."""
     positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
-    student, some = student_logits[card.row], torch.split(positions, max(1, FLOATS_AT_ONCE // width))
-    if isinstance(teacher_logits, SparseLogits):
-        return readout_of(join(teacher_logits.read(card.row, student, rows) for rows in some))
-    teacher = teacher_logits[card.row]
-    return readout_of(join(read_tokens(student, teacher, rows, temperature=1.0, width=width) for rows in some))
+    readings = []
+    for some in torch.split(positions, max(1, FLOATS_AT_ONCE // width)):
+        student = side_of(student_logits[card.row, some], width=width)
+        spare = torch.empty_like(student.probs)
+        if isinstance(teacher_logits, SparseLogits):
+            readings.append(teacher_logits.read(card.row, student, some, spare=spare))
+            continue
+        teacher, rows = side_of(teacher_logits[card.row, some], width=width), range(len(some))
+        readings.append(read_tokens(student, teacher, rows, temperature=1.0, width=width, spare=spare))
+    return readout_of(join(readings))
 
 
 def readout_of(shown: ShownTokens) -> RowReadout:

@@ -89,13 +89,16 @@ def accelerate_state_of_our_own() -> Iterator[None]:
 
 
 def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
-    """AdamW with weight decay on matrices only: norms and biases are left alone."""
+    """AdamW with weight decay on matrices only: norms and biases are left alone.
+
+    One kernel for all of it: on the CPU, torch's other forms take ten times as long.
+    """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+    return AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 Tensors in, small tensors out; knows nothing of rows, texts or cards.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from apt_model.distill.signals import FLOOR, TopRows
+from apt_model.distill.signals import FLOOR, MULTIPLE, TopRows, padded
 from apt_model.distill.topk import at_temperature_one, top_forward_kl
 
 TOP = 5
@@ -34,6 +34,26 @@ class ShownTokens(NamedTuple):
     kl_nats: Tensor
 
 
+class Side(NamedTuple):
+    """One model's word on R tokens' successors.
+
+    Attributes:
+        logits: (R, padded width) over the temperature, FLOOR for what is ruled out and in the padding.
+        probs: (R, padded width), the softmax at temperature 1, but for a factor.
+        share: (R, 1), that factor; None where it is 1.
+        log_sum: (R), log Σ exp of the logits at temperature 1.
+    """
+
+    logits: Tensor
+    probs: Tensor
+    share: Tensor | None
+    log_sum: Tensor
+
+    def rows(self, rows: slice) -> "Side":
+        """Some of them."""
+        return Side(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
 def join(readings: Iterable[ShownTokens]) -> ShownTokens:
     """Readings of some positions each as one."""
     return ShownTokens(*(torch.cat(parts) for parts in zip(*readings, strict=True)))
@@ -41,42 +61,73 @@ def join(readings: Iterable[ShownTokens]) -> ShownTokens:
 
 @torch.no_grad()
 def read_tokens(
-    student_logits: Tensor, teacher: Tensor | TopRows, rows: Tensor, *, temperature: float, width: int
+    student: Side, teacher: Side | TopRows, rows: Sequence[int], *, temperature: float, width: int, spare: Tensor
 ) -> ShownTokens:
-    """Read `rows` of a block, (R, at least `width`) logits over `temperature`, or the teacher's top K."""
-    student = _picked(student_logits, rows, temperature, width)
-    q = student.softmax(dim=1)
-    student_best = _argmax(student)
-    student_log_sum = _log_sum(student, q, student_best)
+    """Read `rows`, ascending, of a block. Nothing is computed that the block's own pass has computed already.
+
+    `spare`, of the block's shape, is room to work in.
+    """
+    span = slice(rows[0], rows[-1] + 1)  # without a gap where they are of one text, so nothing is copied
+    student = student.rows(span)
+    student_best, student_ids = _best(student.logits, width)
     if isinstance(teacher, TopRows):
-        known = at_temperature_one(TopRows(*(part.index_select(0, rows) for part in teacher)), temperature=temperature)
-        teacher_probs, order = known.log_probs.exp().topk(min(TOP, known.ids.shape[1]), dim=1)
-        teacher_ids = known.ids.gather(1, order)
+        teacher = at_temperature_one(TopRows(*(part[span] for part in teacher)), temperature=temperature)
+        teacher_probs, order = teacher.log_probs.exp().topk(min(TOP, teacher.ids.shape[1]), dim=1)
+        teacher_ids = teacher.ids.gather(1, order)
         teacher_best = teacher_ids[:, 0]
-        kl = top_forward_kl(student, known, q, student_log_sum, torch.empty_like(q))
+        q = student.probs if student.share is None else student.probs * student.share
+        kl = top_forward_kl(student.logits * temperature, teacher, q, student.log_sum, spare[span])
     else:
-        logits = _picked(teacher, rows, temperature, width)
-        p, teacher_best = logits.softmax(dim=1), _argmax(logits)
-        teacher_log_sum = _log_sum(logits, p, teacher_best)
-        teacher_probs, teacher_ids = p.topk(min(TOP, width), dim=1)
-        kl = logits.sub_(student).mul_(p).sum(dim=1) + student_log_sum - teacher_log_sum
-    student_probs, student_ids = q.topk(min(TOP, width), dim=1)
-    return ShownTokens(
-        teacher_best, teacher_ids, teacher_probs, student_best, student_ids, student_probs, kl.clamp(min=0)
+        teacher = teacher.rows(span)
+        teacher_best, teacher_ids = _best(teacher.logits, width)
+        teacher_probs = _probs(teacher, teacher_ids, temperature)
+        kl = torch.sub(teacher.logits, student.logits, out=spare[span]).mul_(teacher.probs).sum(dim=1).mul_(temperature)
+        if teacher.share is not None:
+            kl.mul_(teacher.share.squeeze(1))
+        kl = kl + student.log_sum - teacher.log_sum
+    found = ShownTokens(
+        teacher_best,
+        teacher_ids,
+        teacher_probs,
+        student_best,
+        student_ids,
+        _probs(student, student_ids, temperature),
+        kl.clamp(min=0),
     )
+    within = torch.tensor(rows, device=kl.device) - rows[0]
+    return ShownTokens(*(part.index_select(0, within) for part in found))
 
 
-def _picked(logits: Tensor, rows: Tensor, temperature: float, width: int) -> Tensor:
-    """Rows in float32 at temperature 1, with FLOOR for what is ruled out: it still has no probability."""
-    return logits.index_select(0, rows)[:, :width].float().mul(temperature).clamp_(min=FLOOR)
+@torch.no_grad()
+def side_of(logits: Tensor, *, width: int) -> Side:
+    """From logits (R, `width`) of any float dtype, at temperature 1."""
+    own = torch.full((len(logits), padded(width)), FLOOR, device=logits.device)
+    own[:, :width].copy_(logits).clamp_(min=FLOOR)
+    probs = own.softmax(dim=1)
+    return Side(own, probs, None, own.amax(dim=1) - probs.amax(dim=1).log())
 
 
-def _argmax(logits: Tensor) -> Tensor:
-    """Most probable token of each row; on the CPU by numpy, which is five times faster at it than torch 2.13."""
-    return torch.from_numpy(logits.numpy().argmax(axis=-1)) if logits.device.type == "cpu" else logits.argmax(dim=-1)
+def _probs(side: Side, ids: Tensor, temperature: float) -> Tensor:
+    """Probabilities at temperature 1 of some ids (R, K)."""
+    return (side.logits.gather(1, ids) * temperature - side.log_sum.unsqueeze(1)).exp()
 
 
-def _log_sum(logits: Tensor, probabilities: Tensor, best: Tensor) -> Tensor:
-    """log Σ exp(logits) of each row, from the entry whose probability is the surest."""
-    best = best.unsqueeze(-1)
-    return (logits.gather(-1, best) - probabilities.gather(-1, best).log()).squeeze(-1)
+def _best(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The first most probable token of each row (R), and the best TOP (R, TOP).
+
+    They are looked for where they must be: in the groups of columns whose maxima are the highest.
+    """
+    groups = logits.view(len(logits), -1, MULTIPLE)
+    maxima = groups.amax(dim=2)
+    first = _argmax(maxima)
+    within = _argmax(groups[torch.arange(len(groups), device=groups.device), first])
+    chosen = maxima.topk(min(TOP, maxima.shape[1]), dim=1, sorted=False).indices
+    candidates = groups.gather(1, chosen.unsqueeze(2).expand(-1, -1, MULTIPLE)).flatten(1)
+    order = candidates.topk(min(TOP, width), dim=1).indices
+    ids = chosen.gather(1, order // MULTIPLE) * MULTIPLE + order % MULTIPLE
+    return first * MULTIPLE + within, ids.clamp_(max=width - 1)  # where all the rest is ruled out, so is the padding
+
+
+def _argmax(values: Tensor) -> Tensor:
+    """The first maximum of each row; on the CPU by numpy, which is five times faster at it than torch 2.13."""
+    return torch.from_numpy(values.numpy().argmax(axis=-1)) if values.device.type == "cpu" else values.argmax(dim=-1)

@@ -5,11 +5,10 @@ Pure functions of tensors. They know nothing of models, batches, or of where the
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.distill.shown import ShownTokens, read_tokens
+from apt_model.distill.shown import ShownTokens, Side, read_tokens
 from apt_model.distill.signals import FLOOR, TopRows
 from apt_model.errors import ModelError
 from apt_model.training.encode import IGNORED
@@ -52,13 +51,13 @@ class SparseLogits:
     width: int
     temperature: float
 
-    def read(self, row: int, student_logits: Tensor, positions: Tensor) -> ShownTokens:
-        """What a card shows of some positions of a row, all of which have a label; student logits (L, V)."""
+    def read(self, row: int, student: Side, positions: Tensor, *, spare: Tensor) -> ShownTokens:
+        """What a card shows of some positions of a row, all of which have a label; the student there, at T = 1."""
         entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[row].index_select(0, positions) - 1
         known = TopRows(*(part.index_select(0, entries) for part in self.rows))
-        student = student_logits.index_select(0, positions).float() / self.temperature
-        every = torch.arange(len(positions), device=positions.device)
-        return read_tokens(student, known, every, temperature=self.temperature, width=student.shape[-1])
+        cooled = student._replace(logits=student.logits / self.temperature)
+        every = range(len(positions))
+        return read_tokens(cooled, known, every, temperature=self.temperature, width=self.width, spare=spare)
 
 
 def likeliest(teacher: TopRows) -> Tensor:

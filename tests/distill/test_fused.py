@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from apt_model.distill.fused import FusedLoss, chunk_rows_for, fused_distillation
+from apt_model.distill.fused import BUDGET, FusedLoss, chunk_rows_for, fused_distillation
 from apt_model.distill.heads import OutputHead
 from apt_model.distill.signals import HeadSignal, TensorSignal, TopRows, TopSignal
 
@@ -305,6 +305,7 @@ def test_what_is_shown_is_what_the_logits_say_and_changes_no_gradient(temperatur
 
 
 def test_a_chunk_fits_its_budget() -> None:
-    assert chunk_rows_for(151_936, torch.float32) * 2 * 151_936 * 4 <= 128 * 2**20
+    assert chunk_rows_for(151_936, torch.float32) == 256
+    assert BUDGET >= 256 * 2 * 151_936 * 4
     assert chunk_rows_for(8_000, torch.float32) == 256
     assert chunk_rows_for(10**7, torch.float32) == 32

@@ -55,6 +55,23 @@ def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtyp
     assert reading.agreement >= 0.5
 
 
+def test_the_best_tokens_are_found_wherever_they_are_and_of_equals_the_first() -> None:
+    batch = to_batch(torch.randint(3_000, (1, 60)))
+    card = choose_row(batch, turn=0, given_tokens=4)
+    assert card is not None
+    student, teacher = torch.randn(1, 60, 3_000), torch.randn(1, 60, 3_000)
+    teacher[0, ::2, 640:645] += 20  # all in one place
+    student[0, 9, [2_999, 70, 75, 1_000]] = 9.0
+    reading = read_row(card, student, teacher)
+    for logits, top in ((student, reading.student_top), (teacher, reading.teacher_top)):
+        exact = logits[0, card.positions].double().softmax(-1).sort(descending=True)
+        for ids, probs, pairs in zip(exact.indices.tolist(), exact.values.tolist(), top, strict=True):
+            assert [share for _, share in pairs] == pytest.approx(probs[:5], rel=1e-5)
+            if probs[0] > probs[1]:
+                assert [token for token, _ in pairs] == ids[:5]
+    assert reading.student_ids[card.positions.tolist().index(9)] == 70
+
+
 def test_an_equal_student_reads_as_exactly_zero_and_one_without_overlap_as_one() -> None:
     batch = to_batch(torch.randint(40, (1, 9)))
     card = choose_row(batch, turn=0, given_tokens=1)
