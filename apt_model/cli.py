@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         command(arguments)
         sys.stdout.flush()
     except Interrupted as stop:
-        return _fail(f"{stop} Fix: --resume goes on from there.", stop.exit_code, arguments)
+        fix = " Fix: --resume goes on from there." if hasattr(arguments, "resume") else ""
+        return _fail(f"{stop}{fix}", stop.exit_code, arguments)
     except AptModelError as error:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:

@@ -164,8 +164,8 @@ class LessonConfig(BaseModel):
         return cls(**sections)
 
     @classmethod
-    def from_toml(cls, path: str | Path, **overrides: Any) -> "LessonConfig":
-        """A lesson from a TOML file of flat keys; `overrides` win over the file."""
+    def from_toml(cls, path: str | Path, defaults: Mapping[str, Any] | None = None, **overrides: Any) -> "LessonConfig":
+        """A lesson from a TOML file of flat keys; `overrides` win over the file, and the file over `defaults`."""
         try:
             values = tomllib.loads(Path(path).read_text("utf-8"))
         except OSError as error:
@@ -175,7 +175,7 @@ class LessonConfig(BaseModel):
         weights = {"alpha", "beta"}
         if len(weights & overrides.keys()) == 1:  # the one given fixes the other, whatever the file says
             values = {key: value for key, value in values.items() if key not in weights}
-        return cls.from_dict({**values, **overrides})
+        return cls.from_dict({**(defaults or {}), **values, **overrides})
 
     def to_dict(self) -> dict[str, Any]:
         """The flat keys that make this lesson again."""

@@ -95,5 +95,5 @@ def read_settings(arguments: argparse.Namespace, **defaults: Any) -> LessonConfi
     """Settings from the config file and the flags, over a command's own defaults."""
     flags, path = given_settings(arguments), getattr(arguments, "config", None)
     defaults = {key: value for key, value in defaults.items() if key not in PRESETS.get(flags.get("preset", ""), {})}
-    config = LessonConfig.from_toml(path, **flags) if path else LessonConfig.from_dict({**defaults, **flags})
+    config = LessonConfig.from_toml(path, defaults, **flags) if path else LessonConfig.from_dict({**defaults, **flags})
     return LessonConfig.from_dict({**config.to_dict(), "seed": config.train.seed or 0})

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +26,13 @@ from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 from apt_model.training.snapshot import (
+    forget_after,
     json_writer,
     newest_snapshot,
     prune,
     read_json,
     snapshots,
+    step_of,
     unfinished_snapshots,
     why_damaged,
     write_snapshot,
@@ -90,6 +93,7 @@ class Checkpoints:
         self._config, self._may_differ = config, may_differ
         self._clock = time.monotonic()
         self._best: tuple[float, int] | None = None  # score and step
+        self._saved_step = 0
         self.newest: Path | None = None
         self.skipped: list[str] = []
         if resume_from is not None:
@@ -113,12 +117,12 @@ class Checkpoints:
 
     def last_good(self) -> str | None:
         """For error messages: where the last whole checkpoint is."""
-        return f"step {int(self.newest.name.rpartition('-')[2])} ({self.newest})" if self.newest else None
+        return f"step {step_of(self.newest)} ({self.newest})" if self.newest else None
 
     def is_due(self, step: int) -> bool:
         """Whether so many steps or minutes have passed."""
         every, minutes = self._config.save_steps, self._config.save_minutes
-        by_steps = every is not None and step % every == 0
+        by_steps = every is not None and step % every == 0 and step != self._saved_step
         return by_steps or (minutes is not None and time.monotonic() - self._clock >= 60 * minutes)
 
     def save(self, run: RunState, *, score: float | None = None) -> None:
@@ -133,7 +137,7 @@ class Checkpoints:
         """
         progress = run.progress
         tensors, settings = _optimizer_state(run.optimizer)
-        if score is not None and (self._best is None or score < self._best[0]):
+        if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or (now, now_tensors)
@@ -165,21 +169,34 @@ class Checkpoints:
             },
             about_bytes=about,
         )
-        self._clock = time.monotonic()
+        self._clock, self._saved_step = time.monotonic(), progress.step
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def restore(self, run: RunState) -> None:
-        """Put a run where the checkpoint left it; its generators stay to be set by `continue_epoch`.
+    def check(self, run: RunState) -> None:
+        """See that a run can be taken up, before anything of it is touched.
 
         Raises:
             ConfigError: settings, sizes or data are not what they were; lists them.
+            StorageError: the checkpoint does not say what it was.
+        """
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        try:
+            then = dict(read_json(self.newest / STATE)["identity"])
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"checkpoint {self.newest} cannot be taken up", got=got) from error
+        self._refuse_another_run(then, run.identity)
+
+    def restore(self, run: RunState) -> None:
+        """Put a run where the checkpoint left it; its generators stay to be set by `set_generators`.
+
+        Raises:
             StorageError: something is missing from the checkpoint, or is not what it should be.
         """
         assert self.newest is not None  # noqa: S101 - asked for only where there is one
         path = self.newest
         try:
             state = read_json(path / STATE)
-            self._refuse_another_run(state["identity"], run.identity)
             run.progress.load_state_dict(state["progress"])
             load_model(run.student, str(path / STUDENT))
             _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
@@ -190,9 +207,9 @@ class Checkpoints:
             self._generators = state["generators"], load_file(path / GENERATORS)
             _refuse_missing("generators", ("now", "epoch"), state["generators"])
             _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+            self._saved_step = run.progress.step
+            forget_after(path.parent, path)
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, ConfigError):
-                raise
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"checkpoint {path} cannot be taken up", got=got, fix="resume from another") from error
 
@@ -211,7 +228,7 @@ class Checkpoints:
         """Write out the batches of a step that went wrong, to be looked at; None where that cannot be done."""
         path = self.folder.parent / f"nonfinite-step-{step:08}.safetensors"
         tensors = {
-            f"{index}.{name}": getattr(batch, name).contiguous()
+            f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
             for index, batch in enumerate(batches)
             for name in ("input_ids", "attention_mask", "labels")
         }
@@ -240,7 +257,13 @@ class Checkpoints:
 
 
 def identity(
-    config: LessonConfig, models: tuple[ModelCard, ModelCard], batches: Iterable[Any], processes: int
+    config: LessonConfig,
+    models: tuple[ModelCard, ModelCard],
+    batches: Iterable[Any],
+    *,
+    processes: int,
+    optimizer: Optimizer,
+    keeps: Iterable[str],
 ) -> dict[str, Any]:
     """What has to be the same when a run is taken up, as JSON values."""
     flat = config.to_dict()
@@ -253,6 +276,8 @@ def identity(
         "batches": steps_per_epoch(batches, 1),
         "batch_size": getattr(batches, "batch_size", None),
         "processes": processes,
+        "optimizer": type(optimizer).__name__,
+        "keeps": sorted(keeps),
     }
 
 
@@ -269,7 +294,7 @@ def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
     for index, entry in state["state"].items():
         for name, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone()
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
             else:
                 plain.setdefault(str(index), {})[name] = value
     return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}

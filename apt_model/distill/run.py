@@ -108,7 +108,14 @@ class Run:
             optimizer=optimizer,
             progress=self._progress,
             others={name: one for name, one in others.items() if one is not None},
-            identity=identity(self._config, self._models, self._batches, self._accelerator.num_processes),
+            identity=identity(
+                self._config,
+                self._models,
+                self._batches,
+                processes=self._accelerator.num_processes,
+                optimizer=optimizer,
+                keeps=[name for name, one in others.items() if one is not None],
+            ),
             device=self._accelerator.device,
             loader=self._batches,
         )
@@ -133,6 +140,8 @@ class Run:
         """Train, telling the audience; returns the verdict."""
         progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
         teacher, student = self._models
+        if resumes and self._checkpoints is not None:
+            self._checkpoints.check(self._state)
         self._report.tell(
             RunStarted,
             teacher=teacher,
@@ -241,7 +250,7 @@ class Run:
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
-        learning_rate = self._optimizer.param_groups[0]["lr"]
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
         loss = self._grader.weigh(kd, ce)
         overflow_is_handled = self._accelerator.scaler is not None and isfinite(loss)
         if not self._nonfinite.allows(loss, 0.0 if overflow_is_handled else grad_norm, window, progress):

@@ -120,7 +120,7 @@ def trained(student: nn.Module) -> Iterator[None]:
 
 
 def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LRScheduler:
-    """The learning rate over the run; constant after the warm-up where the run has no known length."""
+    """The learning rate over the run; constant where the run has no known length."""
     if total_steps is None:
         return LambdaLR(optimizer, lambda step: 1.0)
     warmup = int(config.warmup_ratio * total_steps)

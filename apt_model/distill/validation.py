@@ -6,16 +6,17 @@ the student is trained or of what a lesson makes of the numbers.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel
+from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import nn
 
 from apt_model.distill.grader import Grader
 from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
 from apt_model.distill.teachers import in_eval_mode
-from apt_model.errors import DataError
+from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
 
@@ -87,6 +88,7 @@ class Validator:
     def _next(self) -> Batch:
         batch = next(self._for_cards, None)
         if batch is None:
+            set_seed(0)  # undone by `undisturbed`: a loader that shuffles has the same order in a resumed run
             self._for_cards, self.taken = self._batches(), 0
             batch = next(self._for_cards)
         self.taken += 1
@@ -97,6 +99,7 @@ class Validator:
 
         Raises:
             DataError: there is no batch with a label.
+            NumericError: the loss on it is not finite.
         """
         sums, tokens = torch.zeros(3, dtype=torch.float64), 0
         pairs: list[TextPair] = []
@@ -110,6 +113,9 @@ class Validator:
                 if card is not None and len(pairs) < MAX_PAIRS:
                     pairs.append(_pair(read_row(card, own, theirs), decode))
         kd, ce, agreement = (sums / tokens).tolist()
+        if not (isfinite(kd) and isfinite(ce)):
+            fix = "look at the validation data, and at what both models say of it"
+            raise NumericError("the loss on the validation data is not finite", got=f"KD {kd}, CE {ce}", fix=fix)
         return Validation(
             loss=self._grader.weigh(kd, ce), kd=kd, ce=ce, agreement=agreement, tokens=tokens, pairs=tuple(pairs)
         )

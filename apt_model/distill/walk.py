@@ -9,6 +9,7 @@ from typing import Any
 from apt_model.config import TrainConfig
 from apt_model.distill.checkpoints import Checkpoints, RunState, fingerprint
 from apt_model.distill.generators import read_generators
+from apt_model.errors import ConfigError
 from apt_model.training.batch import Batch, to_batch
 
 Window = list[tuple[int, Batch]]  # numbered batches of one optimizer step
@@ -63,6 +64,7 @@ class Walk:
         if keeper is not None:
             start = keeper.set_generators("epoch", state) if done else read_generators(state.device, self._batches)
             state.at_epoch_start = start
+        index = -1
         for index, raw in enumerate(self._batches):
             if 0 < index < done - 1:
                 continue
@@ -75,3 +77,8 @@ class Walk:
                 keeper.set_generators("now", state)
             if index >= done:
                 yield index, batch
+        if index + 1 < done:
+            fix = "give the data that the run was begun with"
+            raise ConfigError(
+                "the data is not what it was", got=f"{index + 1} batches, {done} were learned from", fix=fix
+            )

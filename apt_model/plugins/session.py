@@ -20,9 +20,9 @@ from apt_model.distill.checkpoints import Checkpoints, Stateful
 from apt_model.distill.loop import distill
 from apt_model.distill.setup import pick_device
 from apt_model.distill.teachers import TeacherSource
-from apt_model.errors import ConfigError, DeviceError
+from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.records import Event, RunFinished
-from apt_model.events.runfile import STUDENT, RunFile, check_run_directory
+from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
 from apt_model.teaching.spikes import SpikeWatch
@@ -92,6 +92,10 @@ def run_session(
     lesson = LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
     if resume_from is not None and run_dir is None:
         raise ConfigError("resume_from needs a run directory to go on in", fix="pass run_dir=")
+    if resume_from is not None and not Path(resume_from).resolve().is_relative_to(Path(run_dir or ".").resolve()):
+        raise ConfigError(
+            "resume_from is of another run", got=str(resume_from), expected=f"{run_dir}, or a checkpoint in it"
+        )
     place, notices = _place(lesson)
     directory = Path(run_dir) if run_dir is not None and os.environ.get("RANK", "0") == "0" else None
     resumes = resume_from is not None
@@ -104,6 +108,9 @@ def run_session(
             begin = Path(resume_from) if resume_from is not None else None
             checkpoints = Checkpoints(directory, lesson.train, resume_from=begin, may_differ=resume_anyway)
             notices += [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
+            if resumes and checkpoints.newest is None and (directory / SUMMARY).exists():
+                fix = "choose another run directory"
+                raise StorageError(f"{directory} is a finished run without a checkpoint to go on from", fix=fix)
             if checkpoints.newest is not None:
                 notices.append(("notice.resumed", {"from": checkpoints.last_good() or ""}))
         if directory is not None:

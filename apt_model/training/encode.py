@@ -115,6 +115,8 @@ def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: A
 def _text(row: Mapping[str, Any], key: str) -> str:
     if isinstance(row[key], str):
         return str(row[key])
+    if row[key] is None:  # an empty cell
+        return ""
     raise DataError(f"{key} of a row is no text", got=type(row[key]).__name__, expected="a string")
 
 

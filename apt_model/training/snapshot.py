@@ -23,7 +23,7 @@ from apt_model.errors import StorageError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_PREFIX, _TEMPORARY = "step-", ".tmp-"
+_PREFIX, _TEMPORARY, _REPLACED = "step-", ".tmp-", ".old"
 
 Writer = Callable[[Path], None]
 
@@ -68,13 +68,17 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         _sync(temporary / MANIFEST)
         _sync(temporary)
         faults.hit("checkpoint.before_rename")
-        if final.exists():
-            shutil.rmtree(final)
+        before = final.with_name(final.name + _REPLACED)
+        if final.exists():  # of the same step: it stays, under a name that is still found, until the new one is there
+            shutil.rmtree(before, ignore_errors=True)
+            final.rename(before)
+            faults.hit("checkpoint.between_renames")
         temporary.rename(final)
         faults.hit("checkpoint.after_rename")
+        shutil.rmtree(before, ignore_errors=True)
         _sync(folder)
         faults.hit("checkpoint.end")
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageError(
             f"checkpoint of step {step} cannot be written to {folder}",
@@ -140,10 +144,22 @@ def why_damaged(path: Path) -> str | None:
 def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
     """Remove all but the newest `keep` checkpoints and that of step `spare`, and what unfinished writes have left."""
     for path in snapshots(folder)[:-keep]:
-        if path.name != _name(spare or 0):
+        if path.stem != _name(spare or 0):
             shutil.rmtree(path, ignore_errors=True)
     for path in unfinished_snapshots(folder):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def forget_after(folder: Path, checkpoint: Path) -> None:
+    """Remove what is newer than a checkpoint that is gone on from: damaged, or of a future that will not be."""
+    for path in snapshots(folder):
+        if path.name > checkpoint.name:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written at, by its name."""
+    return int(checkpoint.stem.removeprefix(_PREFIX))
 
 
 def json_writer(value: Any) -> Writer:
@@ -213,12 +229,16 @@ def _write_text(path: Path, text: str) -> None:
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return {"float": str(value)}
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):  # JSON would make 5 a "5"
+        return {"pairs": [[key, _finite(item)] for key, item in value.items()]}
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
 
 
 def _unpack(value: dict[str, Any]) -> Any:
+    if value.keys() == {"pairs"}:
+        return dict(value["pairs"])
     return float(value["float"]) if value.keys() == {"float"} else value

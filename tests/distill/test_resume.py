@@ -1,8 +1,10 @@
 """A run that was broken off goes on exactly where it was: weights, cards, record."""
 
+import copy
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from apt_model import faults
-from apt_model.errors import ConfigError, Interrupted, StorageError
+from apt_model.errors import ConfigError, Interrupted, NumericError, StorageError
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from apt_model.training.snapshot import newest_snapshot, snapshots, why_damaged
@@ -258,6 +261,103 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_is_taken(
     lesson("run", resume=True)
     told = [event.values for event in read_events(tmp_path / "run") if event.kind == "notice"]
     assert told == []  # what was said while the run was taken up is not part of its record
+
+
+@pytest.mark.parametrize("point", ["between_renames", "after_rename"])
+def test_a_checkpoint_written_twice_at_a_step_is_never_lost(
+    point: str, lesson: Any, whole: Any, tmp_path: Path
+) -> None:
+    def fail() -> None:
+        if (tmp_path / "broken" / "summary.json").exists() or not snapshots(tmp_path / "broken" / "checkpoints"):
+            return
+        if any(path.name.startswith("step-00000003") for path in snapshots(tmp_path / "broken" / "checkpoints")):
+            raise Broken
+
+    faults.arm(f"checkpoint.{point}", fail)  # step 3 ends an epoch, and is one of every step's checkpoints
+    with pytest.raises(Broken):
+        lesson("broken", config={"save_total_limit": 1})
+    faults.disarm()
+    newest, _ = newest_snapshot(tmp_path / "broken" / "checkpoints")
+    assert newest is not None
+    assert newest.stem == "step-00000003"
+    assert_same(lesson("broken", resume=True, config={"save_total_limit": 1}), whole[0])
+
+
+def test_what_came_after_the_checkpoint_that_is_gone_on_from_is_gone(lesson: Any, whole: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        lesson("run", broken_at=7)
+    with pytest.raises(Broken):
+        lesson("run", resume=True, start="run/checkpoints/step-00000003", broken_at=5)
+    assert [int(path.name[-2:]) for path in snapshots(tmp_path / "run" / "checkpoints")] == [1, 2, 3, 4]
+    assert_same(lesson("run", resume=True), whole[0])
+    assert record(tmp_path / "run") == record(whole[1])
+
+
+@pytest.mark.parametrize("kind", ["multi_step", "plateau", "one_cycle"])
+def test_a_schedule_of_the_users_own_goes_on(
+    kind: str, make_model: Any, teacher: Any, make_batches: Any, tmp_path: Path
+) -> None:
+    def rates(name: str, broken_at: int = 0, resume: bool = False) -> list[float]:
+        student = make_model(hidden=16, layers=1, seed=2)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
+        scheduler: Any = {
+            "multi_step": lambda: torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6]),
+            "plateau": lambda: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=0.5),
+            "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=20),
+        }[kind]()
+        VisualDistillationPlugin({"seed": 0, "save_steps": 1}).visual_distill_model(
+            student,
+            teacher,
+            make_batches(count=8),
+            optimizer=optimizer,
+            scheduler=scheduler,
+            num_epochs=1,
+            device="cpu",
+            run_dir=tmp_path / name,
+            resume_from=tmp_path / name if resume else None,
+            sinks=[Breaker(broken_at)] if broken_at else [],
+        )
+        return [event.learning_rate for event in read_events(tmp_path / name) if event.kind == "step"]
+
+    whole = rates("whole")
+    with pytest.raises(Broken):
+        rates("broken", broken_at=4)
+    assert rates("broken", resume=True) == whole
+    assert len(set(whole)) > 1
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(lesson: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        lesson("run", broken_at=3)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
+    with pytest.raises(ConfigError, match=r"temperature: 4\.0 then, 2\.0 now"):
+        lesson("run", resume=True, config={"temperature": 2.0})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")} == before
+    lesson("other")
+    with pytest.raises(ConfigError, match="resume_from is of another run"):
+        lesson("other", resume=True, start="run")
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_begun_anew(lesson: Any, tmp_path: Path) -> None:
+    lesson("run")
+    before = (tmp_path / "run" / EVENTS).read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(StorageError, match="finished run without a checkpoint"):
+        lesson("run", resume=True)
+    assert (tmp_path / "run" / EVENTS).read_bytes() == before
+
+
+def test_a_step_that_is_not_finite_keeps_its_batch_whatever_shares_its_memory(
+    lesson: Any, teacher: Any, make_batches: Any, tmp_path: Path
+) -> None:
+    ids = make_batches(count=1)[0]["input_ids"]
+    broken = copy.deepcopy(teacher)
+    with torch.no_grad():
+        broken.lm_head.weight[5] = float("nan")
+    with pytest.raises(NumericError, match=r"the teacher's logits .* look at the batch: .*nonfinite-step-00000001"):
+        lesson("run", teacher=broken, data=[{"input_ids": ids, "labels": ids}])
+    kept = load_file(tmp_path / "run" / "nonfinite-step-00000001.safetensors")
+    assert torch.equal(kept["0.labels"], ids)
 
 
 def test_what_is_skipped_and_where_the_run_goes_on_is_told(lesson: Any, tmp_path: Path, capsys: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from apt_model.errors import ConfigError, DataError
+from apt_model.errors import ConfigError, DataError, NumericError
 from apt_model.events.records import EpochFinished, RunFinished, ScoredObservation
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
@@ -128,3 +128,13 @@ def test_what_cannot_be_looked_at_is_said_before_the_first_step(
     with pytest.raises(DataError, match="outside the student's vocabulary"):
         lesson(student, teacher, train, tokenizer, listener, eval_dataloader=[torch.full((1, 3), 99)])
     assert not listener.events
+
+
+def test_a_teacher_that_is_nan_on_validation_data_ends_the_run(
+    student: Any, teacher: Any, make_batches: Any, listener: Listener
+) -> None:
+    train = [{"input_ids": batch["input_ids"].clamp(max=60)} for batch in make_batches()]
+    with torch.no_grad():
+        teacher.model.embed_tokens.weight[63] = float("nan")
+    with pytest.raises(NumericError, match="the loss on the validation data is not finite"):
+        lesson(student, teacher, train, None, listener, eval_dataloader=[torch.tensor([[5, 63, 7]])])

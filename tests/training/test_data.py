@@ -207,3 +207,10 @@ def test_the_end_of_a_text_is_learned_where_pad_and_end_share_an_id(tokenizer: A
     shared.pad_token = shared.eos_token
     batch = to_batch(["人工", "人"], tokenizer=shared)
     assert batch.labels.tolist()[1][-2:] == [shared.eos_token_id, -100]
+
+
+def test_an_empty_cell_is_an_empty_text_and_a_number_is_none(tmp_path: Path, tokenizer: Any) -> None:
+    rows = load_dataset(write_rows(tmp_path / "rows.jsonl", [{"text": "ab"}, {"text": None}]))
+    assert tokenize_dataset(rows, tokenizer)["input_ids"][:] == encode(["ab"], tokenizer, 9)
+    with pytest.raises(DataError, match="text of a row is no text; got int"):
+        encode_rows([{"text": 3}], tokenizer, 9)
