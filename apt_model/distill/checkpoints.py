@@ -134,7 +134,7 @@ class Checkpoints:
         progress = run.progress
         tensors, settings = _optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
         generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
             f"epoch.{k}": v for k, v in then_tensors.items()
         }
