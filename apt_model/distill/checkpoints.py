@@ -140,7 +140,7 @@ class Checkpoints:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
         now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
         generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
             f"epoch.{k}": v for k, v in then_tensors.items()
         }

@@ -24,8 +24,8 @@ PAGE = Path("docs/reliability.md")
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "rich", "hypothesis", "pytest")
 HEAD = """# What it withstands
 
-Made by `python -m benchmarks.faults` ({versions}); the numbers are those of the acceptance matrix. *Ours* is the
-result of the tests named, run for this page: tests passed, and how many inputs hypothesis tried where it makes them up.
+Made by `python -m benchmarks.faults` ({versions}).
+The numbers are those of the acceptance matrix. *Ours* is the result of the tests named, run for this page: tests passed, and how many inputs hypothesis tried where it makes them up.
 *Peers* is what installed trainers did in a process of their own (`benchmarks/faults/peers.py`). The cases of the
 browser page (17 to 21, 54 to 58) and of several processes (25 to 27) are tested where those are built.
 
@@ -50,7 +50,7 @@ def run_tests(ids: Iterable[str], place: Path) -> tuple[dict[str, list[str]], di
     for line in done.stdout.splitlines():
         if found := re.match(r"tests/(\S+?::\w+)(\[.*)?:$", line):
             name = found[1]
-        elif found := re.search(r"(\d+) passing examples, (\d+) failing", line):
+        elif found := re.search(r"(\d+) passing, (\d+) failing", line):
             tried[name] = tried.get(name, 0) + int(found[1]) + int(found[2])
     return outcomes, tried
 
