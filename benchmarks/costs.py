@@ -43,7 +43,7 @@ from apt_model.teaching.similarity import text_similarity
 from apt_model.teaching.topics import default_topics
 
 TEXT_MS, SIMILARITY_MS, SAMPLE_MB = (10.0, 50.0), (5.0, 10.0), (1.0, 2.0)  # the guide's
-TOKENS = (128, 256)
+TOKENS = (64, 128)  # a usual card, and the longest
 CHARACTERS = (100, 200, 1_000)
 VOCABULARIES = (8_000, 50_000)
 CARDS = 10_000

@@ -101,12 +101,12 @@ def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | Spa
     positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
     readings = []
     for some in torch.split(positions, max(1, FLOATS_AT_ONCE // width)):
-        student = side_of(student_logits[card.row, some], width=width)
+        student = side_of(student_logits[card.row].index_select(0, some), width=width)
         spare = torch.empty_like(student.probs)
         if isinstance(teacher_logits, SparseLogits):
             readings.append(teacher_logits.read(card.row, student, some, spare=spare))
             continue
-        teacher, rows = side_of(teacher_logits[card.row, some], width=width), range(len(some))
+        teacher, rows = side_of(teacher_logits[card.row].index_select(0, some), width=width), range(len(some))
         readings.append(read_tokens(student, teacher, rows, temperature=1.0, width=width, spare=spare))
     return readout_of(join(readings))
 

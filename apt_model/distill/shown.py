@@ -101,8 +101,9 @@ def read_tokens(
 @torch.no_grad()
 def side_of(logits: Tensor, *, width: int) -> Side:
     """From logits (R, `width`) of any float dtype, at temperature 1."""
-    own = torch.full((len(logits), padded(width)), FLOOR, device=logits.device)
+    own = torch.empty((len(logits), padded(width)), device=logits.device)
     own[:, :width].copy_(logits).clamp_(min=FLOOR)
+    own[:, width:] = FLOOR
     probs = own.softmax(dim=1)
     return Side(own, probs, None, own.amax(dim=1) - probs.amax(dim=1).log())
 
