@@ -25,10 +25,10 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "rich", "hypothesis", 
 HEAD = """# What it withstands
 
 Made by `python -m benchmarks.faults` ({versions}).
-*Ours* is the result of the tests named, run for this page: tests passed, and how many inputs hypothesis tried where it
-makes them up.
-*Peers* is what installed trainers did in a process of their own (`benchmarks/faults/peers.py`). The cases of the
-browser page (17 to 21, 54 to 58) and of several processes (25 to 27) are tested where those are built.
+The numbers are those of the acceptance matrix. *Ours* is the result of the tests named, run for this page: tests
+passed, and how many inputs hypothesis tried where it makes them up. *Peers* is what installed trainers did, each case
+in a process of its own (`benchmarks/faults/peers.py`). The cases of the browser page (17 to 21, 54 to 58) and of
+several processes (25 to 27) are tested where those are built.
 
 | # | case | ours | inputs tried | peers |
 |---|---|---|---|---|

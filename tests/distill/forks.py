@@ -126,15 +126,20 @@ def points(root: Path, whole: bytes) -> dict[str, Any]:
 
 
 def times(root: Path, whole: bytes, count: int, seconds: float) -> dict[str, Any]:
-    """Random moments of a run, one to three in each."""
-    dice, kills, same = random.Random(5), 0, 0
-    for index in range(count):
-        directory = root / str(index)
-        for _ in range(dice.randint(1, 3)):
-            kills += forked(lambda: lesson(directory), kill_after=dice.uniform(0, seconds)) == -signal.SIGKILL  # noqa: B023
-        same += finish(directory, whole)
-        shutil.rmtree(directory)
-    return {"runs": count, "kills": kills, "same": same}
+    """Random moments of a run, up to three in each; a run that was over before its first kill does not count."""
+    dice, kills, runs, lost = random.Random(5), 0, 0, []
+    while runs < count:
+        directory = root / str(kills)
+        ended = [
+            forked(lambda: lesson(directory), kill_after=dice.uniform(0, seconds))  # noqa: B023
+            for _ in range(dice.randint(1, 3))
+        ]
+        if -signal.SIGKILL in ended:
+            runs, kills = runs + 1, kills + ended.count(-signal.SIGKILL)
+            if not finish(directory, whole):
+                lost.append(ended)
+        shutil.rmtree(directory, ignore_errors=True)
+    return {"runs": runs, "kills": kills, "lost": lost}
 
 
 def soak(root: Path, steps: int, every: int = 20) -> dict[str, Any]:
