@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from apt_model.distill.packing import ValueType
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
+from apt_model.training.snapshot import sync
 
 MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
 OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # how the names of a cache's files begin
@@ -145,7 +146,7 @@ def write_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         need = f"{len(content):,} bytes, and a directory that can be written"
@@ -200,11 +201,3 @@ def prepare_directory(directory: str | Path) -> Path:
             raise
         raise StorageError(f"cache directory {path} cannot be written", got=error.strerror) from error
     return path
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

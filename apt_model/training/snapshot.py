@@ -59,14 +59,14 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         for name, write in files.items():
             path = temporary / name
             write(path)
-            _sync(path)
+            sync(path)
             entries[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             faults.hit(f"checkpoint.after_{name.partition('.')[0]}")
         manifest = {"schema": SCHEMA_VERSION, "step": step, "files": entries}
         manifest["sha256"] = _seal(manifest)
         _write_text(temporary / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        _sync(temporary / MANIFEST)
-        _sync(temporary)
+        sync(temporary / MANIFEST)
+        sync(temporary)
         faults.hit("checkpoint.before_rename")
         before = final.with_name(final.name + _REPLACED)
         if final.exists():  # of the same step: it stays, under a name that is still found, until the new one is there
@@ -76,7 +76,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         temporary.rename(final)
         faults.hit("checkpoint.after_rename")
         shutil.rmtree(before, ignore_errors=True)
-        _sync(folder)
+        sync(folder)
         faults.hit("checkpoint.end")
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -214,7 +214,8 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that a file, or the names in a directory, are on the disk for good."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
