@@ -21,6 +21,7 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     "debug": {"sample_frequency": 1, "max_text_length": 200, "show_diff": True},
 }
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
 
@@ -125,11 +126,15 @@ class DisplayConfig(_Section):
     good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")
     fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which it is fair")
 
+    report_to: tuple[Tracker, ...] = Field((), description="trackers that get the numbers and the cards too")
+
     @model_validator(mode="before")
     @classmethod
     def _toml_has_lists(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        if isinstance(values.get("report_to"), str):
+            values = {**values, "report_to": (values["report_to"],)}
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 

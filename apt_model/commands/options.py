@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
@@ -64,19 +66,28 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             "--preset", choices=list(PRESETS), default=argparse.SUPPRESS, help="display settings by name"
         )
     for section, key, field in settings():
-        if get_origin(field.annotation) is tuple or (only is not None and key not in only):
+        choices = _several(field)
+        if (get_origin(field.annotation) is tuple and not choices) or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         flag, kinds = "--" + key.replace("_", "-"), get_args(field.annotation) or (field.annotation,)
         default = "off" if field.default is None else field.default
         common = {"help": f"{field.description} (default: {default})".replace("%", "%%"), "default": argparse.SUPPRESS}
-        if get_origin(field.annotation) is Literal:
+        if choices:
+            group.add_argument(flag, nargs="+", choices=choices, **{**common, "help": field.description})
+        elif get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
         elif bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:
             kind = next(kind for kind in (int, float, str) if kind in _plain_types(kinds))
             group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **common)
+
+
+def _several(field: FieldInfo) -> tuple[str, ...]:
+    """What a setting that takes any number of names may name; nothing where it is of another kind."""
+    kinds = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
+    return get_args(kinds[0]) if len(kinds) == 2 and kinds[1] is Ellipsis else ()
 
 
 def _plain_types(kinds: Sequence[Any]) -> Iterator[Any]:

@@ -82,7 +82,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             got = "None" if teacher is None else f"{type(teacher).__name__}"
             fix = "pass the model that the student learns from, e.g. load_model(name)[0]"
             raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
-        theirs = [key for key in TrainConfig.model_fields if key not in OURS]
+        theirs = [*(key for key in TrainConfig.model_fields if key not in OURS), "report_to"]
         self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
         super().__init__(self.config.display, similarity=similarity)
         self._teacher, self._tokenizer, self._batch = teacher, tokenizer, probe

@@ -97,7 +97,7 @@ def run_session(
             "resume_from is of another run", got=str(resume_from), expected=f"{run_dir}, or a checkpoint in it"
         )
     place, notices = _place(lesson)
-    directory = Path(run_dir) if run_dir is not None and os.environ.get("RANK", "0") == "0" else None
+    directory = Path(run_dir) if run_dir is not None and _speaks() else None
     resumes = resume_from is not None
     if directory is not None:
         check_run_directory(directory, resumes=resumes)
@@ -118,7 +118,8 @@ def run_session(
             if checkpoints is None or checkpoints.newest is None:
                 record[0].load_state_dict({"bytes": 0})
             keep_too = {"record": record[0], "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
-        audience = Audience([*record, *sinks], scorer=scorer, watchers=[spikes], guard=guard)
+        reports = _trackers(lesson.display.report_to, directory)
+        audience = Audience([*record, *sinks, *reports], scorer=scorer, watchers=[spikes], guard=guard)
         try:
             verdict = distill(
                 student=student_model,
@@ -141,6 +142,19 @@ def run_session(
         if directory is not None:
             _keep_student(student_model, tokenizer, directory)
     return verdict
+
+
+def _speaks() -> bool:
+    """Whether this is the process that keeps the record and tells trackers: under a launcher, the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
+    if not names or not _speaks():
+        return []
+    from apt_model.integrations.trackers import trackers  # its package holds a front door that imports this module
+
+    return trackers(names, directory)
 
 
 def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
