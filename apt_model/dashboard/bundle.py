@@ -5,7 +5,7 @@ Takes what our own modules are written in: `import {a, b} from "./x.js"` on one 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 _IMPORT = re.compile(r'^import \{[\w\s,$]*\} from "\./([\w-]+\.js)";?[ \t]*$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|let|class)\b)", re.MULTILINE)
@@ -24,8 +24,9 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
         ValueError: a module is missing or imported in a circle, is written in another way, or takes another's name.
     """
     names: dict[str, str] = {}
-    parts = []
-    for name in _sorted(modules, entry, ()):
+    parts, order = [], []  # type: list[str], list[str]
+    _sort(modules, entry, (), order)
+    for name in order:
         source = _EXPORT.sub("", _IMPORT.sub("", modules[name]))
         if left := _LEFT.search(source):
             raise ValueError(f"{name}: not a form that the bundle knows: {left[0].strip()}")
@@ -34,13 +35,15 @@ def bundle(modules: Mapping[str, str], entry: str) -> str:
                 raise ValueError(f"{name}: {one} is a name in {names[one]}, too")
             names[one] = name
         parts.append(f"// {name}\n{source.strip()}\n")
-    return '(() => {\n"use strict";\n' + "\n".join(dict.fromkeys(parts)) + "})();\n"
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
 
 
-def _sorted(modules: Mapping[str, str], name: str, path: tuple[str, ...]) -> Iterator[str]:
-    """A module behind those it imports; one that several import comes once for each."""
+def _sort(modules: Mapping[str, str], name: str, path: tuple[str, ...], order: list[str]) -> None:
+    """Append a module behind those that it imports."""
     if name not in modules or name in path:
         raise ValueError(f"{path[-1] if path else 'the page'}: cannot import {name}")
+    if name in order:
+        return
     for other in _IMPORT.findall(modules[name]):
-        yield from _sorted(modules, other, (*path, name))
-    yield name
+        _sort(modules, other, (*path, name), order)
+    order.append(name)
