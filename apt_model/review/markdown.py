@@ -19,7 +19,7 @@ from apt_model.render.sanitise import sanitise
 from apt_model.render.sentences import number, percent, topic_name
 from apt_model.review import plots
 
-PAGE = "summary.md"
+PAGE, PLOTS = "summary.md", "plots"
 MOST_EPOCHS = 100
 MOST_CHARACTERS = 300  # of a setting
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
@@ -28,7 +28,7 @@ _BEGINS_A_BLOCK = re.compile(r"^(\d*)([#+=.)-])(?=[ #=-]|$)")
 
 
 def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
-    """Write `summary.md` and the plots beside it, as PNG files; returns the page's path.
+    """Write `summary.md`, and its plots as PNG files in `plots` beside it; returns the page's path.
 
     Args:
         run: a run directory, of a lesson that is over or goes on.
@@ -41,8 +41,8 @@ def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
         StorageError: no record, or the directory cannot be written.
     """
     say, events, target = Phrases.load(lang), list(read_events(run)), Path(directory) / PAGE
-    pictures = plots.save(events, target.parent, say)
-    page = summary(events, say, name=Path(run).resolve().name, pictures={n: one.name for n, one in pictures.items()})
+    pictures = {name: f"{PLOTS}/{path.name}" for name, path in plots.save(events, target.parent / PLOTS, say).items()}
+    page = summary(events, say, name=Path(run).resolve().name, pictures=pictures)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8", newline="\n")

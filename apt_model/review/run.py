@@ -50,16 +50,15 @@ class Run:
     @property
     def name(self) -> str:
         """What the run directory is called."""
-        resolved = self.path.resolve()
-        return resolved.parent.name if resolved.name == EVENTS else resolved.name
+        return self._directory.resolve().name
 
     @property
     def events(self) -> tuple[Event, ...]:
         """All that happened, in order; read again when the record has changed."""
-        place = self.path / EVENTS if self.path.is_dir() else self.path
+        place = self._directory / EVENTS
         now = (place.stat().st_size, place.stat().st_mtime_ns) if place.exists() else None
         if now is None or now != self._read_at:
-            self._events, self._read_at = tuple(read_events(self.path)), now
+            self._events, self._read_at = tuple(read_events(self._directory)), now
         return self._events
 
     @property
@@ -110,6 +109,16 @@ class Run:
         steps, cards = self.steps, self.cards
         return Frames(_frame(pandas, StepDone, steps), _frame(pandas, ScoredObservation, cards))
 
+    def report(self, path: str | Path) -> Path:
+        """Write the run as one HTML file that opens offline; returns its path.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        from apt_model.dashboard.report import write_report
+
+        return write_report([self._directory], Path(path))
+
     def summary(self, directory: str | Path) -> Path:
         """Write the run as Markdown with its plots as PNG into a directory; returns the page's path.
 
@@ -119,7 +128,7 @@ class Run:
         """
         from apt_model.review.markdown import write_summary
 
-        return write_summary(self.path, directory, self.lang)
+        return write_summary(self._directory, directory, self.lang)
 
     def __repr__(self) -> str:
         """Path, steps, and whether it is over."""
@@ -140,6 +149,10 @@ class Run:
             paint.report_cards(epochs[-LATEST_EPOCHS:], left_out=max(0, len(epochs) - LATEST_EPOCHS)),
             paint.verdict(verdict) if verdict is not None else "",
         )
+
+    @property
+    def _directory(self) -> Path:
+        return self.path.parent if self.path.name == EVENTS else self.path
 
     def _of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if type(event) is kind]
