@@ -4,9 +4,9 @@
 
 The guide allows 10 to 50 ms for a sample's text, 5 to 10 ms for its similarity, 1 to 2 MB for keeping it. Measured
 here, one thread, medians of CPU time over rounds: reading a row out of the logits of teacher and student (tokens, KL,
-agreement, entropies) and decoding its four texts and every token of two, with real tokenizers (the demo's, and byte-level BPEs trained on the spot on
-Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what 10,000 cards leave
-behind, and what one takes while it is made. Prints Markdown tables.
+agreement, entropies) and decoding its four texts and each token, with real tokenizers (the demo's, and byte-level BPEs
+trained on the spot on Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what
+10,000 cards leave behind, and what one takes while it is made. Prints Markdown tables.
 """
 
 import argparse
