@@ -63,8 +63,8 @@ def numbers(event: Event) -> dict[str, float]:
         if event.tokens is not None and event.step_seconds:
             found["train/tokens_per_second"] = event.tokens / event.step_seconds
     elif isinstance(event, Card):
-        ratios = ("laziness", "similarity", "normalised_kl", "agreement")
-        found = {f"lesson/{key}": getattr(event, key) for key in ratios}
+        parts = ("laziness", "similarity", "normalised_kl", "agreement", "entropy_gap")
+        found = {f"lesson/{key}": getattr(event, key) for key in parts}
     elif isinstance(event, EpochFinished):
         found = {"epoch/mean_loss": event.mean_loss, "epoch/mean_laziness": event.mean_laziness}
         if event.validation is not None:

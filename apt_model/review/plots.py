@@ -1,4 +1,4 @@
-"""A recorded lesson as matplotlib figures: losses, laziness and what it is made of, topics, validation.
+"""A recorded lesson as matplotlib figures: losses, laziness and what it is made of, entropies, topics, validation.
 
 Events in, figures out. Every word passes `fonts.drawable`; nothing is read as math; lines differ in more than colour.
 Long runs are drawn as the mean of neighbours within the band of their smallest and largest. Knows nothing of files, of
@@ -66,7 +66,7 @@ class _Lesson:
 
 
 def panels(events: Sequence[Event]) -> list[str]:
-    """The plots that there is something to draw in: of "losses", "laziness", "topics", "validation"."""
+    """The plots that there is something to draw in: of "losses", "laziness", "entropy", "topics", "validation"."""
     lesson = _Lesson.of(events)
     return [name for name, (_, has_any) in _PANELS.items() if has_any(lesson)]
 
@@ -149,7 +149,7 @@ def _shown_in_notebooks(figure: "Figure") -> "Figure":
 
 
 def _words(say: Phrases) -> list[str]:
-    own = ("step", "epoch", "nats", "percent", "nothing", "total", "laziness_line", "text", "kl", "disagreement")
+    own = ("step", "epoch", "nats", "percent", "nothing", "total", "laziness_line", "text", "kl", "disagreement", "gap")
     return [say(f"plots.{key}") for key in (*own, "agreement", "validation_loss", *_PANELS)]
 
 
@@ -186,6 +186,15 @@ def _laziness(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
         _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
     axes.set_yticks([0, 30, 60, 100])  # where the light changes
+    axes.legend()
+
+
+def _entropy(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+    gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=0.3)
+    _line(axes, _thinned(gaps, CARD_BUCKETS), label=drawable(say("plots.gap")), colour=COLOURS[0], dash="-")
+    axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
     axes.legend()
 
 
@@ -246,6 +255,7 @@ _Paint = Callable[["Axes", _Lesson, Phrases], None]
 _PANELS: Mapping[str, tuple[_Paint, Callable[[_Lesson], bool]]] = {
     "losses": (_losses, lambda lesson: bool(lesson.steps)),
     "laziness": (_laziness, lambda lesson: bool(lesson.cards)),
+    "entropy": (_entropy, lambda lesson: any(card.entropy_gap is not None for card in lesson.cards)),
     "topics": (_topics, lambda lesson: bool(lesson.cards)),
     "validation": (_validation, lambda lesson: any(epoch.validation is not None for epoch in lesson.epochs)),
 }

@@ -87,7 +87,7 @@ class Run:
         return next(iter(self._of(RunFinished)), None)
 
     def plot(self, *names: str) -> "Figure":
-        """A matplotlib figure of the plots "losses", "laziness", "topics", "validation"; without names, all there are.
+        """A matplotlib figure of the plots "losses", "laziness", "entropy", "topics", "validation"; without names, all.
 
         Raises:
             ConfigError: no such plot, or matplotlib is not installed.
