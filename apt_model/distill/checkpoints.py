@@ -26,6 +26,7 @@ from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 from apt_model.training.snapshot import (
+    Writer,
     forget_after,
     json_writer,
     newest_snapshot,
@@ -41,6 +42,7 @@ from apt_model.training.snapshot import (
 CHECKPOINTS = "checkpoints"
 STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
+BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 MAY_CHANGE = ("device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite")
 
 
@@ -136,27 +138,9 @@ class Checkpoints:
             StorageError: it could not be written; the ones before are intact.
         """
         progress = run.progress
-        tensors, settings = _optimizer_state(run.optimizer)
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
-        now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
-        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
-            f"epoch.{k}": v for k, v in then_tensors.items()
-        }
-        state = {
-            "progress": progress.state_dict(),
-            "identity": dict(run.identity),
-            "others": {name: one.state_dict() for name, one in run.others.items()},
-            "optimizer": settings,
-            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
-            "best": self._best,
-        }
-        try:
-            write_state = json_writer(state)
-        except TypeError as error:
-            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
-            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
+        write_state, tensors, generators = self._state_of(run)
         about = sum(t.numel() * t.element_size() for t in [*run.student.state_dict().values(), *tensors.values()])
         self.newest = write_snapshot(
             self.folder,
@@ -167,10 +151,44 @@ class Checkpoints:
                 GENERATORS: lambda path: save_file(generators, path),
                 STATE: write_state,
             },
-            about_bytes=about,
+            about_bytes=about + BESIDES,
         )
         self._clock, self._saved_step = time.monotonic(), progress.step
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
+
+    def try_out(self, run: RunState) -> None:
+        """See, before anything is learned, that what makes up the run can be kept.
+
+        Raises:
+            ConfigError: some of it is neither a tensor nor a JSON value.
+        """
+        self._state_of(run)
+        strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
+        if strange:
+            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
+            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
+
+    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
+        """What writes the state, the optimizer's tensors, and the generators'."""
+        tensors, settings = _optimizer_state(run.optimizer)
+        now, now_tensors = read_generators(run.device, run.loader)
+        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
+        state = {
+            "progress": run.progress.state_dict(),
+            "identity": dict(run.identity),
+            "others": {name: one.state_dict() for name, one in run.others.items()},
+            "optimizer": settings,
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "best": self._best,
+        }
+        try:
+            return json_writer(state), tensors, generators
+        except (TypeError, ValueError, RecursionError) as error:
+            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
+            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
 
     def check(self, run: RunState) -> None:
         """See that a run can be taken up, before anything of it is touched.
