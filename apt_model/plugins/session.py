@@ -57,7 +57,7 @@ def read_config(
         ConfigError: an unknown or bad setting, or one that belongs elsewhere.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in elsewhere if key in (config or {})]
+        misplaced = [key for key in elsewhere if isinstance(config, Mapping) and key in config]
         if misplaced:
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
