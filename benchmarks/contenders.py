@@ -3,6 +3,9 @@
 A contender is a way to the loss of a batch. The models, the backward pass and the optimizer step are the same for all.
 """
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,12 +13,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from apt_model.distill.cached_teacher import CachedTeacher
+from apt_model.distill.caching import Caching
 from apt_model.distill.fused import fused_distillation
-from apt_model.distill.heads import find_head
+from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
-from apt_model.distill.signals import Buffer, HeadSignal
+from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.signals import Buffer, HeadSignal, Signal
+from apt_model.training.batch import Batch
 from benchmarks.floor import floor_loss
-from benchmarks.objective import IGNORED, TASK, LossFunction, Objective
+from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective
 from benchmarks.sizes import Pair
 
 
@@ -119,22 +126,65 @@ class OursFused:
         counts = targets != IGNORED
         if not bool(counts.all()):
             hidden, spoken, targets = hidden[counts], spoken[counts], targets[counts]
-        weight, temperature = self._teacher.linear.weight, TASK.temperature
-        own, teachers = self._buffers
-        graded = fused_distillation(
-            hidden,
-            self._student,
-            HeadSignal(
-                spoken, self._teacher, temperature=temperature, width=len(weight), dtype=weight.dtype, buffer=teachers
-            ),
-            targets,
-            temperature=temperature,
-            alpha=TASK.kd_weight / temperature**2,
-            beta=TASK.ce_weight,
-            weight=1 / len(targets),
-            buffer=own,
+        weight, (own, teachers) = self._teacher.linear.weight, self._buffers
+        signal = HeadSignal(
+            spoken, self._teacher, temperature=TASK.temperature, width=len(weight), dtype=weight.dtype, buffer=teachers
         )
-        return graded.loss
+        return fused(hidden, self._student, signal, targets, own)
+
+
+def fused(hidden: Tensor, head: OutputHead, signal: Signal, targets: Tensor, buffer: Buffer) -> Tensor:
+    """The task's loss through the fused step."""
+    return fused_distillation(
+        hidden,
+        head,
+        signal,
+        targets,
+        temperature=TASK.temperature,
+        alpha=TASK.kd_weight / TASK.temperature**2,
+        beta=TASK.ce_weight,
+        weight=1 / len(targets),
+        buffer=buffer,
+    ).loss
+
+
+class OursCached:
+    """The fused step with the teacher's cache, made of the first batch that comes, in the teacher's place."""
+
+    def __init__(self, pair: Pair) -> None:
+        head = find_head(pair.student)
+        assert head is not None
+        self._pair, self._head, self._buffer = pair, head, Buffer()
+        self._directory = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, self._directory)
+        self._cached: CachedTeacher | None = None
+
+    @property
+    def bytes_kept(self) -> int:
+        """What is held between steps."""
+        return self._buffer.bytes_kept
+
+    def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch."""
+        batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
+        if self._cached is None:
+            self._cached = self._cache(batch)
+        hidden = self._pair.student.model(ids).last_hidden_state.flatten(0, 1)
+        learned = F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
+        width = len(self._head.linear.weight)
+        signal = self._cached.signal(batch, learned, temperature=TASK.temperature, columns=width, dtype=None)
+        return fused(hidden[learned], self._head, signal, labels.flatten()[learned + 1], self._buffer)
+
+    def _cache(self, batch: Batch) -> CachedTeacher:
+        settings = CacheSettings(
+            k=TOP, temperature=TASK.temperature, value_type="log8", max_length=batch.labels.shape[1], packing=False
+        )
+        rows = [
+            {"input_ids": ids, "labels": labels}
+            for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)
+        ]
+        Caching(self._pair.teacher, rows, settings=settings).run(self._directory)
+        return CachedTeacher(self._directory)
 
 
 OURS = [
@@ -154,5 +204,11 @@ OURS = [
     ),
     Contender(name="plain", build=_plain, package="torch", note="the loop of the tutorials"),
     Contender(name="ours-plain", build=_ours_plain, note="`distill.losses.distillation_sums`, the loop's loss"),
+    Contender(
+        name="ours-cached",
+        build=OursCached,
+        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
+        note="the same with `CachedTeacher` (8-bit values) for a teacher",
+    ),
     Contender(name="ours-fused", build=OursFused, note="`distill.fused.fused_distillation`"),
 ]

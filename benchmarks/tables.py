@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.objective import TASK, TOLERANCE
+from benchmarks.objective import TASK
 from benchmarks.rounds import quartiles, spread
 from benchmarks.sizes import SIZES
 from benchmarks.worker import CONTENDERS
@@ -112,7 +112,7 @@ def agreement(found: Found) -> str:
     rows = []
     for name, (loss, gradient) in (item for cell in checks for item in cell["errors"].items()):
         contender = CONTENDERS[name]
-        verdict = "yes" if max(loss, gradient) <= TOLERANCE else "**no**"
+        verdict = "yes" if max(loss, gradient) <= contender.objective.tolerance else "**no**"
         version = found["machine"]["versions"].get(contender.package, "")
         said = [f"{contender.package} {version}", contender.note, str(contender.objective)]
         rows.append([label(f"{name} fp32"), *said, f"{verdict} ({loss:.0e}, {gradient:.0e})"])
