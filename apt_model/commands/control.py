@@ -33,16 +33,11 @@ class Control:
         first: the lesson's student, before it has learned.
         remake: a student as new, as the seed that is set makes it.
         teach: trains one without showing cards.
-
-    Raises:
-        ConfigError: no seed at all, or more than ten.
     """
 
     def __init__(
         self, config: LessonConfig, *, seeds: int, out: Path, first: Any, remake: Callable[[], Any], teach: Teach
     ) -> None:
-        if not 1 <= seeds <= 1 + len(T_95):
-            raise ConfigError("control_seeds is out of range", got=seeds, expected=f"1 to {1 + len(T_95)}")
         start = config.train.seed or 0
         self._config, self._out, self._teach, self._remake = config, out, teach, remake
         self._seeds = range(start, start + seeds)
@@ -115,8 +110,10 @@ def refuse_control(arguments: argparse.Namespace) -> None:
     """Refuse a control that could not be judged: before anything is loaded.
 
     Raises:
-        ConfigError: no validation data, or no teacher to compare with.
+        ConfigError: no seed or more than ten, no validation data, or no teacher to compare with.
     """
+    if not 1 <= arguments.control <= 1 + len(T_95):
+        raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
     if not arguments.validation_data and arguments.validation_split is None:
         raise ConfigError(
             "a control is judged on validation data, and there is none", fix="give --validation-split 0.1"

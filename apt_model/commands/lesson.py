@@ -33,11 +33,11 @@ def add(commands: Any) -> None:
     distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
     distill.add_argument(
         "--control",
-        action="store_true",
-        help="teach the same student without a teacher, too, and say what it was worth",
-    )
-    distill.add_argument(
-        "--control-seeds", type=int, default=1, metavar="N", help="with so many students and controls (default: 1)"
+        nargs="?",
+        type=int,
+        const=1,
+        metavar="SEEDS",
+        help="teach the same student without a teacher, too, and say what it was worth; over several seeds (default: 1)",
     )
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
 
@@ -58,7 +58,7 @@ def _distill(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments, **cached_settings(arguments))
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
-    if arguments.control:
+    if arguments.control is not None:
         refuse_control(arguments)
     material = gather(arguments, config)
     if arguments.doctor:
@@ -68,10 +68,10 @@ def _distill(arguments: argparse.Namespace) -> None:
     how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
     data = material.tokenized(config)
     control = None
-    if arguments.control:
+    if arguments.control is not None:
         control = Control(
             config,
-            seeds=arguments.control_seeds,
+            seeds=arguments.control,
             out=out,
             first=material.student,
             remake=material.remake,

@@ -41,7 +41,7 @@ def test_a_control_is_the_same_student_on_the_same_data_with_labels_alone(
     school: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--validation-data", "text.txt"]
-    assert distill(*given, "--control", "--control-seeds", "2") == 0
+    assert distill(*given, "--control", "2") == 0
     assert distill(*given, "--alpha", "0", "--beta", "1", out="alone") == 0
     assert distill(*given, "--seed", "1", out="other") == 0
     pairs = {"run/control/control-0": "alone", "run/control/student-1": "other"}
@@ -76,7 +76,7 @@ def test_what_is_done_already_is_not_taught_again(school: Path) -> None:
     ("more", "words"),
     [
         (["--control"], "validation data"),
-        (["--control", "--validation-split", "4", "--control-seeds", "0"], "control_seeds is out of range"),
+        (["--control", "0", "--validation-split", "4"], "--control is out of range"),
     ],
 )
 def test_a_control_that_could_not_be_judged_is_refused(
