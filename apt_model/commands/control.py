@@ -15,7 +15,7 @@ from apt_model.commands.console import print_line, speaker
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 from apt_model.events.evaluation import Evaluation, figure
-from apt_model.events.runfile import STUDENT, SUMMARY, write_json
+from apt_model.events.runfile import STUDENT, SUMMARY
 from apt_model.i18n import Phrases
 
 FOLDER, RESULTS = "control", "control.json"
@@ -67,7 +67,8 @@ class Control:
             found[seed] = judge(student, control)
         self._show(found)
         path = self._out / RESULTS
-        write_json(path, {"seeds": {str(seed): one for seed, one in found.items()}, **overall(list(found.values()))})
+        by_seed = {str(seed): one for seed, one in found.items()}
+        Evaluation({"seeds": by_seed, **overall(list(found.values()))}).save(path)
         print_line(self._say("control.saved", path=path))
 
     def _with_seed(self, seed: int) -> LessonConfig:

@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
         type=int,
         const=1,
         metavar="SEEDS",
-        help="teach the same student without a teacher, too, and say what it was worth; over several seeds (default: 1)",
+        help="teach the same student without a teacher too, and say what it was worth; over so many seeds (default: 1)",
     )
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
 
