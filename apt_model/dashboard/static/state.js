@@ -1,0 +1,71 @@
+/** What the reader looks at: which lessons, which view, which step. Every view draws from here and from the lessons. */
+
+export const room = {
+  lessons: [],
+  current: null,
+  other: null,
+  embedded: false,
+  view: "now",
+  step: 0,
+  follow: true,
+  playing: false,
+  speed: 1,
+  which: 0,
+  token: null,
+  temperature: null,
+  filter: "all",
+  theme: "light",
+  pending: false,
+  draw: null,
+};
+
+/** Draw everything once more, at the next frame. */
+export function refresh() {
+  if (room.pending || !room.draw) return;
+  room.pending = true;
+  requestAnimationFrame(() => {
+    room.pending = false;
+    room.draw();
+  });
+}
+
+/** Put the cursor on a step; the end of a lesson that still goes on means to follow it. */
+export function goTo(step) {
+  if (!room.current) return;
+  const last = room.current.lastStep;
+  const to = Math.min(last, Math.max(0, Math.round(step)));
+  if (to !== room.step) room.which = -1;
+  room.step = to;
+  room.follow = to >= last && !room.current.over;
+  refresh();
+}
+
+/** Go with the lesson as it happens. */
+export function followLive() {
+  room.playing = false;
+  goTo(room.current ? room.current.lastStep : 0);
+}
+
+/** The card in view: of the newest step that has cards, the one chosen, at first the last. */
+export function cardInView(lesson) {
+  const cards = lesson ? lesson.cardsAt(room.step) : [];
+  return cards.length ? cards[room.which >= 0 && room.which < cards.length ? room.which : cards.length - 1] : null;
+}
+
+/** A value kept between visits, or null where the browser keeps none. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(`apt-${name}`);
+  } catch (error) {
+    return null;
+  }
+}
+
+/** Keep a value between visits, where the browser lets us. */
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`apt-${name}`, value);
+  } catch (error) {
+    // a private window or file:// may refuse: then the choice lasts as long as the page
+  }
+}
