@@ -4,6 +4,7 @@ import {goTo, room} from "./state.js";
 import {say, speech} from "./words.js";
 
 const HEIGHT = 200;
+const REACH = 5; // a point at the edge sticks out by so much
 const DASHES = { solid: [], dashed: [8, 5], dotted: [2, 4], mixed: [10, 4, 2, 4] };
 const charts = new Map();
 
@@ -63,7 +64,7 @@ function table(plot) {
 
 function settings(plot, figure) {
   const ink = colour("quiet");
-  const axis = { stroke: ink, grid: { stroke: colour("hair"), width: 1 }, ticks: { show: false }, font: `12px ${colour("figures-font")}` };
+  const axis = { stroke: ink, grid: { stroke: colour("hair"), width: 1 }, ticks: { show: false }, font: `12px ${colour("sans")}` };
   const canvas = figure.querySelector(".canvas");
   return {
     width: canvas.clientWidth || 320,
@@ -104,7 +105,7 @@ function veil(chart) {
   ctx.save();
   ctx.globalAlpha = 0.72;
   ctx.fillStyle = colour("card");
-  ctx.fillRect(x, bbox.top, bbox.left + bbox.width - x, bbox.height);
+  ctx.fillRect(x, bbox.top - REACH, bbox.left + bbox.width - x + REACH, bbox.height + 2 * REACH);
   ctx.globalAlpha = 1;
   ctx.fillStyle = colour("accent");
   ctx.fillRect(x - devicePixelRatio / 2, bbox.top, Math.max(1, devicePixelRatio), bbox.height);

@@ -47,6 +47,20 @@ export function part(box, name, tag = "div") {
   return made;
 }
 
+const ICONS = {
+  play: "M7 4.5v15l12.5-7.5z",
+  pause: "M6 5h4v14H6zM14 5h4v14h-4z",
+  previous: "M5 5h2.5v14H5zM19 5v14L8.5 12z",
+  next: "M16.5 5H19v14h-2.5zM5 5v14l10.5-7z",
+  moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4a8.5 8.5 0 1 0 10.5 10.5z",
+  sun: "M12 7.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9zM11 2h2v3h-2zM11 19h2v3h-2zM2 11h3v2H2zM19 11h3v2h-3zM4.2 5.6l1.4-1.4 2.1 2.1-1.4 1.4zM16.3 17.7l1.4-1.4 2.1 2.1-1.4 1.4zM4.2 18.4l2.1-2.1 1.4 1.4-2.1 2.1zM16.3 6.3l2.1-2.1 1.4 1.4-2.1 2.1z",
+};
+
+/** A sign drawn in the text's colour; the words stand beside it or in the label around it. */
+export function icon(name) {
+  return svg("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+}
+
 /** A bar that also says its value to whoever cannot see it. */
 export function meter(ratio, label, kind = "") {
   const share = Math.min(1, Math.max(0, Number.isFinite(ratio) ? ratio : 0));

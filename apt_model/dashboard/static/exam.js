@@ -5,6 +5,8 @@ import {percent} from "./format.js";
 import {goTo, room} from "./state.js";
 import {say, speech} from "./words.js";
 
+const SHOWN_ANSWERS = 12;
+
 /** Draw the exams up to the cursor into `box`. */
 export function drawExam(box) {
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("exam.intro")));
@@ -37,7 +39,7 @@ function questions(lesson, exams) {
 }
 
 function question(prompt, known, index) {
-  const answers = known.answers.slice().reverse();
+  const answers = spaced(known.answers).reverse();
   return el(
     "article",
     { class: "question-sheet" },
@@ -52,6 +54,13 @@ function question(prompt, known, index) {
   );
 }
 
+/** All of a few, or as many evenly spaced ones, the first and the last among them. */
+function spaced(answers) {
+  if (answers.length <= SHOWN_ANSWERS) return answers.slice();
+  const last = answers.length - 1;
+  return Array.from({ length: SHOWN_ANSWERS }, (hole, index) => answers[Math.round((index * last) / (SHOWN_ANSWERS - 1))]);
+}
+
 function answerBox(role, said) {
   return el("div", { class: `answer ${role}` }, el("h4", {}, say(`now.${role}`)), el("p", { dir: "auto" }, said));
 }
@@ -63,8 +72,13 @@ function grown({ exam, student }, teacher, newest) {
     { type: "button", class: "link", on: { click: () => goTo(exam.step) } },
     say(exam.epoch ? "exam.when" : "exam.start", words),
   );
-  const note = newest ? el("span", { class: "tag" }, say("exam.latest")) : null;
-  return el("li", {}, el("p", { class: "when" }, when, " ", sharedNote(student, teacher), " ", note), el("p", { dir: "auto" }, compared(student, teacher)));
+  return el(
+    "li",
+    { "aria-current": newest ? "step" : null },
+    el("span", { class: "when" }, when),
+    el("span", { class: "said-then", dir: "auto" }, compared(student, teacher)),
+    el("span", { class: "when" }, sharedNote(student, teacher)),
+  );
 }
 
 function sharedLength(student, teacher) {

@@ -84,11 +84,8 @@ function showView(view) {
   room.view = view;
   if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   refresh();
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    const tab = document.getElementById(`tab-${view}`);
-    if (document.activeElement === document.body) tab.focus({ preventScroll: true });
-    tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-  }));
+  window.scrollTo(0, 0);
+  requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tab-${view}`).scrollIntoView({ block: "nearest", inline: "nearest" })));
 }
 
 function watchLesson(lesson) {

@@ -104,7 +104,11 @@ function who(lesson) {
 
 function notices(heard) {
   if (!heard.length) return [];
-  const line = (notice) => el("li", {}, el("span", { class: "quiet" }, say("now.step", { step: notice.step })), " ", noticeText(notice));
+  const line = (notice) => {
+    const text = noticeText(notice);
+    const when = el("span", { class: "quiet" }, say("now.step", { step: notice.step }), " ");
+    return el("li", {}, text.includes(String(notice.step)) ? null : when, text);
+  };
   return [el("h3", {}, say("now.notices")), el("ul", { class: "notices" }, heard.map(line))];
 }
 

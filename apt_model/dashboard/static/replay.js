@@ -1,5 +1,5 @@
 /** Replay: the whole lesson as a strip of laziness, a slider over its steps, play and pause, and the way back to now. */
-import {el, keep, svg} from "./dom.js";
+import {el, icon, keep, svg} from "./dom.js";
 import {percent} from "./format.js";
 import {followLive, goTo, refresh, room} from "./state.js";
 import {neighbour} from "./store.js";
@@ -29,7 +29,7 @@ export function drawReplay(bar) {
   slider.setAttribute("aria-valuetext", say("replay.at", { step: room.step, total: lesson.length }));
   find("reading").textContent = say("replay.step", { step: room.step, total: lesson.length });
   const play = find("play");
-  play.querySelector(".icon").textContent = room.playing ? "❚❚" : "▶";
+  keep(play, room.playing, () => icon(room.playing ? "pause" : "play"));
   play.setAttribute("aria-label", say(room.playing ? "replay.pause" : "replay.play"));
   const follow = find("follow");
   follow.hidden = lesson.over;
@@ -45,12 +45,8 @@ export function drawReplay(bar) {
 }
 
 function controls() {
-  const button = (name, icon, act) =>
-    el(
-      "button",
-      { type: "button", class: `round ${name}`, "aria-label": say(`replay.${name}`), title: say(`replay.${name}`), on: { click: act } },
-      el("span", { class: "icon", "aria-hidden": "true" }, icon),
-    );
+  const button = (name, act) =>
+    el("button", { type: "button", class: `round ${name}`, "aria-label": say(`replay.${name}`), title: say(`replay.${name}`), on: { click: act } }, icon(name));
   const jump = (direction) => {
     const step = neighbour(room.current, room.step, direction);
     stopPlaying();
@@ -80,7 +76,7 @@ function controls() {
   const pace = el("select", { "aria-label": say("replay.speed"), title: say("replay.speed"), on: { change: (event) => (room.speed = Number(event.target.value)) } }, speeds);
   pace.value = String(room.speed);
   return [
-    el("div", { class: "buttons" }, button("previous", "⏮", () => jump(-1)), button("play", "▶", togglePlay), button("next", "⏭", () => jump(1))),
+    el("div", { class: "buttons" }, button("previous", () => jump(-1)), button("play", togglePlay), button("next", () => jump(1))),
     el("div", { class: "track" }, el("div", { class: "film", "aria-hidden": "true" }), scrubber),
     el("span", { class: "reading" }),
     pace,

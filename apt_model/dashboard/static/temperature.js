@@ -7,7 +7,9 @@ import {soften} from "./soften.js";
 import {say, speech} from "./words.js";
 
 const HOTTEST = 10;
+const TOO_HOT = 6;
 const COLDEST = 0.5;
+const TELLING = 4; // where to begin when the lesson itself stays at 1, which softens nothing
 
 /** Draw the view into `box`. */
 export function drawTemperature(box) {
@@ -15,7 +17,7 @@ export function drawTemperature(box) {
   const card = lesson.until("cards", room.step).reverse().find((one) => one.detail && one.detail.teacher_top.length);
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("temperature.intro")));
   const own = lesson.setting("temperature");
-  const temperature = room.temperature === null ? own || 1 : room.temperature;
+  const temperature = room.temperature === null ? (own > 1 ? own : TELLING) : room.temperature;
   const bench = part(box, "bench-top");
   if (!card) {
     keep(bench, [speech.language, "none"], () => el("p", { class: "waiting" }, say("temperature.none")));
@@ -33,7 +35,7 @@ export function drawTemperature(box) {
     bench.querySelector("#temperature").value = temperature;
     bench.querySelector("#temperature").setAttribute("aria-valuetext", `T = ${brisk(temperature)}`);
     bench.querySelector(".reading").textContent = `T = ${temperature.toFixed(1)}`;
-    const others = lesson.started && lesson.started.vocabulary ? lesson.started.vocabulary - card.detail.teacher_top[index].length : 1;
+    const others = lesson.started && lesson.started.vocabulary ? lesson.started.vocabulary - card.detail.teacher_top[index].length : 0;
     const key = [speech.language, lesson.id, card.step, card.wall_time, index, temperature, others];
     keep(bench.querySelector(".softened"), key, () => softened(card.detail.teacher_top[index], others, temperature));
   }
@@ -95,17 +97,35 @@ function slider(own) {
 }
 
 function softened(top, others, temperature) {
-  const [hard, soft] = [soften(top, others, 1), soften(top, others, temperature)];
+  const [hard, soft] = [soften(top, 0, 1), soften(top, 0, temperature)]; // among those that are known by name
   const shown = { temperature: brisk(temperature) };
-  const rest = others > 1 ? say("temperature.rest", { count: count(others) }) : say("temperature.restunknown");
   const rows = top.map(([text], rank) => pairRow(tokenText(text), hard.shares[rank], soft.shares[rank], shown));
   return [
     el("h3", {}, say("temperature.bars", shown)),
     el("p", { class: "key-line" }, el("span", {}, el("span", { class: "swatch hard" }), say("temperature.hard")), el("span", {}, el("span", { class: "swatch soft" }), say("temperature.soft", shown))),
-    el("ol", { class: "pairs" }, rows, pairRow(rest, hard.rest, soft.rest, shown)),
+    el("ol", { class: "pairs" }, rows),
     el("p", { class: "quiet" }, say("temperature.entropy", { before: brisk(hard.entropy), after: brisk(soft.entropy) })),
+    others > 0 ? masses(top, others, temperature, shown) : null,
     el("p", { class: "lesson-note" }, darkKnowledge(top, hard, soft, temperature)),
   ];
+}
+
+/** Known and unknown tokens as wholes. The unknown are taken as equally likely, which softens them the most. */
+function masses(top, others, temperature, shown) {
+  const row = (label, heat) => {
+    const rest = soften(top, others, heat).rest;
+    const piece = (name, share) => el("span", { class: `fill ${name}`, style: { width: `${(100 * share).toFixed(2)}%` } });
+    const share = say(heat === 1 ? "temperature.share" : "temperature.most", { share: percent(rest, 1) });
+    return el("li", {}, el("span", { class: "mass-label" }, label), el("span", { class: "meter", "aria-hidden": "true" }, piece("known", 1 - rest), piece("others", rest)), el("span"), el("span", {}, share));
+  };
+  const key = (name, word) => el("li", {}, el("span", { class: `swatch ${name}` }), word);
+  return el(
+    "div",
+    { class: "masses" },
+    el("ul", { class: "key" }, key("known", say("temperature.known", { count: top.length })), key("others", say("temperature.rest", { count: count(others) }))),
+    el("ul", { class: "rows" }, row(say("temperature.hard"), 1), temperature === 1 ? null : row(say("temperature.soft", shown), temperature)),
+    el("p", { class: "quiet" }, say("temperature.even")),
+  );
 }
 
 function pairRow(text, hard, soft, shown) {
@@ -121,24 +141,19 @@ function pairRow(text, hard, soft, shown) {
 
 function darkKnowledge(top, hard, soft, temperature) {
   const ranked = top.map(([text]) => tokenText(text));
-  const sentences = [];
-  if (ranked.length >= 3) {
-    sentences.push(
-      say("temperature.dark", {
-        first: ranked[0],
-        second: ranked[1],
-        third: ranked[2],
-        temperature: brisk(temperature),
-        p1: percent(hard.shares[0], 1),
-        q1: percent(1 - hard.shares[0], 1),
-        p2: percent(soft.shares[0], 1),
-        q2: percent(1 - soft.shares[0], 1),
-      }),
-    );
-  }
-  if (temperature >= 6) sentences.push(say("temperature.flat"));
-  if (temperature < 1) sentences.splice(0, 1, say("temperature.sharp"));
-  return sentences.join(" ");
+  const words = {
+    first: ranked[0],
+    second: ranked[1],
+    third: ranked[2],
+    temperature: brisk(temperature),
+    p1: percent(hard.shares[0], 1),
+    q1: percent(1 - hard.shares[0], 1),
+    p2: percent(soft.shares[0], 1),
+    q2: percent(1 - soft.shares[0], 1),
+  };
+  if (temperature < 1) return say("temperature.sharp");
+  if (temperature === 1 || ranked.length < 3) return say("temperature.same", words);
+  return temperature < TOO_HOT ? say("temperature.dark", words) : [say("temperature.dark", words), " ", say("temperature.flat")];
 }
 
 function shares(lesson, step) {

@@ -1,6 +1,6 @@
 /** The head of the page: whose lesson it is, whether it is live, language, paper or blackboard, and the views. */
 import {brief} from "./clean.js";
-import {el, keep, part, rove} from "./dom.js";
+import {el, icon, keep, part, rove} from "./dom.js";
 import {refresh, remember, room} from "./state.js";
 import {LANGUAGES, say, speech} from "./words.js";
 
@@ -10,15 +10,20 @@ const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: 
 export function drawTop(box, views, { watch, compare, show }) {
   const many = room.lessons.length > 1;
   const names = room.lessons.map((lesson) => [lesson.id, lesson.name]);
-  const bar = part(box, "bar");
+  const bar = part(box, "masthead");
   keep(part(bar, "brand", "h1"), speech.language, () => [el("span", { class: "seal", "aria-hidden": "true" }, "蒸"), el("span", {}, say("page.brand"))]);
   const chosen = [room.current && room.current.id, room.other && room.other.id];
   keep(part(bar, "which"), [speech.language, names, chosen], () => (many ? choosers(watch, compare) : lessonName()));
-  keep(part(bar, "link"), [speech.language, linkNow()], () => linkSign(linkNow()));
+  keep(part(bar, "state"), [speech.language, linkNow()], () => linkSign(linkNow()));
   keep(part(bar, "switches"), [speech.language, room.theme], switches);
   const nav = part(box, "tabs", "nav");
   nav.setAttribute("aria-label", say("page.views"));
-  keep(part(nav, "tablist"), [speech.language, views, room.view], () => tabs(views, show));
+  keep(part(nav, "tablist"), [speech.language, views], () => tabs(views, show));
+  nav.querySelectorAll("[role=tab]").forEach((tab) => {
+    const chosen = tab.id === `tab-${room.view}`;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.setAttribute("tabindex", chosen ? "0" : "-1");
+  });
 }
 
 function lessonName() {
@@ -57,7 +62,7 @@ function switches() {
   const other = speech.language === "zh" ? "en" : "zh-CN";
   return [
     el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
-    el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, el("span", { "aria-hidden": "true" }, dark ? "☀" : "☾")),
+    el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];
 }
 
@@ -92,8 +97,6 @@ function tabs(views, show) {
         role: "tab",
         id: `tab-${view}`,
         "aria-controls": `view-${view}`,
-        "aria-selected": String(view === room.view),
-        tabindex: view === room.view ? "0" : "-1",
         on: { click: () => show(view) },
       },
       say(`view.${view}`),

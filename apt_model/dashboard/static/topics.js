@@ -101,7 +101,7 @@ function questionRow(entry) {
   const first = entry.cards[0];
   const ends = entry.cards.length > 1 ? `${percent(first.laziness, 0)} → ${percent(entry.latest.laziness, 0)}` : percent(first.laziness, 0);
   const tokens = entry.tokens.map((one) =>
-    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", `${brisk(one.highest)} → ${brisk(one.latest)}`),
+    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", entry.cards.length > 1 ? `${brisk(one.highest)} → ${brisk(one.latest)}` : brisk(one.highest)),
   );
   return el(
     "tr",
