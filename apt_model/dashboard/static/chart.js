@@ -85,7 +85,7 @@ function settings(plot, figure) {
 function spread(chart, low, high) {
   if (low === null || high === null) return [0, 1];
   const room = (high - low || Math.abs(high) || 1) * 0.08;
-  return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+  return [low >= 0 ? 0 : low - room, high + room];
 }
 
 function series(line) {

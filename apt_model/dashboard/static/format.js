@@ -13,6 +13,15 @@ export function percent(value, digits = 2) {
   return isNumber(value) ? `${(100 * value).toFixed(digits)}%` : NO_NUMBER;
 }
 
+/** A probability, however small. */
+export function chance(value) {
+  if (!isNumber(value)) return NO_NUMBER;
+  if (value >= 0.9995 && value < 1) return percent(Math.min(value, 0.9999), 2);
+  if (value >= 0.1) return percent(value, 1);
+  if (value >= 0.001 || value === 0) return percent(value, 2);
+  return value < 1e-6 ? "< 0.0001%" : `${Number((100 * value).toPrecision(2))}%`;
+}
+
 export function number(value, digits = 4) {
   return isNumber(value) ? value.toFixed(digits).replace("-", "−") : NO_NUMBER;
 }

@@ -81,7 +81,7 @@ function showView(view) {
   if (!views().includes(view)) return;
   hidePeek(true);
   if (room.view !== view) clearCharts();
-  room.view = view;
+  Object.assign(room, { view, held: null });
   if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   refresh();
   window.scrollTo(0, 0);
@@ -94,7 +94,7 @@ function watchLesson(lesson) {
   room.current = lesson;
   if (room.other === lesson) room.other = null;
   if (left && left !== room.other) disconnectFully(left);
-  Object.assign(room, { follow: true, playing: false, which: -1, token: null, temperature: null });
+  Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null });
   stage.said = null;
   clearCharts();
   openLesson(lesson);

@@ -3,6 +3,7 @@ import {brief, clean} from "./clean.js";
 import {cardArticle, figureList} from "./card.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
+import {peeksInto} from "./peek.js";
 import {cardInView, refresh, room} from "./state.js";
 import {knows, say, sayVariant, speech} from "./words.js";
 
@@ -26,6 +27,7 @@ export function drawNow(box) {
 function drawDesk(place, lesson, named) {
   const cards = lesson.cardsAt(room.step);
   const card = cardInView(lesson);
+  if (room.follow && peeksInto(place)) return; // the lesson goes on, the reader is not done
   const shown = cards.indexOf(card);
   keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));

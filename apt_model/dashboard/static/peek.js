@@ -1,8 +1,8 @@
 /** What both models thought at one token: the five likeliest of each, beside the token that is pointed at. */
 import {tokenText} from "./clean.js";
 import {el} from "./dom.js";
-import {brisk, levelOf, percent} from "./format.js";
-import {room} from "./state.js";
+import {brisk, chance, levelOf} from "./format.js";
+import {refresh, room} from "./state.js";
 import {say} from "./words.js";
 
 const LINGER_MS = 220;
@@ -42,6 +42,11 @@ export function showPeek(anchor, detail, index, pinned) {
   place();
 }
 
+/** Whether somebody reads a token of `box` just now: then it had better stay as it is. */
+export function peeksInto(box) {
+  return peek.anchor !== null && box.contains(peek.anchor);
+}
+
 /** Open it where the mouse is, unless another one is pinned. */
 export function movePeek(anchor, detail, index) {
   if (!peek.pinned || !peek.anchor || !peek.anchor.isConnected) showPeek(anchor, detail, index, false);
@@ -55,6 +60,7 @@ export function hidePeek(now) {
     if (peek.anchor) peek.anchor.removeAttribute("aria-describedby");
     Object.assign(peek, { anchor: null, pinned: false });
     peek.box.hidden = true;
+    refresh();
     document.querySelectorAll(".said.pointed").forEach((one) => one.classList.remove("pointed"));
   };
   if (now) close();
@@ -106,6 +112,6 @@ export function rankRow(text, share, kind) {
     { class: `rank ${kind}` },
     el("span", { class: "rank-text" }, text),
     el("span", { class: "rank-bar" }, el("span", { style: { width: `${(100 * share).toFixed(2)}%` } })),
-    el("span", { class: "rank-share" }, percent(share, share < 0.0995 ? 2 : 1)),
+    el("span", { class: "rank-share" }, chance(share)),
   );
 }

@@ -14,6 +14,7 @@ export const room = {
   token: null,
   temperature: null,
   filter: "all",
+  held: null,
   theme: "light",
   pending: false,
   draw: null,
@@ -34,7 +35,7 @@ export function goTo(step) {
   if (!room.current) return;
   const last = room.current.lastStep;
   const to = Math.min(last, Math.max(0, Math.round(step)));
-  if (to !== room.step) room.which = -1;
+  if (to !== room.step) Object.assign(room, { which: -1, held: null });
   room.step = to;
   room.follow = to >= last && !room.current.over;
   refresh();

@@ -3,6 +3,7 @@ import {Lesson} from "./store.js";
 import {refresh, room} from "./state.js";
 
 const RETRY_MS = 2000;
+const REWIND_MS = 200;
 
 /** The lessons that a report carries, or null where this page has a server. */
 export function embeddedLessons() {
@@ -65,7 +66,10 @@ export function listen(lesson) {
     lesson.add(JSON.parse(message.data));
     refresh();
   };
-  source.addEventListener("rewind", () => connect(lesson));
+  source.addEventListener("rewind", () => {
+    disconnect(lesson);
+    lesson.retry = setTimeout(() => connect(lesson), REWIND_MS);
+  });
   source.addEventListener("end", () => {
     disconnect(lesson);
     lesson.ended = true;

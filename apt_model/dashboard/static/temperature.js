@@ -1,7 +1,7 @@
 /** Temperature: how T softens the teacher's distribution at a chosen token, with the shares of KD and CE beside it. */
 import {tokenText} from "./clean.js";
 import {el, keep, part, rove} from "./dom.js";
-import {brisk, count, fieldOf, number, percent} from "./format.js";
+import {brisk, chance, count, fieldOf, number, percent} from "./format.js";
 import {refresh, room} from "./state.js";
 import {soften} from "./soften.js";
 import {say, speech} from "./words.js";
@@ -14,7 +14,8 @@ const TELLING = 4; // where to begin when the lesson itself stays at 1, which so
 /** Draw the view into `box`. */
 export function drawTemperature(box) {
   const lesson = room.current;
-  const card = lesson.until("cards", room.step).reverse().find((one) => one.detail && one.detail.teacher_top.length);
+  const newest = lesson.until("cards", room.step).reverse().find((one) => one.detail && one.detail.teacher_top.length);
+  const card = room.held || newest; // whoever tries out a token keeps it, though the lesson goes on
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("temperature.intro")));
   const own = lesson.setting("temperature");
   const temperature = room.temperature === null ? (own > 1 ? own : TELLING) : room.temperature;
@@ -24,8 +25,8 @@ export function drawTemperature(box) {
   } else {
     const index = Math.min(room.token === null ? mostTelling(card.detail) : room.token, card.detail.teacher_top.length - 1);
     keep(bench, [speech.language, lesson.id, card.step, card.wall_time, own], () => [
-      picker(card.detail),
-      slider(own),
+      picker(card),
+      slider(own, card),
       el("div", { class: "softened" }),
     ]);
     bench.querySelectorAll(".pick").forEach((one, at) => {
@@ -49,9 +50,10 @@ function mostTelling(detail) {
   return second.indexOf(Math.max(...second));
 }
 
-function picker(detail) {
+function picker(card) {
+  const detail = card.detail;
   const choose = (item) => {
-    room.token = picks.indexOf(item);
+    Object.assign(room, { token: picks.indexOf(item), held: card });
     refresh();
   };
   const picks = detail.teacher.map((piece) =>
@@ -72,9 +74,9 @@ function picker(detail) {
   );
 }
 
-function slider(own) {
+function slider(own, card) {
   const set = (value) => {
-    room.temperature = Math.min(HOTTEST, Math.max(COLDEST, value));
+    Object.assign(room, { temperature: Math.min(HOTTEST, Math.max(COLDEST, value)), held: card });
     refresh();
   };
   const input = el("input", {
@@ -115,7 +117,7 @@ function masses(top, others, temperature, shown) {
   const row = (label, heat) => {
     const rest = soften(top, others, heat).rest;
     const piece = (name, share) => el("span", { class: `fill ${name}`, style: { width: `${(100 * share).toFixed(2)}%` } });
-    const share = say(heat === 1 ? "temperature.share" : "temperature.most", { share: percent(rest, 1) });
+    const share = say(heat === 1 ? "temperature.share" : "temperature.most", { share: chance(rest) });
     return el("li", {}, el("span", { class: "mass-label" }, label), el("span", { class: "meter", "aria-hidden": "true" }, piece("known", 1 - rest), piece("others", rest)), el("span"), el("span", {}, share));
   };
   const key = (name, word) => el("li", {}, el("span", { class: `swatch ${name}` }), word);
@@ -133,8 +135,8 @@ function pairRow(text, hard, soft, shown) {
     el(
       "span",
       { class: `pair-bar ${kind}` },
-      el("span", { class: "bar", role: "img", "aria-label": `${label} ${percent(share)}`, style: { width: `${(100 * share).toFixed(2)}%` } }),
-      el("span", { class: "share", "aria-hidden": "true" }, percent(share, share < 0.1 ? 2 : 1)),
+      el("span", { class: "bar", role: "img", "aria-label": `${label} ${chance(share)}`, style: { width: `${(100 * share).toFixed(2)}%` } }),
+      el("span", { class: "share", "aria-hidden": "true" }, chance(share)),
     );
   return el("li", {}, el("span", { class: "pair-text" }, text), el("span", { class: "pair-bars" }, bar("hard", hard, say("temperature.hard")), bar("soft", soft, say("temperature.soft", shown))));
 }
@@ -146,10 +148,10 @@ function darkKnowledge(top, hard, soft, temperature) {
     second: ranked[1],
     third: ranked[2],
     temperature: brisk(temperature),
-    p1: percent(hard.shares[0], 1),
-    q1: percent(1 - hard.shares[0], 1),
-    p2: percent(soft.shares[0], 1),
-    q2: percent(1 - soft.shares[0], 1),
+    p1: chance(hard.shares[0]),
+    q1: chance(1 - hard.shares[0]),
+    p2: chance(soft.shares[0]),
+    q2: chance(1 - soft.shares[0]),
   };
   if (temperature < 1) return say("temperature.sharp");
   if (temperature === 1 || ranked.length < 3) return say("temperature.same", words);

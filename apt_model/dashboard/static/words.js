@@ -92,7 +92,7 @@ export const WORDS = {
   ],
   "token.position": ["第 {index} / {total} 个词", "Token {index} of {total}"],
   "token.kl": ["KL {kl} nat", "KL {kl} nats"],
-  "token.rest": ["其余所有词", "all the rest"],
+  "token.rest": ["其余", "the rest"],
   "token.entropy": ["熵 {entropy} nat", "entropy {entropy} nats"],
   "token.strip": ["学生的话，逐词", "What the student said, token by token"],
   "lazy.intro": [
