@@ -1,5 +1,5 @@
 /** The card: what both said on one sample, how lazy the student is, on which topic, with a remark. */
-import {brief, clean} from "./clean.js";
+import {brief, clean, tongue} from "./clean.js";
 import {el, meter} from "./dom.js";
 import {brisk, fieldOf, number, percent} from "./format.js";
 import {tokenLegend, tokenRows} from "./tokens.js";
@@ -54,7 +54,7 @@ function cardHead(card) {
 }
 
 function voice(role, said) {
-  return el("div", { class: `voice ${role}` }, el("dt", {}, say(`now.${role}`)), el("dd", { dir: "auto" }, said));
+  return el("div", { class: `voice ${role}` }, el("dt", {}, say(`now.${role}`)), el("dd", { dir: "auto", lang: tongue(said.textContent) }, said));
 }
 
 function plainRows(card) {

@@ -1,5 +1,5 @@
 /** Exams: the same questions answered by both, side by side, and how the student's answers grew. */
-import {clean} from "./clean.js";
+import {clean, tongue} from "./clean.js";
 import {el, keep, part} from "./dom.js";
 import {percent} from "./format.js";
 import {goTo, room} from "./state.js";
@@ -43,11 +43,11 @@ function question(prompt, known, index) {
   return el(
     "article",
     { class: "question-sheet" },
-    el("h3", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto" }, clean(prompt))),
+    el("h3", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
     el(
       "div",
       { class: "answers" },
-      answerBox("teacher", known.teacher === null ? el("span", { class: "quiet" }, "–") : el("span", {}, clean(known.teacher))),
+      answerBox("teacher", known.teacher === null ? el("span", { class: "quiet" }, "–") : el("span", { lang: tongue(known.teacher) }, clean(known.teacher))),
       answerBox("student", compared(answers[0].student, known.teacher)),
     ),
     el("details", { open: answers.length > 1 }, el("summary", {}, say("exam.grown")), el("ol", { class: "growth", reversed: true }, answers.map((one, at) => grown(one, known.teacher, at === 0)))),
@@ -98,5 +98,6 @@ function sharedNote(student, teacher) {
 function compared(student, teacher) {
   if (!student) return el("span", { class: "quiet" }, say("exam.empty"));
   const { said, shared } = sharedLength(student, teacher);
-  return [el("span", { class: "as-taught" }, said.slice(0, shared).join("")), el("span", {}, said.slice(shared).join(""))];
+  const same = el("span", { class: "as-taught" }, said.slice(0, shared).join(""));
+  return el("span", { lang: tongue(student) }, same, said.slice(shared).join(""));
 }

@@ -49,7 +49,7 @@ function views() {
 
 function draw() {
   const lesson = room.current;
-  if (lesson && room.follow) room.step = lesson.lastStep;
+  if (lesson && room.follow && room.step !== lesson.lastStep) Object.assign(room, { step: lesson.lastStep, which: -1 });
   document.title = lesson ? `${clean(lesson.name, 60)} · ${say("page.brand")}` : say("page.title");
   stage.skip.textContent = say("page.skip");
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });

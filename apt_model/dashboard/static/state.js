@@ -10,7 +10,7 @@ export const room = {
   follow: true,
   playing: false,
   speed: 1,
-  which: 0,
+  which: -1,
   token: null,
   temperature: null,
   filter: "all",

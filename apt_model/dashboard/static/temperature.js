@@ -1,5 +1,5 @@
 /** Temperature: how T softens the teacher's distribution at a chosen token, with the shares of KD and CE beside it. */
-import {tokenText} from "./clean.js";
+import {tokenText, tongue} from "./clean.js";
 import {el, keep, part, rove} from "./dom.js";
 import {brisk, chance, count, fieldOf, number, percent} from "./format.js";
 import {refresh, room} from "./state.js";
@@ -70,7 +70,7 @@ function picker(card) {
     "div",
     { class: "picker" },
     el("h3", { id: "pick-title" }, say("temperature.token")),
-    el("p", { class: "picks", role: "radiogroup", "aria-labelledby": "pick-title", on: heard }, picks),
+    el("p", { class: "picks", lang: tongue(detail.teacher.join("")), role: "radiogroup", "aria-labelledby": "pick-title", on: heard }, picks),
   );
 }
 

@@ -4,7 +4,7 @@ import {el, icon, keep, part, rove} from "./dom.js";
 import {refresh, remember, room} from "./state.js";
 import {LANGUAGES, say, speech} from "./words.js";
 
-const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣", away: "❚❚" };
+const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
 
 /** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view. */
 export function drawTop(box, views, { watch, compare, show }) {

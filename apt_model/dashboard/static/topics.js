@@ -1,5 +1,5 @@
 /** Topics: mastery as a heat map over the epochs, and the hard-question ledger under it. */
-import {brief, tokenText} from "./clean.js";
+import {brief, tokenText, tongue} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, percent} from "./format.js";
@@ -106,7 +106,7 @@ function questionRow(entry) {
   return el(
     "tr",
     { class: entry.state },
-    el("td", { "data-head": say("topics.sample") }, el("p", { class: "question", dir: "auto" }, brief(entry.text, 60)), el("span", { class: "quiet" }, brief(topicWord(entry.topic), 20), " · "), visit),
+    el("td", { "data-head": say("topics.sample") }, el("p", { class: "question", dir: "auto", lang: tongue(entry.text) }, brief(entry.text, 60)), el("span", { class: "quiet" }, brief(topicWord(entry.topic), 20), " · "), visit),
     el("td", { "data-head": say("topics.course") }, el("span", { class: "course", "aria-hidden": "true" }, course), el("span", {}, ends)),
     el("td", { "data-head": say("topics.tokens") }, tokens.length ? el("ul", { class: "hardest" }, tokens) : "–"),
     el("td", { "data-head": say("topics.state") }, el("span", { class: `outcome ${entry.state}` }, OUTCOMES[entry.state], " ", say(`topics.${entry.state}`))),

@@ -22,7 +22,6 @@ export const WORDS = {
   "link.waiting": ["连接断了，正在重连", "Connection lost, trying again"],
   "link.loading": ["载入中", "Loading"],
   "link.none": ["离线报告", "Report, offline"],
-  "link.away": ["暂停接收", "On hold"],
   "view.now": ["此刻", "Now"],
   "view.lazy": ["为什么偷懒", "Why lazy"],
   "view.topics": ["主题", "Topics"],
@@ -104,7 +103,6 @@ export const WORDS = {
   "lazy.text": ["说法部分", "wording part"],
   "lazy.kl": ["KL 部分", "KL part"],
   "lazy.agreement": ["首选词一致", "Top-1 agreement"],
-  "lazy.agreements": ["一致与熵差", "Agreement and entropy"],
   "lazy.gap": ["熵差（学生 − 教师）", "entropy gap (student − teacher)"],
   "lazy.gapnote": [
     "大于 0：学生比教师更犹豫；小于 0：学生过于自信。",
@@ -115,7 +113,6 @@ export const WORDS = {
   "lazy.rate": ["学习率", "Learning rate"],
   "lazy.norm": ["梯度范数（裁剪前）", "Gradient norm (before clipping)"],
   "lazy.speed": ["每秒 token 数", "Tokens per second"],
-  "lazy.unit.share": ["比例", "share"],
   "lazy.click": ["点按曲线，回到那一步。", "Click a curve to go to that step."],
   "lazy.none": ["还没有可画的数。", "Nothing to draw yet."],
   "lazy.none.gap": ["这堂课没有记录熵差。", "This lesson has no entropy gap."],
