@@ -1,6 +1,6 @@
 /** Curves by uPlot, with a legend that shape and dash tell apart, and the part of the lesson after the cursor veiled. */
 import {colour, el, keep, part} from "./dom.js";
-import {goTo, room} from "./state.js";
+import {extent, goTo, room} from "./state.js";
 import {say, speech} from "./words.js";
 
 const HEIGHT = 200;
@@ -18,7 +18,7 @@ export function drawChart(box, plot) {
   const figure = part(box, `chart chart-${plot.name}`, "figure");
   const shape = [speech.language, room.theme, plot.title, plot.lines.map((line) => [line.name, line.ghost, line.points])];
   const fresh = keep(figure, shape, () => [
-    el("figcaption", {}, el("h3", {}, plot.title), plot.unit ? el("span", { class: "quiet" }, plot.unit) : null),
+    el("figcaption", {}, el("h2", {}, plot.title), plot.unit ? el("span", { class: "quiet" }, plot.unit) : null),
     el("ul", { class: "key" }, plot.lines.map(keyEntry)),
     el("div", { class: "canvas" }),
     plot.note ? el("p", { class: "quiet" }, plot.note) : null,
@@ -71,7 +71,7 @@ function settings(plot, figure) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, sync: { key: "lesson", setSeries: false }, drag: { x: false, y: false } },
-    scales: { x: { time: false, range: () => [0, Math.max(1, ...[room.current, room.other].filter(Boolean).map((lesson) => lesson.length))] }, y: { range: plot.range || spread } },
+    scales: { x: { time: false, range: () => [0, extent().length] }, y: { range: plot.range || spread } },
     axes: [Object.assign({ size: 28 }, axis), Object.assign({ size: 52, values: (self, ticks) => ticks.map(plot.show) }, axis)],
     series: [{}].concat(plot.lines.map(series)),
     hooks: {

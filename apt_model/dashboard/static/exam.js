@@ -2,7 +2,7 @@
 import {clean, tongue} from "./clean.js";
 import {el, keep, part} from "./dom.js";
 import {percent} from "./format.js";
-import {goTo, room} from "./state.js";
+import {goTo, lessonsInView, room} from "./state.js";
 import {say, speech} from "./words.js";
 
 const SHOWN_ANSWERS = 12;
@@ -10,7 +10,7 @@ const SHOWN_ANSWERS = 12;
 /** Draw the exams up to the cursor into `box`. */
 export function drawExam(box) {
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("exam.intro")));
-  const lessons = [room.current, room.other].filter(Boolean);
+  const lessons = lessonsInView();
   const hall = part(box, "hall");
   hall.classList.toggle("pair", lessons.length > 1);
   while (hall.children.length > lessons.length) hall.lastChild.remove();
@@ -43,7 +43,7 @@ function question(prompt, known, index) {
   return el(
     "article",
     { class: "question-sheet" },
-    el("h3", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
+    el("h2", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
     el(
       "div",
       { class: "answers" },
@@ -62,7 +62,7 @@ function spaced(answers) {
 }
 
 function answerBox(role, said) {
-  return el("div", { class: `answer ${role}` }, el("h4", {}, say(`now.${role}`)), el("p", { dir: "auto" }, said));
+  return el("div", { class: `answer ${role}` }, el("h3", {}, say(`now.${role}`)), el("p", { dir: "auto" }, said));
 }
 
 function grown({ exam, student }, teacher, newest) {

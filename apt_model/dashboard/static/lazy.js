@@ -3,7 +3,7 @@ import {clean} from "./clean.js";
 import {drawChart} from "./chart.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, percent} from "./format.js";
-import {room} from "./state.js";
+import {extent, room} from "./state.js";
 import {say, speech} from "./words.js";
 
 /** Draw the curves into `box`. */
@@ -60,7 +60,7 @@ function plots() {
     { name: "rate", title: say("lazy.rate"), show: brisk, lines: [steps("lazy.rate", "accent", "solid", "learning_rate")] },
     { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
     { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
-  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: room.current.length }));
+  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().length }));
 }
 
 function ofCards(lesson, pick) {

@@ -4,14 +4,14 @@ import {cardArticle, figureList} from "./card.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
-import {cardInView, refresh, room} from "./state.js";
+import {cardInView, lessonsInView, refresh, room} from "./state.js";
 import {knows, say, sayVariant, speech} from "./words.js";
 
 const SHOWN_NOTICES = 6;
 
 /** Draw the view of this moment into `box`. */
 export function drawNow(box) {
-  const lessons = [room.current, room.other].filter(Boolean);
+  const lessons = lessonsInView();
   const desk = part(box, "desk");
   desk.classList.toggle("pair", lessons.length > 1);
   while (desk.children.length > lessons.length) desk.lastChild.remove();

@@ -19,7 +19,7 @@ function peekBox() {
       pointerleave: () => hidePeek(false),
     },
   });
-  document.body.append(peek.box);
+  document.getElementById("main").append(peek.box);
   document.addEventListener("keydown", (event) => event.key === "Escape" && hidePeek(true));
   document.addEventListener("pointerdown", (event) => {
     if (!peek.box.contains(event.target) && !event.target.closest(".token")) hidePeek(true);
@@ -99,7 +99,7 @@ function rankColumn(detail, index, role) {
   return el(
     "div",
     { class: `ranks ${role}` },
-    el("h4", {}, say(`now.${role}`)),
+    el("p", { class: "rank-head" }, say(`now.${role}`)),
     el("ol", {}, rows, rankRow(say("token.rest"), rest, "rest")),
     entropy === undefined ? null : el("p", { class: "quiet" }, say("token.entropy", { entropy: brisk(entropy) })),
   );

@@ -1,7 +1,7 @@
 /** Replay: the whole lesson as a strip of laziness, a slider over its steps, play and pause, and the way back to now. */
 import {el, icon, keep, svg} from "./dom.js";
 import {percent} from "./format.js";
-import {followLive, goTo, refresh, room} from "./state.js";
+import {extent, followLive, goTo, refresh, room} from "./state.js";
 import {neighbour} from "./store.js";
 import {say, speech} from "./words.js";
 
@@ -24,10 +24,11 @@ export function drawReplay(bar) {
   keep(bar, [speech.language], controls);
   const find = (name) => bar.querySelector(`.${name}`);
   const slider = find("scrubber");
-  slider.max = lesson.length;
+  const { length } = extent();
+  slider.max = length;
   slider.value = room.step;
-  slider.setAttribute("aria-valuetext", say("replay.at", { step: room.step, total: lesson.length }));
-  find("reading").textContent = say("replay.step", { step: room.step, total: lesson.length });
+  slider.setAttribute("aria-valuetext", say("replay.at", { step: room.step, total: length }));
+  find("reading").textContent = say("replay.step", { step: room.step, total: length });
   const play = find("play");
   keep(play, room.playing, () => icon(room.playing ? "pause" : "play"));
   play.setAttribute("aria-label", say(room.playing ? "replay.pause" : "replay.play"));
@@ -37,8 +38,8 @@ export function drawReplay(bar) {
   follow.querySelector(".word").textContent = say(room.follow ? "replay.following" : "replay.follow");
   find("previous").disabled = neighbour(lesson, room.step, -1) === null;
   find("next").disabled = neighbour(lesson, room.step, 1) === null;
-  keep(find("film"), [lesson.id, lesson.length, lesson.cards.length, lesson.epochs.length], () => film(lesson));
-  const at = (WIDE * room.step) / lesson.length;
+  keep(find("film"), [lesson.id, length, lesson.cards.length, lesson.epochs.length], () => film(lesson, length));
+  const at = (WIDE * room.step) / length;
   const veil = find("film").querySelector(".veil");
   veil.setAttribute("x", at);
   veil.setAttribute("width", Math.max(0, WIDE - at));
@@ -89,8 +90,8 @@ function controls() {
   ];
 }
 
-function film(lesson) {
-  const x = (step) => (WIDE * step) / lesson.length;
+function film(lesson, length) {
+  const x = (step) => (WIDE * step) / length;
   const wide = Math.max(2, Math.min(10, (WIDE / Math.max(lesson.cards.length, 1)) * 0.6));
   const bars = lesson.cards.map((card) => {
     const high = Math.max(2, HIGH * card.laziness);
@@ -107,7 +108,7 @@ function film(lesson) {
 /** Begin to play, or stop. At the end of the lesson it begins anew. */
 export function togglePlay() {
   if (room.playing) return stopPlaying();
-  if (room.step >= room.current.lastStep) goTo(0);
+  if (room.step >= extent().last) goTo(0);
   room.playing = true;
   room.follow = false;
   reel.head = room.step;
@@ -124,8 +125,8 @@ function stopPlaying() {
 
 function advance() {
   if (!room.playing) return clearInterval(reel.timer);
-  reel.head += (room.speed * room.current.length) / WHOLE_TICKS;
+  reel.head += (room.speed * extent().length) / WHOLE_TICKS;
   goTo(Math.floor(reel.head));
-  if (room.step >= room.current.lastStep) stopPlaying();
+  if (room.step >= extent().last) stopPlaying();
   return undefined;
 }

@@ -3,18 +3,18 @@ import {brief, clean} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
 import {el, keep, meter, part} from "./dom.js";
 import {count, duration, number, percent} from "./format.js";
-import {room} from "./state.js";
+import {lessonsInView, room} from "./state.js";
 import {knows, say, speech, topicWord} from "./words.js";
 
 /** Draw the report cards up to the cursor into `box`. */
 export function drawReports(box) {
-  const lessons = [room.current, room.other].filter(Boolean);
+  const lessons = lessonsInView();
   const shelf = part(box, "shelf");
   shelf.classList.toggle("pair", lessons.length > 1);
   while (shelf.children.length > lessons.length) shelf.lastChild.remove();
   lessons.forEach((lesson, index) => {
     const epochs = lesson.until("epochs", room.step);
-    const verdict = lesson.finished && room.step >= Math.min(lesson.finished.step, room.current.lastStep) ? lesson.finished : null;
+    const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
     const key = [speech.language, lesson.id, lessons.length, epochs.length, verdict !== null];
     keep(part(shelf, `reports reports-${index}`), key, () => [
       lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
@@ -45,10 +45,10 @@ function epochRow(epoch) {
     "tr",
     {},
     el("th", { scope: "row" }, el("span", { class: "only-phone" }, "Epoch "), epoch.epoch),
-    cell("loss", number(epoch.mean_loss)),
-    cell("laziness", known ? [lightMark(lightOf(lazy), false), " ", percent(lazy), meter(lazy, say("reports.laziness"), lightOf(lazy))] : "–"),
+    cell("loss", el("span", { class: "figure" }, number(epoch.mean_loss))),
+    cell("laziness", known ? [el("span", { class: "figure" }, lightMark(lightOf(lazy), false), " ", percent(lazy)), meter(lazy, say("reports.laziness"), lightOf(lazy))] : "–"),
     cell("topics", el("ul", { class: "remarks" }, remarks.map((one) => el("li", {}, one)))),
-    cell("time", duration(epoch.seconds)),
+    cell("time", el("span", { class: "figure" }, duration(epoch.seconds))),
   );
 }
 

@@ -1,5 +1,7 @@
 /** What the reader looks at: which lessons, which view, which step. Every view draws from here and from the lessons. */
 
+const SOON_MS = 200;
+
 export const room = {
   lessons: [],
   current: null,
@@ -17,6 +19,7 @@ export const room = {
   held: null,
   theme: "light",
   pending: false,
+  soon: 0,
   draw: null,
 };
 
@@ -30,14 +33,36 @@ export function refresh() {
   });
 }
 
+/** The same in a moment: records may come by the hundred, and the machine that draws them is often the one that trains. */
+export function refreshSoon() {
+  if (room.soon) return;
+  room.soon = setTimeout(() => {
+    room.soon = 0;
+    refresh();
+  }, SOON_MS);
+}
+
+/** The lessons on the page: the one watched, and the one that it is compared with. */
+export function lessonsInView() {
+  return [room.current, room.other].filter(Boolean);
+}
+
+/** The last step that can be gone to, and the number of steps that there will be. */
+export function extent() {
+  const lessons = lessonsInView();
+  return {
+    last: Math.max(0, ...lessons.map((lesson) => lesson.lastStep)),
+    length: Math.max(1, ...lessons.map((lesson) => lesson.length)),
+  };
+}
+
 /** Put the cursor on a step; the end of a lesson that still goes on means to follow it. */
 export function goTo(step) {
   if (!room.current) return;
-  const last = room.current.lastStep;
-  const to = Math.min(last, Math.max(0, Math.round(step)));
+  const to = Math.min(extent().last, Math.max(0, Math.round(step)));
   if (to !== room.step) Object.assign(room, { which: -1, held: null });
   room.step = to;
-  room.follow = to >= last && !room.current.over;
+  room.follow = to >= room.current.lastStep && !room.current.over;
   refresh();
 }
 

@@ -1,6 +1,6 @@
 /** How records come: the history by one fetch, what follows by an EventSource; or all of them inside the page itself. */
 import {Lesson} from "./store.js";
-import {refresh, room} from "./state.js";
+import {refresh, refreshSoon, room} from "./state.js";
 
 const RETRY_MS = 2000;
 const REWIND_MS = 200;
@@ -64,7 +64,7 @@ export function listen(lesson) {
     if (!(offset > lesson.offset)) return; // a reconnect may repeat what we have
     lesson.offset = offset;
     lesson.add(JSON.parse(message.data));
-    refresh();
+    refreshSoon();
   };
   source.addEventListener("rewind", () => {
     disconnect(lesson);

@@ -69,7 +69,7 @@ function picker(card) {
   return el(
     "div",
     { class: "picker" },
-    el("h3", { id: "pick-title" }, say("temperature.token")),
+    el("h2", { id: "pick-title" }, say("temperature.token")),
     el("p", { class: "picks", lang: tongue(detail.teacher.join("")), role: "radiogroup", "aria-labelledby": "pick-title", on: heard }, picks),
   );
 }
@@ -103,7 +103,7 @@ function softened(top, others, temperature) {
   const shown = { temperature: brisk(temperature) };
   const rows = top.map(([text], rank) => pairRow(tokenText(text), hard.shares[rank], soft.shares[rank], shown));
   return [
-    el("h3", {}, say("temperature.bars", shown)),
+    el("h2", {}, say("temperature.bars", shown)),
     el("p", { class: "key-line" }, el("span", {}, el("span", { class: "swatch hard" }), say("temperature.hard")), el("span", {}, el("span", { class: "swatch soft" }), say("temperature.soft", shown))),
     el("ol", { class: "pairs" }, rows),
     el("p", { class: "quiet" }, say("temperature.entropy", { before: brisk(hard.entropy), after: brisk(soft.entropy) })),
@@ -160,7 +160,7 @@ function darkKnowledge(top, hard, soft, temperature) {
 
 function shares(lesson, step) {
   if (!step) return [];
-  const head = el("h3", {}, say("temperature.shares", { step: step.step }));
+  const head = el("h2", {}, say("temperature.shares", { step: step.step }));
   const [alpha, beta] = [lesson.setting("alpha"), lesson.setting("beta")];
   if (!Number.isFinite(step.kd) || !Number.isFinite(step.ce) || alpha === null || beta === null || step.kd === null || step.ce === null) {
     return [head, el("p", { class: "waiting" }, say("temperature.noshares"))];

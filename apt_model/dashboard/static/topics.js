@@ -88,10 +88,15 @@ function filterChip(name, entries) {
   );
 }
 
+function visitCard(step) {
+  goTo(step);
+  location.hash = "now";
+}
+
 function questionRow(entry) {
   const visit = el(
     "button",
-    { type: "button", class: "link", on: { click: () => goTo(entry.peak.step) } },
+    { type: "button", class: "link", on: { click: () => visitCard(entry.peak.step) } },
     say("topics.goto", { step: entry.peak.step }),
   );
   const course = entry.cards.slice(-TIMES_SHOWN).map((card) => {

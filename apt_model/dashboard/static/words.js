@@ -129,8 +129,8 @@ export const WORDS = {
   "topics.empty": ["没有卡片", "no card"],
   "topics.ledger": ["难题本", "The hard-question ledger"],
   "topics.ledgernote": [
-    "按学生离教师最远时的距离排列；点一行，回到最难的那一次。",
-    "Ordered by how far the student was at its worst; choose a row to go back there.",
+    "按学生离教师最远时的距离排列；“第几步最难”可以点开，回到那张卡片。",
+    "Ordered by how far the student was at its worst; “hardest at step …” takes you back to that card.",
   ],
   "topics.filter": ["只看", "Show"],
   "topics.all.filter": ["全部 {count}", "all {count}"],
