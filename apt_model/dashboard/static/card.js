@@ -49,7 +49,7 @@ function cardHead(card) {
     el("h2", {}, say("now.step", { step: card.step })),
     el("span", { class: "quiet" }, say("now.epoch", { epoch: card.epoch }), " · ", say("now.batch", { batch: card.batch })),
     el("span", { class: "quiet" }, say(source)),
-    el("span", { class: "topic", title: say("now.topic") }, brief(topicWord(card.topic), 20)),
+    el("span", { class: "topic", title: say("now.topic") }, topicWord(card.topic)),
   );
 }
 

@@ -8,7 +8,7 @@ import {say, speech} from "./words.js";
 
 /** Draw the curves into `box`. */
 export function drawLazy(box) {
-  keep(part(box, "intro", "p"), speech.language, () => [el("span", {}, say("lazy.intro")), " ", el("span", { class: "quiet" }, say("lazy.click"))]);
+  keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("lazy.intro"), " ", el("span", { class: "quiet" }, say("lazy.click"))));
   const grid = part(box, "charts");
   plots().forEach((plot) => drawChart(grid, plot));
 }

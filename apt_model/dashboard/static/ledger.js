@@ -4,7 +4,7 @@ const LEARNED_BELOW = 0.3;
 const TOKENS_KEPT = 3;
 
 /**
- * The samples of `cards`, hardest first: {text, topic, cards, peak, latest, state, tokens}.
+ * The samples of `cards`, those seen more than once first, then the hardest: {text, topic, cards, peak, latest, state, tokens}.
  *
  * `state`: "mastered" (was lazy, is not now), "forgotten" (was not lazy once, is now), "hard" (never below 30 %),
  * "once" (one card only). `tokens`: the hardest, {text, highest, latest} in nats, by position in the sample.
@@ -16,7 +16,12 @@ export function ledgerOf(cards) {
     seen.push(card);
     samples.set(card.input_text, seen);
   });
-  return Array.from(samples, ([text, seen]) => entry(text, seen)).sort((one, two) => two.hardness - one.hardness);
+  return Array.from(samples, ([text, seen]) => entry(text, seen)).sort(byInterest);
+}
+
+/** Those that came back first, for they show what became of them; among them the hardest. */
+function byInterest(one, two) {
+  return (one.state === "once") - (two.state === "once") || two.hardness - one.hardness;
 }
 
 function entry(text, seen) {

@@ -5,7 +5,8 @@ import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
-import {knows, say, sayVariant, speech} from "./words.js";
+import {LESSON} from "./lesson_words.js";
+import {say, sayVariant, speech} from "./words.js";
 
 const SHOWN_NOTICES = 6;
 
@@ -115,7 +116,6 @@ function notices(heard) {
 }
 
 function noticeText(notice) {
-  const key = String(notice.key).startsWith("notice.") ? notice.key : `notice.${notice.key}`;
   const values = Object.fromEntries(Object.entries(notice.values || {}).map(([name, value]) => [name, clean(value, 500)]));
-  return knows(key) ? clean(sayVariant(key, notice.step, values)) : clean(notice.key, 100);
+  return notice.key in LESSON ? clean(sayVariant(notice.key, notice.step, values)) : clean(notice.key, 100);
 }

@@ -35,7 +35,7 @@ function epochRow(epoch) {
   const lazy = epoch.mean_laziness;
   const known = lazy !== null && lazy !== undefined;
   const remarks = (epoch.topics || []).map((one) =>
-    say("reports.topic", { topic: brief(topicWord(one.topic), 20), samples: one.samples, laziness: percent(one.mean_laziness, 1) }),
+    say("reports.topic", { topic: topicWord(one.topic), samples: one.samples, laziness: percent(one.mean_laziness, 1) }),
   );
   const seen = epoch.validation;
   if (seen) remarks.push(say("reports.validation", { loss: number(seen.loss), agreement: percent(seen.agreement, 1) }));
@@ -80,5 +80,5 @@ function verdictSheet(verdict) {
 
 function adviceText(advice) {
   const key = `advice.${advice.key}`;
-  return knows(key) ? say(key, { topic: brief(topicWord(advice.topic), 20) }) : clean(advice.key, 60);
+  return knows(key) ? say(key, { topic: topicWord(advice.topic) }) : clean(advice.key, 60);
 }

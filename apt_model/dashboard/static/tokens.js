@@ -1,5 +1,5 @@
 /** A text token by token: marked where the student departs from the teacher, each token to be walked to and opened. */
-import {tokenText} from "./clean.js";
+import {brief, tokenText} from "./clean.js";
 import {el, rove} from "./dom.js";
 import {brisk, levelBounds, levelOf} from "./format.js";
 import {hidePeek, movePeek, showPeek} from "./peek.js";
@@ -9,9 +9,9 @@ import {say} from "./words.js";
 export function tokenRows(detail) {
   const spoken = detail.student.map((piece, index) => token(detail, index, piece));
   spoken[0] && spoken[0].setAttribute("tabindex", "0");
-  const taught = detail.teacher.map((piece) => el("span", { class: "said" }, tokenText(piece)));
+  const taught = detail.teacher.map((piece, index) => el("span", { class: "said" }, pieceOf(detail, "teacher", index)));
   const open = (event, how) => {
-    const index = spoken.indexOf(event.target);
+    const index = spoken.indexOf(event.target.closest(".token"));
     if (index < 0) return;
     mark(taught, index);
     how(spoken[index], detail, index);
@@ -64,8 +64,16 @@ function token(detail, index, piece) {
       "data-index": index,
       "aria-label": say("token.label", words),
     },
-    tokenText(piece),
+    pieceOf(detail, "student", index),
   );
+}
+
+/** A token as it stands in the row: one without text of its own (an end of text) by its name, a part of a character by a dot. */
+function pieceOf(detail, role, index) {
+  const piece = detail[role][index];
+  const [best] = detail[`${role}_top`][index] || [];
+  if (piece || !best || /^⟨.*⟩$/u.test(best[0])) return tokenText(piece);
+  return el("span", { class: "special" }, brief(best[0], 16) || "·");
 }
 
 function mark(taught, index) {

@@ -29,12 +29,12 @@ function heat(cards) {
     el(
       "tr",
       { class: topic === null ? "total" : "" },
-      el("th", { scope: "row" }, topic === null ? say("topics.all") : brief(topicWord(topic), 20)),
+      el("th", { scope: "row" }, topic === null ? say("topics.all") : topicWord(topic)),
       groups.map((epoch, group) => heatCell(topic, epoch, cells.get(cellKey(topic, group)))),
     );
   const table = el(
     "table",
-    { class: "heatmap" },
+    { class: "heatmap", style: { "--columns": String(groups.length) } },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, say("topics.topic"), el("span", { class: "corner" }, say("reports.epoch"))), columns)),
     el("tbody", {}, topics.map(row), row(null)),
   );
@@ -46,7 +46,7 @@ function heatCell(topic, epoch, cell) {
   const mastery = 1 - cell.sum / cell.samples;
   const level = Math.min(4, Math.max(0, Math.floor(mastery * 5)));
   const words = {
-    topic: topic === null ? say("topics.all") : brief(topicWord(topic), 20),
+    topic: topic === null ? say("topics.all") : topicWord(topic),
     epoch,
     mastery: percent(mastery, 1),
     samples: cell.samples,
@@ -111,7 +111,7 @@ function questionRow(entry) {
   return el(
     "tr",
     { class: entry.state },
-    el("td", { "data-head": say("topics.sample") }, el("p", { class: "question", dir: "auto", lang: tongue(entry.text) }, brief(entry.text, 60)), el("span", { class: "quiet" }, brief(topicWord(entry.topic), 20), " · "), visit),
+    el("td", { "data-head": say("topics.sample") }, el("p", { class: "question", dir: "auto", lang: tongue(entry.text) }, brief(entry.text, 60)), el("span", { class: "quiet" }, topicWord(entry.topic), " · "), visit),
     el("td", { "data-head": say("topics.course") }, el("span", { class: "course", "aria-hidden": "true" }, course), el("span", {}, ends)),
     el("td", { "data-head": say("topics.tokens") }, tokens.length ? el("ul", { class: "hardest" }, tokens) : "–"),
     el("td", { "data-head": say("topics.state") }, el("span", { class: `outcome ${entry.state}` }, OUTCOMES[entry.state], " ", say(`topics.${entry.state}`))),

@@ -1,5 +1,8 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
+import {brief} from "./clean.js";
 import {LESSON} from "./lesson_words.js";
+
+const LONGEST_TOPIC = 24;
 
 export const LANGUAGES = ["zh", "en"];
 export const speech = { language: "zh" };
@@ -129,8 +132,8 @@ export const WORDS = {
   "topics.empty": ["没有卡片", "no card"],
   "topics.ledger": ["难题本", "The hard-question ledger"],
   "topics.ledgernote": [
-    "按学生离教师最远时的距离排列；“第几步最难”可以点开，回到那张卡片。",
-    "Ordered by how far the student was at its worst; “hardest at step …” takes you back to that card.",
+    "见过不止一次的在前，再按学生离教师最远的那一次排列；点“第几步最难”，回到那张卡片。",
+    "Questions that came back first, then by how far the student was at its worst; “hardest at step …” takes you back to that card.",
   ],
   "topics.filter": ["只看", "Show"],
   "topics.all.filter": ["全部 {count}", "all {count}"],
@@ -261,7 +264,7 @@ function fill(sentence, values) {
   return sentence.replace(/\{(\w+)\}/g, (hole, name) => (Object.keys(values).includes(name) ? String(values[name]) : hole));
 }
 
-/** A topic by its name in the language in force, or as it is. */
+/** A topic by its name in the language in force, or as it is, short enough for a table. */
 export function topicWord(topic) {
-  return `topics.${topic}` in LESSON ? say(`topics.${topic}`) : topic;
+  return brief(`topics.${topic}` in LESSON ? say(`topics.${topic}`) : topic, LONGEST_TOPIC);
 }
