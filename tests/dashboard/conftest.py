@@ -13,6 +13,7 @@ import pytest
 
 from tests.dashboard import lessons
 
+VIEWS = ("now", "lazy", "topics", "exam", "temperature", "reports")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -37,9 +38,16 @@ class Watched:
         self.page.wait_for_function("step => document.querySelector('.scrubber').value === String(step)", arg=step)
         self.settle()
 
+    def film(self) -> list[str]:
+        """What the strip over the slider says of each card."""
+        return list(self.page.locator(".film rect title").evaluate_all("all => all.map(one => one.textContent)"))
+
     def settle(self) -> None:
         """Wait until what changed is drawn."""
         self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+Open = Callable[..., Watched]
 
 
 @pytest.fixture(scope="session")
@@ -54,11 +62,11 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Watched]]:
+def open_page(browser: Any) -> Iterator[Open]:
     """Opens a URL in a context of its own; whatever the page complains of fails the test."""
     opened: list[tuple[Watched, Any]] = []
 
-    def open_it(url: str, *, width: int = 1280, height: int = 800, **more: Any) -> Watched:
+    def open_it(url: str, *, width: int = 1280, height: int = 800, wait: bool = True, **more: Any) -> Watched:
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
         context.set_default_timeout(10_000)
         watched = Watched(context.new_page())
@@ -69,7 +77,8 @@ def open_page(browser: Any) -> Iterator[Callable[..., Watched]]:
         )
         opened.append((watched, context))
         watched.page.goto(url)
-        watched.page.locator(".card, .waiting").first.wait_for(state="attached")
+        if wait:
+            watched.page.locator(".card, .waiting").first.wait_for(state="attached")
         return watched
 
     yield open_it
@@ -83,28 +92,39 @@ class Served:
     """`apt-model watch` as a process."""
 
     def __init__(self, runs: Path, port: int = 0) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "apt_model",
-            "watch",
-            "--no-open",
-            "--lang",
-            "en",
-            "--port",
-            str(port),
-            str(runs),
-        ]
+        options = ["--no-open", "--lang", "en", "--port", str(port), str(runs)]
+        command = [sys.executable, "-m", "apt_model", "watch", *options]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        if found is None:  # it said why on stderr
+            self.kill()
         assert found, line
         self.url, self.port = found[0], int(found[1])
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        """At once, as `kill -9` would; twice does no harm."""
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve(browser: Any) -> Iterator[Serve]:
+    """Starts servers that are gone when the test is over."""
+    started: list[Served] = []
+
+    def start(run: Path, port: int = 0) -> Served:
+        started.append(Served(run, port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
 
 
 @pytest.fixture(scope="session")

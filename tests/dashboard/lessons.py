@@ -158,3 +158,13 @@ def write(directory: Path, events: Iterator[Event] | list[Event], *, resumes: bo
         file.emit(event)
     file.close()
     return directory
+
+
+def cards() -> list[ScoredObservation]:
+    """The cards of a whole lesson."""
+    return [event for event in lesson() if isinstance(event, ScoredObservation)]
+
+
+def film() -> list[str]:
+    """What the page's strip says of them."""
+    return [f"第 {card.step} 步 {100 * card.laziness:.0f}%" for card in cards()]

@@ -11,7 +11,7 @@ const charts = new Map();
 /**
  * Draw one chart into `box`.
  *
- * `plot`: {name, title, note, unit, show, range, lines: [{name, tone, dash, ghost, points, x: [step], y: [value|null]}]};
+ * `plot`: {name, title, note, unit, show, range, lines: [{name, tone, dash, ghost, pointed, points, x: [step], y: [value|null]}]};
  * a ghost is a line of the lesson compared with, thinner and paler. `show` makes text of a value.
  */
 export function drawChart(box, plot) {
@@ -94,8 +94,8 @@ function series(line) {
     stroke: line.ghost ? `${tone}99` : tone,
     width: line.ghost ? 1.25 : 2,
     dash: DASHES[line.dash],
-    spanGaps: Boolean(line.points),
-    points: { show: Boolean(line.points), size: line.ghost ? 4 : 6, fill: line.ghost ? colour("card") : tone, stroke: tone },
+    spanGaps: line.pointed,
+    points: { show: line.points, size: line.ghost ? 4 : 6, fill: line.ghost ? colour("card") : tone, stroke: tone },
   };
 }
 

@@ -4,7 +4,6 @@
  */
 
 const LONGEST = 4000;
-const BIDI = /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u;
 const INVISIBLE = new RegExp(
   "[\\u00ad\\u034f\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200d\\u2060-\\u2064\\u206a-\\u206f" +
     "\\u20e3\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff9-\\ufffb\\u{1f3fb}-\\u{1f3ff}\\u{e0000}-\\u{e0fff}]",
@@ -12,13 +11,12 @@ const INVISIBLE = new RegExp(
 );
 const UNSPEAKABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}]/u;
 
-/** One character as it is shown: controls in caret notation, bidi and the unassigned as U+FFFD, the invisible dropped. */
+/** One character as it is shown: controls in caret notation, the invisible dropped, bidi and the unassigned as U+FFFD. */
 function visible(character) {
   const code = character.codePointAt(0);
   if (character === "\n") return "⏎";
   if (character === "\t") return " ";
   if (code < 0x20 || code === 0x7f) return "^" + String.fromCharCode(code ^ 0x40);
-  if (BIDI.test(character)) return "\ufffd";
   if (INVISIBLE.test(character)) return "";
   if (code >= 0x1f1e6 && code <= 0x1f1ff) return String.fromCharCode(65 + code - 0x1f1e6);
   if (/\p{Z}/u.test(character)) return character === "\u3000" ? character : " ";

@@ -6,6 +6,8 @@ import {brisk, count, percent} from "./format.js";
 import {extent, room} from "./state.js";
 import {say, speech} from "./words.js";
 
+const MOST_POINTS = 90;
+
 /** Draw the curves into `box`. */
 export function drawLazy(box) {
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("lazy.intro"), " ", el("span", { class: "quiet" }, say("lazy.click"))));
@@ -74,9 +76,14 @@ function ofCards(lesson, pick) {
   return { x: Array.from(byStep.keys()), y: Array.from(byStep.values(), ([sum, samples]) => sum / samples) };
 }
 
-function lines(word, tone, dash, points, read) {
-  const own = Object.assign({ name: say(word), tone, dash, points, ghost: false }, read(room.current));
+function lines(word, tone, dash, pointed, read) {
+  const own = line(say(word), tone, dash, pointed, false, read(room.current));
   if (!room.other) return [own];
   const name = `${say(word)} · ${clean(room.other.name, 24)}`;
-  return [own, Object.assign({ name, tone, dash, points, ghost: true }, read(room.other))];
+  return [own, line(name, tone, dash, pointed, true, read(room.other))];
+}
+
+/** `pointed`: its values lie apart, so they are joined over what is between; each has a point as long as there is room. */
+function line(name, tone, dash, pointed, ghost, values) {
+  return Object.assign({ name, tone, dash, pointed, ghost, points: pointed && values.x.length <= MOST_POINTS }, values);
 }

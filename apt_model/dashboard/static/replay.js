@@ -33,7 +33,7 @@ export function drawReplay(bar) {
   keep(play, room.playing, () => icon(room.playing ? "pause" : "play"));
   play.setAttribute("aria-label", say(room.playing ? "replay.pause" : "replay.play"));
   const follow = find("follow");
-  follow.hidden = lesson.over;
+  follow.hidden = lesson.over || room.embedded;
   follow.setAttribute("aria-pressed", String(room.follow));
   follow.querySelector(".word").textContent = say(room.follow ? "replay.following" : "replay.follow");
   find("previous").disabled = neighbour(lesson, room.step, -1) === null;
