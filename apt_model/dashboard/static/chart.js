@@ -71,7 +71,7 @@ function settings(plot, figure) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, sync: { key: "lesson", setSeries: false }, drag: { x: false, y: false } },
-    scales: { x: { time: false, range: () => [0, extent().length] }, y: { range: plot.range || spread } },
+    scales: { x: { time: false, range: () => [0, Math.max(1, extent().last)] }, y: { range: plot.range || spread } },
     axes: [Object.assign({ size: 28 }, axis), Object.assign({ size: 52, values: (self, ticks) => ticks.map(plot.show) }, axis)],
     series: [{}].concat(plot.lines.map(series)),
     hooks: {

@@ -62,7 +62,7 @@ function plots() {
     { name: "rate", title: say("lazy.rate"), show: brisk, lines: [steps("lazy.rate", "accent", "solid", "learning_rate")] },
     { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
     { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
-  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().length }));
+  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().last }));
 }
 
 function ofCards(lesson, pick) {

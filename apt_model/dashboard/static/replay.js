@@ -92,7 +92,8 @@ function controls() {
 
 function film(lesson, length) {
   const x = (step) => (WIDE * step) / length;
-  const wide = Math.max(2, Math.min(10, (WIDE / Math.max(lesson.cards.length, 1)) * 0.6));
+  const apart = x(lesson.lastStep) / Math.max(lesson.cards.length, 1);
+  const wide = Math.max(1.5, Math.min(10, apart * 0.6));
   const bars = lesson.cards.map((card) => {
     const high = Math.max(2, HIGH * card.laziness);
     const known = ["green", "yellow", "red"].includes(card.light) ? card.light : "red";

@@ -4,6 +4,7 @@ import {el, keep, part, rove} from "./dom.js";
 import {brisk, chance, count, fieldOf, number, percent} from "./format.js";
 import {refresh, room} from "./state.js";
 import {soften} from "./soften.js";
+import {pieceOf} from "./tokens.js";
 import {say, speech} from "./words.js";
 
 const HOTTEST = 10;
@@ -56,11 +57,11 @@ function picker(card) {
     Object.assign(room, { token: picks.indexOf(item), held: card });
     refresh();
   };
-  const picks = detail.teacher.map((piece) =>
-    el("span", { class: "pick", role: "radio", "aria-checked": "false", tabindex: "-1" }, tokenText(piece)),
+  const picks = detail.teacher.map((piece, index) =>
+    el("span", { class: "pick", role: "radio", "aria-checked": "false", tabindex: "-1" }, pieceOf(detail, "teacher", index)),
   );
   const heard = {
-    click: (event) => picks.includes(event.target) && choose(event.target),
+    click: (event) => event.target.closest(".pick") && choose(event.target.closest(".pick")),
     keydown: (event) => {
       const item = rove(picks, event);
       if (item) choose(item);

@@ -69,7 +69,7 @@ function token(detail, index, piece) {
 }
 
 /** A token as it stands in the row: one without text of its own (an end of text) by its name, a part of a character by a dot. */
-function pieceOf(detail, role, index) {
+export function pieceOf(detail, role, index) {
   const piece = detail[role][index];
   const [best] = detail[`${role}_top`][index] || [];
   if (piece || !best || /^⟨.*⟩$/u.test(best[0])) return tokenText(piece);
