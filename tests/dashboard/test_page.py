@@ -240,3 +240,24 @@ def test_the_ledger_knows_mastered_from_forgotten(open_page: Open, tmp_path: Pat
         watched.page.locator(f"[data-filter={state}]").click()
         watched.settle()
         assert watched.page.locator(".questions .question").all_inner_texts() == [state]
+
+
+def test_a_hard_token_is_followed_over_all_cards(open_page: Open, tmp_path: Path) -> None:
+    courses = {"甲": (6.0, 0.1), "乙": (5.0, 0.2, 3.0), "丙": (4.0, 2.5), "丁": (3.0,), "戊": (1.5, 1.0)}
+    events: list[Event] = [lessons.started(30)]
+    step = 0
+    for token, course in courses.items():
+        for kl in course:
+            step += 1
+            tokens = lessons.detail(lessons.TEXT)
+            tokens = replace(tokens, teacher=(token, *tokens.teacher[1:]), kl_nats=(kl, *tokens.kl_nats[1:]))
+            events += [lessons.step_done(step), replace(lessons.card(step, 0.5), detail=tokens)]
+    run = lessons.write(tmp_path / "run", events)
+    (tmp_path / "report.html").write_text(make_report([run]), "utf-8")
+    watched = open_page((tmp_path / "report.html").as_uri())
+    watched.show("topics")
+    tiles = watched.page.locator(".tokens li")
+    assert tiles.locator(".piece").all_inner_texts() == ["甲", "乙", "丙", "丁"]  # 戊 was never hard
+    assert tiles.locator(".outcome").all_inner_texts() == ["✓ 已掌握", "↩ 又忘了", "✗ 还没学会", "· 只见过一次"]
+    tiles.nth(1).locator("button").click()
+    watched.page.locator("#view-now .card[data-step='3']").wait_for()

@@ -2,6 +2,8 @@
 
 const LEARNED_BELOW = 0.3;
 const TOKENS_KEPT = 3;
+const SURE_BELOW_NATS = 0.5;
+const HARD_FROM_NATS = 2;
 
 /**
  * The samples of `cards`, those seen more than once first, then the hardest: {text, topic, cards, peak, latest, state, tokens}.
@@ -32,10 +34,38 @@ function entry(text, seen) {
 }
 
 function stateOf(seen) {
-  const learned = seen.map((card) => card.laziness < LEARNED_BELOW);
-  if (seen.length === 1) return "once";
+  return outcomeOf(seen.map((card) => card.laziness < LEARNED_BELOW));
+}
+
+function outcomeOf(learned) {
+  if (learned.length === 1) return "once";
   if (learned[learned.length - 1]) return "mastered";
   return learned.includes(true) ? "forgotten" : "hard";
+}
+
+/**
+ * The tokens that were hard at least once (KL of 2 nats), by the teacher's text, hardest first:
+ * {text, times, peak: {kl, step}, latest: {kl, step}, state}; learned is a token below half a nat.
+ */
+export function hardTokensOf(cards) {
+  const known = new Map();
+  for (const card of cards.filter((one) => one.detail)) {
+    card.detail.teacher.forEach((text, index) => {
+      if (!text.trim()) return;
+      const seen = known.get(text) || [];
+      seen.push({ kl: card.detail.kl_nats[index], step: card.step });
+      known.set(text, seen);
+    });
+  }
+  return Array.from(known, ([text, seen]) => ({
+    text,
+    times: seen.length,
+    peak: seen.reduce((worst, one) => (one.kl > worst.kl ? one : worst)),
+    latest: seen[seen.length - 1],
+    state: outcomeOf(seen.map((one) => one.kl < SURE_BELOW_NATS)),
+  }))
+    .filter((one) => one.peak.kl >= HARD_FROM_NATS)
+    .sort((one, two) => (one.state === "once") - (two.state === "once") || two.peak.kl - one.peak.kl);
 }
 
 function tokenCourse(seen) {

@@ -108,8 +108,8 @@ function softened(top, others, temperature) {
     el("p", { class: "key-line" }, el("span", {}, el("span", { class: "swatch hard" }), say("temperature.hard")), el("span", {}, el("span", { class: "swatch soft" }), say("temperature.soft", shown))),
     el("ol", { class: "pairs" }, rows),
     el("p", { class: "quiet" }, say("temperature.entropy", { before: brisk(hard.entropy), after: brisk(soft.entropy) })),
-    others > 0 ? masses(top, others, temperature, shown) : null,
     el("p", { class: "lesson-note" }, darkKnowledge(top, hard, soft, temperature)),
+    others > 0 ? masses(top, others, temperature, shown) : null,
   ];
 }
 

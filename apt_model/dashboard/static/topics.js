@@ -2,13 +2,14 @@
 import {brief, tokenText, tongue} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
 import {el, keep, part} from "./dom.js";
-import {brisk, percent} from "./format.js";
-import {cellKey, ledgerOf, masteryOf} from "./ledger.js";
+import {number, percent} from "./format.js";
+import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
 import {goTo, refresh, room} from "./state.js";
 import {say, speech, topicWord} from "./words.js";
 
 const COLUMNS_SHOWN = 12;
 const ROWS_SHOWN = 40;
+const TOKENS_SHOWN = 24;
 const TIMES_SHOWN = 14;
 const OUTCOMES = { mastered: "✓", forgotten: "↩", hard: "✗", once: "·" };
 
@@ -17,6 +18,7 @@ export function drawTopics(box) {
   const cards = room.current.until("cards", room.step);
   const seen = [speech.language, room.current.id, cards.length, cards.length && cards[cards.length - 1].wall_time];
   keep(part(box, "heat", "section"), seen, () => heat(cards));
+  keep(part(box, "hard-tokens", "section"), seen, () => tokenGrid(hardTokensOf(cards)));
   keep(part(box, "ledger", "section"), [seen, room.filter], () => ledgerTable(ledgerOf(cards)));
 }
 
@@ -52,6 +54,31 @@ function heatCell(topic, epoch, cell) {
     samples: cell.samples,
   };
   return el("td", { class: `heat-${level}`, title: say("topics.cell", words) }, percent(mastery, 0));
+}
+
+function tokenGrid(found) {
+  if (!found.length) return [];
+  const count = (state) => found.filter((one) => one.state === state).length;
+  const totals = ["mastered", "forgotten", "hard", "once"].map((state) =>
+    el("span", { class: `outcome ${state}` }, OUTCOMES[state], " ", say(`topics.${state}`), " ", count(state)),
+  );
+  return [
+    el("h2", {}, say("topics.words")),
+    el("p", { class: "quiet" }, say("topics.wordsnote")),
+    el("p", { class: "totals" }, totals),
+    el("ul", { class: "tokens" }, found.slice(0, TOKENS_SHOWN).map(tokenTile)),
+  ];
+}
+
+function tokenTile(one) {
+  const visit = el(
+    "button",
+    { type: "button", class: "link", on: { click: () => visitCard(one.peak.step) } },
+    say("topics.goto", { step: one.peak.step }),
+  );
+  const course = one.times > 1 ? `${number(one.peak.kl, 2)} → ${number(one.latest.kl, 2)}` : number(one.peak.kl, 2);
+  const state = el("span", { class: `outcome ${one.state}` }, OUTCOMES[one.state], " ", say(`topics.${one.state}`));
+  return el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), el("span", {}, course), state, visit);
 }
 
 function ledgerTable(entries) {
@@ -106,7 +133,7 @@ function questionRow(entry) {
   const first = entry.cards[0];
   const ends = entry.cards.length > 1 ? `${percent(first.laziness, 0)} → ${percent(entry.latest.laziness, 0)}` : percent(first.laziness, 0);
   const tokens = entry.tokens.map((one) =>
-    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", entry.cards.length > 1 ? `${brisk(one.highest)} → ${brisk(one.latest)}` : brisk(one.highest)),
+    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", entry.cards.length > 1 ? `${number(one.highest, 2)} → ${number(one.latest, 2)}` : number(one.highest, 2)),
   );
   return el(
     "tr",

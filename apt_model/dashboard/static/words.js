@@ -130,6 +130,11 @@ export const WORDS = {
   "topics.all": ["合计", "All"],
   "topics.cell": ["{topic}，Epoch {epoch}：掌握度 {mastery}，{samples} 张卡片", "{topic}, epoch {epoch}: mastery {mastery}, {samples} cards"],
   "topics.empty": ["没有卡片", "no card"],
+  "topics.words": ["难词本", "The hard-token ledger"],
+  "topics.wordsnote": [
+    "KL 曾到 2 nat 以上的词：最高 → 最近一次；低于 0.5 nat 算掌握。",
+    "Tokens whose KL once reached 2 nats: highest → latest. Below 0.5 nats counts as mastered.",
+  ],
   "topics.ledger": ["难题本", "The hard-question ledger"],
   "topics.ledgernote": [
     "见过不止一次的在前，再按学生离教师最远的那一次排列；点“第几步最难”，回到那张卡片。",
