@@ -147,7 +147,9 @@ def _epoch_end(step: int, *, exam: bool) -> Iterator[Event]:
         topics=(TopicScore(topic="医疗", samples=4, mean_laziness=0.9 / epoch),),
     )
     if exam:
-        answer = ExamAnswer(prompt="互联网是", teacher="全球最大的网络。", student="全球最大的网络。"[: 2 * epoch])
+        answer = ExamAnswer(
+            prompt="互联网是", teacher="全球最大的网络。", student="全球最大的网络。"[: 2 * epoch] + "好"
+        )
         yield ExamTaken(run_id="r", step=step, epoch=epoch, answers=(answer,))
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,37 @@ def test_a_hidden_page_gives_its_connection_back_and_catches_up(open_page: Open,
     watched.page.evaluate(hide, False)
     watched.page.locator(".card[data-step='30']").wait_for()
     assert watched.film() == lessons.film()[:6]
+
+
+def test_a_token_that_is_being_heated_stays_while_the_lesson_goes_on(
+    open_page: Open, serve: Serve, growing: Path
+) -> None:
+    watched = open_page(serve(growing).url)
+    watched.page.locator(".status.live").wait_for()
+    watched.show("temperature")
+    watched.page.locator(".pick").nth(2).click()
+    kept = watched.page.locator(".shares h2").inner_text()
+    watched.page.evaluate("() => { document.querySelector('.picks').kept = true; }")
+    append(growing, FIRST, 26, pause=0)
+    watched.page.wait_for_function("kept => document.querySelector('.shares h2').innerText !== kept", arg=kept)
+    assert watched.page.evaluate("document.querySelector('.picks').kept") is True
+    watched.go_to(10)
+    assert watched.page.evaluate("document.querySelector('.picks').kept") is None
+
+
+def test_a_stream_that_is_refused_is_asked_for_again(open_page: Open, serve: Serve, growing: Path) -> None:
+    server = serve(growing)
+    watched = open_page("about:blank", wait=False)
+    refused: list[str] = []
+
+    def answer(route: Any) -> None:
+        if refused:
+            route.continue_()
+        else:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
+
+    watched.page.route("**/events?*", answer)
+    watched.page.goto(server.url)
+    watched.page.locator(".status.live").wait_for()
+    assert len(refused) == 1

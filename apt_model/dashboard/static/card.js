@@ -36,7 +36,7 @@ export function cardArticle(card) {
     ),
     card.detail ? el("p", { class: "quiet hint" }, say("now.hint")) : el("p", { class: "quiet hint" }, say("now.plain")),
     judgement(card),
-    el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", {}, clean(card.remark, 500))),
+    el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
     card.detail ? tokenLegend() : null,
   );
 }

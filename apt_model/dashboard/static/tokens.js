@@ -51,8 +51,8 @@ function token(detail, index, piece) {
   const same = piece === detail.teacher[index];
   const words = {
     index: index + 1,
-    student: tokenText(piece),
-    teacher: tokenText(detail.teacher[index]),
+    student: pieceName(detail, "student", index),
+    teacher: pieceName(detail, "teacher", index),
     kl: brisk(kl),
   };
   return el(
@@ -68,12 +68,18 @@ function token(detail, index, piece) {
   );
 }
 
-/** A token as it stands in the row: one without text of its own (an end of text) by its name, a part of a character by a dot. */
-export function pieceOf(detail, role, index) {
+/** What a token is called: its text; an end of text, which has none, by its name; a part of a character a dot. */
+function pieceName(detail, role, index) {
   const piece = detail[role][index];
   const [best] = detail[`${role}_top`][index] || [];
-  if (piece || !best || /^⟨.*⟩$/u.test(best[0])) return tokenText(piece);
-  return el("span", { class: "special" }, brief(best[0], 16) || "·");
+  const named = !piece && best && !/^⟨.*⟩$/u.test(best[0]);
+  return tokenText(named ? brief(best[0], 16) : piece);
+}
+
+/** A token as it stands in the row. */
+export function pieceOf(detail, role, index) {
+  const name = pieceName(detail, role, index);
+  return detail[role][index] || name === "·" ? name : el("span", { class: "special" }, name);
 }
 
 function mark(taught, index) {
