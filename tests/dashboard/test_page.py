@@ -16,7 +16,7 @@ WALK = """async steps => {
     for (const step of steps) {
         slider.value = step;
         slider.dispatchEvent(new Event("input"));
-        await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+        await new Promise(done => requestAnimationFrame(done));  // asked for after the page has asked
         const card = document.querySelector(".card");
         const said = [...card.querySelectorAll(".voice.student .token")].map(one => one.textContent).join("");
         shown.push([card.dataset.step, card.querySelector(".judged-line strong").textContent, said]);

@@ -28,7 +28,13 @@ def growing(tmp_path: Path) -> Path:
     return lessons.write(tmp_path / "growing", list(lessons.lesson())[:FIRST])
 
 
-def append(run: Path, first: int, last: int, *, pause: float) -> None:
+def append(run: Path, first: int, last: int) -> None:
+    """Write some more events, at once."""
+    lessons.write(run, list(lessons.lesson())[first:last], resumes=True)
+
+
+def append_elsewhere(run: Path, first: int, last: int, *, pause: float) -> None:
+    """The same in another process, one by one."""
     subprocess.run([sys.executable, "-c", WRITER, str(run), str(first), str(last), str(pause)], check=True)
 
 
@@ -42,12 +48,12 @@ def test_the_page_goes_along_while_another_process_writes_the_lesson(
     events = len(list(lessons.lesson()))
     size = (growing / "events.jsonl").stat().st_size
     assert next(one for one in watched.requests if "/events?" in one).endswith(f"/events?from={size}")
-    append(growing, FIRST, events - 1, pause=0.005)
+    append_elsewhere(growing, FIRST, events - 1, pause=0.005)
     watched.page.locator(".card[data-step='60']").wait_for()
     assert "第 60 步" in watched.page.locator("#news").inner_text()
     assert watched.page.locator(".replay .reading").inner_text() == "第 60 / 60 步"
     assert watched.page.locator(".follow").get_attribute("aria-pressed") == "true"
-    append(growing, events - 1, events, pause=0)
+    append(growing, events - 1, events)
     watched.page.locator(".status.over").wait_for()
     assert watched.film() == lessons.film()
 
@@ -56,10 +62,10 @@ def test_looking_back_stops_following_and_a_button_catches_up(open_page: Open, s
     server = serve(growing)
     watched = open_page(server.url)
     watched.page.locator(".status.live").wait_for()
-    append(growing, FIRST, 26, pause=0)
+    append(growing, FIRST, 26)
     watched.page.locator(".card[data-step='20']").wait_for()
     watched.go_to(11)
-    append(growing, 26, 41, pause=0)
+    append(growing, 26, 41)
     watched.page.wait_for_function("() => document.querySelectorAll('.film title').length === 6")
     assert watched.page.locator(".card").get_attribute("data-step") == "10"
     assert watched.page.locator(".follow").get_attribute("aria-pressed") == "false"
@@ -68,7 +74,7 @@ def test_looking_back_stops_following_and_a_button_catches_up(open_page: Open, s
     assert watched.page.locator(".follow").get_attribute("aria-pressed") == "true"
     watched.go_to(11)
     watched.page.locator(".scrubber").press("End")
-    append(growing, 41, 48, pause=0)
+    append(growing, 41, 48)
     watched.page.locator(".card[data-step='35']").wait_for()
 
 
@@ -77,7 +83,7 @@ def test_a_card_that_is_being_read_stays_while_the_lesson_goes_on(open_page: Ope
     watched = open_page(server.url)
     watched.page.locator(".status.live").wait_for()
     watched.page.locator(".student .token").first.focus()
-    append(growing, FIRST, 26, pause=0)
+    append(growing, FIRST, 26)
     watched.page.wait_for_function("() => document.querySelectorAll('.film title').length === 4")
     assert watched.page.locator(".card").get_attribute("data-step") == "5"
     watched.page.keyboard.press("Escape")
@@ -90,12 +96,12 @@ def test_a_server_killed_and_started_again_loses_and_doubles_nothing(
     server = serve(growing)
     watched = open_page(server.url)
     watched.page.locator(".card[data-step='5']").wait_for()
-    append(growing, FIRST, 30, pause=0.002)
+    append_elsewhere(growing, FIRST, 30, pause=0.002)
     server.kill()
     watched.page.locator(".status.waiting").wait_for()
-    append(growing, 30, 60, pause=0)
+    append(growing, 30, 60)
     server = serve(growing, server.port)
-    append(growing, 60, len(list(lessons.lesson())), pause=0.002)
+    append_elsewhere(growing, 60, len(list(lessons.lesson())), pause=0.002)
     watched.page.locator(".status.over").wait_for()
     assert watched.film() == lessons.film()
     steps = watched.page.evaluate("import('./static/state.js').then(it => it.room.current.columns.step)")
@@ -107,11 +113,11 @@ def test_a_record_that_was_cut_back_is_read_anew(open_page: Open, serve: Serve, 
     watched = open_page(server.url)
     watched.page.locator(".card[data-step='5']").wait_for()
     whole = (growing / "events.jsonl").read_bytes().splitlines(keepends=True)
-    append(growing, FIRST, 24, pause=0)
+    append(growing, FIRST, 24)
     watched.page.locator(".card[data-step='15']").wait_for()
     (growing / "events.jsonl").write_bytes(b"".join(whole))
     watched.page.locator(".card[data-step='5']").wait_for()
-    append(growing, FIRST, 18, pause=0)
+    append(growing, FIRST, 18)
     watched.page.locator(".card[data-step='10']").wait_for()
     assert watched.film() == lessons.film()[:2]
 
@@ -139,7 +145,7 @@ def test_a_hidden_page_gives_its_connection_back_and_catches_up(open_page: Open,
     watched.page.evaluate(hide, True)
     source = "import('./static/state.js').then(it => it.room.current.source === null)"
     assert watched.page.evaluate(source) is True
-    append(growing, FIRST, 41, pause=0)
+    append(growing, FIRST, 41)
     assert watched.page.locator(".card").get_attribute("data-step") == "5"
     watched.page.evaluate(hide, False)
     watched.page.locator(".card[data-step='30']").wait_for()
@@ -155,7 +161,7 @@ def test_a_token_that_is_being_heated_stays_while_the_lesson_goes_on(
     watched.page.locator(".pick").nth(2).click()
     kept = watched.page.locator(".shares h2").inner_text()
     watched.page.evaluate("() => { document.querySelector('.picks').kept = true; }")
-    append(growing, FIRST, 26, pause=0)
+    append(growing, FIRST, 26)
     watched.page.wait_for_function("kept => document.querySelector('.shares h2').innerText !== kept", arg=kept)
     assert watched.page.evaluate("document.querySelector('.picks').kept") is True
     watched.go_to(10)

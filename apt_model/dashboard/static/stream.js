@@ -2,7 +2,7 @@
 import {Lesson} from "./store.js";
 import {refresh, refreshSoon, room} from "./state.js";
 
-const RETRY_MS = 2000;
+const RETRY_MS = 1000;
 const REWIND_MS = 200;
 
 /** The lessons that a report carries, or null where this page has a server. */
