@@ -270,7 +270,10 @@ def test_the_top_of_a_teacher_is_exact_where_it_is_all_and_a_lower_bound_where_n
     assert values == sorted(values)
     assert values[0] < 0.9 * values[-1] == pytest.approx(0.9 * exact[0][0], rel=1e-5)
     whole = example.fused(2.0, signal=TensorSignal(logits, temperature=2.0, width=V), shown=[3]).shown
-    for one, other in zip(found.shown or (), whole or (), strict=True):
+    assert found.shown is not None
+    assert whole is not None
+    assert len(found.shown.teacher_entropy) == 0, "of a teacher who is known in part it is not known"
+    for one, other in zip(found.shown._replace(teacher_entropy=whole.teacher_entropy), whole, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -316,6 +319,10 @@ def test_what_is_shown_is_what_the_logits_say_and_changes_no_gradient(temperatur
         assert torch.equal(ids[:, 0], logits.argmax(-1))
     expected = divergence_written_out("forward_kl", None, u.softmax(-1), z.softmax(-1))
     torch.testing.assert_close(shown.kl_nats.double(), expected, rtol=1e-5, atol=1e-6)
+    for logits, entropy in ((z, shown.student_entropy), (u, shown.teacher_entropy)):
+        torch.testing.assert_close(
+            entropy.double(), torch.distributions.Categorical(logits=logits).entropy(), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_chunk_fits_its_budget() -> None:
