@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from apt_model.config import DistillConfig, LessonConfig, TrainConfig
 from apt_model.distill.generators import Tensors, read_generators, set_generators
+from apt_model.distill.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.progress import Progress
 from apt_model.distill.setup import steps_per_epoch
 from apt_model.errors import ConfigError, StorageError
@@ -170,7 +171,7 @@ class Checkpoints:
 
     def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
         """What writes the state, the optimizer's tensors, and the generators'."""
-        tensors, settings = _optimizer_state(run.optimizer)
+        tensors, settings = optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
         generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
@@ -217,14 +218,14 @@ class Checkpoints:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_model(run.student, str(path / STUDENT))
-            _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
+            load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
-                _refuse_missing(name, one.state_dict(), state["others"][name])
+                refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
             self._generators = state["generators"], load_file(path / GENERATORS)
-            _refuse_missing("generators", ("now", "epoch"), state["generators"])
-            _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+            refuse_missing("generators", ("now", "epoch"), state["generators"])
+            refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
             self._saved_step = run.progress.step
             forget_after(path.parent, path)
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -302,41 +303,3 @@ def identity(
 def fingerprint(batch: Batch) -> str:
     """A hash of a batch's tokens and labels."""
     return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()
-
-
-def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors by "parameter.name", and the rest as JSON values."""
-    state = optimizer.state_dict()
-    tensors: Tensors = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, entry in state["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
-
-
-def _refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
-    missing = sorted(set(expected) - set(found))
-    if missing:
-        raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
-
-
-def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
-    _refuse_missing("optimizer", settings["tensors"], tensors)
-    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    groups = [
-        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
-    ]
-    for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True):
-        _refuse_missing("optimizer", now, then)
-    expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
-    if expected and expected != state.keys():
-        raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

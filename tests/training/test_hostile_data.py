@@ -24,7 +24,8 @@ ENDINGS = ["txt", "jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.zst
 any_text = st.text(st.characters(codec=None, categories=None), max_size=6)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | any_text | st.sampled_from(["user", "assistant"])
 columns = st.sampled_from(
-    ["text", "messages", "conversations", "prompt", "completion", "input_ids", "labels", "role", "content", "from", "x", ""]
+    ["text", "messages", "conversations", "prompt", "completion", "input_ids", "labels", "role", "content", "from", "x",
+     ""]
 )  # fmt: skip
 values = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(columns, inner, max_size=3), max_leaves=6
