@@ -68,7 +68,8 @@ def test_any_nested_values_are_a_lesson_or_one_config_error(given_values: Any) -
 
 toml_values = st.sampled_from(
     ["1", "-1", "0.5", "1e999", "nan", "-inf", "true", '"zh"', '"4"', "'''a\nb'''", "[]", "[0.1, 0.4]", "[[1], {}]",
-     "{a = 1}", "1979-05-27", "1979-13-99", "07:32:00", "0xff", "1_000", "1__0", "\\u0000", '"\\uD800"', "9" * 5000, "[" * 3000]
+     "{a = 1}", "1979-05-27", "1979-13-99", "07:32:00", "0xff", "1_000", "1__0", "\\u0000", '"\\uD800"', "9" * 5000,
+     "[" * 3000]
 )  # fmt: skip
 toml_keys = st.sampled_from([*KEYS, "a.b", '"q k"', "temperature.x", "[train]\nlearning_rate", "[[x]]\ny", ""])
 toml_lines = st.lists(st.builds("{} = {}".format, toml_keys, toml_values) | any_text, max_size=6).map("\n".join)
