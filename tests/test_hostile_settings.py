@@ -1,4 +1,4 @@
-"""Whatever stands in a dict, a TOML file or a flag: a lesson, or a config error of one line; never another exception."""
+"""Whatever stands in a dict, a TOML file or a flag: a lesson, or one line that refuses it; never another exception."""
 
 from collections.abc import Callable
 from contextlib import suppress
