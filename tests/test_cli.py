@@ -15,7 +15,7 @@ import pytest
 
 from apt_model.cli import main
 from apt_model.commands.console import program
-from apt_model.events.records import ScoredObservation
+from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.training.checkpoint import save_model
 
@@ -63,6 +63,20 @@ def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("人工")
     assert second.startswith("the")
+
+
+def test_prompts_of_an_exam_are_given_as_flags_or_left_out(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill("--exam-prompts", "人工", "the network", "--exam-frequency", "1", "--exam-tokens", "3") == 0
+    shown = capsys.readouterr().out
+    exams = [event for event in read_events("run") if isinstance(event, ExamTaken)]
+    assert [exam.step for exam in exams] == list(range(len(exams)))
+    assert {tuple(one.prompt for one in exam.answers) for exam in exams} == {("人工", "the network")}
+    assert shown.count("❓ 题目开头: 人工") == len(exams) > 2
+    assert distill("--exam-prompts", out="silent") == 0
+    assert not [event for event in read_events("silent") if isinstance(event, ExamTaken)]
+    assert distill("--exam-frequency", "0", out="never") == 2
+    assert distill("--exam-prompts", "", out="never") == 2
+    assert "exam_prompts: got ''" in capsys.readouterr().err
 
 
 def test_the_same_command_gives_the_same_student(school: Path) -> None:

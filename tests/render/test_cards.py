@@ -16,6 +16,8 @@ from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
     Event,
+    ExamAnswer,
+    ExamTaken,
     Notice,
     RunFinished,
     RunStarted,
@@ -64,8 +66,21 @@ EPOCH = EpochFinished(
     ),
     validation=Validation(loss=1.5, kd=1.0, ce=2.0, agreement=0.625, tokens=40, pairs=(), mean_laziness=0.5),
 )
+EXAM = ExamTaken(
+    run_id="r",
+    step=40,
+    epoch=1,
+    answers=(
+        ExamAnswer(
+            prompt="光缆铺在海底", teacher="，把各大洲的网络连成一体，大部分国际数据都从那里经过。", student="，的，"
+        ),
+        ExamAnswer(prompt="The net", teacher=None, student=" is large."),
+    ),
+)
 LESSON: list[Event] = [
     RUN,
+    replace(EXAM, step=0, epoch=0),
+    EXAM,
     EpochStarted(run_id="r", step=0, epoch=1, num_epochs=3),
     STEP,
     LESSON_CARD,
@@ -106,6 +121,7 @@ def shown(event: Event, columns: int, lang: str, **style: Any) -> list[str]:
     paint = {
         ScoredObservation: painter.card,
         EpochFinished: painter.report_card,
+        ExamTaken: painter.exam,
         RunFinished: painter.verdict,
         RunStarted: painter.header,
         EpochStarted: painter.epoch,
@@ -140,9 +156,29 @@ def test_hostile_text_keeps_the_borders_where_they_are(
     teacher: str, student: str, topic: str, remark: str, columns: int
 ) -> None:
     card = replace(CARD, given=teacher, teacher_text=teacher, student_text=student, topic=topic, remark=remark)
-    lines = shown(card, columns, "zh", show_diff=True)
-    assert ragged(lines, columns) == []
-    assert all(line[:1] in BORDERS for line in lines if line)
+    exam = replace(EXAM, answers=(ExamAnswer(prompt=topic, teacher=teacher, student=student),))
+    for event in (card, exam):
+        lines = shown(event, columns, "zh", show_diff=True)
+        assert ragged(lines, columns) == []
+        assert all(line[:1] in BORDERS for line in lines if line)
+
+
+def test_an_exam_in_full() -> None:
+    assert shown(EXAM, 55, "en") == [
+        "",
+        "┌─────────────────────────────────────────────────────┐",
+        "│ 📋 Exam (after step 40)                             │",
+        "├─────────────────────────────────────────────────────┤",
+        "│ ❓ Beginning: 光缆铺在海底                          │",
+        "│ 👨🏫 Teacher: ，把各大洲的网络连成一体，大部分国际  │",
+        "│   数据都从那里经过。                                │",
+        "│ 👨🎓 Student: ，的，                                │",
+        "├─────────────────────────────────────────────────────┤",
+        "│ ❓ Beginning: The net                               │",
+        "│ 👨🎓 Student: is large.                             │",
+        "└─────────────────────────────────────────────────────┘",
+    ]
+    assert "Entrance exam" in shown(replace(EXAM, step=0, epoch=0), 55, "en")[2]
 
 
 def test_a_card_in_full() -> None:
