@@ -12,6 +12,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
+FLAGS = {"dashboard": "--watch"}  # settings whose flag has a name of its own: that of the command it starts
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are config errors, with a "did you mean"."""
@@ -64,14 +66,14 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             "--preset", choices=list(PRESETS), default=argparse.SUPPRESS, help="display settings by name"
         )
     for section, key, field in settings():
-        flag, kinds = "--" + key.replace("_", "-"), get_args(field.annotation) or (field.annotation,)
+        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         several = any(get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis for kind in kinds)
         if get_origin(field.annotation) is tuple or (only is not None and key not in only):  # thresholds: a file's
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         default = "off" if field.default is None else field.default
         known = "" if "default" in (field.description or "") else f" (default: {default})"
-        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS}
+        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
         if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
         elif several:

@@ -78,7 +78,7 @@ class Example:
         u = teacher_logits.detach().double()[:, :width]
         p, q = torch.softmax(u / temperature, -1), torch.softmax(z / temperature, -1)
         kd = temperature**2 * divergence_written_out(kind, mixture, p, q).sum()
-        ce = -z.softmax(-1).gather(1, self.labels[:, None]).log().sum()
+        ce = -z.log_softmax(-1).gather(1, self.labels[:, None]).sum()
         loss = alpha * kd + beta * ce
         loss.backward()
         return [kd.item(), ce.item(), loss.item()], [x.grad for x in leaves if x.grad is not None]
@@ -118,6 +118,20 @@ def test_the_size_of_a_chunk_and_of_a_block_changes_nothing(
     found = example.fused(2.0, chunk_rows=chunk_rows)
     found.loss.backward()
     compare(found, example, example.exact(2.0), 1e-6 * 3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 3.0, 4.0, 8.0])
+def test_labels_too_improbable_for_a_float_leave_the_loss_exact(temperature: float) -> None:
+    torch.manual_seed(7)
+    example = Example()
+    with torch.no_grad():
+        example.hidden *= 20
+        logits = example.head.logits(example.hidden)
+        example.labels[::2] = logits.argmin(dim=1)[::2]
+        assert logits.softmax(1).gather(1, example.labels[:, None]).min() == 0  # below any float32
+    found = example.fused(temperature)
+    found.loss.backward()
+    compare(found, example, example.exact(temperature), 1e-5)
 
 
 def test_no_position_at_all_gives_zero_and_gradients_of_zero() -> None:
