@@ -65,20 +65,6 @@ def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
     assert second.startswith("the")
 
 
-def test_prompts_of_an_exam_are_given_as_flags_or_left_out(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert distill("--exam-prompts", "人工", "the network", "--exam-frequency", "1", "--exam-tokens", "3") == 0
-    shown = capsys.readouterr().out
-    exams = [event for event in read_events("run") if isinstance(event, ExamTaken)]
-    assert [exam.step for exam in exams] == list(range(len(exams)))
-    assert {tuple(one.prompt for one in exam.answers) for exam in exams} == {("人工", "the network")}
-    assert shown.count("❓ 题目开头: 人工") == len(exams) > 2
-    assert distill("--exam-prompts", out="silent") == 0
-    assert not [event for event in read_events("silent") if isinstance(event, ExamTaken)]
-    assert distill("--exam-frequency", "0", out="never") == 2
-    assert distill("--exam-prompts", "", out="never") == 2
-    assert "exam_prompts: got ''" in capsys.readouterr().err
-
-
 def test_the_same_command_gives_the_same_student(school: Path) -> None:
     assert distill(out="one") == 0
     assert distill("--plain", "--sample-frequency", "3", out="two") == 0
@@ -94,12 +80,34 @@ def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
+    ("flags", "prompts", "steps"),
+    [
+        (["--exam-prompts", "人工", "the net", "--exam-frequency", "1", "--exam-tokens", "3"], ["人工", "the net"], 3),
+        ([], None, 2),
+        (["--exam-prompts"], [], 0),
+    ],
+)
+def test_exams_are_held_with_the_prompts_given_with_some_of_the_data_or_not_at_all(
+    flags: list[str], prompts: list[str] | None, steps: int, school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("--max-steps", "2", *flags) == 0
+    shown = capsys.readouterr().out
+    exams = [event for event in read_events(school / "run") if isinstance(event, ExamTaken)]
+    assert len(exams) == steps == shown.count("考试")
+    data = (school / "text.txt").read_text(encoding="utf-8")
+    for exam in exams:
+        asked = [answer.prompt for answer in exam.answers]
+        assert asked == prompts if prompts else len(asked) == 3 and all(prompt in data for prompt in asked)
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["--temperature", "0"], 2, "error[CONFIG]: temperature: got 0.0"),
         (["--temprature", "2"], 2, "did you mean --temperature?"),
         (["--temperature", "hot"], 2, "invalid float value: 'hot'"),
         (["--sample-frequency", "0"], 2, "sample_frequency: got 0"),
+        (["--exam-prompts", ""], 2, "exam_prompts"),
         (["--alpha", "0.9", "--beta", "0.9"], 2, "try alpha=0.5, beta=0.5"),
         (["--device", "cuda:99"], 2, "cuda"),
         (["--lang", "fr"], 2, "lang is unknown; got 'fr'"),

@@ -73,8 +73,7 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         default = "off" if field.default is None else field.default
         known = "" if "default" in (field.description or "") else f" (default: {default})"
-        help = f"{field.description}{known}".replace("%", "%%")
-        common: dict[str, Any] = {"help": help, "default": argparse.SUPPRESS, "dest": key}
+        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
         if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
         elif several:

@@ -67,13 +67,13 @@ class Exam:
         self._begun = bool(state["begun"])
         self._prompts = [(str(text), list(ids)) for text, ids in state["prompts"]]
         if self._begun and self._goes_on:
-            self._goes_on = self._guard.run("exam", lambda: self._choose(None), False)
+            self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
 
-    def begin(self, student: nn.Module, batch: Batch) -> None:
-        """Before the first step: find the prompts, in `batch` where the settings have none, and ask for once."""
+    def begin(self, student: nn.Module, batches: Sequence[Batch]) -> None:
+        """Before the first step: find the prompts, in `batches` where the settings have none, and ask for once."""
         if self._goes_on and not self._begun:
             self._begun = True
-            self._goes_on = self._guard.run("exam", lambda: self._choose(batch), False)
+            self._goes_on = self._guard.run("exam", lambda: self._choose(batches), False)
             self._take(student, epoch=0)
 
     def after_step(self, student: nn.Module, *, step: int, epoch: int) -> None:
@@ -87,14 +87,14 @@ class Exam:
         if self._display.exam_frequency is None:
             self._take(student, epoch=epoch)
 
-    def _choose(self, batch: Batch | None) -> bool:
+    def _choose(self, batches: Sequence[Batch]) -> bool:
         """Find the prompts; whether there are any."""
         if self._display.exam_prompts:
             texts = self._display.exam_prompts
             with undisturbed(self._accelerator.device):
                 self._prompts = list(zip(texts, encode(texts, self._tokenizer, UNLIMITED, end=False), strict=True))
-        elif batch is not None:
-            self._prompts = [(self._report.decode(ids), ids) for ids in beginnings(batch)]
+        elif batches:
+            self._prompts = [(self._report.decode(ids), ids) for ids in beginnings(batches)]
         return bool(self._prompts)
 
     def _take(self, student: nn.Module, *, epoch: int) -> None:
@@ -125,18 +125,21 @@ class Exam:
         return [self._report.decode(ids) for ids in said]
 
 
-def beginnings(batch: Batch) -> list[list[int]]:
-    """Prompts from the first rows of a batch on the CPU: what is given before the first token to learn, where that is a
+def beginnings(batches: Sequence[Batch]) -> list[list[int]]:
+    """Prompts from the first rows of batches on the CPU: what is given before the first token to learn, where that is a
     question; the first tokens of a text, at most half of it."""
     found: list[list[int]] = []
-    for ids, labels, mask in zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True):
+    rows = (row for one in batches for row in zip(one.input_ids, one.labels, one.attention_mask, strict=True))
+    for ids, labels, mask in rows:
         real = mask.bool()
         text, learned = ids[real].tolist(), (labels[real] != IGNORED).nonzero().flatten().tolist()
         given = learned[0] if learned else 0
         count = given if given > 1 else min(GIVEN_TOKENS, len(text) // 2)
         if learned and 0 < count <= MOST_GIVEN_TOKENS and text[:count] not in found:
             found.append(text[:count])
-    return found[:PROMPTS]
+        if len(found) == PROMPTS:
+            break
+    return found
 
 
 def _go_on(

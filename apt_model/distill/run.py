@@ -265,7 +265,9 @@ class Run:
         if not tokens:
             return
         rows, batches = self._cards.choose(window, epoch=progress.epoch), [batch for _, batch in window]
-        self._exam.begin(self._student, self._first_looked_at or batches[0])
+        asked = time.perf_counter()
+        self._exam.begin(self._student, batches if self._first_looked_at is None else [self._first_looked_at])
+        clock += time.perf_counter() - asked  # no part of a step
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])

@@ -68,24 +68,22 @@ EPOCH = EpochFinished(
 )
 EXAM = ExamTaken(
     run_id="r",
-    step=40,
+    step=12,
     epoch=1,
     answers=(
-        ExamAnswer(
-            prompt="光缆铺在海底", teacher="，把各大洲的网络连成一体，大部分国际数据都从那里经过。", student="，的，"
-        ),
-        ExamAnswer(prompt="The net", teacher=None, student=" is large."),
+        ExamAnswer(prompt="互联网", teacher="是全球最大的计算机网络，连接了数十亿设备。", student="是网络。"),
+        ExamAnswer(prompt="the network", teacher=None, student=""),
     ),
 )
 LESSON: list[Event] = [
     RUN,
     replace(EXAM, step=0, epoch=0),
-    EXAM,
     EpochStarted(run_id="r", step=0, epoch=1, num_epochs=3),
     STEP,
     LESSON_CARD,
     replace(LESSON_CARD, source="validation"),
     Notice(run_id="r", step=1, key="notice.no_cuda", values={"device": "cuda"}),
+    EXAM,
     EPOCH,
     replace(
         EVENTS[-1],
@@ -121,10 +119,10 @@ def shown(event: Event, columns: int, lang: str, **style: Any) -> list[str]:
     paint = {
         ScoredObservation: painter.card,
         EpochFinished: painter.report_card,
-        ExamTaken: painter.exam,
         RunFinished: painter.verdict,
         RunStarted: painter.header,
         EpochStarted: painter.epoch,
+        ExamTaken: painter.exam,
         Notice: painter.notice,
     }[type(event)]
     stream = io.StringIO()
@@ -163,24 +161,6 @@ def test_hostile_text_keeps_the_borders_where_they_are(
         assert all(line[:1] in BORDERS for line in lines if line)
 
 
-def test_an_exam_in_full() -> None:
-    assert shown(EXAM, 55, "en") == [
-        "",
-        "┌─────────────────────────────────────────────────────┐",
-        "│ 📋 Exam (after step 40)                             │",
-        "├─────────────────────────────────────────────────────┤",
-        "│ ❓ Beginning: 光缆铺在海底                          │",
-        "│ 👨🏫 Teacher: ，把各大洲的网络连成一体，大部分国际  │",
-        "│   数据都从那里经过。                                │",
-        "│ 👨🎓 Student: ，的，                                │",
-        "├─────────────────────────────────────────────────────┤",
-        "│ ❓ Beginning: The net                               │",
-        "│ 👨🎓 Student: is large.                             │",
-        "└─────────────────────────────────────────────────────┘",
-    ]
-    assert "Entrance exam" in shown(replace(EXAM, step=0, epoch=0), 55, "en")[2]
-
-
 def test_a_card_in_full() -> None:
     assert shown(LESSON_CARD, 70, "zh") == [
         "",
@@ -198,6 +178,23 @@ def test_a_card_in_full() -> None:
         "│ 💬 评语: 📚 主题不够熟练，需要再多学习                             │",
         "└────────────────────────────────────────────────────────────────────┘",
     ]
+
+
+def test_an_exam_in_full() -> None:
+    assert shown(EXAM, 70, "zh") == [
+        "",
+        "┌────────────────────────────────────────────────────────────────────┐",
+        "│ 📋 随堂考试（第 12 步）                                            │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ ❓ 题目开头: 互联网                                                │",
+        "│ 👨🏫 教师模型: 是全球最大的计算机网络，连接了数十亿设备。          │",
+        "│ 👨🎓 学生模型: 是网络。                                            │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ ❓ 题目开头: the network                                           │",
+        "│ 👨🎓 学生模型:                                                     │",
+        "└────────────────────────────────────────────────────────────────────┘",
+    ]
+    assert shown(replace(EXAM, step=0), 70, "zh")[2].startswith("│ 📋 入学考试（还没开始上课）")
 
 
 def test_the_diff_marks_what_only_the_teacher_and_only_the_student_said() -> None:
@@ -303,6 +300,7 @@ def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
     for event in ALL_EVENTS:
         sink.emit(event)
     assert "教师模型" not in stream.getvalue()
+    assert "考试" not in stream.getvalue()
     assert "Epoch 1 总结" in stream.getvalue()
 
 
