@@ -27,6 +27,7 @@ MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Prompt = Annotated[str, Field(min_length=1, max_length=1000)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -121,6 +122,14 @@ class DisplayConfig(_Section):
     show_on: Literal["train", "validation"] = Field("train", description="whose texts the cards show")
     max_text_length: int = Field(100, ge=1, le=1000, description="characters of a text on a card")
     lang: str = Field("zh", description="language of the lesson: zh, en, or the path of a locale .toml")
+    exam_prompts: tuple[Prompt, ...] | None = Field(
+        None,
+        max_length=16,
+        description="beginnings that both models go on from at an exam; none at all: no exam; by default a few from "
+        "the data, where the run is recorded",
+    )
+    exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps; by default after each epoch")
+    exam_tokens: int = Field(32, ge=1, le=512, description="tokens of an answer at an exam")
     given_tokens: int = Field(4, ge=0, le=64, description="tokens shown as given before the texts on a card begin")
     excellent: tuple[Share, Positive] = Field((0.2, 0.5), description="laziness and loss below which it is excellent")
     good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")

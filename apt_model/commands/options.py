@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
@@ -68,18 +66,20 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             "--preset", choices=list(PRESETS), default=argparse.SUPPRESS, help="display settings by name"
         )
     for section, key, field in settings():
-        choices = _several(field)
-        if (get_origin(field.annotation) is tuple and not choices) or (only is not None and key not in only):
+        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
+        several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
+        if (get_origin(field.annotation) is tuple and several is None) or (only is not None and key not in only):  # thresholds: a file's
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
-        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         default = "off" if field.default is None else field.default
-        common = {"help": f"{field.description} (default: {default})".replace("%", "%%"), "default": argparse.SUPPRESS}
-        common["dest"] = key
-        if choices:
-            group.add_argument(flag, nargs="+", choices=choices, **{**common, "help": field.description})
-        elif get_origin(field.annotation) is Literal:
+        known = "" if "default" in (field.description or "") else f" (default: {default})"
+        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
+        if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
+        elif several is str:
+            group.add_argument(flag, nargs="*", metavar="TEXT", **common)
+        elif several is not None:
+            group.add_argument(flag, nargs="+", choices=get_args(several), **{**common, "help": field.description})
         elif bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:
@@ -87,10 +87,9 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **common)
 
 
-def _several(field: FieldInfo) -> tuple[str, ...]:
-    """What a setting that takes any number of names may name; nothing where it is of another kind."""
-    kinds = get_args(field.annotation) if get_origin(field.annotation) is tuple else ()
-    return get_args(kinds[0]) if len(kinds) == 2 and kinds[1] is Ellipsis else ()
+def _is_open_ended(kind: Any) -> bool:
+    """Whether a setting of this kind takes any number of values."""
+    return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
 
 
 def _plain_types(kinds: Sequence[Any]) -> Iterator[Any]:

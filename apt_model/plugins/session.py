@@ -141,6 +141,7 @@ def run_session(
                 checkpoints=checkpoints,
                 keep_too=keep_too,
                 observe_samples=scorer is not None,
+                holds_exams=scorer is not None and directory is not None,
                 notices=notices,
             )
         finally:
