@@ -28,7 +28,7 @@ from apt_model.distill.nonfinite import NonFinite
 from apt_model.distill.progress import Progress
 from apt_model.distill.readout import numbers
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.setup import make_optimizer, make_schedule, shard, steps_per_epoch, sum_over_processes
+from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard, sum_over_processes
 from apt_model.distill.teachers import TeacherSource, as_source
 from apt_model.distill.validation import Validator
 from apt_model.distill.walk import Walk, Window
@@ -101,7 +101,7 @@ class Run:
         self._tokenizer = tokenizer
         self._student = student
         self._validation: Validation | None = None
-        self._epochs, self._total_steps = self._length()
+        self._epochs, self._total_steps = run_length(self._batches, config.train)
 
     def prepare(
         self, optimizer: Optimizer | None, scheduler: LRScheduler | None, keep_too: Mapping[str, Stateful]
@@ -143,14 +143,6 @@ class Run:
             keeper=self._checkpoints,
             state=self._state,
         )
-
-    def _length(self) -> tuple[int, int | None]:
-        """Epochs to do, and optimizer steps in all where that can be known."""
-        train = self._config.train
-        per_epoch = steps_per_epoch(self._batches, train.gradient_accumulation_steps)
-        if train.max_steps is None:
-            return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
-        return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps
 
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
