@@ -68,7 +68,9 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
     for section, key, field in settings():
         flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
-        if (get_origin(field.annotation) is tuple and several is None) or (only is not None and key not in only):  # thresholds: a file's
+        if (get_origin(field.annotation) is tuple and several is None) or (
+            only is not None and key not in only
+        ):  # thresholds: a file's
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         default = "off" if field.default is None else field.default
@@ -76,10 +78,10 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
         common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
         if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
-        elif several is str:
-            group.add_argument(flag, nargs="*", metavar="TEXT", **common)
-        elif several is not None:
+        elif get_origin(several) is Literal:
             group.add_argument(flag, nargs="+", choices=get_args(several), **{**common, "help": field.description})
+        elif several is not None:
+            group.add_argument(flag, nargs="*", metavar="TEXT", **common)
         elif bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:

@@ -105,6 +105,7 @@ def run_session(
     resumes = resume_from is not None
     if directory is not None:
         check_run_directory(directory, resumes=resumes)
+    reports = _trackers(lesson.display.report_to, directory)
     with one_writer(directory) if directory is not None else nullcontext():
         checkpoints, record, spikes = None, None, SpikeWatch()
         keep_too: dict[str, Stateful] = {}
@@ -122,7 +123,6 @@ def run_session(
             if checkpoints is None or checkpoints.newest is None:
                 record.load_state_dict({"bytes": 0, "waiting": []})
             keep_too = {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
-        reports = _trackers(lesson.display.report_to, directory)
         audience = Audience([*sinks, *reports], record=record, scorer=scorer, watchers=[spikes], guard=guard)
         if directory is not None and lesson.display.dashboard:
             guard.run("viewer", partial(start_viewer, directory, lang=lesson.display.lang), None)
