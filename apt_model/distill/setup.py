@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config import TrainConfig
-from apt_model.errors import ConfigError, DataError, DeviceError
+from apt_model.errors import ConfigError, DataError, DeviceError, brief
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError("device is unknown", got=repr(name), expected="cpu, cuda, cuda:N or mps") from error
+        raise ConfigError("device is unknown", got=brief(name), expected="cpu, cuda, cuda:N or mps") from error
     if device.type != "cpu":
         backend = getattr(torch, device.type, None)
         if backend is None or not backend.is_available():
@@ -157,3 +157,11 @@ def sum_over_processes(count: int, accelerator: Accelerator) -> int:
     if accelerator.num_processes == 1:
         return count
     return int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+
+
+def run_length(batches: Iterable[Any], train: TrainConfig) -> tuple[int, int | None]:
+    """Epochs to do, and optimizer steps in all where that can be known."""
+    per_epoch = steps_per_epoch(batches, train.gradient_accumulation_steps)
+    if train.max_steps is None:
+        return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
+    return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps

@@ -125,6 +125,20 @@ def test_an_exam_at_every_step_changes_nothing_that_training_depends_on(
     assert len({exam.answers for exam in held}) > 1, "the student has to answer otherwise as it learns"
 
 
+def test_a_model_that_draws_numbers_when_it_answers_changes_nothing(
+    make_model: Callable[..., Any], teacher: Any, tokenizer: Any
+) -> None:
+    def draw(*_: Any) -> None:
+        assert random.random() + np.random.rand() + torch.rand(1).item() >= 0
+
+    plain = train(None, 1, make_model, copy.deepcopy(teacher), tokenizer)
+    restless = copy.deepcopy(teacher)
+    answer = restless.generate
+    restless.generate = lambda *args, **more: (draw(), answer(*args, **more))[1]
+    exams = {"exam_prompts": ("互联网",), "exam_tokens": 2}
+    assert train(terminal(), 1, make_model, restless, tokenizer, **exams).states == plain.states
+
+
 def test_a_display_that_draws_numbers_and_fails_changes_nothing(
     make_model: Callable[..., Any], teacher: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
