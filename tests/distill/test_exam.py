@@ -1,19 +1,23 @@
 """The exam: what is asked, what is answered, when, and what a failure does."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from apt_model.config import LessonConfig
+from apt_model.config import DisplayConfig, LessonConfig
 from apt_model.distill.cached_teacher import CachedTeacher
 from apt_model.distill.caching import Caching
-from apt_model.distill.exam import beginnings
+from apt_model.distill.exam import Exam, beginnings
 from apt_model.distill.loop import distill
 from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.reporter import Reporter
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.sinks import Audience
 from apt_model.training.batch import to_batch
@@ -79,6 +83,23 @@ def test_both_answer_greedily_before_the_first_step_and_after_the_last(
         assert [one.teacher for one in exam.answers] == [greedy(teacher, tokenizer, one, 5) for one in PROMPTS]
         assert [one.student for one in exam.answers] == students
     assert exams[0].answers != exams[-1].answers
+
+
+def test_an_answer_of_a_model_that_only_reads_ends_at_its_end_of_text(
+    teach: Teach, teacher: Any, tokenizer: Any
+) -> None:
+    class Scripted(Reader):
+        """Says token 7 behind every token but the sixth, and the end of text there."""
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits = torch.zeros(*input_ids.shape, 64)
+            logits[..., 7] = 1.0
+            logits[:, 5:6, tokenizer.eos_token_id] = 2.0
+            return logits
+
+    exam, *_ = teach(teacher=Scripted(teacher), exam_prompts=("互联网",))
+    assert len(tokenizer("互联网")["input_ids"]) == 3, "and one that begins a text"
+    assert exam.answers[0].teacher == tokenizer.decode([7, 7])
 
 
 def test_an_exam_comes_every_so_many_steps_and_the_teacher_answers_once(
@@ -166,6 +187,51 @@ def test_an_exam_that_fails_is_told_of_once_and_not_held_again(
     (end,) = listener.of(RunFinished)
     assert end.step == 6
     assert len(end.failures) == 1
+
+
+def test_a_model_that_draws_numbers_as_it_answers_leaves_the_generators_as_they_were(
+    teach: Teach, student: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, seen = student.generate, []
+
+    def states() -> tuple[Any, ...]:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    def draw(*args: Any, **more: Any) -> Any:
+        random.random(), np.random.rand(), torch.rand(1)
+        seen.append(states())
+        return generate(*args, **more)
+
+    monkeypatch.setattr(student, "generate", draw)
+    after = []
+    for prompts in ((), PROMPTS):
+        random.seed(3), np.random.seed(3)
+        teach(exam_prompts=prompts, seed=3)
+        after.append(states())
+    assert len(seen) == 3
+    assert after[0] == after[1]
+    assert after[1] not in seen
+
+
+def test_only_the_main_process_holds_exams(student: Any, teacher: Any, tokenizer: Any) -> None:
+    def fail(*args: Any, **more: Any) -> Any:
+        raise AssertionError("nobody may be asked here")
+
+    student.generate = teacher.generate = fail
+    audience = Audience([])
+    report = Reporter(audience, tokenizer=tokenizer, device=torch.device("cpu"), speaks=False)
+    exam = Exam(
+        DisplayConfig(exam_prompts=PROMPTS),
+        report=report,
+        guard=audience.guard,
+        accelerator=Accelerator(cpu=True),
+        teacher=teacher,
+        tokenizer=tokenizer,
+        by_itself=True,
+    )
+    exam.begin(student, [])
+    exam.after_epoch(student, epoch=1)
+    assert audience.guard.failures == {}
 
 
 def test_modes_stay_as_they_were(teach: Teach, student: Any) -> None:
