@@ -22,6 +22,7 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
 }
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+CrossTokenizer = Literal["refuse", "uld", "hybrid"]
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
 
@@ -49,6 +50,12 @@ class DistillConfig(_Section):
     loss_kind: LossKind = Field("forward_kl", description="what KD measures between teacher and student")
     mixture: Share | None = Field(
         None, description="β of jsd (default 0.5), the skew of skew_kl and skew_reverse_kl (default 0.1)"
+    )
+
+    cross_tokenizer: CrossTokenizer = Field(
+        "refuse",
+        description="a teacher with another tokenizer: refused, or compared where both tokenizers meet in the text, by "
+        "sorted probabilities (uld) or by KL over what both vocabularies have (hybrid)",
     )
 
     @model_validator(mode="before")
@@ -80,6 +87,12 @@ class DistillConfig(_Section):
             )
         if self.mixture == 1 and self.loss_kind != "jsd":
             raise ValueError(f"mixture=1 leaves nothing to learn in {self.loss_kind}; try {MIXTURES[self.loss_kind]}")
+        return self
+
+    @model_validator(mode="after")
+    def _spans_have_one_loss(self) -> Self:
+        if self.cross_tokenizer != "refuse" and self.loss_kind != "forward_kl":
+            raise ValueError(f"loss_kind={self.loss_kind} needs one vocabulary; cross_tokenizer goes with forward_kl")
         return self
 
 

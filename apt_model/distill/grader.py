@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from apt_model.config import DistillConfig, TrainConfig
 from apt_model.distill.checks import are_numbers
+from apt_model.distill.crossing import CrossedLogits
 from apt_model.distill.forward import Forward
 from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
@@ -28,7 +29,7 @@ from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
-TeacherLogits = Tensor | SparseLogits
+TeacherLogits = Tensor | SparseLogits | CrossedLogits
 
 
 class Graded(NamedTuple):
@@ -105,12 +106,13 @@ class Grader:
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         if not self._has_looked:
             self._head, self._has_looked = find_head(student), True
-        if self._head is not None:
+        if self._head is not None and batch.teachers is None:
             return self._fused(student, self._head, batch, row, weight)
-        self._say("notice.head_hidden")
+        if self._head is None:
+            self._say("notice.head_hidden")
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
-        readout = read_row(row, student_logits.detach(), teacher_logits) if row is not None else None
+        readout = self.read(row, student_logits.detach(), teacher_logits, moved) if row is not None else None
         return Graded(self.weigh(kd, ce) * weight, kd.detach(), ce.detach(), readout)
 
     def _fused(self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, weight: float) -> Graded:
@@ -146,6 +148,8 @@ class Grader:
 
     def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
+        if isinstance(teacher_logits, CrossedLogits):
+            return teacher_logits.sums(student_logits, batch)
         if isinstance(teacher_logits, SparseLogits):
             return sparse_distillation_sums(student_logits, teacher_logits, batch.labels)
         config = self._config
@@ -160,11 +164,19 @@ class Grader:
 
     def agreed(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> Tensor:
         """At how many labels of a batch both find the same token likeliest."""
+        if isinstance(teacher_logits, CrossedLogits):
+            return teacher_logits.agreed(student_logits, batch)
         has_label = batch.labels[:, 1:] != IGNORED
         students = student_logits.argmax(-1)[:, :-1][has_label]
         if isinstance(teacher_logits, SparseLogits):
             return (students == likeliest(teacher_logits.rows)).sum()
         return (students == teacher_logits.argmax(-1)[:, :-1][has_label]).sum()
+
+    def read(self, row: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
+        """What a card shows of a row of a batch that is where the logits are."""
+        if isinstance(teacher_logits, CrossedLogits):
+            return teacher_logits.read(row, student_logits, batch)
+        return read_row(row, student_logits, teacher_logits)
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
         """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are.
@@ -175,6 +187,9 @@ class Grader:
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+        if isinstance(theirs, CrossedLogits):
+            self._shared(batch, own.shape[-1], own.shape[-1])
+            return own, theirs, moved
         width = theirs.width if isinstance(theirs, SparseLogits) else theirs.shape[-1]
         shared = self._shared(batch, width, own.shape[-1])
         if isinstance(theirs, SparseLogits):
@@ -207,6 +222,6 @@ class Grader:
             logits = self._teacher.logits(batch.to(self._accelerator.device))
             if isinstance(logits, SparseLogits):  # a cache is refused when it is made
                 continue
-            if not are_numbers(logits):
+            if not are_numbers(logits.logits if isinstance(logits, CrossedLogits) else logits):
                 return "the teacher's logits are NaN or infinite"
         return None

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from apt_model.config import LessonConfig
 from apt_model.distill.checkpoints import Checkpoints, Stateful
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
+from apt_model.distill.cross_teacher import CrossTeacher, others_tokenizer
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import Run
 from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, trained
@@ -36,6 +37,7 @@ def distill(
     device: torch.device,
     eval_batches: Iterable[Any] | None = None,
     tokenizer: Any = None,
+    teacher_tokenizer: Any = None,
     optimizer: Optimizer | None = None,
     scheduler: LRScheduler | None = None,
     checkpoints: Checkpoints | None = None,
@@ -56,6 +58,8 @@ def distill(
         device: where to train.
         eval_batches: data to look at, not to learn from: measured after each epoch by the main process.
         tokenizer: decodes what is shown, encodes batches of strings.
+        teacher_tokenizer: the teacher's own; if it is another one, `cross_tokenizer` has to say how to compare, and the
+            batches have to be text.
         optimizer: AdamW with weight decay on matrices only, where None; its rate then follows `lr_scheduler_type`.
         scheduler: steps after each optimizer step; with an optimizer of your own, None leaves its rate alone.
         checkpoints: where the run is kept while it goes on, and taken up from; SIGTERM and Ctrl-C then save it first.
@@ -79,18 +83,23 @@ def distill(
     check_trainable(student, optimizer)
     if scheduler is not None and optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
+    other = others_tokenizer(config.distill, teacher, tokenizer, teacher_tokenizer)
     if config.train.seed is not None:
         set_seed(config.train.seed)
+    source: nn.Module | TeacherSource = teacher
+    if other is not None and isinstance(teacher, nn.Module):
+        source = CrossTeacher(teacher, device, tokenizer=other, student_tokenizer=tokenizer, student=student)
     with accelerate_state_of_our_own(), frozen(teacher), trained(student), _listening(checkpoints) as stop:
         run = Run(
             accelerator=make_accelerator(device, config.train.mixed_precision),
             student=student,
-            teacher=teacher,
+            teacher=source,
             batches=batches,
             eval_batches=eval_batches,
             audience=audience,
             config=config,
             tokenizer=tokenizer,
+            teacher_tokenizer=other,
             observe_samples=observe_samples,
             holds_exams=holds_exams,
             checkpoints=checkpoints,

@@ -43,10 +43,10 @@ class Pieces:
         """
         pieces, decoder, begins = [], codecs.getincrementaldecoder("utf-8")("replace"), True
         for token in ids:
-            if self._is_left_out(token):
+            if self.is_special(token):
                 pieces.append("")
                 continue
-            pieces.append(decoder.decode(self._first(token) if begins else self._bytes_of(token)))
+            pieces.append(decoder.decode(self._first(token) if begins else self.bytes_of(token)))
             begins = False
         if pieces:
             pieces[-1] += decoder.decode(b"", final=True)
@@ -58,7 +58,7 @@ class Pieces:
 
     def _split_slowly(self, ids: Sequence[int], text: str) -> tuple[str, ...]:
         """For decoders that look at more than one token: how far the beginning of the text stands after each."""
-        real = [index for index, token in enumerate(ids) if not self._is_left_out(token)]
+        real = [index for index, token in enumerate(ids) if not self.is_special(token)]
         pieces, end = [""] * len(ids), 0
         for count, index in enumerate(real, start=1):
             start = end
@@ -70,10 +70,12 @@ class Pieces:
             pieces[index] = text[start:end]
         return tuple(pieces)
 
-    def _is_left_out(self, token: int) -> bool:
+    def is_special(self, token: int) -> bool:
+        """Whether an id stands for no text: a special token, or beyond the vocabulary."""
         return token in self._special or not 0 <= token < self._size
 
-    def _bytes_of(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes of UTF-8 that a token adds behind another one; a special token's are its name's."""
         found = self._bytes.get(token)
         if found is None:
             found = self._bytes[token] = self._read(token)
@@ -82,7 +84,7 @@ class Pieces:
     def _first(self, token: int) -> bytes:
         """Where a text begins, some decoders take a space away."""
         if self._is_byte_level or BYTE_TOKEN.fullmatch(self._spelled(token)):
-            return self._bytes_of(token)
+            return self.bytes_of(token)
         return self._decode([token]).encode("utf-8", "surrogatepass")
 
     def _read(self, token: int) -> bytes:
@@ -98,11 +100,10 @@ class Pieces:
     def _name(self, token: int) -> str:
         if token in self._special:
             name = self._spelled(token)
-        elif self._is_left_out(token):
+        elif self.is_special(token):
             name = f"⟨#{token}⟩"
         else:
-            text = self._bytes_of(token).decode("utf-8", "surrogateescape")
-            name = LONE_BYTE.sub(lambda byte: f"⟨{ord(byte[0]) - 0xDC00:02X}⟩", text)
+            name = visible_bytes(self.bytes_of(token))
         self._names[token] = name
         return name
 
@@ -114,6 +115,11 @@ class Pieces:
         decoder = self._fast if self._fast is not None else self._tokenizer
         text: str = decoder.decode(ids, skip_special_tokens=False)
         return text
+
+
+def visible_bytes(said: bytes) -> str:
+    """Bytes as text, those that are no whole character as ⟨E4⟩."""
+    return LONE_BYTE.sub(lambda byte: f"⟨{ord(byte[0]) - 0xDC00:02X}⟩", said.decode("utf-8", "surrogateescape"))
 
 
 def _common(one: str, other: str) -> int:

@@ -77,6 +77,8 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
     the row is long enough.
     """
     valid = batch.labels[:, 1:] != IGNORED
+    if batch.teachers is not None:
+        valid &= batch.teachers.covers(batch.labels.shape[1])[:, 1:]
     candidates = valid.any(dim=1).nonzero().flatten().tolist()
     if not candidates:
         return None

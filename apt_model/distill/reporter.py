@@ -40,16 +40,23 @@ class Reporter:
     Args:
         audience: gets every event.
         tokenizer: decodes what is shown.
+        teacher_tokenizer: decodes what the teacher says, where it has another one.
         device: whose random generators the audience must not disturb.
         speaks: False on every process but the main one.
     """
 
-    def __init__(self, audience: Audience, *, tokenizer: Any, device: torch.device, speaks: bool) -> None:
+    def __init__(
+        self, audience: Audience, *, tokenizer: Any, teacher_tokenizer: Any = None, device: torch.device, speaks: bool
+    ) -> None:
         self.speaks = speaks
         self.step = 0
         self._audience, self._device = audience, device
         self._decode = Decoder(tokenizer, audience.guard)
-        self._pieces = audience.guard.run("tokenizer", lambda: Pieces.of(tokenizer), None)
+        self._decode_teacher, self._pieces = self._decode, None
+        if teacher_tokenizer is not None:  # its tokens and the student's do not stand side by side
+            self._decode_teacher = Decoder(teacher_tokenizer, audience.guard)
+        else:
+            self._pieces = audience.guard.run("tokenizer", lambda: Pieces.of(tokenizer), None)
         self._run_id = uuid.uuid4().hex[:12]
         self._said: set[str] = set()
 
@@ -86,11 +93,16 @@ class Reporter:
         with undisturbed(self._device):
             return self._decode(ids)[:MAX_CHARACTERS]
 
+    def decode_teacher(self, ids: Sequence[int]) -> str:
+        """The text of ids of the teacher's, which may be in other tokens."""
+        with undisturbed(self._device):
+            return self._decode_teacher(ids)[:MAX_CHARACTERS]
+
     def observe(self, seen: SeenRow, *, epoch: int, loss: float, source: Source = "train") -> None:
         """Pass on what teacher and student said on a row."""
         card, readout = seen.card, seen.readout
         with undisturbed(self._device):
-            teacher, student = self._decode(readout.teacher_ids), self._decode(readout.student_ids)
+            teacher, student = self._decode_teacher(readout.teacher_ids), self._decode(readout.student_ids)
             given, sample = self._decode(card.given_ids), self._decode(card.input_ids)
             detail = self._audience.guard.run("tokenizer", lambda: self._detail(readout, teacher, student), None)
         gap = fmean(readout.student_entropy) - fmean(readout.teacher_entropy) if readout.teacher_entropy else None

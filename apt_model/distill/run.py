@@ -51,6 +51,7 @@ class Run:
         audience: Audience,
         config: LessonConfig,
         tokenizer: Any,
+        teacher_tokenizer: Any,
         observe_samples: bool,
         holds_exams: bool,
         checkpoints: Checkpoints | None,
@@ -60,7 +61,11 @@ class Run:
         self._checkpoints, self._stop = checkpoints, stop
         self._progress = Progress()
         self._report = Reporter(
-            audience, tokenizer=tokenizer, device=accelerator.device, speaks=accelerator.is_main_process
+            audience,
+            tokenizer=tokenizer,
+            teacher_tokenizer=teacher_tokenizer,
+            device=accelerator.device,
+            speaks=accelerator.is_main_process,
         )
         source = as_source(teacher, accelerator.device)
         source.begin(config.distill)
@@ -82,6 +87,7 @@ class Run:
                 grader=self._grader,
                 tokenizer=tokenizer,
                 max_length=config.train.max_length,
+                teacher_tokenizer=teacher_tokenizer,
                 given_tokens=config.display.given_tokens,
                 device=accelerator.device,
             )
@@ -98,7 +104,7 @@ class Run:
             by_itself=holds_exams,
         )
         self._batches = shard(batches, accelerator)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._teacher_tokenizer = tokenizer, teacher_tokenizer
         self._student = student
         self._validation: Validation | None = None
         self._epochs, self._total_steps = run_length(self._batches, config.train)
@@ -139,6 +145,7 @@ class Run:
             self._batches,
             check=self._grader.check,
             tokenizer=self._tokenizer,
+            teacher_tokenizer=self._teacher_tokenizer,
             config=train,
             keeper=self._checkpoints,
             state=self._state,
@@ -215,7 +222,7 @@ class Run:
                 break
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
-        measured = self._validator.measure(self._student, self._report.decode) if self._validator else None
+        measured = self._measure()
         self._exam.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
@@ -250,6 +257,12 @@ class Run:
     def _end_if_lost(self) -> None:
         if self._report.lost is not None:
             raise self._report.lost
+
+    def _measure(self) -> Validation | None:
+        report = self._report
+        if self._validator is None:
+            return None
+        return self._validator.measure(self._student, report.decode, report.decode_teacher)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the counters: the last validation, the place in its data."""

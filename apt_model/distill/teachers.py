@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.config import DistillConfig
+from apt_model.distill.crossing import CrossedLogits
 from apt_model.distill.forward import Forward, model_card, vocabulary_of
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.signals import Buffer, HeadSignal, Signal, TensorSignal
@@ -38,8 +39,9 @@ class TeacherSource(Protocol):
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def logits(self, batch: Batch) -> Tensor | SparseLogits:
-        """The teacher's logits (B, L, V) for a batch on the training device, without gradient, or the likeliest."""
+    def logits(self, batch: Batch) -> Tensor | SparseLogits | CrossedLogits:
+        """The teacher's logits (B, L, V) for a batch on the training device, without gradient; of its likeliest tokens
+        only; or over its own tokens."""
 
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None

@@ -14,11 +14,13 @@ from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import nn
 
 from apt_model.distill.grader import Grader
-from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
+from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, undisturbed
 from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
+
+Decode = Callable[[Sequence[int]], str]
 
 MAX_PAIRS = 16  # rows read as texts in a pass
 
@@ -31,6 +33,7 @@ class Validator:
         grader: grades a batch.
         tokenizer: encodes batches of strings.
         max_length: tokens of a row where it does.
+        teacher_tokenizer: the teacher's, where it is another one.
         given_tokens: tokens before the texts begin.
         device: whose random generators are kept.
 
@@ -48,6 +51,7 @@ class Validator:
         grader: Grader,
         tokenizer: Any,
         max_length: int,
+        teacher_tokenizer: Any,
         given_tokens: int,
         device: torch.device,
     ) -> None:
@@ -56,6 +60,7 @@ class Validator:
             raise DataError("validation data can be read only once", got=type(batches).__name__, fix=fix)
         self._source, self._grader, self._device = batches, grader, device
         self._tokenizer, self._max_length, self._given_tokens = tokenizer, max_length, given_tokens
+        self._teacher_tokenizer = teacher_tokenizer
         self._for_cards: Iterator[Batch] = iter(())
         self.taken = 0
 
@@ -77,7 +82,7 @@ class Validator:
             own, theirs, moved = self._grader.logits(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
-            return card, read_row(card, own, theirs), loss
+            return card, self._grader.read(card, own, theirs, moved), loss
 
     def skip(self, count: int) -> None:
         """Go on with the cards of a resumed run: as many batches were taken for them."""
@@ -94,7 +99,7 @@ class Validator:
         self.taken += 1
         return batch
 
-    def measure(self, student: nn.Module, decode: Callable[[Sequence[int]], str]) -> Validation:
+    def measure(self, student: nn.Module, decode: Decode, decode_teacher: Decode) -> Validation:
         """One pass over all of it; the texts are of one row of each of the first 16 batches.
 
         Raises:
@@ -111,7 +116,7 @@ class Validator:
                 tokens += batch.label_count
                 card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
                 if card is not None and len(pairs) < MAX_PAIRS:
-                    pairs.append(_pair(read_row(card, own, theirs), decode))
+                    pairs.append(_pair(self._grader.read(card, own, theirs, moved), decode, decode_teacher))
         kd, ce, agreement = (sums / tokens).tolist()
         if not (isfinite(kd) and isfinite(ce)):
             fix = "look at the validation data, and at what both models say of it"
@@ -123,7 +128,12 @@ class Validator:
     def _batches(self) -> Iterator[Batch]:
         found = 0
         for raw in self._source:
-            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length)
+            batch = to_batch(
+                raw,
+                tokenizer=self._tokenizer,
+                max_length=self._max_length,
+                teacher_tokenizer=self._teacher_tokenizer,
+            )
             self._grader.check(batch)
             if batch.label_count:
                 found += 1
@@ -139,9 +149,9 @@ class Validator:
             yield module
 
 
-def _pair(readout: RowReadout, decode: Callable[[Sequence[int]], str]) -> TextPair:
+def _pair(readout: RowReadout, decode: Decode, decode_teacher: Decode) -> TextPair:
     return TextPair(
-        teacher_text=decode(readout.teacher_ids),
+        teacher_text=decode_teacher(readout.teacher_ids),
         student_text=decode(readout.student_ids),
         normalised_kl=readout.normalised_kl,
     )

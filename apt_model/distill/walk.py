@@ -22,6 +22,7 @@ class Walk:
         batches: anything that `to_batch` takes.
         check: refuses a batch, still on the CPU, that a model cannot take.
         tokenizer: encodes batches of strings.
+        teacher_tokenizer: the teacher's, where it is another one.
         config: batches per step, tokens per row.
         keeper: has the generators of the checkpoint that the run goes on from.
         state: the run as a checkpoint holds it.
@@ -33,11 +34,13 @@ class Walk:
         *,
         check: Callable[[Batch], None],
         tokenizer: Any,
+        teacher_tokenizer: Any,
         config: TrainConfig,
         keeper: Checkpoints | None,
         state: RunState,
     ) -> None:
         self._batches, self._check, self._tokenizer, self._config = batches, check, tokenizer, config
+        self._teacher_tokenizer = teacher_tokenizer
         self._keeper, self._state = keeper, state
 
     def windows(self) -> Iterator[Window]:
@@ -68,7 +71,12 @@ class Walk:
         for index, raw in enumerate(self._batches):
             if 0 < index < done - 1:
                 continue
-            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._config.max_length)
+            batch = to_batch(
+                raw,
+                tokenizer=self._tokenizer,
+                max_length=self._config.max_length,
+                teacher_tokenizer=self._teacher_tokenizer,
+            )
             if index == 0 and keeper is not None:
                 progress.first_batch = fingerprint(batch)
                 if done:

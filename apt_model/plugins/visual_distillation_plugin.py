@@ -50,6 +50,7 @@ class VisualDistillationPlugin(Classroom):
         num_epochs: int = 3,
         device: str | torch.device = "cuda",
         *,
+        teacher_tokenizer: Any = None,
         eval_dataloader: Iterable[Any] | None = None,
         scheduler: LRScheduler | None = None,
         run_dir: str | Path | None = None,
@@ -67,6 +68,8 @@ class VisualDistillationPlugin(Classroom):
             tokenizer: anything with `decode`; only batches of strings need one that encodes.
             num_epochs: passes over the data.
             device: replaced by the CPU, with a notice, where this machine lacks it.
+            teacher_tokenizer: the teacher's own; if it is another one, the config's `cross_tokenizer` has to say how to
+                compare, and the batches have to be rows of text.
             eval_dataloader: data to look at, not to learn from: loss, agreement and laziness on it after each epoch;
                 with `show_on="validation"` the cards show its texts too.
             scheduler: steps once after each optimizer step.
@@ -95,6 +98,7 @@ class VisualDistillationPlugin(Classroom):
             optimizer=optimizer,
             scheduler=scheduler,
             tokenizer=tokenizer,
+            teacher_tokenizer=teacher_tokenizer,
             num_epochs=num_epochs,
             device=device,
             run_dir=run_dir,

@@ -5,7 +5,7 @@ moved, so that checking it costs no synchronisation.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,39 @@ from torch.nn.utils.rnn import pad_sequence
 
 from apt_model.errors import DataError
 from apt_model.training.encode import IGNORED, encode_rows
+from apt_model.training.paired import Pair, encode_for_both
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachersRows:
+    """The rows of a batch in the tokens of a teacher that has a tokenizer of its own: B rows of at most M tokens.
+
+    Attributes:
+        input_ids: (B, M), int64.
+        attention_mask: (B, M), int64.
+        spans: (S, 5), int64: of each stretch of text that both learn of, the row, the first of the student's tokens and
+            how many they are, the first of the teacher's and how many they are. None begins a row.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    spans: Tensor
+
+    def to(self, device: torch.device) -> "TeachersRows":
+        """The same on another device."""
+        return TeachersRows(
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            spans=self.spans.to(device, non_blocking=True),
+        )
+
+    def covers(self, length: int) -> Tensor:
+        """Which of the student's tokens are in a span, (B, `length`), bool."""
+        row, first, count = self.spans[:, :3].unbind(dim=1)
+        edges = torch.zeros(len(self.input_ids), length + 1, dtype=torch.int64, device=self.spans.device)
+        edges.index_put_((row, first), torch.ones_like(row), accumulate=True)
+        edges.index_put_((row, first + count), -torch.ones_like(row), accumulate=True)
+        return edges.cumsum(dim=1)[:, :length] > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +57,13 @@ class Batch:
         input_ids: (B, L), int64.
         attention_mask: (B, L), int64; 1 where there is text.
         labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
+        teachers: the same rows in the teacher's tokens, where these are others.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    teachers: TeachersRows | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -36,6 +71,7 @@ class Batch:
             input_ids=self.input_ids.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            teachers=self.teachers and self.teachers.to(device),
         )
 
     @property
@@ -44,19 +80,22 @@ class Batch:
         return int((self.labels[:, 1:] != IGNORED).sum())
 
 
-def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512) -> Batch:
+def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512, teacher_tokenizer: Any = None) -> Batch:
     """What a data loader yielded, as a `Batch`.
 
     Accepts a dict with `input_ids` (and `attention_mask`, `labels`); a tensor of ids; a tuple or list of tensors in
     the order (input_ids, attention_mask, labels); a list of strings, or one string; a dict of lists, or a list of
     dicts (`collate_fn=list`), with the columns that `encode_rows` takes. Missing labels are the ids wherever the mask
     is 1. Masking goes by the mask, never by the pad id, so that a real end-of-text is learned where both share an id.
-    Other keys of a dict are left alone. Rows are padded on the right.
+    Other keys of a dict are left alone. Rows are padded on the right. With a `teacher_tokenizer` the rows come in its
+    tokens as well, aligned with the student's: they have to be text then.
 
     Raises:
         DataError: another type, sizes that differ, ids that are no integers; names what was seen.
     """
     rows = rows_of(raw)
+    if teacher_tokenizer is not None:
+        return _from_both(rows or (), tokenizer, teacher_tokenizer, max_length)
     if rows is not None:
         return _from_rows(rows, tokenizer, max_length)
     if isinstance(raw, Mapping):
@@ -137,8 +176,31 @@ def _as_rows(name: str, value: Any) -> Tensor:
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Batch:
-    """Rows of different lengths, padded; rows without a token are left out, and nothing but such has no label."""
-    encoded = [(ids, labels) for ids, labels in encode_rows(rows, tokenizer, max_length) if ids] or [([0], [IGNORED])]
+    """Rows of different lengths; rows without a token are left out, and nothing but such has no label."""
+    encoded = [(ids, labels) for ids, labels in encode_rows(rows, tokenizer, max_length) if ids]
+    return _padded(encoded or [([0], [IGNORED])], tokenizer)
+
+
+def _from_both(rows: Sequence[Mapping[str, Any]], tokenizer: Any, teacher_tokenizer: Any, max_length: int) -> Batch:
+    """Rows in the student's tokens, padded, with the same rows in the teacher's."""
+    if not rows or any("input_ids" in row for row in rows):
+        fix = "give rows of text, chats, or prompts with completions"
+        raise DataError("data is token ids, and the teacher's would be others", got="no text", fix=fix)
+    pairs = [pair for row in rows if (pair := encode_for_both(row, tokenizer, teacher_tokenizer, max_length)).ids]
+    if not pairs:
+        pairs = [Pair(ids=[0], labels=[IGNORED], teachers=[0], spans=[])]
+    batch = _padded([(pair.ids, pair.labels) for pair in pairs], tokenizer)
+    theirs = _padded([(pair.teachers, pair.teachers) for pair in pairs], teacher_tokenizer)
+    spans = [[row, *span] for row, pair in enumerate(pairs) for span in pair.spans]
+    teachers = TeachersRows(
+        input_ids=theirs.input_ids,
+        attention_mask=theirs.attention_mask,
+        spans=torch.tensor(spans, dtype=torch.int64).view(-1, 5),
+    )
+    return replace(batch, teachers=teachers)
+
+
+def _padded(encoded: Sequence[tuple[list[int], list[int]]], tokenizer: Any) -> Batch:
     pad = getattr(tokenizer, "pad_token_id", None) or 0
     ids, mask, labels = (
         pad_sequence([torch.tensor(row, dtype=torch.int64) for row in column], batch_first=True, padding_value=value)

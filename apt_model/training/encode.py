@@ -84,7 +84,7 @@ def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[i
     assistant's. Nothing is cut.
     """
     if "messages" in row and "input_ids" not in row:
-        chat = [_message(message) for message in row["messages"]]
+        chat = [message_of(message) for message in row["messages"]]
         if len(chat) < 2 or chat[-1]["role"] != "assistant":
             return None
         ids, reference = _template(chat[:-1], tokenizer, add_generation_prompt=True), chat[-1]["content"]
@@ -145,7 +145,7 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
     if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
         expected = '[{"role": ..., "content": ...}, ...]'
         raise DataError("messages of a row are no chat", got=type(messages).__name__, expected=expected)
-    chat = [_message(message) for message in messages]
+    chat = [message_of(message) for message in messages]
     whole = _template(chat, tokenizer)
     labels = [IGNORED] * len(whole)
     for turn, message in enumerate(chat):
@@ -162,17 +162,36 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
 
 
 def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> list[int]:
-    from jinja2 import TemplateError
-
-    try:
-        ids: list[int] = tokenizer.apply_chat_template(list(chat), tokenize=True, return_dict=False, **how)
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"[:300]
-        raise DataError("a chat does not fit the tokenizer's template", got=got, fix="look at its turns") from error
+    ids: list[int] = _apply(chat, tokenizer, tokenize=True, return_dict=False, **how)
     return ids
 
 
-def _message(message: Mapping[str, str]) -> dict[str, str]:
+def render_chat(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> str:
+    """A chat as the text that the tokenizer's template makes of it.
+
+    Raises:
+        DataError: it does not fit the template.
+    """
+    text: str = _apply(chat, tokenizer, tokenize=False, **how)
+    return text
+
+
+def _apply(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> Any:
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(list(chat), **how)
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"[:300]
+        raise DataError("a chat does not fit the tokenizer's template", got=got, fix="look at its turns") from error
+
+
+def message_of(message: Mapping[str, str]) -> dict[str, str]:
+    """A chat's turn as role and content, whatever it calls them.
+
+    Raises:
+        DataError: it has no speaker, or no words.
+    """
     for speaker, words in (("role", "content"), ("from", "value")):
         if isinstance(message.get(speaker), str) and isinstance(message.get(words), str):
             who = message[speaker] if speaker == "role" else ROLES.get(message[speaker], message[speaker])
@@ -193,7 +212,7 @@ def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
         raise DataError(
             f"teacher and student have different tokenizers, {len(differ)} ids differ",
             got=first,
-            fix="use a student with the teacher's tokenizer",
+            fix="use a student with the teacher's tokenizer, or ask for it with cross_tokenizer=hybrid",
         )
 
 
