@@ -107,11 +107,11 @@ class Control:
             print_line(line)
 
 
-def refuse_control(arguments: argparse.Namespace) -> None:
+def refuse_control(arguments: argparse.Namespace, config: LessonConfig) -> None:
     """Refuse a control that could not be judged: before anything is loaded.
 
     Raises:
-        ConfigError: no seed or more than ten, no validation data, or no teacher to compare with.
+        ConfigError: no seed or more than ten, no validation data, or no teacher to compare with, token by token.
     """
     if not 1 <= arguments.control <= 1 + len(T_95):
         raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
@@ -121,6 +121,9 @@ def refuse_control(arguments: argparse.Namespace) -> None:
         )
     if arguments.teacher_cache is not None:
         raise ConfigError("a control is judged beside the teacher, not a cache of it", fix="give --teacher")
+    if config.distill.cross_tokenizer != "refuse":
+        got = f"cross_tokenizer={config.distill.cross_tokenizer}"
+        raise ConfigError("a control is judged token by token beside the teacher", got=got, fix="leave --control out")
 
 
 def _sides(one: Evaluation) -> dict[str, str]:

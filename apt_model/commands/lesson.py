@@ -51,7 +51,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     teacher, tokenizer = load_teacher()
     student = new_student(teacher)
     sentences = [sentence for lines in read_corpus().values() for sentence in lines]
-    _teach(config, (teacher, student, tokenizer), (sentences, None), BATCH_SIZE, out)
+    _teach(config, (teacher, student, tokenizer, None), (sentences, None), BATCH_SIZE, out)
 
 
 def _distill(arguments: argparse.Namespace) -> None:
@@ -59,12 +59,12 @@ def _distill(arguments: argparse.Namespace) -> None:
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
     if arguments.control is not None:
-        refuse_control(arguments)
+        refuse_control(arguments, config)
     material = gather(arguments, config)
     if arguments.doctor:
         material.examine(config, run_dir=out)
-    material.refuse_other_tokenizer()
-    models = material.teacher, material.student, material.tokenizer
+    material.refuse_other_tokenizer(config)
+    models = material.teacher, material.student, material.tokenizer, material.others_tokenizer
     how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
     data = material.tokenized(config)
     control = None
@@ -87,7 +87,16 @@ def _teach_alone(material: Material, data: tuple[Any, Any], batch_size: int) -> 
 
     def teach(config: LessonConfig, student: Any, out: Path) -> None:
         resume_from = out if (out / EVENTS).exists() else None
-        _run(config, (material.teacher, student, material.tokenizer), data, batch_size, out, True, resume_from, False)
+        _run(
+            config,
+            (material.teacher, student, material.tokenizer, None),
+            data,
+            batch_size,
+            out,
+            True,
+            resume_from,
+            False,
+        )
 
     return teach
 
@@ -116,7 +125,7 @@ def _judge(
 
 def _teach(
     config: LessonConfig,
-    models: tuple[Any, Any, Any],
+    models: tuple[Any, Any, Any, Any],
     data: tuple[Any, Any],
     batch_size: int,
     out: Path,
@@ -137,7 +146,7 @@ def _teach(
 
 def _run(
     config: LessonConfig,
-    models: tuple[Any, Any, Any],
+    models: tuple[Any, Any, Any, Any],
     data: tuple[Any, Any],
     batch_size: int,
     out: Path,
@@ -150,7 +159,7 @@ def _run(
     from apt_model.training.data import make_dataloader
 
     run = DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
-    teacher, student, tokenizer = models
+    teacher, student, tokenizer, teacher_tokenizer = models
     rows, looked_at = data
     run(
         student_model=student,
@@ -158,6 +167,7 @@ def _run(
         train_dataloader=make_dataloader(rows, batch_size=batch_size, seed=config.train.seed or 0),
         eval_dataloader=looked_at and make_dataloader(looked_at, batch_size=batch_size, shuffle=False),
         tokenizer=tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
         num_epochs=config.train.num_epochs,
         device=config.train.device,
         run_dir=out,

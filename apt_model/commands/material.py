@@ -58,17 +58,36 @@ class Material:
 
     @property
     def tokenizer(self) -> Any:
-        """The one that is used: the teacher's, if it has one."""
-        return self.teacher_tokenizer if self.teacher_tokenizer is not None else self.student_tokenizer
+        """The student's: its own, or else the teacher's, which is the one that is used where both are the same."""
+        if self.teacher_tokenizer is None or self.others_tokenizer is not None:
+            return self.student_tokenizer
+        return self.teacher_tokenizer
 
-    def refuse_other_tokenizer(self) -> None:
-        """Refuse a student whose ids mean something else."""
-        from apt_model.training.encode import refuse_other_tokenizer
+    @property
+    def others_tokenizer(self) -> Any:
+        """The teacher's, where the student has another one; None where they have one in common."""
+        from apt_model.training.encode import differing_ids
 
-        refuse_other_tokenizer(self.teacher_tokenizer, self.student_tokenizer)
+        both = self.teacher_tokenizer, self.student_tokenizer
+        return self.teacher_tokenizer if None not in both and differing_ids(*both) else None
+
+    def refuse_other_tokenizer(self, config: LessonConfig) -> None:
+        """Refuse a student whose ids mean something else, unless it is asked for and can be done.
+
+        Raises:
+            DataError: nobody asked for it. ConfigError: a cached teacher, or packed rows.
+        """
+        from apt_model.distill.cross_teacher import others_tokenizer
+
+        tokenizer = self.student_tokenizer if self.student_tokenizer is not None else self.teacher_tokenizer
+        others_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
+        if self.others_tokenizer is not None and self.packing:
+            got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
+            raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
 
     def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
-        """The rows to learn from and those to look at, as token ids; a cached teacher has to know them.
+        """The rows to learn from and those to look at, as token ids; a cached teacher has to know them. As they are for
+        a teacher with another tokenizer.
 
         Raises:
             DataError: it does not.
@@ -76,6 +95,8 @@ class Material:
         from apt_model.distill.cached_teacher import CachedTeacher
         from apt_model.training.data import tokenize_dataset
 
+        if self.others_tokenizer is not None:  # each batch is encoded twice, from its text
+            return self.rows, self.looked_at
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
         data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
         if isinstance(self.teacher, CachedTeacher) and not self.streaming:

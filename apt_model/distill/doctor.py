@@ -26,7 +26,14 @@ from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import AptModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding, wrong
 from apt_model.training.batch import Batch
-from apt_model.training.checkup import look_at_lengths, look_at_masks, look_at_tokenizers, read_batches
+from apt_model.training.checkup import (
+    look_at_lengths,
+    look_at_masks,
+    look_at_spans,
+    look_at_tokenizers,
+    read_batches,
+)
+from apt_model.training.encode import differing_ids
 
 BATCHES = 4  # looked at
 ALMOST_ZERO = 1e-4  # nats a token: far above rounding, far below anything there is to learn
@@ -52,7 +59,8 @@ def examine(
         student, teacher, batches, config, device, tokenizer: as `distill.loop.distill` will get them. Data that can
             be read only once is left alone; a teacher that is None has been cached, and the models' answers are not
             looked at.
-        student_tokenizer: the student's own, if it has one, to be compared with the teacher's `tokenizer`.
+        student_tokenizer: the student's own, if it has one, to be compared with the teacher's `tokenizer`. Where they
+            differ and may, the models' answers are not looked at: they are in different tokens.
         run_dir: where checkpoints and student will go.
 
     Returns:
@@ -61,13 +69,17 @@ def examine(
     """
     with undisturbed(device):
         raws = _peek(batches, device)
-        ours = tokenizer if tokenizer is not None else student_tokenizer
-        found = [*look_at_tokenizers(tokenizer, student_tokenizer), *_look_at_models(student, teacher)]
-        read, broken = read_batches(raws, ours, config.train.max_length)
-        found += [*broken, *(look_at_masks(read) if read else ())]
+        ours, other = tokenizer if tokenizer is not None else student_tokenizer, None
+        if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
+            other = tokenizer if differing_ids(tokenizer, student_tokenizer) else None
+            ours = student_tokenizer
+        found = [*look_at_tokenizers(tokenizer, student_tokenizer, may_differ=other is not None)]
+        found += _look_at_models(student, teacher)
+        read, broken = read_batches(raws, ours, config.train.max_length, teacher_tokenizer=other)
+        found += [*broken, *(look_at_masks(read) if read else ()), *(look_at_spans(read) if other else ())]
         if not any(finding.error for finding in found):
             found += look_at_lengths(raws, ours, config.train.max_length)
-            if teacher is not None:
+            if teacher is not None and other is None:
                 found += _look_at_answers(student, teacher, read, config, device, ours)
         found += _look_at_settings(config)
         if run_dir is not None:

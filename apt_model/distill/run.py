@@ -60,13 +60,9 @@ class Run:
         self._accelerator, self._config = accelerator, config
         self._checkpoints, self._stop = checkpoints, stop
         self._progress = Progress()
-        self._report = Reporter(
-            audience,
-            tokenizer=tokenizer,
-            teacher_tokenizer=teacher_tokenizer,
-            device=accelerator.device,
-            speaks=accelerator.is_main_process,
-        )
+        self._tokenizers = {"tokenizer": tokenizer, "teacher_tokenizer": teacher_tokenizer}
+        place, speaks = accelerator.device, accelerator.is_main_process
+        self._report = Reporter(audience, device=place, speaks=speaks, **self._tokenizers)
         source = as_source(teacher, accelerator.device)
         source.begin(config.distill)
         self._models = source.card, model_card(student)
@@ -85,9 +81,8 @@ class Run:
             self._validator = Validator(
                 eval_batches,
                 grader=self._grader,
-                tokenizer=tokenizer,
                 max_length=config.train.max_length,
-                teacher_tokenizer=teacher_tokenizer,
+                **self._tokenizers,
                 given_tokens=config.display.given_tokens,
                 device=accelerator.device,
             )
@@ -104,7 +99,6 @@ class Run:
             by_itself=holds_exams,
         )
         self._batches = shard(batches, accelerator)
-        self._tokenizer, self._teacher_tokenizer = tokenizer, teacher_tokenizer
         self._student = student
         self._validation: Validation | None = None
         self._epochs, self._total_steps = run_length(self._batches, config.train)
@@ -144,8 +138,7 @@ class Run:
         self._walk = Walk(
             self._batches,
             check=self._grader.check,
-            tokenizer=self._tokenizer,
-            teacher_tokenizer=self._teacher_tokenizer,
+            **self._tokenizers,
             config=train,
             keeper=self._checkpoints,
             state=self._state,
@@ -222,7 +215,7 @@ class Run:
                 break
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
-        measured = self._measure()
+        measured = self._validator.measure(self._student, self._report) if self._validator else None
         self._exam.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
@@ -257,12 +250,6 @@ class Run:
     def _end_if_lost(self) -> None:
         if self._report.lost is not None:
             raise self._report.lost
-
-    def _measure(self) -> Validation | None:
-        report = self._report
-        if self._validator is None:
-            return None
-        return self._validator.measure(self._student, report.decode, report.decode_teacher)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the counters: the last validation, the place in its data."""

@@ -4,7 +4,7 @@ Looks without touching: eval mode, no gradient, and the random generators are le
 the student is trained or of what a lesson makes of the numbers.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any
@@ -15,12 +15,11 @@ from torch import nn
 
 from apt_model.distill.grader import Grader
 from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, undisturbed
+from apt_model.distill.reporter import Reporter
 from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
 from apt_model.training.batch import Batch, to_batch
-
-Decode = Callable[[Sequence[int]], str]
 
 MAX_PAIRS = 16  # rows read as texts in a pass
 
@@ -99,7 +98,7 @@ class Validator:
         self.taken += 1
         return batch
 
-    def measure(self, student: nn.Module, decode: Decode, decode_teacher: Decode) -> Validation:
+    def measure(self, student: nn.Module, report: Reporter) -> Validation:
         """One pass over all of it; the texts are of one row of each of the first 16 batches.
 
         Raises:
@@ -116,7 +115,7 @@ class Validator:
                 tokens += batch.label_count
                 card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
                 if card is not None and len(pairs) < MAX_PAIRS:
-                    pairs.append(_pair(self._grader.read(card, own, theirs, moved), decode, decode_teacher))
+                    pairs.append(_pair(self._grader.read(card, own, theirs, moved), report))
         kd, ce, agreement = (sums / tokens).tolist()
         if not (isfinite(kd) and isfinite(ce)):
             fix = "look at the validation data, and at what both models say of it"
@@ -149,9 +148,9 @@ class Validator:
             yield module
 
 
-def _pair(readout: RowReadout, decode: Decode, decode_teacher: Decode) -> TextPair:
+def _pair(readout: RowReadout, report: Reporter) -> TextPair:
     return TextPair(
-        teacher_text=decode_teacher(readout.teacher_ids),
-        student_text=decode(readout.student_ids),
+        teacher_text=report.decode_teacher(readout.teacher_ids),
+        student_text=report.decode(readout.student_ids),
         normalised_kl=readout.normalised_kl,
     )

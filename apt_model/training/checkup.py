@@ -6,17 +6,25 @@ Knows tokenizers and batches; knows nothing of models or losses.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from apt_model.errors import DataError
+from apt_model.errors import ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 from apt_model.training.batch import Batch, rows_of, to_batch
 from apt_model.training.encode import IGNORED, UNLIMITED, differing_ids, encode_rows, refuse_other_tokenizer
+from apt_model.training.spans import shared_tokens
 
 MUCH_PADDING = 0.5  # of all places: more than half of the work is for nothing
 SPECIAL = ("bos", "eos", "pad")
 
 
-def look_at_tokenizers(teacher: Any, student: Any) -> Iterator[Finding]:
-    """Whether ids mean the same to both, and which of them have a meaning of their own; None where one has none."""
+def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) -> Iterator[Finding]:
+    """Whether ids mean the same to both, and which of them have a meaning of their own; None where one has none.
+
+    Two tokenizers that differ, and may, are compared by what they have in common.
+    """
+    if may_differ:
+        counts = {"teacher": len(teacher), "student": len(student), "shared": len(shared_tokens(student, teacher))}
+        yield Finding(key="tokenizers_crossed", values={name: f"{count:,}" for name, count in counts.items()})
+        return
     try:
         refuse_other_tokenizer(teacher, student)
     except DataError as error:
@@ -38,13 +46,27 @@ def look_at_tokenizers(teacher: Any, student: Any) -> Iterator[Finding]:
         yield Finding(key="pad_is_eos", values={"id": eos})
 
 
-def read_batches(raws: Iterable[Any], tokenizer: Any, max_length: int) -> tuple[list[Batch], list[Finding]]:
+def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:
+    """How much of what is learned stands where teacher and student, each in its own tokens, meet in the text."""
+    learned = sum(batch.label_count for batch in batches)
+    spans = [batch.teachers.spans for batch in batches if batch.teachers is not None]
+    covered = sum(int(some[:, 2].sum()) for some in spans)
+    if learned:
+        values = {"share": f"{100 * covered / learned:.0f}%", "spans": f"{sum(map(len, spans)):,}"}
+        yield Finding(key="spans" if covered else "spans_none", state="well" if covered else "advice", values=values)
+
+
+def read_batches(
+    raws: Iterable[Any], tokenizer: Any, max_length: int, *, teacher_tokenizer: Any = None
+) -> tuple[list[Batch], list[Finding]]:
     """The batches as the loop will see them, and what kept one from being read."""
     batches: list[Batch] = []
     for raw in raws:
         try:
-            batches.append(to_batch(raw, tokenizer=tokenizer, max_length=max_length))
-        except DataError as error:
+            batches.append(
+                to_batch(raw, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer)
+            )
+        except (ConfigError, DataError) as error:
             rows = rows_of(raw) or []
             is_chat = any("messages" in row and "input_ids" not in row for row in rows)
             lacks_template = is_chat and getattr(tokenizer, "chat_template", None) is None
