@@ -75,15 +75,12 @@ class Material:
         """Refuse a student whose ids mean something else, unless it is asked for and can be done.
 
         Raises:
-            DataError: nobody asked for it. ConfigError: a cached teacher, or packed rows.
+            DataError: nobody asked for it. ConfigError: a cached teacher.
         """
         from apt_model.distill.cross_teacher import others_tokenizer
 
         tokenizer = self.student_tokenizer if self.student_tokenizer is not None else self.teacher_tokenizer
         others_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
-        if self.others_tokenizer is not None and self.packing:
-            got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
-            raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
 
     def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
         """The rows to learn from and those to look at, as token ids; a cached teacher has to know them. As they are for
@@ -150,6 +147,9 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     """Load what the flags name."""
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
+    if arguments.packing and config.distill.cross_tokenizer != "refuse":
+        got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
+        raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
     from apt_model.distill.student import create_compressed_model, parse_student
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset
