@@ -117,6 +117,9 @@ class TrainConfig(_Section):
         None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 320 MB, at most 256"
     )
     max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
+    merge_adapters: bool = Field(
+        False, description="save a student with LoRA adapters as one model that they are part of, not as adapters alone"
+    )
     save_steps: int | None = Field(None, ge=1, description="a checkpoint every N steps, and after each epoch")
     save_minutes: Positive | None = Field(None, description="a checkpoint every N minutes, and after each epoch")
     save_total_limit: int = Field(2, ge=1, description="newest checkpoints to keep, besides the best")

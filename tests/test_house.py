@@ -78,9 +78,14 @@ def test_a_planted_upward_import_is_found(package: str, source: str) -> None:
 
 
 def test_trl_and_peft_are_for_those_who_have_them() -> None:
-    found = {name.partition(".")[0] for _, path in sources() for name in imports_of(path.read_text("utf-8"))}
-    assert "transformers" in found
-    assert found.isdisjoint({"trl", "peft"})
+    found = {
+        path.name: {name.partition(".")[0] for name in imports_of(path.read_text("utf-8"))} for _, path in sources()
+    }
+    assert "transformers" in found["checkpoint.py"]
+    assert [name for name, imported in found.items() if "trl" in imported] == []
+    assert [name for name, imported in found.items() if "peft" in imported] == ["adapters.py"]
+    code = "import apt_model.training.adapters, sys; print('peft' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,13 @@ def add_material(parser: Parser) -> None:
         metavar="DIR_OR_ID_OR_NEW",
         help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384",
     )
+    parser.add_argument(
+        "--lora",
+        nargs="?",
+        const="",
+        metavar="r=N,alpha=X,target=T",
+        help="train adapters on the student and nothing else (default: r=8,alpha=16,target=all-linear)",
+    )
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
@@ -151,10 +158,15 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
         raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
     from apt_model.distill.student import create_compressed_model, parse_student
+    from apt_model.training.adapters import add_lora, parse_lora
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset
 
     sizes = parse_student(arguments.student)
+    lora = parse_lora(arguments.lora) if arguments.lora is not None else None
+    if lora is not None and sizes is not None and not config.train.merge_adapters:
+        fix = "--merge-adapters, or a student that is saved"
+        raise ConfigError("adapters alone are of no use without their student, which is new", fix=fix)
     prepare(config)
     how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
     rows, looked_at = load_dataset(arguments.data, **how), None
@@ -168,8 +180,12 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
 
     def make() -> tuple[Any, Any]:
         if sizes is not None:
-            return create_compressed_model(pattern, **sizes), None
-        return load_model(arguments.student)[:2]
+            student, own = create_compressed_model(pattern, **sizes), None
+        else:
+            student, own, _ = load_model(arguments.student)
+        if lora is not None:
+            student = add_lora(student, lora, base=arguments.student if sizes is None else None)
+        return student, own
 
     student, student_tokenizer = make()
     return Material(

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from apt_model.config import DistillConfig, LessonConfig, TrainConfig
+from apt_model.distill.fingerprints import hash_tensors
 from apt_model.distill.generators import Tensors, read_generators, set_generators
 from apt_model.distill.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.progress import Progress
 from apt_model.distill.setup import steps_per_epoch
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
+from apt_model.training.adapters import adapter_tensors, fill_adapters, frozen_tensors, has_adapters
 from apt_model.training.batch import Batch
 from apt_model.training.snapshot import (
     Writer,
@@ -44,7 +46,8 @@ CHECKPOINTS = "checkpoints"
 STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
-MAY_CHANGE = ("device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite")
+MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
+MAY_CHANGE |= {"merge_adapters"}
 
 
 class Stateful(Protocol):
@@ -142,12 +145,13 @@ class Checkpoints:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
         write_state, tensors, generators = self._state_of(run)
-        about = sum(t.numel() * t.element_size() for t in [*run.student.state_dict().values(), *tensors.values()])
+        weights = adapter_tensors(run.student) if has_adapters(run.student) else run.student.state_dict()
+        about = sum(t.numel() * t.element_size() for t in [*weights.values(), *tensors.values()])
         self.newest = write_snapshot(
             self.folder,
             progress.step,
             {
-                STUDENT: lambda path: save_model(run.student, str(path)),
+                STUDENT: lambda path: _save_student(run.student, path),
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
                 STATE: write_state,
@@ -217,7 +221,7 @@ class Checkpoints:
         try:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
-            load_model(run.student, str(path / STUDENT))
+            _load_student(run.student, path / STUDENT)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
                 refuse_missing(name, one.state_dict(), state["others"][name])
@@ -283,6 +287,7 @@ def identity(
     processes: int,
     optimizer: Optimizer,
     keeps: Iterable[str],
+    student_model: nn.Module,
 ) -> dict[str, Any]:
     """What has to be the same when a run is taken up, as JSON values."""
     flat = config.to_dict()
@@ -297,7 +302,23 @@ def identity(
         "processes": processes,
         "optimizer": type(optimizer).__name__,
         "keeps": sorted(keeps),
+        **({"base": hash_tensors(frozen_tensors(student_model))} if has_adapters(student_model) else {}),
     }
+
+
+def _save_student(student: nn.Module, path: Path) -> None:
+    """All of it; of a student with adapters these alone, since the rest does not change."""
+    if has_adapters(student):
+        save_file({name: tensor.cpu().contiguous() for name, tensor in adapter_tensors(student).items()}, path)
+    else:
+        save_model(student, str(path))
+
+
+def _load_student(student: nn.Module, path: Path) -> None:
+    if has_adapters(student):
+        fill_adapters(student, load_file(path))
+    else:
+        load_model(student, str(path))
 
 
 def fingerprint(batch: Batch) -> str:

@@ -5,10 +5,11 @@ Knows how each is told from another; knows nothing of caches, losses or lessons.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
@@ -19,10 +20,15 @@ _SAYS_NOTHING = ("_name_or_path", "transformers_version", "dtype", "torch_dtype"
 
 def hash_model(model: nn.Module) -> str:
     """sha256 over a model's weights and, where it has one, its config; where it was loaded from does not matter."""
-    digest = hashlib.sha256(hash_config(getattr(model, "config", None)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    return hash_tensors(model.state_dict(), hash_config(getattr(model, "config", None)))
+
+
+def hash_tensors(tensors: Mapping[str, Tensor], before: str = "") -> str:
+    """sha256 over tensors, their names, types and shapes, and what comes `before`."""
+    digest = hashlib.sha256(before.encode())
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -131,6 +131,7 @@ class Run:
                 processes=self._accelerator.num_processes,
                 optimizer=optimizer,
                 keeps=[name for name, one in others.items() if one is not None],
+                student_model=student,
             ),
             device=self._accelerator.device,
             loader=self._batches,

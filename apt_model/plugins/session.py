@@ -150,7 +150,7 @@ def run_session(
             audience.close()
         if directory is not None:
             try:
-                _keep_student(student_model, tokenizer, directory)
+                _keep_student(student_model, tokenizer, directory, merge_adapters=lesson.train.merge_adapters)
             except StorageError as error:
                 error.last_good = checkpoints.last_good() if checkpoints is not None else None
                 raise
@@ -178,7 +178,7 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
         return torch.device("cpu"), [("notice.no_cuda", {"device": lesson.train.device})]
 
 
-def _keep_student(student: nn.Module, tokenizer: Any, directory: Path) -> None:
+def _keep_student(student: nn.Module, tokenizer: Any, directory: Path, *, merge_adapters: bool) -> None:
     """Save the student so that it is there whole, or not at all.
 
     Raises:
@@ -187,7 +187,7 @@ def _keep_student(student: nn.Module, tokenizer: Any, directory: Path) -> None:
     unfinished = directory / f".{STUDENT}"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        save_model(student, tokenizer, unfinished)
+        save_model(student, tokenizer, unfinished, merge_adapters=merge_adapters)
         shutil.rmtree(directory / STUDENT, ignore_errors=True)
         unfinished.rename(directory / STUDENT)
     except OSError as error:

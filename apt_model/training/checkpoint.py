@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
+from apt_model.training.adapters import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
 
 WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -34,7 +35,7 @@ def load_model(
 
     Args:
         name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
-            weights are dequantized), or a directory that holds just one model somewhere, such as an installed package.
+            weights are dequantized), adapters that were saved alone (their model is loaded too), or a directory that holds just one model somewhere, such as an installed package.
         model: a plain module that `save_model` saved: its weights are filled in from `name`.
         dtype: of the weights.
         trust_remote_code: let a model bring its own code; nothing but this argument can allow it.
@@ -44,7 +45,7 @@ def load_model(
 
     Raises:
         ModelError: no such model, a damaged one, or one that would need code from outside.
-        ConfigError: a GGUF file, but no `gguf` package to read it.
+        ConfigError: a GGUF file without the `gguf` package to read it, or adapters without `peft`.
     """
     path = Path(name)
     if (path / STUDENT).is_dir():
@@ -55,6 +56,8 @@ def load_model(
         return _fill(model, path), None, None
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
         raise ModelError(f"there is no directory {name}", fix="check the path")
+    if (path / ADAPTER_CONFIG).exists() and not (path / "config.json").exists():
+        return _with_adapters(path, dtype)
     path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
     source, gguf = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
     if gguf and find_spec("gguf") is None:
@@ -82,10 +85,11 @@ def load_model(
     return loaded, tokenizer, loaded.config
 
 
-def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
+def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
     """Save a model (and its tokenizer, if there is one) as a directory that transformers loads without us.
 
-    A plain module is saved as safetensors alone; `load_model(path, model=...)` fills it again.
+    A plain module is saved as safetensors alone; `load_model(path, model=...)` fills it again. Of a model with adapters
+    (peft) these are saved alone, or with `merge_adapters` a plain model that they are part of.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -93,7 +97,11 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
     directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if isinstance(model, PreTrainedModel):
+        if has_adapters(model) and merge_adapters:
+            model = merged(model)
+        if has_adapters(model):
+            model.save_pretrained(str(directory))  # type: ignore[operator]
+        elif isinstance(model, PreTrainedModel):
             _forget_gguf(model)
             model.save_pretrained(directory)
         else:
@@ -103,6 +111,13 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         got = getattr(error, "strerror", None) or _first_line(error)
         raise StorageError(f"model cannot be saved to {path}", got=got, fix="free some space") from error
+
+
+def _with_adapters(path: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+    """Saved adapters on the model that they belong to, loaded by the same rules; the tokenizer beside them first."""
+    model, tokenizer, config = load_model(base_of(path), dtype=dtype)
+    own = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
+    return attach(model, path), own if own is not None else tokenizer, config
 
 
 def _fill(model: nn.Module, path: Path) -> nn.Module:
