@@ -17,6 +17,7 @@ _HOMES = {
     "Run": "apt_model.review.run",
     "TrainConfig": "apt_model.config",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
+    "alignment_table": "apt_model.training.spans",
     "create_compressed_model": "apt_model.distill.student",
     "evaluate_text_quality": "apt_model.generation.evaluator",
     "get_model_size": "apt_model.training.checkpoint",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from apt_model.review.run import Run
     from apt_model.training.checkpoint import get_model_size, load_model, save_model
     from apt_model.training.data import load_dataset
+    from apt_model.training.spans import alignment_table
 
 
 def __getattr__(name: str) -> Any:

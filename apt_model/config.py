@@ -127,6 +127,7 @@ class TrainConfig(_Section):
     max_nonfinite: int = Field(5, ge=1, description="steps that may be skipped for that, one after the other")
     seed: int | None = Field(None, ge=0, lt=2**32, description="seeds python, numpy and torch before training")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu ...; auto takes the best there is")
+    teacher_device: str | None = Field(None, description="where the teacher answers; by default where the student is")
 
 
 class DisplayConfig(_Section):

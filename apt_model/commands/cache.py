@@ -6,6 +6,7 @@ from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
 from apt_model.commands.options import add_command, add_settings, add_source, read_settings
+from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
 
 SETTINGS = ("temperature", "max_length", "device", "lang")
@@ -14,7 +15,8 @@ SETTINGS = ("temperature", "max_length", "device", "lang")
 def add(commands: Any) -> None:
     """The command's parser."""
     parser = add_command(commands, "cache-teacher", _cache, "run a teacher once, and keep what it says for students")
-    parser.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory or hub id")
+    parser.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory, GGUF file or hub id")
+    add_precision(parser)
     parser.add_argument(
         "--out", required=True, metavar="CACHE", help="directory of the cache; goes on where it was cut"
     )
@@ -37,7 +39,6 @@ def _cache(arguments: argparse.Namespace) -> None:
     from apt_model.distill.setup import pick_device
     from apt_model.render.bar import ProgressBar
     from apt_model.render.terminal import make_console
-    from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, tokenize_dataset
 
     settings = CacheSettings(
@@ -51,7 +52,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     device, out = pick_device(config.train.device), prepare_directory(arguments.out)
     hush_libraries()
     rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
-    teacher, tokenizer, _ = load_model(arguments.teacher)
+    teacher, tokenizer = load_precisely(arguments, config)
     rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
     caching = Caching(
         teacher, rows, settings=settings, tokenizer=tokenizer, device=device, batch_size=arguments.batch_size

@@ -211,5 +211,7 @@ def prepare(config: LessonConfig) -> None:
 
     refuse_missing(config.display.report_to)
     pick_device(config.train.device)
+    if config.train.teacher_device is not None:
+        pick_device(config.train.teacher_device)
     set_seed(config.train.seed)
     hush_libraries()

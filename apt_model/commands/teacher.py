@@ -11,12 +11,49 @@ from apt_model.errors import ConfigError
 
 def add_teacher(parser: Parser) -> None:
     """Flags that say who teaches."""
-    parser.add_argument("--teacher", metavar="DIR_OR_ID", help="model directory or hub id")
+    parser.add_argument("--teacher", metavar="DIR_OR_ID", help="model directory, GGUF file or hub id")
+    add_precision(parser)
     parser.add_argument(
         "--teacher-cache",
         metavar="CACHE",
         help="what cache-teacher kept, instead of a teacher; with one, that it is the same is checked",
     )
+
+
+def add_precision(parser: Parser) -> None:
+    """Flags that say in which numbers a teacher answers."""
+    parser.add_argument(
+        "--teacher-dtype",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="fp32",
+        help="of the teacher's weights; auto: as they are stored (default: fp32)",
+    )
+    parser.add_argument(
+        "--teacher-quantization",
+        choices=("bnb-8bit", "bnb-4bit"),
+        help="let bitsandbytes quantize the teacher's weights while they are read",
+    )
+
+
+def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+    """The teacher and its tokenizer, in the numbers that the flags say, where it will answer if it cannot be moved.
+
+    Raises:
+        ModelError: no such model. ConfigError: a package is missing, or a device.
+    """
+    import torch
+
+    from apt_model.distill.setup import pick_device
+    from apt_model.training.checkpoint import load_model
+
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    teacher, tokenizer, _ = load_model(
+        arguments.teacher,
+        dtype=dtypes.get(arguments.teacher_dtype, "auto"),
+        quantization=arguments.teacher_quantization,
+        device=pick_device(config.train.teacher_device or config.train.device),
+    )
+    return teacher, tokenizer
 
 
 def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -45,10 +82,8 @@ def load_teacher(arguments: argparse.Namespace, config: LessonConfig) -> tuple[A
     Raises:
         ModelError: no such model. DataError: a cache of something else, or none. StorageError: a damaged one.
     """
-    from apt_model.training.checkpoint import load_model
-
     if arguments.teacher_cache is None:
-        teacher, tokenizer, _ = load_model(arguments.teacher)
+        teacher, tokenizer = load_precisely(arguments, config)
         return teacher, teacher, tokenizer
     from apt_model.distill.cached_teacher import CachedTeacher
 
@@ -58,6 +93,6 @@ def load_teacher(arguments: argparse.Namespace, config: LessonConfig) -> tuple[A
     )
     if arguments.teacher is None:
         return cached, *cached.load_config()
-    teacher, tokenizer, _ = load_model(arguments.teacher)
+    teacher, tokenizer = load_precisely(arguments, config)
     cached.refuse_other(teacher=teacher, tokenizer=tokenizer)
     return cached, teacher, tokenizer

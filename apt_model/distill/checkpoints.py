@@ -47,7 +47,7 @@ STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
-MAY_CHANGE |= {"merge_adapters"}
+MAY_CHANGE |= {"merge_adapters", "teacher_device"}
 
 
 class Stateful(Protocol):

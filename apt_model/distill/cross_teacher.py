@@ -10,32 +10,39 @@ from torch import nn
 
 from apt_model.config import DistillConfig
 from apt_model.distill.crossing import CrossedLogits, SharedTokens
-from apt_model.distill.forward import Forward, model_card, vocabulary_of
+from apt_model.distill.forward import vocabulary_of
 from apt_model.distill.signals import Signal
-from apt_model.distill.teachers import TeacherSource
+from apt_model.distill.teachers import LiveTeacher, TeacherSource
 from apt_model.errors import ConfigError, DataError, ModelError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
-from apt_model.training.encode import IGNORED, differing_ids, refuse_other_tokenizer
+from apt_model.training.encode import IGNORED, OR_CROSS, differing_ids, refuse_other_tokenizer
 from apt_model.training.spans import shared_tokens
 
 
 class CrossTeacher:
-    """A teacher model that answers in person, on `device`, to batches that hold the rows in its own tokens too.
+    """A teacher model that answers in person to batches that hold the rows in its own tokens too.
 
     Args:
         model: the teacher.
-        device: where it answers.
+        device: where its answers are wanted.
+        place: where it computes them, the same if None.
         tokenizer: its own.
         student_tokenizer: the student's.
         student: whose head's width tells which tokens it can have.
     """
 
     def __init__(
-        self, model: nn.Module, device: torch.device, *, tokenizer: Any, student_tokenizer: Any, student: nn.Module
+        self,
+        model: nn.Module,
+        device: torch.device,
+        place: torch.device | None = None,
+        *,
+        tokenizer: Any,
+        student_tokenizer: Any,
+        student: nn.Module,
     ) -> None:
-        self._model, self._device = model.to(device), device
-        self._forward = Forward(model, "teacher")
+        self._live = LiveTeacher(model, device, place)
         self._pairs = shared_tokens(student_tokenizer, tokenizer)
         self._student_width = vocabulary_of(student) or len(student_tokenizer)
         self._shared: SharedTokens | None = None
@@ -43,7 +50,7 @@ class CrossTeacher:
     @property
     def card(self) -> ModelCard:
         """What the model is, in numbers."""
-        return model_card(self._model)
+        return self._live.card
 
     @property
     def model(self) -> None:
@@ -64,15 +71,14 @@ class CrossTeacher:
         if theirs is None:
             raise DataError("a batch lacks the teacher's tokens", fix="give rows of text and both tokenizers")
         labels = theirs.input_ids.masked_fill(theirs.attention_mask == 0, IGNORED)
-        self._forward.check(Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=labels))
+        self._live.check(Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=labels))
 
-    @torch.no_grad()
     def logits(self, batch: Batch) -> CrossedLogits:
         """The teacher's logits over its own tokens, for a batch that `check` let pass."""
         theirs = batch.teachers
         assert theirs is not None  # noqa: S101 - `check` let it pass
         own = Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=theirs.input_ids)
-        logits = self._forward(self._model, own)
+        logits = self._live.logits(own)
         if self._shared is None:
             widths = {"student_width": self._student_width, "teacher_width": logits.shape[-1]}
             self._shared = SharedTokens.of(self._pairs, **widths).to(logits.device)
@@ -100,7 +106,7 @@ def others_tokenizer(
         ConfigError: it was asked for, but one of the two is not known, or the teacher is a cache.
     """
     if config.cross_tokenizer == "refuse":
-        refuse_other_tokenizer(teacher_tokenizer, tokenizer)
+        refuse_other_tokenizer(teacher_tokenizer, tokenizer, fix=OR_CROSS)
         return None
     if tokenizer is None or teacher_tokenizer is None:
         lacks = "tokenizer" if tokenizer is None else "teacher_tokenizer"

@@ -20,8 +20,10 @@ from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.forward import Forward
 from apt_model.distill.generators import read_generators, set_generators
 from apt_model.distill.memory import is_out_of_memory, memory_free, memory_needed, readable, trained_bytes, weight_bytes
+from apt_model.distill.placement import is_bound
 from apt_model.distill.probe import Probe, probe_batch, probed
 from apt_model.distill.readout import undisturbed
+from apt_model.distill.setup import pick_device
 from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import AptModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding, wrong
@@ -128,11 +130,12 @@ def _look_at_answers(
         yield Finding(key="not_looked", state="advice")
         return
     try:
+        place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else device
         forwards = Forward(student, "student"), Forward(teacher, "teacher")
         for batch in batches:
             for forward in forwards:
                 forward.check(batch)
-        with _lent(student, device), _lent(teacher, device), in_eval_mode(student), in_eval_mode(teacher):
+        with _lent(student, device), _lent(teacher, place), in_eval_mode(student), in_eval_mode(teacher):
             seen = probed(student, teacher, few, forwards=forwards, config=config, device=device)
             free = memory_free(device)
     except (AptModelError, RuntimeError, MemoryError) as error:
@@ -243,9 +246,9 @@ def _look_at_disk(student: nn.Module, run_dir: Path, kept: int) -> Iterator[Find
 
 @contextmanager
 def _lent(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device`; afterwards where it was."""
+    """The model on `device`, if it may be moved; afterwards where it was."""
     homes = {tensor.device for tensor in model.parameters()}
-    if len(homes) != 1:  # without weights, or spread over several devices by its owner
+    if len(homes) != 1 or is_bound(model):  # without weights, or spread over several devices by its owner
         yield
         return
     (home,) = homes

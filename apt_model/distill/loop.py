@@ -20,7 +20,7 @@ from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.cross_teacher import CrossTeacher, others_tokenizer
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import Run
-from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, trained
+from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, pick_device, trained
 from apt_model.distill.teachers import TeacherSource, frozen
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
@@ -83,12 +83,13 @@ def distill(
     check_trainable(student, optimizer)
     if scheduler is not None and optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
+    place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else None
     other = others_tokenizer(config.distill, teacher, tokenizer, teacher_tokenizer)
     if config.train.seed is not None:
         set_seed(config.train.seed)
     source: nn.Module | TeacherSource = teacher
     if other is not None and isinstance(teacher, nn.Module):
-        source = CrossTeacher(teacher, device, tokenizer=other, student_tokenizer=tokenizer, student=student)
+        source = CrossTeacher(teacher, device, place, tokenizer=other, student_tokenizer=tokenizer, student=student)
     with accelerate_state_of_our_own(), frozen(teacher), trained(student), _listening(checkpoints) as stop:
         run = Run(
             accelerator=make_accelerator(device, config.train.mixed_precision),
@@ -100,6 +101,7 @@ def distill(
             config=config,
             tokenizer=tokenizer,
             teacher_tokenizer=other,
+            teacher_place=place,
             observe_samples=observe_samples,
             holds_exams=holds_exams,
             checkpoints=checkpoints,

@@ -19,6 +19,7 @@ from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.measure import row_sums
+from apt_model.distill.placement import device_of
 from apt_model.distill.readout import numbers
 from apt_model.distill.signals import HeadSignal
 from apt_model.training.batch import Batch
@@ -75,7 +76,7 @@ def probed(
     """Let both read `few`.
 
     Args:
-        student, teacher: in eval mode, on `device`.
+        student, teacher: in eval mode, the student on `device`.
         few: on the CPU.
         forwards: how the student and the teacher are called.
         config: its temperature and precision.
@@ -92,7 +93,7 @@ def probed(
             own = call_student(student, batch).detach()
         head = find_head(student)
         with torch.no_grad():
-            theirs = call_teacher(teacher, batch)
+            theirs = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
         own_kd = _own_divergence(student, batch, head, call_student, config)
     pairs = (("student", own), ("teacher", theirs))
     sums, ours = row_sums(own, batch.labels, theirs), row_sums(theirs, batch.labels)

@@ -11,7 +11,7 @@ from math import inf, isfinite
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor, device, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -52,6 +52,7 @@ class Run:
         config: LessonConfig,
         tokenizer: Any,
         teacher_tokenizer: Any,
+        teacher_place: device | None,
         observe_samples: bool,
         holds_exams: bool,
         checkpoints: Checkpoints | None,
@@ -63,7 +64,7 @@ class Run:
         self._tokenizers = {"tokenizer": tokenizer, "teacher_tokenizer": teacher_tokenizer}
         place, speaks = accelerator.device, accelerator.is_main_process
         self._report = Reporter(audience, device=place, speaks=speaks, **self._tokenizers)
-        source = as_source(teacher, accelerator.device)
+        source = as_source(teacher, place, teacher_place)
         source.begin(config.distill)
         self._models = source.card, model_card(student)
         widths = source.vocabulary, vocabulary_of(student)

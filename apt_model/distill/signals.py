@@ -138,6 +138,22 @@ class TopSignal:
         return self._read(self._start + first, self._start + last)
 
 
+class MovedSignal:
+    """What another signal says, on another device."""
+
+    def __init__(self, signal: "HeadSignal", device: torch.device) -> None:
+        self.width, self.columns = signal.width, signal.columns
+        self._signal, self._device = signal, device
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._signal.begin(start, stop)
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun."""
+        return self._signal.block(first, last).to(self._device)
+
+
 class HeadSignal:
     """What a head makes of hidden states, a chunk at a time into one buffer; and back, from gradients there.
 

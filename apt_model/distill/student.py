@@ -46,6 +46,10 @@ def create_compressed_model(
             fit the student.
         ConfigError: another `init`.
     """
+    if init == "teacher" and getattr(config_or_model, "is_quantized", False):
+        raise ModelError(
+            "a quantized teacher has no weights to copy", fix="init=fresh, or the teacher as it was trained"
+        )
     if init not in ("fresh", "teacher"):
         raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
     config = getattr(config_or_model, "config", config_or_model)

@@ -12,7 +12,8 @@ from apt_model.config import DistillConfig
 from apt_model.distill.crossing import CrossedLogits
 from apt_model.distill.forward import Forward, model_card, vocabulary_of
 from apt_model.distill.heads import OutputHead, find_head
-from apt_model.distill.signals import Buffer, HeadSignal, Signal, TensorSignal
+from apt_model.distill.placement import move
+from apt_model.distill.signals import Buffer, HeadSignal, MovedSignal, Signal, TensorSignal
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
@@ -58,10 +59,17 @@ class TeacherSource(Protocol):
 
 
 class LiveTeacher:
-    """A teacher model that answers in person, on `device`."""
+    """A teacher model that answers in person.
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self._model = model.to(device)
+    Args:
+        model: the teacher, in any float dtype, or quantized.
+        device: where its answers are wanted.
+        place: where it computes them, the same if None; one that cannot be moved stays where it is.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, place: torch.device | None = None) -> None:
+        self._model, self._device = model, device
+        self._place = move(model, place or device)
         self._forward = Forward(model, "teacher")
         self._buffer = Buffer()
 
@@ -90,7 +98,7 @@ class LiveTeacher:
     @torch.no_grad()
     def logits(self, batch: Batch) -> Tensor:
         """The teacher's logits (B, L, V)."""
-        return self._forward(self._model, batch)
+        return self._forward(self._model, batch.to(self._place)).to(self._device)
 
     @cached_property
     def _head(self) -> OutputHead | None:
@@ -105,14 +113,17 @@ class LiveTeacher:
         if head is None:
             logits = self.logits(batch).flatten(0, 1).index_select(0, positions)
             return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
-        hidden = self._forward.hidden(self._model, batch, head).flatten(0, 1).index_select(0, positions)
-        width = min(columns, head.linear.out_features)
-        return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype, buffer=self._buffer)
+        hidden = self._forward.hidden(self._model, batch.to(self._place), head).flatten(0, 1)
+        hidden, width = hidden.index_select(0, positions.to(hidden.device)), min(columns, head.linear.out_features)
+        signal = HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype, buffer=self._buffer)
+        return signal if self._place == self._device else MovedSignal(signal, self._device)
 
 
-def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> TeacherSource:
-    """A model as a teacher that answers in person; a source as it is."""
-    return LiveTeacher(teacher, device) if isinstance(teacher, nn.Module) else teacher
+def as_source(
+    teacher: nn.Module | TeacherSource, device: torch.device, place: torch.device | None = None
+) -> TeacherSource:
+    """A model as a teacher that answers in person, from `place`; a source as it is."""
+    return LiveTeacher(teacher, device, place) if isinstance(teacher, nn.Module) else teacher
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Knows nothing of training. Only safetensors and GGUF are read, nothing is unpick
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.training.adapters import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
+
+Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
 WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -28,16 +30,22 @@ def load_model(
     name: str | Path,
     *,
     model: nn.Module | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    quantization: Quantization | None = None,
+    device: torch.device | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any, Any]:
     """A model with its tokenizer and config.
 
     Args:
         name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
-            weights are dequantized), adapters that were saved alone (their model is loaded too), or a directory that holds just one model somewhere, such as an installed package.
+            weights are dequantized), adapters that were saved alone (their model is loaded too), or a directory that
+            holds just one model somewhere, such as an installed package.
         model: a plain module that `save_model` saved: its weights are filled in from `name`.
-        dtype: of the weights.
+        dtype: of the weights; "auto": as they are stored. Without a say in what is quantized.
+        quantization: let bitsandbytes quantize the weights to 8 or 4 bits (NF4) while they are read. A model that is
+            quantized already (GPTQ, AWQ, bitsandbytes) says so in its own config, and needs nothing here.
+        device: where a quantized model is to be, which cannot be moved afterwards; elsewhere None, the CPU.
         trust_remote_code: let a model bring its own code; nothing but this argument can allow it.
 
     Returns:
@@ -45,7 +53,7 @@ def load_model(
 
     Raises:
         ModelError: no such model, a damaged one, or one that would need code from outside.
-        ConfigError: a GGUF file without the `gguf` package to read it, or adapters without `peft`.
+        ConfigError: a package is missing that reads it: `gguf`, `peft`, bitsandbytes, or one that transformers names.
     """
     path = Path(name)
     if (path / STUDENT).is_dir():
@@ -62,19 +70,22 @@ def load_model(
     source, gguf = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
     if gguf and find_spec("gguf") is None:
         raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
+    how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
     try:
         loading: Any = AutoModelForCausalLM.from_pretrained(
             source if path.exists() else str(name),
-            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **gguf,
+            **how,
         )
         loaded, report = loading
         if report["missing_keys"]:
             raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
         tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
+    except ImportError as error:  # transformers names the package that a quantized model needs
+        raise ConfigError(f"model {name} needs a package that is not here", got=_first_line(error)) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(
             f"model {name} cannot be loaded",
@@ -83,6 +94,19 @@ def load_model(
         ) from error
     _forget_gguf(loaded)
     return loaded, tokenizer, loaded.config
+
+
+def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:
+    """How transformers is asked for it."""
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(f"{quantization} needs the bitsandbytes package", fix="pip install bitsandbytes")
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    settings: dict[str, Any] = four if quantization == "bnb-4bit" else {"load_in_8bit": True}
+    return {
+        "quantization_config": BitsAndBytesConfig(**settings),  # type: ignore[no-untyped-call]
+        "device_map": {"": device or torch.device("cpu")},
+        "dtype": torch.bfloat16 if settings is four else torch.float16,  # what its kernels compute in
+    }
 
 
 def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
@@ -113,7 +137,7 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
         raise StorageError(f"model cannot be saved to {path}", got=got, fix="free some space") from error
 
 
-def _with_adapters(path: Path, dtype: torch.dtype) -> tuple[Any, Any, Any]:
+def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any, Any]:
     """Saved adapters on the model that they belong to, loaded by the same rules; the tokenizer beside them first."""
     model, tokenizer, config = load_model(base_of(path), dtype=dtype)
     own = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None

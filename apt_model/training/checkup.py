@@ -9,7 +9,7 @@ from typing import Any
 from apt_model.errors import ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 from apt_model.training.batch import Batch, rows_of, to_batch
-from apt_model.training.encode import IGNORED, UNLIMITED, differing_ids, encode_rows, refuse_other_tokenizer
+from apt_model.training.encode import IGNORED, OR_CROSS, UNLIMITED, differing_ids, encode_rows, refuse_other_tokenizer
 from apt_model.training.spans import shared_tokens
 
 MUCH_PADDING = 0.5  # of all places: more than half of the work is for nothing
@@ -26,7 +26,7 @@ def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) 
         yield Finding(key="tokenizers_crossed", values={name: f"{count:,}" for name, count in counts.items()})
         return
     try:
-        refuse_other_tokenizer(teacher, student)
+        refuse_other_tokenizer(teacher, student, fix=OR_CROSS)
     except DataError as error:
         differ = differing_ids(teacher, student)
         first = ", ".join(f"{index}: {one!r} / {other!r}" for index, one, other in differ[:3])

@@ -12,6 +12,9 @@ COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  
 UNLIMITED = 10**9
 ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
 
+ONE_TOKENIZER = "use a student with the teacher's tokenizer"
+OR_CROSS = f"{ONE_TOKENIZER}, or ask for it with cross_tokenizer=hybrid"
+
 Encoded = tuple[list[int], list[int]]  # ids, and as many labels
 
 
@@ -200,7 +203,7 @@ def message_of(message: Mapping[str, str]) -> dict[str, str]:
     raise DataError("chat message has no speaker or no words", got=got, expected="role and content, both strings")
 
 
-def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
+def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZER) -> None:
     """Refuse two tokenizers that give ids different meanings; a student without one learns the teacher's.
 
     Raises:
@@ -212,7 +215,7 @@ def refuse_other_tokenizer(teacher: Any, student: Any) -> None:
         raise DataError(
             f"teacher and student have different tokenizers, {len(differ)} ids differ",
             got=first,
-            fix="use a student with the teacher's tokenizer, or ask for it with cross_tokenizer=hybrid",
+            fix=fix,
         )
 
 
