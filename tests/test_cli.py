@@ -221,6 +221,23 @@ def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pyt
     assert "give --validation-split" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("lang", "more", "said"),
+    [
+        ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个token"]),
+        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "of the teacher's 2", "Width 32 → 16: "]),
+    ],
+)
+def test_a_student_is_cut_out_of_its_teacher_and_it_is_said_what_was_kept(
+    school: Path, capsys: pytest.CaptureFixture[str], lang: str, more: tuple[str, ...], said: list[str]
+) -> None:
+    sizes = "layers=1,hidden=16,init=teacher,method=channels,rank=importance"
+    assert distill("--lang", lang, "--max-length", "24", *more, student=sizes) == 0
+    shown = capsys.readouterr().out
+    assert [words for words in said if words not in shown] == []
+    assert json.loads((school / "run" / "student" / "config.json").read_text())["hidden_size"] == 16
+
+
 def test_talk_reads_beginnings_from_standard_input(school: Path) -> None:
     done = run("talk", "teacher", "--max-new-tokens", "3", cwd=school, input="人工\n\n")
     assert done.returncode == 0
