@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, doctor, evaluate, lesson
+from apt_model.commands import after, cache, doctor, evaluate, lesson, report, watch
 from apt_model.commands.options import Parser
 from apt_model.errors import AptModelError, Interrupted
 
@@ -63,4 +63,6 @@ def make_parser() -> Parser:
     cache.add(commands)
     evaluate.add(commands)
     after.add(commands)
+    watch.add(commands)
+    report.add(commands)
     return parser

@@ -124,6 +124,7 @@ class DisplayConfig(_Section):
     excellent: tuple[Share, Positive] = Field((0.2, 0.5), description="laziness and loss below which it is excellent")
     good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")
     fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which it is fair")
+    dashboard: bool = Field(False, description="open the lesson in a browser, too; needs a run directory")
 
     @model_validator(mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from apt_model.distill.caching import Caching
 from apt_model.distill.manifest import CacheSettings
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.render.log import LogSink
-from benchmarks.overhead import llama
+from benchmarks.sizes import llama
 
 VOCABULARY, ROWS, LENGTH = 8_000, 16, 128
 STUDENT = (128, 4)  # hidden, layers

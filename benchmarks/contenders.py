@@ -3,6 +3,9 @@
 A contender is a way to the loss of a batch. The models, the backward pass and the optimizer step are the same for all.
 """
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,12 +13,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
+from apt_model.distill.cached_teacher import CachedTeacher
+from apt_model.distill.caching import Caching
 from apt_model.distill.fused import fused_distillation
-from apt_model.distill.heads import find_head
+from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
-from apt_model.distill.signals import HeadSignal
+from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.signals import Buffer, HeadSignal, Signal
+from apt_model.training.batch import Batch
 from benchmarks.floor import floor_loss
-from benchmarks.objective import IGNORED, TASK, LossFunction, Objective
+from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective
 from benchmarks.sizes import Pair
 
 
@@ -56,6 +63,10 @@ def _floor(pair: Pair) -> LossFunction:
     return lambda ids, labels: floor_loss(pair, ids, labels)
 
 
+def _floor_unpadded(pair: Pair) -> LossFunction:
+    return lambda ids, labels: floor_loss(pair, ids, labels, line=1)
+
+
 def _no_kd(pair: Pair) -> LossFunction:
     def loss(ids: Tensor, labels: Tensor) -> Tensor:
         teacher_logits(pair, ids)
@@ -93,36 +104,97 @@ def _ours_plain(pair: Pair) -> LossFunction:
     return loss
 
 
-def _ours_fused(pair: Pair) -> LossFunction:
-    student, teacher = find_head(pair.student), find_head(pair.teacher)
-    assert student is not None
-    assert teacher is not None
-    width, dtype = len(teacher.linear.weight), teacher.linear.weight.dtype
-    alpha, temperature = TASK.kd_weight / TASK.temperature**2, TASK.temperature
+class OursFused:
+    """The fused step with both heads' room kept from step to step, as the loop has it."""
 
-    def loss(ids: Tensor, labels: Tensor) -> Tensor:
-        hidden, spoken = (states[:, :-1].flatten(0, 1) for states in hidden_states(pair, ids))
+    def __init__(self, pair: Pair) -> None:
+        student, teacher = find_head(pair.student), find_head(pair.teacher)
+        assert student is not None
+        assert teacher is not None
+        self._pair, self._student, self._teacher = pair, student, teacher
+        self._buffers = Buffer(), Buffer()
+
+    @property
+    def bytes_kept(self) -> int:
+        """What is held between steps: counts as memory that a step needs."""
+        return sum(buffer.bytes_kept for buffer in self._buffers)
+
+    def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch."""
+        hidden, spoken = (states[:, :-1].flatten(0, 1) for states in hidden_states(self._pair, ids))
         targets = labels[:, 1:].flatten()
         counts = targets != IGNORED
         if not bool(counts.all()):
             hidden, spoken, targets = hidden[counts], spoken[counts], targets[counts]
-        graded = fused_distillation(
-            hidden,
-            student,
-            HeadSignal(spoken, teacher, temperature=temperature, width=width, dtype=dtype),
-            targets,
-            temperature=temperature,
-            alpha=alpha,
-            beta=TASK.ce_weight,
-            weight=1 / len(targets),
+        weight, (own, teachers) = self._teacher.linear.weight, self._buffers
+        signal = HeadSignal(
+            spoken, self._teacher, temperature=TASK.temperature, width=len(weight), dtype=weight.dtype, buffer=teachers
         )
-        return graded.loss
+        return fused(hidden, self._student, signal, targets, own)
 
-    return loss
+
+def fused(hidden: Tensor, head: OutputHead, signal: Signal, targets: Tensor, buffer: Buffer) -> Tensor:
+    """The task's loss through the fused step."""
+    return fused_distillation(
+        hidden,
+        head,
+        signal,
+        targets,
+        temperature=TASK.temperature,
+        alpha=TASK.kd_weight / TASK.temperature**2,
+        beta=TASK.ce_weight,
+        weight=1 / len(targets),
+        buffer=buffer,
+    ).loss
+
+
+class OursCached:
+    """The fused step with the teacher's cache, made of the first batch that comes, in the teacher's place."""
+
+    def __init__(self, pair: Pair) -> None:
+        head = find_head(pair.student)
+        assert head is not None
+        self._pair, self._head, self._buffer = pair, head, Buffer()
+        self._directory = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, self._directory)
+        self._cached: CachedTeacher | None = None
+
+    @property
+    def bytes_kept(self) -> int:
+        """What is held between steps."""
+        return self._buffer.bytes_kept
+
+    def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch."""
+        batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels)
+        if self._cached is None:
+            self._cached = self._cache(batch)
+        hidden = self._pair.student.model(ids).last_hidden_state.flatten(0, 1)
+        learned = F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
+        width = len(self._head.linear.weight)
+        signal = self._cached.signal(batch, learned, temperature=TASK.temperature, columns=width, dtype=None)
+        return fused(hidden[learned], self._head, signal, labels.flatten()[learned + 1], self._buffer)
+
+    def _cache(self, batch: Batch) -> CachedTeacher:
+        settings = CacheSettings(
+            k=TOP, temperature=TASK.temperature, value_type="log8", max_length=batch.labels.shape[1], packing=False
+        )
+        rows = [
+            {"input_ids": ids, "labels": labels}
+            for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)
+        ]
+        Caching(self._pair.teacher, rows, settings=settings).run(self._directory)
+        return CachedTeacher(self._directory)
 
 
 OURS = [
     Contender(name="floor", build=_floor, objective=Objective(kd=None, ce_weight=1), note="see `floor.py`"),
+    Contender(
+        name="floor-unpadded",
+        build=_floor_unpadded,
+        objective=Objective(kd=None, ce_weight=1),
+        note="the floor with rows of logits as torch lays them out, not on cache lines",
+    ),
     Contender(
         name="no-kd",
         build=_no_kd,
@@ -132,5 +204,11 @@ OURS = [
     ),
     Contender(name="plain", build=_plain, package="torch", note="the loop of the tutorials"),
     Contender(name="ours-plain", build=_ours_plain, note="`distill.losses.distillation_sums`, the loop's loss"),
-    Contender(name="ours-fused", build=_ours_fused, note="`distill.fused.fused_distillation`"),
+    Contender(
+        name="ours-cached",
+        build=OursCached,
+        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
+        note="the same with `CachedTeacher` (8-bit values) for a teacher",
+    ),
+    Contender(name="ours-fused", build=OursFused, note="`distill.fused.fused_distillation`"),
 ]

@@ -4,9 +4,9 @@
 
 The guide allows 10 to 50 ms for a sample's text, 5 to 10 ms for its similarity, 1 to 2 MB for keeping it. Measured
 here, one thread, medians of CPU time over rounds: reading a row out of the logits of teacher and student (tokens, KL,
-agreement) and decoding its four texts, with real tokenizers (the demo's, and byte-level BPEs trained on the spot on
-Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what 10,000 cards leave
-behind, and what one takes while it is made. Prints Markdown tables.
+agreement, entropies) and decoding its four texts and each token, with real tokenizers (the demo's, and byte-level BPEs
+trained on the spot on Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what
+10,000 cards leave behind, and what one takes while it is made. Prints Markdown tables.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ from transformers import PreTrainedTokenizerFast
 
 from apt_model.config import DisplayConfig
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.readout import CardRow, Decoder, read_row
+from apt_model.distill.readout import CardRow, read_row
+from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.events.records import Observation, ScoredObservation
 from apt_model.events.runfile import RunFile
-from apt_model.events.sinks import Guard
+from apt_model.events.sinks import Audience
+from apt_model.events.tokens import TokenDetail
 from apt_model.render.terminal import TerminalSink
 from apt_model.teaching.scorer import LessonScorer
 from apt_model.teaching.similarity import text_similarity
@@ -81,18 +83,17 @@ def milliseconds(action: Callable[[], object], rounds: int) -> float:
     return 1_000 * statistics.median(taken)
 
 
-def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], list[str]]:
-    """What the loop does for a card: four texts out of the logits of a batch of two rows."""
+def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], None]:
+    """What the loop does for a card: four texts and their tokens out of the logits of a batch of two rows."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: tokens + 1]
     teacher, student = (2 * torch.randn(2, tokens + 1, len(tokenizer)) for _ in range(2))
     teacher[1, torch.arange(tokens), ids[1:]] += 20  # so that the texts are as long and as real as on a card
     student[1, torch.arange(tokens), ids[1:]] += 15 * (torch.rand(tokens) < 0.8)
     card = CardRow(row=1, positions=torch.arange(4, tokens), given_ids=ids[:4], input_ids=ids)
-    decode = Decoder(tokenizer, Guard())
+    report = Reporter(Audience([]), tokenizer=tokenizer, device=torch.device("cpu"), speaks=True)
 
-    def read() -> list[str]:
-        seen = read_row(card, student, teacher)
-        return [decode(row) for row in (card.given_ids, seen.teacher_ids, seen.student_ids, card.input_ids)]
+    def read() -> None:
+        report.observe(SeenRow(batch=0, card=card, readout=read_row(card, student, teacher)), epoch=1, loss=1.5)
 
     return read
 
@@ -130,6 +131,24 @@ def observation(texts: tuple[str, str], step: int = 0) -> Observation:
         normalised_kl=0.3,
         agreement=0.8,
         tokens=len(teacher),
+        detail=detail_of(*texts),
+    )
+
+
+@cache
+def detail_of(teacher: str, student: str) -> TokenDetail:
+    """As if every character were a token, up to the longest card."""
+    one, other = teacher[: max(TOKENS)], student[: max(TOKENS)]
+    numbers = tuple(round(random.random(), 4) for _ in one)
+    tops = tuple(tuple(zip(random.choices(teacher, k=5), random.choices(numbers, k=5), strict=True)) for _ in one)
+    return TokenDetail(
+        teacher=tuple(one),
+        student=tuple(other),
+        kl_nats=numbers,
+        teacher_top=tops,
+        student_top=tops,
+        teacher_entropy=numbers,
+        student_entropy=numbers,
     )
 
 

@@ -19,15 +19,15 @@ BLOCK = 2**18  # numbers an elementwise pass: 1 MiB in float32, of a core's seco
 IGNORED = -100
 
 
-def room(rows: int, like: Tensor) -> Tensor:
-    """An uninitialised (rows, V) for products with `like` (V, H), rows on cache lines."""
+def room(rows: int, like: Tensor, line: int = LINE) -> Tensor:
+    """An uninitialised (rows, V) for products with `like` (V, H), rows beginning at multiples of `line`."""
     width = like.shape[0]
-    return like.new_empty(rows, -(-width // LINE) * LINE)[:, :width]
+    return like.new_empty(rows, -(-width // line) * line)[:, :width]
 
 
-def throw_away(hidden: Tensor, weight: Tensor) -> None:
+def throw_away(hidden: Tensor, weight: Tensor, line: int) -> None:
     """Make the logits of hidden states (N, H) with a head (V, H), chunk by chunk, and keep none."""
-    buffer = room(min(CHUNK, len(hidden)), weight)
+    buffer = room(min(CHUNK, len(hidden)), weight, line)
     for chunk in hidden.split(CHUNK):
         torch.mm(chunk, weight.t(), out=buffer[: len(chunk)])
 
@@ -36,10 +36,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of hidden states (N, H), a head (V, H) and labels (N), none of them ignored."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, line: int) -> Tensor:
         """Loss and, at once, both gradients."""
         count, width = len(hidden), len(weight)
-        logits = room(min(CHUNK, count), weight)
+        logits = room(min(CHUNK, count), weight, line)
         rows = max(1, BLOCK // width) if hidden.device.type == "cpu" else CHUNK
         in_float32 = weight.dtype == torch.float32
         block = None if in_float32 else torch.empty(rows, width, dtype=torch.float32, device=hidden.device)
@@ -63,23 +63,23 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return surprise / count
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """What forward made."""
         grad_hidden, grad_weight = ctx.gradients  # of a loss that is differentiated as it is: the outer factor is 1
         del ctx.gradients
-        return grad_hidden, grad_weight, None
+        return grad_hidden, grad_weight, None, None
 
 
-def floor_loss(pair: Pair, ids: Tensor, labels: Tensor) -> Tensor:
+def floor_loss(pair: Pair, ids: Tensor, labels: Tensor, *, line: int = LINE) -> Tensor:
     """The student's mean cross-entropy, after a teacher's forward that nothing uses."""
     targets = labels[:, 1:].flatten()
     counts = targets != IGNORED
     some_masked = not bool(counts.all())
     with torch.no_grad():
         spoken = pair.teacher.model(ids).last_hidden_state[:, :-1].flatten(0, 1)
-        throw_away(spoken[counts] if some_masked else spoken, pair.teacher.lm_head.weight)
+        throw_away(spoken[counts] if some_masked else spoken, pair.teacher.lm_head.weight, line)
     hidden = pair.student.model(ids).last_hidden_state[:, :-1].flatten(0, 1)
     if some_masked:
         hidden, targets = hidden[counts], targets[counts]
-    loss: Tensor = ChunkedCrossEntropy.apply(hidden, pair.student.lm_head.weight, targets)  # type: ignore[no-untyped-call]
+    loss: Tensor = ChunkedCrossEntropy.apply(hidden, pair.student.lm_head.weight, targets, line)  # type: ignore[no-untyped-call]
     return loss

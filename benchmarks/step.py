@@ -35,7 +35,17 @@ ALLOCATORS = {  # environment of a process
     "glibc": {},
     "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "200000000000"},
 }
-USUAL = ["floor", "plain", "ours-plain", "ours-fused", "torchtune-compiled", "liger-256-compiled", "modelopt"]
+USUAL = [
+    "floor",
+    "floor-unpadded",
+    "plain",
+    "ours-plain",
+    "ours-fused",
+    "ours-cached",
+    "torchtune-compiled",
+    "liger-256-compiled",
+    "modelopt",
+]
 CURVED = ["floor", "ours-plain", "ours-fused", "liger-256-compiled"]
 QUIET = {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore"}
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.objective import TASK, TOLERANCE
+from benchmarks.objective import TASK
 from benchmarks.rounds import quartiles, spread
 from benchmarks.sizes import SIZES
 from benchmarks.worker import CONTENDERS
@@ -39,7 +39,7 @@ def label(key: str) -> str:
     name, _, dtype = key.partition(" ")
     if name not in CONTENDERS:
         return key
-    mark = "" if CONTENDERS[name].objective == TASK or name in {"floor", "no-kd"} else " †"
+    mark = "" if CONTENDERS[name].objective == TASK or name in {"floor", "floor-unpadded", "no-kd"} else " †"
     text = f"{name}{mark}{'' if dtype == 'fp32' else f', all {dtype}'}"
     return f"**{text}**" if name.startswith("ours") else text
 
@@ -112,7 +112,7 @@ def agreement(found: Found) -> str:
     rows = []
     for name, (loss, gradient) in (item for cell in checks for item in cell["errors"].items()):
         contender = CONTENDERS[name]
-        verdict = "yes" if max(loss, gradient) <= TOLERANCE else "**no**"
+        verdict = "yes" if max(loss, gradient) <= contender.objective.tolerance else "**no**"
         version = found["machine"]["versions"].get(contender.package, "")
         said = [f"{contender.package} {version}", contender.note, str(contender.objective)]
         rows.append([label(f"{name} fp32"), *said, f"{verdict} ({loss:.0e}, {gradient:.0e})"])

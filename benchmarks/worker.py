@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 
 from benchmarks.anatomy import anatomy, profiled
-from benchmarks.contenders import OURS, Contender
-from benchmarks.objective import disagreement
+from benchmarks.contenders import OURS
+from benchmarks.objective import LossFunction, disagreement
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Lap, interleaved, lap
 from benchmarks.sizes import Pair, Size, make_batch, make_pair
@@ -96,9 +96,9 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:160].replace("|", "/")
 
 
-def stepper(contender: Contender, pair: Pair, size: Size, device: str) -> Callable[[], None]:
+def stepper(loss_of: LossFunction, pair: Pair, size: Size, device: str) -> Callable[[], None]:
     """One optimizer step, complete."""
-    loss_of, batch = contender.build(pair), make_batch(size, device=device)
+    batch = make_batch(size, device=device)
 
     def step() -> None:
         loss_of(*batch).backward()
@@ -136,7 +136,7 @@ def time_steps(job: Job) -> Result:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
         for name in job.contenders:
             try:
-                step = stepper(CONTENDERS[name], pair, job.size, job.device)
+                step = stepper(CONTENDERS[name].build(pair), pair, job.size, job.device)
                 warm_up(name, step)
             except Exception as error:  # noqa: BLE001 - as above
                 result.failed[f"{name} {dtype}"] = first_line(error)
@@ -155,13 +155,17 @@ def kilobytes(key: str) -> int:
 
 
 def peak_memory(job: Job) -> Result:
-    """The most that a step needs above what the process holds between steps; after a step that warms up."""
+    """The most that a step needs above what the process holds between steps; after a step that warms up.
+
+    What a contender itself keeps from step to step, and says so, is counted as needed.
+    """
     assert job.size is not None
     (name,), (dtype,) = job.contenders, job.dtypes
     result, key = Result(), f"{name} {dtype}"
     try:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
-        step = stepper(CONTENDERS[name], pair, job.size, job.device)
+        loss_of = CONTENDERS[name].build(pair)
+        step = stepper(loss_of, pair, job.size, job.device)
         warm_up(name, step)
         gc.collect()
         if job.device == "cpu":
@@ -175,7 +179,7 @@ def peak_memory(job: Job) -> Result:
             torch.cuda.reset_peak_memory_stats()
             result.laps[key] = [lap(step) for _ in range(job.rounds)]
             peak = torch.cuda.max_memory_allocated() // 1024 - rest
-        result.peak[key] = peak / 1024
+        result.peak[key] = peak / 1024 + getattr(loss_of, "bytes_kept", 0) / 2**20
     except Exception as error:  # noqa: BLE001 - as above
         result.failed[key] = first_line(error)
     return result
@@ -188,7 +192,7 @@ def profile(job: Job) -> Result:
     result = Result()
     try:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
-        step = stepper(CONTENDERS[name], pair, job.size, job.device)
+        step = stepper(CONTENDERS[name].build(pair), pair, job.size, job.device)
         result.laps = anatomy(step, pair, job.size, job.rounds)
         result.shares = profiled(step)
     except Exception as error:  # noqa: BLE001 - as above

@@ -1,6 +1,7 @@
 """What `distill` and `doctor` work on: flags that name it, models and data that they load, the doctor's look at it."""
 
 import argparse
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -41,10 +42,14 @@ def add_material(parser: Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A lesson's models and rows; the teacher may be a cache of one, the rows are as they are in the files."""
+    """A lesson's models and rows; the teacher may be a cache of one, the rows are as they are in the files.
+
+    `remake` makes the student as it was in the beginning: a new one, where it was made, by the seed that is set.
+    """
 
     teacher: Any
     student: Any
+    remake: Callable[[], Any]
     teacher_tokenizer: Any
     student_tokenizer: Any
     rows: Any
@@ -144,14 +149,18 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     elif config.display.show_on == "validation":
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
     teacher, pattern, tokenizer = load_teacher(arguments, config)
-    if sizes is not None:
+
+    def make() -> tuple[Any, Any]:
+        if sizes is None:
+            return load_model(arguments.student)[:2]
         some = some_batches(rows, LOOKED_AT, arguments.batch_size, arguments.packing and tokenizer, config)
-        student, student_tokenizer = make_student(sizes, pattern, tokenizer, some, config), None
-    else:
-        student, student_tokenizer, _ = load_model(arguments.student)
+        return make_student(sizes, pattern, tokenizer, some, config), None
+
+    student, student_tokenizer = make()
     return Material(
         teacher=teacher,
         student=student,
+        remake=lambda: make()[0],
         teacher_tokenizer=tokenizer,
         student_tokenizer=student_tokenizer,
         rows=rows,

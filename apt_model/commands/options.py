@@ -12,6 +12,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
+FLAGS = {"dashboard": "--watch"}  # settings whose flag has a name of its own: that of the command it starts
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are config errors, with a "did you mean"."""
@@ -67,9 +69,10 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
         if get_origin(field.annotation) is tuple or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
-        flag, kinds = "--" + key.replace("_", "-"), get_args(field.annotation) or (field.annotation,)
+        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         default = "off" if field.default is None else field.default
         common = {"help": f"{field.description} (default: {default})".replace("%", "%%"), "default": argparse.SUPPRESS}
+        common["dest"] = key
         if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
         elif bool in kinds:

@@ -17,11 +17,13 @@ from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
 from apt_model.distill.kinds import KINDS, Block, resolve
 from apt_model.distill.shown import ShownTokens, Side, join, read_tokens
-from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
+from apt_model.distill.signals import Buffer, Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
 BUDGET = 320 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
+SMALL = 1e-30  # of a share, in float32
+LOSSLESS_SQUARES = 2  # of a softmax before its peak, 1/V at least, may leave float32's range
 BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
 
 
@@ -65,6 +67,7 @@ def fused_distillation(
     chunk_rows: int | None = None,
     dtype: torch.dtype | None = None,
     shown: Sequence[int] = (),
+    buffer: Buffer | None = None,
 ) -> FusedLoss:
     """`weight · (alpha · Σ T² D(teacher, student) + beta · Σ CE)` over N positions, ready for `backward`.
 
@@ -84,6 +87,7 @@ def fused_distillation(
         chunk_rows: positions at a time; from the vocabulary and BUDGET where None.
         dtype: of the products; the weight's own where None, autocast's where that is on.
         shown: indices into N, ascending, of what a card shows.
+        buffer: room for a chunk of the student's logits, kept from call to call; the teacher has its own.
     """
     dtype = product_dtype(head) if dtype is None else dtype
     work = _Pass(
@@ -97,10 +101,21 @@ def fused_distillation(
         mixture=mixture,
         chunk_rows=chunk_rows or chunk_rows_for(teacher.width, dtype),
         shown=shown,
+        buffer=buffer,
     )
     with torch.autocast(hidden.device.type, enabled=False):
         loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work)  # type: ignore[no-untyped-call]
     return FusedLoss(loss=loss, kd=work.kd, ce=work.ce, teacher_log_sum=work.teacher_log_sum, shown=work.reading())
+
+
+def log_sum_of(logits: Tensor, probs: Tensor, at: Tensor) -> Tensor:
+    """log Σ exp of `logits` (R, V), (R), from their softmax: one element of each row tells, that at column `at` (R, 1).
+
+    Where its share is too small to have all its digits, the row's peak is asked, which takes a look at all of it.
+    """
+    if logits.device.type == "cpu" and bool((share := probs.gather(1, at)).amin() > SMALL):
+        return (logits.gather(1, at) - share.log()).squeeze(1)
+    return logits.amax(dim=1) - probs.amax(dim=1).log()
 
 
 class _Fused(torch.autograd.Function):
@@ -124,7 +139,7 @@ class _Fused(torch.autograd.Function):
             weight=fresh(weight.shape, dtype=torch.float32, device=hidden.device) if wanted[1] else None,
             bias=torch.zeros(len(weight), dtype=torch.float32, device=hidden.device) if wanted[2] else None,
         )
-        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype)
+        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype, buffer=work.buffer)
         loss = work.run(student, gradients, learns=any(wanted))
         ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -162,8 +177,9 @@ class _Pass:
         mixture: float | None,
         chunk_rows: int,
         shown: Sequence[int],
+        buffer: Buffer | None,
     ) -> None:
-        self.teacher, self.temperature, self.chunk_rows = teacher, temperature, chunk_rows
+        self.teacher, self.temperature, self.chunk_rows, self.buffer = teacher, temperature, chunk_rows, buffer
         self._labels, self._alpha, self._beta, self._weight = labels, alpha, beta, weight
         name, self._mixture = resolve(kind, mixture)
         self._kind = KINDS[name]
@@ -203,9 +219,8 @@ class _Pass:
         labels = self._labels[offset : offset + last - first].unsqueeze(1)
         q, p, hard = (room[: last - first] for room in self._room)
         torch.softmax(logits, dim=1, out=q)
-        log_sum, peak = logits.amax(dim=1), q.amax(dim=1)
-        log_sum.sub_(peak.log())
-        hard, share, hard_log_sum = self._at_temperature_one(logits, q, peak, log_sum, hard, p)
+        log_sum = log_sum_of(logits, q, labels)
+        hard, share, hard_log_sum = self._at_temperature_one(logits, q, log_sum, labels, hard, p)
         ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
         here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
         rows = [index - offset for index in here]
@@ -217,13 +232,12 @@ class _Pass:
             divergence = top_forward_kl(logits, signal, q, log_sum, gradient)
         else:
             torch.softmax(signal, dim=1, out=p)
-            p_peak = p.amax(dim=1)
-            gradient, teacher_log_sum = signal, signal.amax(dim=1) - p_peak.log()
+            gradient, teacher_log_sum = signal, log_sum_of(signal, p, labels)
             if here:
                 if not self._reading_room:
                     self._reading_room = [torch.empty_like(room) for room in self._room[:2]]
                 spare, other = (room[: last - first] for room in self._reading_room)
-                at_one = self._at_temperature_one(signal, p, p_peak, teacher_log_sum, spare, other)
+                at_one = self._at_temperature_one(signal, p, teacher_log_sum, labels, spare, other)
                 self._read(said, Side(signal, *at_one), rows, other)
             block = Block(
                 student=logits,
@@ -243,24 +257,27 @@ class _Pass:
         return torch.stack([divergence, ce, teacher_log_sum])
 
     def _at_temperature_one(
-        self, logits: Tensor, q: Tensor, peak: Tensor, log_sum: Tensor, hard: Tensor, other: Tensor
+        self, logits: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, hard: Tensor, other: Tensor
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The student's softmax at temperature 1 as a tensor (R, V) and a factor for its rows, and its log-sum (R).
+        """A softmax at temperature 1 as a tensor (R, V) and a factor for its rows, and its log-sum (R).
 
         It is the T-th power of the softmax at T, made anew to sum to 1: for T = 2, 4, 8 squares, not a second exp.
         """
         temperature = self.temperature
         if temperature == 1:
             return q, None, log_sum
-        top = (log_sum + peak.log()).mul_(temperature)
         if self._doublings is None:
             torch.softmax(torch.mul(logits, temperature, out=other), dim=1, out=hard)
-            return hard, None, top - hard.amax(dim=1).log()
-        torch.mul(q, peak.reciprocal().unsqueeze(1), out=hard)
-        for _ in range(self._doublings):
+            return hard, None, log_sum_of(other, hard, labels)
+        if self._doublings > LOSSLESS_SQUARES:
+            peak = q.amax(dim=1)
+            log_sum = log_sum + peak.log()
+            q = torch.mul(q, peak.reciprocal().unsqueeze(1), out=hard)
+        torch.mul(q, q, out=hard)
+        for _ in range(self._doublings - 1):
             hard.mul_(hard)
         total = hard.sum(dim=1)
-        return hard, total.reciprocal().unsqueeze(1), top + total.log()
+        return hard, total.reciprocal().unsqueeze(1), temperature * log_sum + total.log()
 
     def _combine(self, gradient: Tensor, hard: Tensor, share: Tensor | None, labels: Tensor) -> None:
         """Turn the divergence's gradient by logits / T into the whole loss's by the logits, in the pass's unit."""

@@ -20,6 +20,7 @@ from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
+from apt_model.distill.signals import Buffer
 from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
 from apt_model.errors import ModelError
@@ -65,6 +66,7 @@ class Grader:
         self._accelerator, self._config, self._say = accelerator, config, say
         self._head: OutputHead | None = None  # of the student, once it has been looked for
         self._has_looked = False
+        self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
     def check(self, batch: Batch) -> None:
@@ -138,6 +140,7 @@ class Grader:
                 chunk_rows=self._chunk_rows,
                 dtype=self._dtype,
                 shown=[int(index) for index in shown],
+                buffer=self._buffer,
             )
         return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
 

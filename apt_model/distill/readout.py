@@ -50,6 +50,7 @@ class RowReadout:
         agreement: share of the positions where both have the same token.
         kl_nats: KL(teacher ‖ student) at each position.
         teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
+        teacher_entropy, student_entropy: nats at each position; the teacher's is empty where it is not known.
     """
 
     teacher_ids: list[int]
@@ -59,6 +60,8 @@ class RowReadout:
     kl_nats: list[float]
     teacher_top: list[list[tuple[int, float]]]
     student_top: list[list[tuple[int, float]]]
+    teacher_entropy: list[float]
+    student_entropy: list[float]
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -123,6 +126,8 @@ def readout_of(shown: ShownTokens) -> RowReadout:
         kl_nats=shown.kl_nats.tolist(),
         teacher_top=_pairs(shown.teacher_ids, shown.teacher_probs),
         student_top=_pairs(shown.student_ids, shown.student_probs),
+        teacher_entropy=shown.teacher_entropy.tolist(),
+        student_entropy=shown.student_entropy.tolist(),
     )
 
 

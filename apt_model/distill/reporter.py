@@ -6,15 +6,21 @@ Knows the events' common fields and how rows become texts; knows nothing of loss
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from apt_model.distill.pieces import Pieces
 from apt_model.distill.readout import CardRow, Decoder, RowReadout, undisturbed
 from apt_model.events.records import Event, Notice, Observation, Source
 from apt_model.events.sinks import Audience
+from apt_model.events.tokens import Candidate, TokenDetail
 
 MAX_CHARACTERS = 1_000
+DIGITS = 4  # significant ones, of the numbers of a card's tokens
 E = TypeVar("E", bound=Event)
 
 
@@ -42,6 +48,7 @@ class Reporter:
         self.step = 0
         self._audience, self._device = audience, device
         self._decode = Decoder(tokenizer, audience.guard)
+        self._pieces = audience.guard.run("tokenizer", lambda: Pieces.of(tokenizer), None)
         self._run_id = uuid.uuid4().hex[:12]
         self._said: set[str] = set()
 
@@ -76,17 +83,55 @@ class Reporter:
     def observe(self, seen: SeenRow, *, epoch: int, loss: float, source: Source = "train") -> None:
         """Pass on what teacher and student said on a row."""
         card, readout = seen.card, seen.readout
+        with undisturbed(self._device):
+            teacher, student = self._decode(readout.teacher_ids), self._decode(readout.student_ids)
+            given, sample = self._decode(card.given_ids), self._decode(card.input_ids)
+            detail = self._audience.guard.run("tokenizer", lambda: self._detail(readout, teacher, student), None)
+        gap = fmean(readout.student_entropy) - fmean(readout.teacher_entropy) if readout.teacher_entropy else None
         self.tell(
             Observation,
             epoch=epoch,
             batch=seen.batch,
             loss=loss,
-            given=self.decode(card.given_ids),
-            teacher_text=self.decode(readout.teacher_ids),
-            student_text=self.decode(readout.student_ids),
-            input_text=self.decode(card.input_ids),
+            given=given[:MAX_CHARACTERS],
+            teacher_text=teacher[:MAX_CHARACTERS],
+            student_text=student[:MAX_CHARACTERS],
+            input_text=sample[:MAX_CHARACTERS],
             normalised_kl=readout.normalised_kl,
             agreement=readout.agreement,
             tokens=len(readout.teacher_ids),
             source=source,
+            detail=detail,
+            entropy_gap=gap,
         )
+
+    def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:
+        """A card's tokens one by one, where the tokenizer has a text for one."""
+        pieces = self._pieces
+        if pieces is None:
+            return None
+        return TokenDetail(
+            teacher=pieces.split(readout.teacher_ids, teacher),
+            student=pieces.split(readout.student_ids, student),
+            kl_nats=_rounded(readout.kl_nats),
+            teacher_top=_candidates(readout.teacher_top, pieces),
+            student_top=_candidates(readout.student_top, pieces),
+            teacher_entropy=_rounded(readout.teacher_entropy),
+            student_entropy=_rounded(readout.student_entropy),
+        )
+
+
+def _candidates(top: Sequence[Sequence[tuple[int, float]]], pieces: Pieces) -> tuple[tuple[Candidate, ...], ...]:
+    ids, shares = zip(*(pair for pairs in top for pair in pairs), strict=True) if top else ((), ())
+    known = zip(pieces.names(ids), _rounded(shares), strict=True)
+    return tuple(tuple(islice(known, len(pairs))) for pairs in top)
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    """To DIGITS significant digits, as short in decimal as they can be."""
+    exact = np.asarray(values, dtype=np.float64)
+    with np.errstate(all="ignore"):  # what is 0 or not finite has no digits and stays as it is
+        places = DIGITS - 1 - np.floor(np.log10(np.abs(exact)))
+        unit = 10.0 ** np.clip(places, 0, 300)
+        short = np.rint(exact * unit) / unit
+    return tuple(np.where((places >= 0) & (places <= 22), short, exact).tolist())

@@ -23,6 +23,7 @@ class ShownTokens(NamedTuple):
         teacher_ids, student_ids: (S, TOP) int64, the best tokens, the best first; fewer where fewer are known.
         teacher_probs, student_probs: (S, TOP) float32.
         kl_nats: (S) float32, KL(teacher ‖ student).
+        teacher_entropy, student_entropy: (S) float32, nats; the teacher's is (0) where only its best tokens are known.
     """
 
     teacher_best: Tensor
@@ -32,6 +33,8 @@ class ShownTokens(NamedTuple):
     student_ids: Tensor
     student_probs: Tensor
     kl_nats: Tensor
+    teacher_entropy: Tensor
+    student_entropy: Tensor
 
 
 class Side(NamedTuple):
@@ -77,6 +80,7 @@ def read_tokens(
         teacher_best = teacher_ids[:, 0]
         q = student.probs if student.share is None else student.probs * student.share
         kl = top_forward_kl(student.logits * temperature, teacher, q, student.log_sum, spare[span])
+        teacher_entropy = kl.new_empty(0)
     else:
         teacher = teacher.rows(span)
         teacher_best, teacher_ids = _best(teacher.logits, width)
@@ -85,6 +89,7 @@ def read_tokens(
         if teacher.share is not None:
             kl.mul_(teacher.share.squeeze(1))
         kl = kl + student.log_sum - teacher.log_sum
+        teacher_entropy = _entropy(teacher, temperature, spare[span])
     found = ShownTokens(
         teacher_best,
         teacher_ids,
@@ -93,9 +98,11 @@ def read_tokens(
         student_ids,
         _probs(student, student_ids, temperature),
         kl.clamp(min=0),
+        teacher_entropy,
+        _entropy(student, temperature, spare[span]),
     )
     within = torch.tensor(rows, device=kl.device) - rows[0]
-    return ShownTokens(*(part.index_select(0, within) for part in found))
+    return ShownTokens(*(part.index_select(0, within) if len(part) else part for part in found))
 
 
 @torch.no_grad()
@@ -111,6 +118,14 @@ def side_of(logits: Tensor, *, width: int) -> Side:
 def _probs(side: Side, ids: Tensor, temperature: float) -> Tensor:
     """Probabilities at temperature 1 of some ids (R, K)."""
     return (side.logits.gather(1, ids) * temperature - side.log_sum.unsqueeze(1)).exp()
+
+
+def _entropy(side: Side, temperature: float, spare: Tensor) -> Tensor:
+    """-Σ p log p at temperature 1, (R) in nats: log Σ exp of the logits, less their mean."""
+    mean = torch.mul(side.logits, side.probs, out=spare).sum(dim=1).mul_(temperature)
+    if side.share is not None:
+        mean.mul_(side.share.squeeze(1))
+    return torch.sub(side.log_sum, mean).clamp_(min=0)
 
 
 def _best(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,30 @@ def product_dtype(head: OutputHead) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
+class Buffer:
+    """Room for a chunk of logits that is kept from step to step: on a CPU, fresh pages for it cost more than a pass
+    over it. Elsewhere torch's own allocator keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    @property
+    def bytes_kept(self) -> int:
+        """What it holds."""
+        return self._memory.nbytes
+
+    def rows(self, count: int, width: int, *, like: Tensor) -> Tensor:
+        """(count, width) of the type and on the device of `like`, uninitialised; what was given before is void."""
+        if like.device.type != "cpu":
+            return like.new_empty((count, width))
+        needed = count * width * like.itemsize
+        if self._memory.nbytes < needed:
+            self._memory = torch.empty(0)  # the old one goes before the new one comes
+            self._memory = torch.empty(needed, dtype=torch.uint8)
+        return self._memory[:needed].view(like.dtype).view(count, width)
+
+
 class TopRows(NamedTuple):
     """A teacher's distribution over R tokens' successors, of which only the top K are known.
 
@@ -124,16 +148,25 @@ class HeadSignal:
         width: the shared vocabulary; columns beyond are not computed.
         dtype: of the products; autocast's where None and that is on, else the weight's own. Sums over chunks are
             float32.
+        buffer: room for a chunk, its own where None; no other signal in use may have the same.
     """
 
     def __init__(
-        self, hidden: Tensor, head: OutputHead, *, temperature: float, width: int, dtype: torch.dtype | None = None
+        self,
+        hidden: Tensor,
+        head: OutputHead,
+        *,
+        temperature: float,
+        width: int,
+        dtype: torch.dtype | None = None,
+        buffer: Buffer | None = None,
     ) -> None:
         dtype = product_dtype(head) if dtype is None else dtype
         self.width, self.columns = width, head.linear.out_features
         self.softcap, self._temperature = head.softcap, temperature
         self._hidden, self._scale = hidden.detach(), head.scale
         self._weight = head.linear.weight.detach()[:width].to(dtype)
+        self._kept = buffer or Buffer()
         self._buffer = hidden.new_empty((0, padded(width)), dtype=dtype)
         # Logits come out of the product as they are used: z / T, or z / cap before tanh. In low precision the factor
         # waits until they are float32, so that it costs no accuracy.
@@ -152,7 +185,7 @@ class HeadSignal:
         """Compute positions start to stop."""
         self._start, self._stop = start, stop
         if len(self._buffer) < stop - start:
-            self._buffer = self._buffer.new_empty((stop - start, self._buffer.shape[1]))
+            self._buffer = self._kept.rows(stop - start, self._buffer.shape[1], like=self._buffer)
         self._input = self._hidden[start:stop].to(self._weight.dtype)
         if self._before != 1.0:
             self._input = self._input * self._before

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from apt_model.config import DistillConfig
 from apt_model.distill.forward import Forward, model_card
 from apt_model.distill.heads import OutputHead, find_head
-from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
+from apt_model.distill.signals import Buffer, HeadSignal, Signal, TensorSignal
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
@@ -53,6 +53,7 @@ class LiveTeacher:
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model.to(device)
         self._forward = Forward(model, "teacher")
+        self._buffer = Buffer()
 
     @property
     def card(self) -> ModelCard:
@@ -86,7 +87,7 @@ class LiveTeacher:
             return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
         hidden = self._forward.hidden(self._model, batch, head).flatten(0, 1).index_select(0, positions)
         width = min(columns, head.linear.out_features)
-        return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype)
+        return HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype, buffer=self._buffer)
 
 
 def as_source(teacher: nn.Module | TeacherSource, device: torch.device) -> TeacherSource:

@@ -12,17 +12,18 @@ from apt_model.errors import StorageError
 from apt_model.events.runfile import write_json
 from apt_model.i18n import Phrases
 
-TEXT = ("loss", "perplexity", "bits_per_byte", "accuracy", "agreement", "kl")
+TEXT = ("loss", "perplexity", "bits_per_byte", "accuracy", "agreement", "kl", "gap_closed")
 ANSWERS = ("chrf", "bleu", "distinct_1", "distinct_2", "repetition")
 INFERENCE = ("parameters", "megabytes", "prompt_tokens_per_second", "decode_tokens_per_second", "peak_megabytes")
-_SUMMARY = ("perplexity", "bits_per_byte", "accuracy", "agreement", "kl", "chrf", "bleu", "repetition")
-_PERCENT = ("accuracy", "agreement", "distinct_1", "distinct_2", "repetition")
+_SUMMARY = ("perplexity", "bits_per_byte", "accuracy", "agreement", "kl", "gap_closed", "chrf", "bleu", "repetition")
+_PERCENT = ("accuracy", "agreement", "gap_closed", "distinct_1", "distinct_2", "repetition")
 _WHOLE = ("parameters", "prompt_tokens_per_second", "decode_tokens_per_second")
 _DIGITS = {"loss": 3, "perplexity": 2, "bits_per_byte": 3, "kl": 3}
 
 
 class Evaluation(dict[str, Any]):
-    """A model's numbers by name, those of its teacher under `teacher`, 95 % intervals under `intervals`.
+    """A model's numbers by name, 95 % intervals under `intervals`; those of its teacher under `teacher`, those of a
+    control under `control`.
 
     `str()` is one line in the language `lang`; ratios are 0..1, chrF and BLEU 0..100 as their makers have them.
     """

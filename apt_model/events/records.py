@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from apt_model.events.tokens import TokenDetail
+
 SCHEMA_VERSION = 1
 
 Light = Literal["green", "yellow", "red"]
@@ -53,6 +55,7 @@ class RunStarted(Event):
         config: settings of the lesson, flat keys; where another trainer trains, only those that are ours.
         total_steps: None where the data has no length.
         trained_by: what another trainer calls its settings ("SFTConfig"); None where our own loop trains.
+        vocabulary: tokens that both models choose among, where that is known.
     """
 
     kind = "run_started"
@@ -64,6 +67,7 @@ class RunStarted(Event):
     total_steps: int | None
     device: str
     trained_by: str | None = None
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +128,9 @@ class Observation(Event):
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both agree.
         tokens: how many tokens the texts were decoded from.
+        detail: the same token by token; None where nobody keeps it, or the tokenizer has no text for a single token.
+        entropy_gap: mean over the card's tokens of the student's entropy less the teacher's, in nats, at temperature
+            1; None where the teacher's is not known.
     """
 
     kind = "observation"
@@ -139,6 +146,8 @@ class Observation(Event):
     agreement: float
     tokens: int
     source: Source = "train"
+    detail: TokenDetail | None = None
+    entropy_gap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +161,25 @@ class ScoredObservation(Observation):
     light: Light
     topic: str
     remark: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamAnswer:
+    """How both went on from a prompt, greedily, without the prompt; `teacher` is None where only its cache is there."""
+
+    prompt: str
+    teacher: str | None
+    student: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamTaken(Event):
+    """Both models answered the same prompts as at every exam of the run, after a step; epoch 0 is before the first."""
+
+    kind = "exam"
+
+    epoch: int
+    answers: tuple[ExamAnswer, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +303,7 @@ KINDS: Mapping[str, type[Event]] = {
         StepDone,
         Observation,
         ScoredObservation,
+        ExamTaken,
         EpochFinished,
         RunFinished,
         Notice,

@@ -4,13 +4,15 @@ One event is one line of strict JSON, written whole and flushed, so a reader may
 text is kept here and only here: whoever shows it sanitises it first. Knows nothing of who reads.
 """
 
+import copy
 import errno
+import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import UnionType
@@ -18,8 +20,10 @@ from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type
 
 from apt_model.errors import DataError, StorageError
 from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, RunFinished, RunStarted
+from apt_model.events.strict import plain, restore, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
+MAX_LINE = 2**16  # bytes, with the line's end
 
 
 class RunFile:
@@ -55,7 +59,7 @@ class RunFile:
     def emit(self, event: Event) -> None:
         """Append one line; the run's settings and its verdict also get a file of their own."""
         record = to_record(event)
-        self._append(encode(record) + b"\n")
+        self._append(line_of(record))
         if isinstance(event, RunStarted):
             write_json(self.directory / CONFIG, record)
         elif isinstance(event, RunFinished):
@@ -94,14 +98,9 @@ def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path
 
 
 def to_record(event: Event) -> dict[str, Any]:
-    """An event as a dict of JSON values. Numbers that are not finite become null, and `nonfinite` names them."""
-    record: dict[str, Any] = {"schema": SCHEMA_VERSION, "kind": event.kind}
+    """An event as a dict of JSON values. Numbers that are not finite become null; `nonfinite` names their places."""
     nonfinite: dict[str, str] = {}
-    for key, value in asdict(event).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            nonfinite[key] = str(value)
-            value = None
-        record[key] = value
+    record = {"schema": SCHEMA_VERSION, "kind": event.kind, **plain(event, nonfinite)}
     if nonfinite:
         record["nonfinite"] = nonfinite
     return record
@@ -121,8 +120,10 @@ def from_record(record: Mapping[str, Any]) -> Event:
             expected=f"schema {SCHEMA_VERSION}",
             fix="read it with the apt-model that wrote it",
         )
-    finite = {key: value for key, value in record.items() if key not in ("schema", "kind", "nonfinite")}
-    values = finite | {key: float(value) for key, value in record.get("nonfinite", {}).items()}
+    values = {key: value for key, value in record.items() if key not in ("schema", "kind", "nonfinite", "truncated")}
+    if "nonfinite" in record:
+        values = copy.deepcopy(values)  # the caller's record stays as it is
+        restore(values, record["nonfinite"])
     event = _build(kind, values)
     assert isinstance(event, Event)  # noqa: S101 - KINDS holds events only
     return event
@@ -134,6 +135,14 @@ def encode(record: Mapping[str, Any]) -> bytes:
         return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
         return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """The record's line in the file; where it would be longer than MAX_LINE, shortened, with `truncated` in it."""
+    line = encode(record) + b"\n"
+    if len(line) <= MAX_LINE:
+        return line
+    return encode(shortened(record, fits=lambda shorter: len(encode(shorter)) < MAX_LINE)) + b"\n"
 
 
 def read_events(run: str | Path) -> Iterator[Event]:
@@ -168,24 +177,39 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
 def _parse(line: bytes, path: Path, number: int) -> Event:
     try:
         return from_record(json.loads(line))
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise DataError(f"{path}:{number} is not an event", got=str(error)[:200]) from error
 
 
 def _build(kind: Any, value: Any) -> Any:
     """JSON values as the type they were written from: dataclasses, tuples of them, optionals."""
-    if is_dataclass(kind) and isinstance(value, Mapping):
-        hints = get_type_hints(kind)
-        known = {f.name for f in fields(kind)}
-        return kind(**{key: _build(hints[key], item) for key, item in value.items() if key in known})  # type: ignore[operator]
-    if get_origin(kind) in (Union, UnionType) and value is not None:
-        return _build(next(arm for arm in get_args(kind) if arm is not type(None)), value)
-    if get_origin(kind) is tuple and value is not None:
-        return tuple(_build(get_args(kind)[0], item) for item in value)
-    if get_origin(kind) is Literal and value not in get_args(kind):
-        raise TypeError(f"{value!r} is none of {get_args(kind)}")
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints, value = _hints(kind), _expect(value, Mapping)
+        return kind(**{key: _build(hints[key], item) for key, item in value.items() if key in hints})
     if kind in (int, float, str):
-        fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-        if not fits:
+        if isinstance(value, bool):
             raise TypeError(f"{value!r} is no {kind.__name__}")
+        return _expect(value, (int, float) if kind is float else kind)
+    origin, arms = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return None if value is None else _build(next(arm for arm in arms if arm is not type(None)), value)
+    if origin is tuple:
+        items = _expect(value, (list, tuple))
+        kinds = itertools.repeat(arms[0], len(items)) if arms[-1] is Ellipsis else arms
+        return tuple(_build(one, item) for one, item in zip(kinds, items, strict=True))
+    if origin is Literal and value not in arms:
+        raise TypeError(f"{value!r} is none of {arms}")
     return value
+
+
+def _expect(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind}")
+    return value
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """A dataclass's fields and their types."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind)}

@@ -42,6 +42,7 @@ def evaluate_text_quality(
     tokenizer: Any = None,
     teacher: nn.Module | None = None,
     *,
+    control: nn.Module | None = None,
     device: str | torch.device | None = None,
     max_length: int = 512,
     max_new_tokens: int = 128,
@@ -68,6 +69,9 @@ def evaluate_text_quality(
         dataloader: a DataLoader or any iterable; batches are what `training.batch.to_batch` takes.
         tokenizer: encodes text, decodes answers; batches of token ids need none.
         teacher: the same figures of it are under `teacher`.
+        control: the same student, taught by labels alone; its figures are under `control`. With a teacher,
+            `gap_closed` is the share of the loss between control and teacher that the student has made good; not
+            there where the teacher is no better than the control.
         device: where to compute; where the model is, if None.
         max_length: tokens of a text at most; what is longer is cut. Prompts to be answered are not.
         max_new_tokens: length of an answer at most; 0 leaves the answers out.
@@ -91,7 +95,8 @@ def evaluate_text_quality(
     _refuse_below(100, resamples=resamples)
     _refuse_below(0, max_new_tokens=max_new_tokens)
     Phrases.load(lang)
-    models = {"student": model} if teacher is None else {"student": model, "teacher": teacher}
+    roles = {"student": model, "control": control, "teacher": teacher}
+    models = {role: one for role, one in roles.items() if one is not None}
     place = _device_of(model) if device is None else pick_device(str(device))
     with ExitStack() as kept:
         kept.enter_context(undisturbed(place))
@@ -113,8 +118,9 @@ def evaluate_text_quality(
             results[role] |= {"name": card.name, "parameters": card.parameters, "megabytes": card.megabytes}
             results[role] |= measure_inference(one, place) if speed else {}
     evaluation = Evaluation(_counts(reading) | results["student"])
-    if teacher is not None:
-        evaluation["teacher"] = results["teacher"]
+    evaluation |= {role: results[role] for role in models if role != "student"}
+    if teacher is not None and control is not None:
+        _add_gap_closed(evaluation, reading, resamples=resamples, seed=seed)
     evaluation.lang = lang
     return evaluation
 
@@ -131,6 +137,19 @@ def _results(reading: Reading, role: str, *, resamples: int, seed: int) -> dict[
         results["signatures"] = judged.signatures
     results["intervals"] = {name: list(interval) for name, interval in intervals.items()}
     return results
+
+
+def _add_gap_closed(evaluation: Evaluation, reading: Reading, *, resamples: int, seed: int) -> None:
+    """The share of the loss between control and teacher that the student has made good, over the same documents."""
+    student, control, teacher = (reading.documents(role)["ce"] for role in ("student", "control", "teacher"))
+    table = np.stack([control - student, control - teacher], axis=1)
+    closed, gap = table.sum(axis=0)
+    if gap <= 0:
+        return
+    evaluation["gap_closed"] = float(closed / gap)
+    if len(table) > 1:
+        samples = resampled_sums(table, resamples=resamples, seed=seed).T
+        evaluation["intervals"]["gap_closed"] = list(ratio_interval(*samples))
 
 
 def _ratios(

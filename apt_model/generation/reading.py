@@ -28,7 +28,7 @@ class Reading:
     """What was read so far.
 
     Args:
-        models: by role, "student" and perhaps "teacher"; on `place`, in eval mode.
+        models: by role, "student" and perhaps "control" and "teacher", that one last; on `place`, in eval mode.
         tokenizer: encodes and decodes; None where the data is token ids.
         place: where to compute.
         max_length: tokens of a text at most.
@@ -87,7 +87,7 @@ class Reading:
         moved = batch.to(self._place)
         logits = {role: forward(self._models[role], moved) for role, forward in self._forwards.items()}
         for role in reversed(logits):
-            other = logits.get("teacher") if role == "student" else None
+            other = logits.get("teacher") if role != "teacher" else None
             sums = _columns(row_sums(logits[role], moved.labels, other), spelled)
             if not all(np.isfinite(column).all() for column in sums.values()):
                 raise NumericError(f"the {role}'s logits are not finite in batch {index}", fix="look at the batch")

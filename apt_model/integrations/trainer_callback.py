@@ -18,13 +18,14 @@ from apt_model.config import LessonConfig, TrainConfig
 from apt_model.distill.checks import refuse_shared_weights
 from apt_model.distill.forward import model_card
 from apt_model.distill.reporter import Reporter
-from apt_model.errors import ModelError
+from apt_model.errors import ConfigError, ModelError
 from apt_model.events.runfile import EVENTS, RunFile
 from apt_model.events.sinks import Audience, Sink
 from apt_model.integrations.probe import Probe, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
 from apt_model.plugins.session import read_config
+from apt_model.plugins.viewer import start_viewer
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
@@ -84,6 +85,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
         theirs = [key for key in TrainConfig.model_fields if key not in OURS]
         self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
+        if self.config.display.dashboard and run_dir is None:
+            raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
         super().__init__(self.config.display, similarity=similarity)
         self._teacher, self._tokenizer, self._batch = teacher, tokenizer, probe
         self._run_dir, self._sinks = None if run_dir is None else Path(run_dir), sinks
@@ -178,6 +181,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         if self._run_dir is not None:
             where = _free_directory(self._run_dir, state.global_step)
             watchers.append(RunFile(where))
+            if self.config.display.dashboard:
+                self._guard.run("viewer", partial(start_viewer, where, lang=self.config.display.lang), None)
             if where != self._run_dir:
                 notices.append(("notice.trainer_resumed", {"step": state.global_step, "path": str(where)}))
         if self._sinks is not None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
+from apt_model.plugins.viewer import start_viewer
 from apt_model.teaching.spikes import SpikeWatch
 from apt_model.training.checkpoint import save_model
 from apt_model.training.snapshot import one_writer
@@ -96,6 +98,8 @@ def run_session(
         raise ConfigError(
             "resume_from is of another run", got=str(resume_from), expected=f"{run_dir}, or a checkpoint in it"
         )
+    if lesson.display.dashboard and run_dir is None:
+        raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
     place, notices = _place(lesson)
     directory = Path(run_dir) if run_dir is not None and os.environ.get("RANK", "0") == "0" else None
     resumes = resume_from is not None
@@ -119,6 +123,8 @@ def run_session(
                 record[0].load_state_dict({"bytes": 0})
             keep_too = {"record": record[0], "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
         audience = Audience([*record, *sinks], scorer=scorer, watchers=[spikes], guard=guard)
+        if directory is not None and lesson.display.dashboard:
+            guard.run("viewer", partial(start_viewer, directory, lang=lesson.display.lang), None)
         try:
             verdict = distill(
                 student=student_model,

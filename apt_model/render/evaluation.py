@@ -14,7 +14,10 @@ from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import NO_NUMBER
 from apt_model.render.terminal import make_console, spoken_language
 
-WIDEST, NARROWEST, ROOMY = 78, 24, 68  # columns; where there is room, two models stand side by side
+WIDEST, NARROWEST = {1: 78, 2: 78, 3: 108}, 24  # columns, by how many models there are
+ROOMY = {1: 0, 2: 68, 3: 100}  # where there is room, they stand side by side
+
+OTHERS = ("teacher", "control")
 
 Group = Sequence[tuple[Text, Sequence[Text]]]  # a label, and a cell for each model
 
@@ -28,7 +31,8 @@ def show_evaluation(results: Mapping[str, Any], *, lang: str = "zh", file: IO[st
         file: where to print; standard output where None.
     """
     console = make_console(file)
-    columns = max(NARROWEST, min(WIDEST, console.width - 1))
+    widest = WIDEST[1 + sum(role in results for role in OTHERS)]
+    columns = max(NARROWEST, min(widest, console.width - 1))
     for piece in evaluation_table(results, spoken_language(lang, console.encoding), columns, console.encoding):
         console.print(piece, crop=False, soft_wrap=False)
 
@@ -41,7 +45,8 @@ def evaluation_table(
     def line(key: str, style: str = "", **values: object) -> Text:
         return Text(fit_encoding(say(f"evaluation.{key}", **values), encoding), style=style)
 
-    models = {"teacher": results["teacher"], "student": results} if "teacher" in results else {"model": results}
+    others = {role: results[role] for role in OTHERS if role in results}
+    models = {**others, "student": results} if others else {"model": results}
     yield Text()
     yield line("title", style="bold")
     yield line("documents", **{key: f"{results[key]:,}" for key in ("documents", "tokens")})
@@ -53,7 +58,7 @@ def evaluation_table(
         for group in (TEXT, ANSWERS, INFERENCE)
     ]
     yield Text()
-    yield _table(names, groups, columns) if columns >= ROOMY or len(models) == 1 else _list(names, groups)
+    yield _table(names, groups, columns) if columns >= ROOMY[len(models)] else _list(names, groups)
     yield Text()
     if results.get("intervals"):
         yield line("intervals", style="dim")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import rounds, tables, worker
 from benchmarks.contenders import OURS, Contender
-from benchmarks.floor import CHUNK, ChunkedCrossEntropy
+from benchmarks.floor import CHUNK, LINE, ChunkedCrossEntropy
 from benchmarks.objective import TASK, TOLERANCE, LossFunction, Objective, disagreement
 from benchmarks.rounds import Lap, interleaved, spread
 from benchmarks.sizes import Pair, Size
@@ -22,23 +22,27 @@ TINY = Size(vocabulary=50, teacher=(32, 1), student=(32, 1), rows=2, length=6)
 BY_NAME = {contender.name: contender for contender in OURS}
 
 
-def test_the_floors_loss_and_gradients_are_those_of_a_cross_entropy_in_float64_over_several_chunks() -> None:
+@pytest.mark.parametrize("line", [LINE, 1])
+def test_the_floors_loss_and_gradients_are_those_of_a_cross_entropy_in_float64_over_several_chunks(line: int) -> None:
     hidden = torch.randn(2 * CHUNK + 5, 16, requires_grad=True)
     weight = torch.randn(131, 16, requires_grad=True)
     labels = torch.randint(131, (len(hidden),))
     exact_hidden, exact_weight = (part.detach().double().requires_grad_() for part in (hidden, weight))
     expected = F.cross_entropy(exact_hidden @ exact_weight.t(), labels)
     expected.backward()
-    found = ChunkedCrossEntropy.apply(hidden, weight, labels)
+    found = ChunkedCrossEntropy.apply(hidden, weight, labels, line)
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(hidden.grad.double(), exact_hidden.grad, rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(weight.grad.double(), exact_weight.grad, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["floor", "no-kd", "plain", "ours-plain", "ours-fused"])
+@pytest.mark.parametrize(
+    "name", ["floor", "floor-unpadded", "no-kd", "plain", "ours-plain", "ours-fused", "ours-cached"]
+)
 def test_a_contender_computes_what_it_says(name: str) -> None:
-    assert max(disagreement(BY_NAME[name].build, BY_NAME[name].objective)) <= TOLERANCE
+    objective = BY_NAME[name].objective
+    assert max(disagreement(BY_NAME[name].build, objective)) <= objective.tolerance
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Example:
         u = teacher_logits.detach().double()[:, :width]
         p, q = torch.softmax(u / temperature, -1), torch.softmax(z / temperature, -1)
         kd = temperature**2 * divergence_written_out(kind, mixture, p, q).sum()
-        ce = -z.softmax(-1).gather(1, self.labels[:, None]).log().sum()
+        ce = -z.log_softmax(-1).gather(1, self.labels[:, None]).sum()
         loss = alpha * kd + beta * ce
         loss.backward()
         return [kd.item(), ce.item(), loss.item()], [x.grad for x in leaves if x.grad is not None]
@@ -118,6 +118,20 @@ def test_the_size_of_a_chunk_and_of_a_block_changes_nothing(
     found = example.fused(2.0, chunk_rows=chunk_rows)
     found.loss.backward()
     compare(found, example, example.exact(2.0), 1e-6 * 3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 3.0, 4.0, 8.0])
+def test_labels_too_improbable_for_a_float_leave_the_loss_exact(temperature: float) -> None:
+    torch.manual_seed(7)
+    example = Example()
+    with torch.no_grad():
+        example.hidden *= 20
+        logits = example.head.logits(example.hidden)
+        example.labels[::2] = logits.argmin(dim=1)[::2]
+        assert logits.softmax(1).gather(1, example.labels[:, None]).min() == 0  # below any float32
+    found = example.fused(temperature)
+    found.loss.backward()
+    compare(found, example, example.exact(temperature), 1e-5)
 
 
 def test_no_position_at_all_gives_zero_and_gradients_of_zero() -> None:
@@ -256,7 +270,10 @@ def test_the_top_of_a_teacher_is_exact_where_it_is_all_and_a_lower_bound_where_n
     assert values == sorted(values)
     assert values[0] < 0.9 * values[-1] == pytest.approx(0.9 * exact[0][0], rel=1e-5)
     whole = example.fused(2.0, signal=TensorSignal(logits, temperature=2.0, width=V), shown=[3]).shown
-    for one, other in zip(found.shown or (), whole or (), strict=True):
+    assert found.shown is not None
+    assert whole is not None
+    assert len(found.shown.teacher_entropy) == 0, "of a teacher who is known in part it is not known"
+    for one, other in zip(found.shown._replace(teacher_entropy=whole.teacher_entropy), whole, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -302,6 +319,10 @@ def test_what_is_shown_is_what_the_logits_say_and_changes_no_gradient(temperatur
         assert torch.equal(ids[:, 0], logits.argmax(-1))
     expected = divergence_written_out("forward_kl", None, u.softmax(-1), z.softmax(-1))
     torch.testing.assert_close(shown.kl_nats.double(), expected, rtol=1e-5, atol=1e-6)
+    for logits, entropy in ((z, shown.student_entropy), (u, shown.teacher_entropy)):
+        torch.testing.assert_close(
+            entropy.double(), torch.distributions.Categorical(logits=logits).entropy(), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_chunk_fits_its_budget() -> None:

@@ -33,6 +33,9 @@ def test_the_row_is_read_at_its_valid_positions_only() -> None:
             best = torch.softmax(logits[0, position].double(), 0).sort(descending=True)
             assert [token for token, _ in pairs] == best.indices[:5].tolist()
             assert [share for _, share in pairs] == pytest.approx(best.values[:5].tolist(), rel=1e-5)
+    for entropy, logits in ((reading.teacher_entropy, teacher), (reading.student_entropy, student)):
+        shares = (torch.softmax(logits[0, position].double(), 0).tolist() for position in (2, 3))
+        assert entropy == pytest.approx([-math.fsum(p * math.log(p) for p in row) for row in shares], rel=1e-5)
     assert reading.agreement == sum(a == b for a, b in zip(reading.teacher_ids, reading.student_ids, strict=True)) / 2
 
 
@@ -53,6 +56,9 @@ def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtyp
     assert reading.teacher_ids == teacher[1, rows].argmax(-1).tolist()
     assert reading.student_ids == student[1, rows].argmax(-1).tolist()
     assert reading.agreement >= 0.5
+    for entropy, logits in ((reading.teacher_entropy, teacher), (reading.student_entropy, student)):
+        exact = torch.distributions.Categorical(probs=logits[1, rows].double().softmax(-1)).entropy()
+        assert entropy == pytest.approx(exact.tolist(), rel=1e-5, abs=3e-5)
 
 
 def test_the_best_tokens_are_found_wherever_they_are_and_of_equals_the_first() -> None:

@@ -101,6 +101,25 @@ def test_every_figure_equals_the_one_written_out(near_student: Any, teacher: Any
     assert {"kl", "agreement", "documents"}.isdisjoint(found["teacher"])
 
 
+def test_the_gap_closed_is_the_share_of_the_loss_between_control_and_teacher(
+    near_student: Any, teacher: Any, student: Any, tokenizer: Any
+) -> None:
+    batches = [LINES[:2], LINES[2:]]
+    models = {"worst": student, "middle": near_student, "best": teacher}
+    losses = {name: evaluate_text_quality(model, batches, tokenizer)["loss"] for name, model in models.items()}
+    worst, middle, best = sorted(models, key=lambda name: -losses[name])
+    found = evaluate_text_quality(models[middle], batches, tokenizer, models[best], control=models[worst])
+    expected = (losses[worst] - losses[middle]) / (losses[worst] - losses[best])
+    assert found["gap_closed"] == pytest.approx(expected, rel=1e-6)
+    low, high = found["intervals"]["gap_closed"]
+    assert low <= expected <= high
+    alone = evaluate_text_quality(models[worst], batches, tokenizer, models[best])
+    assert found["control"]["agreement"] == alone["agreement"]
+    assert found["control"]["kl"] == pytest.approx(alone["kl"], rel=1e-6)
+    upside_down = evaluate_text_quality(models[middle], batches, tokenizer, models[worst], control=models[best])
+    assert "gap_closed" not in upside_down
+
+
 def test_a_chat_is_scored_where_the_assistant_speaks(near_student: Any, teacher: Any, chatty: Any) -> None:
     found = evaluate_text_quality(near_student, [chats()], chatty, teacher, max_new_tokens=0)
     expected = written_out(near_student, teacher, [to_batch(chats(), tokenizer=chatty)], [said for _, said in CHATS])

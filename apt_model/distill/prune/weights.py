@@ -49,10 +49,10 @@ class Cut:
 def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, widths: Widths, head_size: int) -> None:
     """Fill the student with what the cut leaves of the teacher, whose own widths are `widths`.
 
-    Where the axes are turned, the student's norms have gains of `loudness` and its matrices contain the teacher's. A bias behind
-    a norm's gains goes into the biases of the matrices; where those have none, it stays in the norm, turned. A student
-    with tied embeddings cannot take the last norm's gains into its head: they stay in that norm, as the diagonal
-    of what they are in the new axes, which is exact only where they are all the same.
+    Where the axes are turned, the student's norms have gains of `loudness` and its matrices contain the teacher's. A
+    bias behind a norm's gains goes into the biases of the matrices; where those have none, it stays in the norm,
+    turned. A student with tied embeddings cannot take the last norm's gains into its head: they stay in that norm, as
+    the diagonal of what they are in the new axes, which is exact only where they are all the same.
     """
     writer = _Writer(teacher, student, anatomy, cut, widths, head_size)
     writer.write_embeddings()

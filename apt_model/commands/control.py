@@ -1,0 +1,163 @@
+"""`apt-model distill --control`: the same students without a teacher, and what the teacher was worth.
+
+A control has the student's first weights, its seed, its data in the same order and as many steps; it learns from the
+labels alone. Knows nothing of how a student is trained.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from apt_model.commands.console import print_line, speaker
+from apt_model.config import LessonConfig
+from apt_model.errors import ConfigError
+from apt_model.events.evaluation import Evaluation, figure
+from apt_model.events.runfile import STUDENT, SUMMARY
+from apt_model.i18n import Phrases
+
+FOLDER, RESULTS = "control", "control.json"
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
+Teach = Callable[[LessonConfig, Any, Path], None]  # settings, a student to be trained in place, its run directory
+
+
+class Control:
+    """The controls of a lesson.
+
+    Args:
+        config: of the lesson.
+        seeds: how many students and controls are taught; the lesson's own is the first.
+        out: the lesson's run directory; the controls go into a folder of it.
+        first: the lesson's student, before it has learned.
+        remake: a student as new, as the seed that is set makes it.
+        teach: trains one without showing cards.
+    """
+
+    def __init__(
+        self, config: LessonConfig, *, seeds: int, out: Path, first: Any, remake: Callable[[], Any], teach: Teach
+    ) -> None:
+        start = config.train.seed or 0
+        self._config, self._out, self._teach, self._remake = config, out, teach, remake
+        self._seeds = range(start, start + seeds)
+        self._first = deepcopy(first)
+        self._say = speaker(config.display.lang)
+
+    def run(self, student: Any, judge: Callable[[Any, Any], Evaluation]) -> None:
+        """Teach the controls, and the students of the other seeds; show and keep what comes of it.
+
+        Args:
+            student: the lesson's, taught.
+            judge: evaluates a student beside its control.
+        """
+        found: dict[int, Evaluation] = {}
+        for turn, seed in enumerate(self._seeds, start=1):
+            own = self._with_seed(seed)
+            which = {"turn": turn, "turns": len(self._seeds), "seed": seed}
+            fresh = self._first
+            if turn > 1:
+                fresh = self._made(seed)
+                student = deepcopy(fresh)
+                print_line(self._say("control.student_begins", **which))
+                student = self._taught(own, student, self._out / FOLDER / f"student-{seed}")
+            print_line(self._say("control.begins", **which))
+            alone = LessonConfig.from_dict({**own.to_dict(), "alpha": 0.0, "beta": 1.0})
+            control = self._taught(alone, fresh, self._out / FOLDER / f"control-{seed}")
+            found[seed] = judge(student, control)
+        self._show(found)
+        path = self._out / RESULTS
+        by_seed = {str(seed): one for seed, one in found.items()}
+        Evaluation({"seeds": by_seed, **overall(list(found.values()))}).save(path)
+        print_line(self._say("control.saved", path=path))
+
+    def _with_seed(self, seed: int) -> LessonConfig:
+        return LessonConfig.from_dict({**self._config.to_dict(), "seed": seed})
+
+    def _made(self, seed: int) -> Any:
+        from accelerate.utils import set_seed
+
+        set_seed(seed)
+        return self._remake()
+
+    def _taught(self, config: LessonConfig, student: Any, out: Path) -> Any:
+        """The student after its run; taken from there where that is done already, gone on with where it is not."""
+        from apt_model.training.checkpoint import load_model
+
+        if (out / SUMMARY).exists() and (out / STUDENT).exists():
+            return load_model(str(out))[0]
+        self._teach(config, student, out)
+        return student
+
+    def _show(self, found: Mapping[int, Evaluation]) -> None:
+        from apt_model.render.evaluation import show_evaluation
+
+        first = next(iter(found.values()))
+        show_evaluation(first, lang=self._config.display.lang)
+        for seed, one in found.items():
+            if len(found) > 1 and "gap_closed" in one:
+                print_line(
+                    self._say("control.seed", seed=seed, **_sides(one), closed=figure("gap_closed", one["gap_closed"]))
+                )
+        for seed, one in found.items():
+            if "gap_closed" not in one:
+                print_line(self._say("control.worth_nothing", seed=seed))
+        line = verdict(list(found.values()), self._say)
+        if line is not None:
+            print_line(line)
+
+
+def refuse_control(arguments: argparse.Namespace) -> None:
+    """Refuse a control that could not be judged: before anything is loaded.
+
+    Raises:
+        ConfigError: no seed or more than ten, no validation data, or no teacher to compare with.
+    """
+    if not 1 <= arguments.control <= 1 + len(T_95):
+        raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
+    if not arguments.validation_data and arguments.validation_split is None:
+        raise ConfigError(
+            "a control is judged on validation data, and there is none", fix="give --validation-split 0.1"
+        )
+    if arguments.teacher_cache is not None:
+        raise ConfigError("a control is judged beside the teacher, not a cache of it", fix="give --teacher")
+
+
+def _sides(one: Evaluation) -> dict[str, str]:
+    """Perplexities and agreements of one seed, as they are shown."""
+    control, teacher = one["control"], one["teacher"]
+    return {
+        "student": figure("perplexity", one["perplexity"]),
+        "control": figure("perplexity", control["perplexity"]),
+        "teacher": figure("perplexity", teacher["perplexity"]),
+        "student_agreement": figure("agreement", one["agreement"]),
+        "control_agreement": figure("agreement", control["agreement"]),
+    }
+
+
+def overall(found: Sequence[Evaluation]) -> dict[str, Any]:
+    """The share of the gap closed and its 95 % interval: over seeds (Student's t) where there are several, else over
+    the documents of the one (bootstrap)."""
+    shares = [one["gap_closed"] for one in found if "gap_closed" in one]
+    if not shares:
+        return {}
+    mean = statistics.fmean(shares)
+    if len(shares) > 1:
+        reach = T_95[len(shares) - 2] * statistics.stdev(shares) / len(shares) ** 0.5
+        return {"gap_closed": mean, "interval": [mean - reach, mean + reach], "over": "seeds", "count": len(shares)}
+    one = next(one for one in found if "gap_closed" in one)
+    interval = one["intervals"].get("gap_closed")
+    return {"gap_closed": mean, "interval": interval, "over": "documents", "count": one["documents"]}
+
+
+def verdict(found: Sequence[Evaluation], say: Phrases) -> str | None:
+    """What the teacher was worth, in a sentence; None where there was no gap."""
+    result = overall(found)
+    if not result:
+        return None
+    closed = figure("gap_closed", result["gap_closed"])
+    if result["interval"] is None:
+        return say("control.worth_one", closed=closed)
+    low, high = (figure("gap_closed", end) for end in result["interval"])
+    over = say(f"control.over_{result['over']}", count=f"{result['count']:,}")
+    return say("control.worth", closed=closed, low=low, high=high, over=over)

@@ -1,0 +1,86 @@
+"""`apt-model watch`: lessons in a browser, while they go on or afterwards."""
+
+import argparse
+import os
+import sys
+import webbrowser
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from apt_model.commands.console import print_line, speaker
+from apt_model.commands.options import add_command
+from apt_model.errors import ConfigError
+from apt_model.i18n import Phrases
+
+PORT = 8470
+
+
+def add(commands: Any) -> None:
+    """Its parser."""
+    watch = add_command(commands, "watch", _watch, "see a lesson in a browser, while it goes on or afterwards")
+    watch.add_argument("runs", metavar="RUN", nargs="+", help="run directories, or a folder of them")
+    watch.add_argument("--port", type=int, default=PORT, metavar="N", help=f"the next free one from here ({PORT})")
+    watch.add_argument("--host", metavar="ADDRESS", help="where to listen (default: this machine only, 127.0.0.1)")
+    watch.add_argument(
+        "--share",
+        action="store_true",
+        help="let others on the network look; the address has a key, whoever has it sees",
+    )
+    watch.add_argument(
+        "--open", action=argparse.BooleanOptionalAction, default=True, help="open the browser (default: yes)"
+    )
+    watch.add_argument("--lang", default="zh", help="language of what is printed here (default: zh)")
+    watch.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)  # by a lesson's --watch
+
+
+def _watch(arguments: argparse.Namespace) -> None:
+    say = speaker(arguments.lang)
+    try:
+        from apt_model.dashboard.security import new_token
+        from apt_model.dashboard.server import EVERYWHERE, LOOPBACK, Server, listen
+    except ModuleNotFoundError as error:
+        fix = "pip install 'apt-model[dashboard]'"
+        raise ConfigError("the browser page needs one more package", got=f"no {error.name}", fix=fix) from error
+    if not 0 <= arguments.port < 65_536:
+        raise ConfigError("port is out of range", got=arguments.port, expected="0 to 65535")
+    host = arguments.host or (EVERYWHERE[0] if arguments.share else LOOPBACK[0])
+    if host not in LOOPBACK and not arguments.share:
+        raise ConfigError("others could look, too", got=f"--host {host}", fix="add --share, if that is meant")
+    address = listen(host, arguments.port)
+    token = new_token() if arguments.share else None
+    server = Server(
+        [Path(run) for run in arguments.runs],
+        address,
+        token=token,
+        is_alone=_starter_is_gone() if arguments.attached else lambda: False,
+        when_ready=partial(_tell, address.url(token), say, arguments),
+    )
+    server.serve_until_stopped()
+    if not arguments.attached:
+        print_line(say("watch.stopped"))
+
+
+def _tell(url: str, say: Phrases, arguments: argparse.Namespace) -> None:
+    """Where to look; and open it there, unless the only browser would take over the terminal."""
+    print_line(say("watch.attached" if arguments.attached else "watch.open", url=url))
+    sys.stdout.flush()
+    if arguments.open:
+        with suppress(webbrowser.Error):
+            browser = webbrowser.get()
+            if type(browser) is not webbrowser.GenericBrowser:
+                browser.open(url)
+
+
+def _starter_is_gone() -> Any:
+    """Says whether the training that started us is over; we wait for it in the background, at lower priority."""
+    import psutil
+
+    if hasattr(os, "nice"):
+        os.nice(5)
+    try:
+        starter = psutil.Process(os.getppid())
+    except psutil.NoSuchProcess:
+        return lambda: True
+    return lambda: not starter.is_running()

@@ -1,0 +1,37 @@
+"""The files of the page: a table made once, so that no path from outside ever meets the disk."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+INDEX = "index.html"
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+}
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file: its bytes, and what they are."""
+
+    content: bytes
+    media_type: str
+
+
+def read_assets(folder: Traversable | None = None) -> Mapping[str, Asset]:
+    """Every file of the page that a browser has a use for, by its path in `static/` (or in a folder of your own)."""
+    folder = folder if folder is not None else files("apt_model.dashboard").joinpath("static")
+    return dict(_walk(folder, ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, Asset]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _walk(entry, f"{prefix}{entry.name}/")
+        elif (kind := entry.name.rpartition(".")[2]) in TYPES:
+            yield prefix + entry.name, Asset(entry.read_bytes(), TYPES[kind])

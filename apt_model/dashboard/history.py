@@ -1,0 +1,126 @@
+"""What happened in a run so far, thinned to what a page can hold: bounded memory, whatever the length of the record.
+
+Of many steps, those with the lowest and the highest loss and the highest gradient norm of each stretch; of many cards,
+the laziest and the least lazy; of the rest, evenly many. The beginning, the end, and numbers that were not finite stay.
+Knows the fields it judges by; nothing of files or browsers.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from apt_model.dashboard.shorten import shorten
+from apt_model.dashboard.tail import Line
+from apt_model.dashboard.thinning import Criterion, Record, Thinned
+from apt_model.events.runfile import encode
+
+STEPS, CARDS, OTHERS = 1_200, 200, 512  # buckets; up to three steps and two cards in one
+OTHERS_BYTES = 600_000
+PAGE_BYTES = 12_000_000
+ALWAYS = ("run_started", "run_finished")
+
+
+def highest(key: str) -> Criterion:
+    """The larger, the better; what is no number (it was not finite) is best of all."""
+
+    def score(record: Record) -> float:
+        value = record.get(key)
+        return (
+            value if isinstance(value, int | float) else math.inf if key in record.get("nonfinite", ()) else -math.inf
+        )
+
+    return score
+
+
+def lowest(key: str) -> Criterion:
+    """The smaller, the better."""
+
+    def score(record: Record) -> float:
+        value = record.get(key)
+        return -value if isinstance(value, int | float) else -math.inf
+
+    return score
+
+
+def latest(record: Record) -> float:
+    """The newest of its neighbours is as good as any."""
+    return 0.0
+
+
+class History:
+    """The record of a run as a bounded number of its lines.
+
+    Attributes:
+        steps: optimizer steps done.
+        finished: the run's verdict is the last thing said.
+    """
+
+    def __init__(self) -> None:
+        self.steps, self.finished = 0, False
+        self._kinds = {
+            "step": Thinned(STEPS, (lowest("loss"), highest("loss"), highest("grad_norm"))),
+            "card": Thinned(CARDS, (lowest("laziness"), highest("laziness"))),
+        }
+        self._always: dict[int, bytes] = {}
+        self._light: dict[int, bytes] = {}
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Take lines of the record, in order; what is no event is left out."""
+        for place, line in lines:
+            try:
+                record = json.loads(line)
+                line = shorten(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                self._take(place, record, line)
+
+    def _take(self, place: int, record: Record, line: bytes) -> None:
+        kind = record.get("kind")
+        step = record.get("step")
+        self.steps = max(self.steps, step) if isinstance(step, int) else self.steps
+        self.finished = kind == "run_finished"
+        if kind in ALWAYS:
+            self._always[place] = line
+            return
+        kept = self._kinds.get(str(kind))
+        if kept is None:
+            kept = self._kinds[str(kind)] = Thinned(OTHERS, (latest,), largest=OTHERS_BYTES)
+        kept.add(place, record, line)
+
+    def lines(self, *, largest: int = PAGE_BYTES) -> list[bytes]:
+        """What is kept, in order, in no more than about `largest` bytes.
+
+        Where that is too little, cards and report cards lose their details (the tokens; the validation texts), evenly
+        over the run; the newest keeps them.
+        """
+        kept = dict(self._always)
+        for thinned in self._kinds.values():
+            kept |= thinned.kept()
+        heavy = sorted(place for name in ("card", "epoch_finished") for place in self._places(name))
+        stride, size = 1, sum(map(len, kept.values()))
+        while size > largest and stride < 2 * len(heavy):
+            stride *= 2
+            for index, place in enumerate(reversed(heavy)):
+                if index % stride:
+                    whole = kept[place]
+                    kept[place] = self._lighter(place, whole)
+                    size += len(kept[place]) - len(whole)
+        self._light = {place: line for place, line in self._light.items() if place in kept}
+        return [line for _, line in sorted(kept.items())]
+
+    def _places(self, name: str) -> Iterable[int]:
+        return self._kinds[name].kept() if name in self._kinds else ()
+
+    def _lighter(self, place: int, line: bytes) -> bytes:
+        if place not in self._light:
+            self._light[place] = encode(_without_details(json.loads(line)))
+        return self._light[place]
+
+
+def _without_details(record: Mapping[str, Any]) -> dict[str, Any]:
+    light = {key: value for key, value in record.items() if key != "detail"}
+    if isinstance(record.get("validation"), dict):
+        light["validation"] = {**record["validation"], "pairs": []}
+    return light

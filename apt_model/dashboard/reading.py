@@ -1,0 +1,45 @@
+"""A run's history, read once for everybody who asks. Knows files and histories; nothing of browsers."""
+
+from pathlib import Path
+
+from apt_model.dashboard.history import PAGE_BYTES, History
+from apt_model.dashboard.tail import Tail
+
+
+class Reading:
+    """The history of one run file, kept up with as it grows.
+
+    Args:
+        path: of the record; it need not exist yet.
+        largest: bytes of a page's events, about.
+    """
+
+    def __init__(self, path: Path, *, largest: int = PAGE_BYTES) -> None:
+        self._tail, self._largest = Tail(path), largest
+        self.history = History()
+        self._page: tuple[tuple[int, int], bytes] | None = None
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the record that the history covers."""
+        return self._tail.offset
+
+    def catch_up(self) -> None:
+        """Read what came since; from the beginning, where the record was cut back."""
+        generation = self._tail.generation
+        while (lines := self._tail.read()) or generation != self._tail.generation:
+            if generation != self._tail.generation:
+                generation, self.history = self._tail.generation, History()
+            self.history.add(lines)
+
+    def events(self) -> bytes:
+        """The history as a JSON array."""
+        return b"[" + b",".join(self.history.lines(largest=self._largest)) + b"]"
+
+    def page(self) -> bytes:
+        """What a page begins with: `{"offset": bytes covered, "events": the history}`."""
+        self.catch_up()
+        state = self.offset, self._tail.generation
+        if self._page is None or self._page[0] != state:
+            self._page = state, b'{"offset":%d,"events":%b}' % (self.offset, self.events())
+        return self._page[1]

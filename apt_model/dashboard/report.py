@@ -1,0 +1,101 @@
+"""The page and what it shows as one HTML file: no request, no script but ours (by its hash), nothing to install.
+
+Knows the page's files as they are served, and histories. Nothing of browsers' ways to open it.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from apt_model.dashboard.assets import INDEX, Asset, read_assets
+from apt_model.dashboard.bundle import bundle
+from apt_model.dashboard.reading import Reading
+from apt_model.errors import StorageError
+from apt_model.events.runfile import EVENTS, encode
+
+EVENTS_BYTES = 4_000_000  # of all runs together: with the page's own files, below 5 MB
+_STYLE = re.compile(r'[ \t]*<link\b[^>]*\brel="stylesheet"[^>]*\bhref="(?:\./)?static/([^"]+)"[^>]*>\n?')
+_SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="(?:\./)?static/([^"]+)"([^>]*)></script>\n?')
+_UNSAFE = {  # in JSON they stand in texts only, and mean the same escaped
+    "<": "\\u003c",
+    ">": "\\u003e",
+    "&": "\\u0026",
+    "\u2028": "\\u2028",
+    "\u2029": "\\u2029",
+}
+
+
+def write_report(runs: Sequence[Path], path: Path) -> Path:
+    """Write the report of some runs, side by side where there are several.
+
+    Raises:
+        StorageError: a run has no record, or the file cannot be written.
+    """
+    html = make_report(runs)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, "utf-8", newline="\n")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", got=error.strerror, fix="give another file with -o") from error
+    return path
+
+
+def make_report(runs: Sequence[Path], *, assets: Mapping[str, Asset] | None = None) -> str:
+    """The report's HTML.
+
+    Args:
+        runs: run directories.
+        assets: the files of the page; ours unless given.
+
+    Raises:
+        StorageError: a run has no record.
+    """
+    told = [_tell(str(index), run, EVENTS_BYTES // len(runs)) for index, run in enumerate(runs)]
+    data = '{"runs":[' + ",".join(told) + "]}"
+    for character, escaped in _UNSAFE.items():
+        data = data.replace(character, escaped)
+    return _inline(read_assets() if assets is None else assets, data)
+
+
+def _tell(run_id: str, run: Path, largest: int) -> str:
+    if not (run / EVENTS).is_file():
+        raise StorageError(f"{run} holds no run", expected=f"a directory with {EVENTS}", fix="give a run directory")
+    reading = Reading(run / EVENTS, largest=largest)
+    reading.catch_up()
+    about = encode({"id": run_id, "name": run.absolute().name}).decode()
+    return about[:-1] + ',"events":' + reading.events().decode("utf-8", "replace") + "}"
+
+
+def _inline(assets: Mapping[str, Asset], data: str) -> str:
+    """The page with its styles, scripts and data in it, under a policy that lets in nothing else."""
+    texts = {  # a browser hashes what it has read, with newlines as it reads them
+        name: asset.content.decode().replace("\r\n", "\n")
+        for name, asset in assets.items()
+        if name.endswith((".html", ".css", ".js"))
+    }
+    index = texts[INDEX]
+    style = "\n".join(texts[name] for name in _STYLE.findall(index))
+    scripts = [(before + after, name) for before, name, after in _SCRIPT.findall(index)]
+    script = "\n".join(
+        bundle(texts, name) if 'type="module"' in attributes else texts[name] for attributes, name in scripts
+    )
+    script, style = script.replace("</script", "<\\/script"), style.replace("</style", "<\\/style")
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>\n</head>'
+    tail = f'<script type="application/json" id="apt-data">{data}</script>\n<script>{script}</script>\n</body>'
+    page = _SCRIPT.sub("", _STYLE.sub("", index))
+    return _replaced(_replaced(page, "</head>", head), "</body>", tail)
+
+
+def _replaced(page: str, tag: str, by: str) -> str:
+    before, _, after = page.rpartition(tag)
+    return before + by + after
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,103 @@
+/** Exams: the same questions answered by both, side by side, and how the student's answers grew. */
+import {clean, tongue} from "./clean.js";
+import {el, keep, part} from "./dom.js";
+import {percent} from "./format.js";
+import {goTo, lessonsInView, room} from "./state.js";
+import {say, speech} from "./words.js";
+
+const SHOWN_ANSWERS = 12;
+
+/** Draw the exams up to the cursor into `box`. */
+export function drawExam(box) {
+  keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("exam.intro")));
+  const lessons = lessonsInView();
+  const hall = part(box, "hall");
+  hall.classList.toggle("pair", lessons.length > 1);
+  while (hall.children.length > lessons.length) hall.lastChild.remove();
+  lessons.forEach((lesson, index) => {
+    const exams = lesson.until("exams", room.step);
+    const key = [speech.language, lesson.id, lessons.length, exams.length, lesson.exams.length > 0];
+    keep(part(hall, `bench bench-${index}`), key, () => [
+      lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
+      questions(lesson, exams),
+    ]);
+  });
+}
+
+function questions(lesson, exams) {
+  if (!exams.length) return el("p", { class: "waiting" }, say(lesson.exams.length || !lesson.over ? "exam.none" : "exam.never"));
+  const prompts = new Map();
+  exams.forEach((exam) =>
+    exam.answers.forEach((answer) => {
+      const known = prompts.get(answer.prompt) || { teacher: null, answers: [] };
+      if (answer.teacher !== null && answer.teacher !== undefined) known.teacher = answer.teacher;
+      known.answers.push({ exam, student: answer.student });
+      prompts.set(answer.prompt, known);
+    }),
+  );
+  return Array.from(prompts, ([prompt, known], index) => question(prompt, known, index + 1));
+}
+
+function question(prompt, known, index) {
+  const answers = spaced(known.answers).reverse();
+  return el(
+    "article",
+    { class: "question-sheet" },
+    el("h2", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
+    el(
+      "div",
+      { class: "answers" },
+      answerBox("teacher", known.teacher === null ? el("span", { class: "quiet" }, "–") : el("span", { lang: tongue(known.teacher) }, clean(known.teacher))),
+      answerBox("student", compared(answers[0].student, known.teacher)),
+    ),
+    el("details", { open: answers.length > 1 }, el("summary", {}, say("exam.grown")), el("ol", { class: "growth", reversed: true }, answers.map((one, at) => grown(one, known.teacher, at === 0)))),
+  );
+}
+
+/** All of a few, or as many evenly spaced ones, the first and the last among them. */
+function spaced(answers) {
+  if (answers.length <= SHOWN_ANSWERS) return answers.slice();
+  const last = answers.length - 1;
+  return Array.from({ length: SHOWN_ANSWERS }, (hole, index) => answers[Math.round((index * last) / (SHOWN_ANSWERS - 1))]);
+}
+
+function answerBox(role, said) {
+  return el("div", { class: `answer ${role}` }, el("h3", {}, say(`now.${role}`)), el("p", { dir: "auto" }, said));
+}
+
+function grown({ exam, student }, teacher, newest) {
+  const words = { epoch: exam.epoch, step: exam.step };
+  const when = el(
+    "button",
+    { type: "button", class: "link", on: { click: () => goTo(exam.step) } },
+    say(exam.epoch ? "exam.when" : "exam.start", words),
+  );
+  return el(
+    "li",
+    { "aria-current": newest ? "step" : null },
+    el("span", { class: "when" }, when),
+    el("span", { class: "said-then", dir: "auto" }, compared(student, teacher)),
+    el("span", { class: "when" }, sharedNote(student, teacher)),
+  );
+}
+
+function sharedLength(student, teacher) {
+  const [said, taught] = [Array.from(clean(student)), Array.from(clean(teacher))];
+  let shared = 0;
+  while (shared < Math.min(said.length, taught.length) && said[shared] === taught[shared]) shared += 1;
+  return { said, taught, shared };
+}
+
+function sharedNote(student, teacher) {
+  if (teacher === null) return null;
+  const { said, taught, shared } = sharedLength(student, teacher);
+  const same = said.length === taught.length && shared === said.length;
+  return el("span", { class: "quiet" }, same ? `✓ ${say("exam.same")}` : say("exam.shared", { share: percent(taught.length ? shared / taught.length : 0, 0) }));
+}
+
+function compared(student, teacher) {
+  if (!student) return el("span", { class: "quiet" }, say("exam.empty"));
+  const { said, shared } = sharedLength(student, teacher);
+  const same = el("span", { class: "as-taught" }, said.slice(0, shared).join(""));
+  return el("span", { lang: tongue(student) }, same, said.slice(shared).join(""));
+}

@@ -1,0 +1,67 @@
+/** Numbers as the lesson shows them; what is not a number is said, never hidden. */
+
+const NO_NUMBER = "–";
+const NOT_FINITE = { nan: "NaN", inf: "∞", "-inf": "−∞" };
+
+const LEVELS = [0.1, 0.5, 2, 5];
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+export function percent(value, digits = 2) {
+  return isNumber(value) ? `${(100 * value).toFixed(digits)}%` : NO_NUMBER;
+}
+
+/** A probability, however small. */
+export function chance(value) {
+  if (!isNumber(value)) return NO_NUMBER;
+  if (value >= 0.9995 && value < 1) return percent(Math.min(value, 0.9999), 2);
+  if (value >= 0.1) return percent(value, 1);
+  if (value >= 0.001 || value === 0) return percent(value, 2);
+  return value < 1e-6 ? "< 0.0001%" : `${Number((100 * value).toPrecision(2))}%`;
+}
+
+export function number(value, digits = 4) {
+  return isNumber(value) ? value.toFixed(digits).replace("-", "−") : NO_NUMBER;
+}
+
+/** Four significant digits, short. */
+export function brisk(value) {
+  if (!isNumber(value)) return NO_NUMBER;
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2).replace("-", "−");
+  return String(Number(value.toPrecision(size < 1 ? 3 : 4))).replace("-", "−");
+}
+
+export function count(value) {
+  return isNumber(value) ? Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",") : NO_NUMBER;
+}
+
+/** Seconds as m:ss or h:mm:ss. */
+export function duration(seconds) {
+  if (!isNumber(seconds)) return NO_NUMBER;
+  const whole = Math.round(seconds);
+  const two = (value) => String(value).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+}
+
+/** A field of a record; where it was not finite, the record names what it was. */
+export function fieldOf(record, name, show = number) {
+  if (record && record.nonfinite && name in record.nonfinite) {
+    return NOT_FINITE[record.nonfinite[name]] || String(record.nonfinite[name]).slice(0, 12);
+  }
+  return show(record ? record[name] : null);
+}
+
+/** How far a token departs, 0 to 4; the steps are chosen for the eye. */
+export function levelOf(kl) {
+  return LEVELS.filter((bound) => kl >= bound).length;
+}
+
+/** The bounds of a level, in nats, as text. */
+export function levelBounds(level) {
+  if (level === 0) return `< ${LEVELS[0]}`;
+  return level === LEVELS.length ? `≥ ${LEVELS[level - 1]}` : `${LEVELS[level - 1]}–${LEVELS[level]}`;
+}

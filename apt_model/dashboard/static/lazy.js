@@ -1,0 +1,89 @@
+/** Why the student is lazy: laziness split into its parts over time, losses, and what drives them. */
+import {clean} from "./clean.js";
+import {drawChart} from "./chart.js";
+import {el, keep, part} from "./dom.js";
+import {brisk, count, percent} from "./format.js";
+import {extent, room} from "./state.js";
+import {say, speech} from "./words.js";
+
+const MOST_POINTS = 90;
+
+/** Draw the curves into `box`. */
+export function drawLazy(box) {
+  keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("lazy.intro"), " ", el("span", { class: "quiet" }, say("lazy.click"))));
+  const grid = part(box, "charts");
+  plots().forEach((plot) => drawChart(grid, plot));
+}
+
+function plots() {
+  const whole = (value) => percent(value, 0);
+  const cards = (name, tone, dash, pick) => lines(name, tone, dash, true, (lesson) => ofCards(lesson, pick));
+  const steps = (name, tone, dash, column) =>
+    lines(name, tone, dash, false, (lesson) => ({ x: lesson.columns.step, y: lesson.columns[column] }));
+  return [
+    {
+      name: "parts",
+      title: say("lazy.parts"),
+      show: whole,
+      range: [0, 1],
+      lines: [
+        cards("lazy.laziness", "pen", "solid", (card) => card.laziness),
+        cards("lazy.text", "gold", "dashed", (card) => 0.6 * (1 - card.similarity)),
+        cards("lazy.kl", "teacher", "dotted", (card) => 0.4 * card.normalised_kl),
+      ],
+    },
+    {
+      name: "losses",
+      title: say("lazy.losses"),
+      unit: "nat",
+      show: brisk,
+      lines: [
+        steps("lazy.total", "ink", "solid", "loss"),
+        steps("now.kd", "teacher", "dashed", "kd"),
+        steps("now.ce", "student", "dotted", "ce"),
+      ],
+    },
+    {
+      name: "agreement",
+      title: say("lazy.agreement"),
+      show: whole,
+      range: [0, 1],
+      lines: [cards("lazy.agreement", "accent", "solid", (card) => card.agreement)],
+    },
+    {
+      name: "gap",
+      title: say("lazy.gap"),
+      unit: "nat",
+      note: say("lazy.gapnote"),
+      none: say("lazy.none.gap"),
+      show: brisk,
+      lines: [cards("lazy.gap", "student", "solid", (card) => (card.entropy_gap === undefined ? null : card.entropy_gap))],
+    },
+    { name: "rate", title: say("lazy.rate"), show: brisk, lines: [steps("lazy.rate", "accent", "solid", "learning_rate")] },
+    { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
+    { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
+  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().last }));
+}
+
+function ofCards(lesson, pick) {
+  const byStep = new Map(); // several cards of one step count as their mean: a curve has one value a step
+  lesson.cards.forEach((card) => {
+    const value = pick(card);
+    if (value === null || !Number.isFinite(value)) return;
+    const seen = byStep.get(card.step) || [0, 0];
+    byStep.set(card.step, [seen[0] + value, seen[1] + 1]);
+  });
+  return { x: Array.from(byStep.keys()), y: Array.from(byStep.values(), ([sum, samples]) => sum / samples) };
+}
+
+function lines(word, tone, dash, pointed, read) {
+  const own = line(say(word), tone, dash, pointed, false, read(room.current));
+  if (!room.other) return [own];
+  const name = `${say(word)} · ${clean(room.other.name, 24)}`;
+  return [own, line(name, tone, dash, pointed, true, read(room.other))];
+}
+
+/** `pointed`: its values lie apart, so they are joined over what is between; each has a point as long as there is room. */
+function line(name, tone, dash, pointed, ghost, values) {
+  return Object.assign({ name, tone, dash, pointed, ghost, points: pointed && values.x.length <= MOST_POINTS }, values);
+}

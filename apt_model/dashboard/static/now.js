@@ -1,0 +1,121 @@
+/** The view of this moment: the card, the step's figures, who teaches whom, and what was noticed. */
+import {brief, clean} from "./clean.js";
+import {cardArticle, figureList} from "./card.js";
+import {el, keep, part} from "./dom.js";
+import {brisk, count, fieldOf, number} from "./format.js";
+import {peeksInto} from "./peek.js";
+import {cardInView, lessonsInView, refresh, room} from "./state.js";
+import {LESSON} from "./lesson_words.js";
+import {say, sayVariant, speech} from "./words.js";
+
+const SHOWN_NOTICES = 6;
+
+/** Draw the view of this moment into `box`. */
+export function drawNow(box) {
+  const lessons = lessonsInView();
+  const desk = part(box, "desk");
+  desk.classList.toggle("pair", lessons.length > 1);
+  while (desk.children.length > lessons.length) desk.lastChild.remove();
+  lessons.forEach((lesson, index) => drawDesk(part(desk, `place place-${index}`), lesson, lessons.length > 1));
+  const side = part(box, "side", "aside");
+  const step = room.current.latest("steps", room.step);
+  keep(part(side, "moment", "section"), [speech.language, step && step.step, room.current.id], () => moment(step));
+  keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
+  const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
+  keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
+}
+
+function drawDesk(place, lesson, named) {
+  const cards = lesson.cardsAt(room.step);
+  const card = cardInView(lesson);
+  if (room.follow && peeksInto(place)) return; // the lesson goes on, the reader is not done
+  const shown = cards.indexOf(card);
+  keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
+  keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
+  const key = [speech.language, lesson.id, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
+  keep(part(place, "paper"), key, () => (card ? cardArticle(card) : el("p", { class: "waiting" }, say("now.waiting"))));
+}
+
+function choice(cards, shown) {
+  if (cards.length < 2) return [];
+  const buttons = cards.map((card, index) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: "chip",
+        "aria-pressed": String(index === shown),
+        on: {
+          click: () => {
+            room.which = index;
+            refresh();
+          },
+        },
+      },
+      say("now.card", { index: index + 1 }),
+    ),
+  );
+  return [el("span", { class: "quiet" }, say("now.cards")), buttons];
+}
+
+function moment(step) {
+  const head = el("h3", {}, say("now.moment"));
+  if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
+  const speed = step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null;
+  return [
+    head,
+    figureList([
+      ["now.loss", fieldOf(step, "loss", number)],
+      ["now.kd", fieldOf(step, "kd", number)],
+      ["now.ce", fieldOf(step, "ce", number)],
+      ["now.rate", fieldOf(step, "learning_rate", brisk)],
+      ["now.norm", fieldOf(step, "grad_norm", brisk)],
+      ["now.speed", count(speed)],
+    ]),
+  ];
+}
+
+function who(lesson) {
+  const started = lesson.started;
+  if (!started) return [];
+  const pair = [started.teacher, started.student];
+  const row = (word, cell) => el("tr", {}, el("th", { scope: "row" }, say(word)), pair.map((one) => el("td", {}, cell(one))));
+  const roles = ["teacher", "student"].map((role) => el("th", { scope: "col", class: role }, say(`now.${role}`)));
+  const shape = pair.some((one) => one.layers)
+    ? row("now.shape", (one) => `${one.layers || "?"} × ${one.hidden_size || "?"}`)
+    : null;
+  const values = { temperature: brisk(lesson.setting("temperature")), alpha: brisk(lesson.setting("alpha")), beta: brisk(lesson.setting("beta")) };
+  return [
+    el("h3", {}, say("now.room")),
+    el(
+      "table",
+      { class: "models" },
+      el("thead", {}, el("tr", {}, el("td"), roles)),
+      el(
+        "tbody",
+        {},
+        row("now.parameters", (one) => count(one.parameters)),
+        row("now.size", (one) => `${number(one.megabytes, 1)} MB`),
+        shape,
+      ),
+    ),
+    el("p", { class: "quiet" }, pair.map((one) => brief(one.name, 40)).join(" → ")),
+    el("p", { class: "quiet" }, say("now.settings", values)),
+    started.trained_by ? el("p", { class: "quiet" }, say("now.trainer", { trainer: clean(started.trained_by, 60) })) : null,
+  ];
+}
+
+function notices(heard) {
+  if (!heard.length) return [];
+  const line = (notice) => {
+    const text = noticeText(notice);
+    const when = el("span", { class: "quiet" }, say("now.step", { step: notice.step }), " ");
+    return el("li", {}, text.includes(String(notice.step)) ? null : when, text);
+  };
+  return [el("h3", {}, say("now.notices")), el("ul", { class: "notices" }, heard.map(line))];
+}
+
+function noticeText(notice) {
+  const values = Object.fromEntries(Object.entries(notice.values || {}).map(([name, value]) => [name, clean(value, 500)]));
+  return notice.key in LESSON ? clean(sayVariant(notice.key, notice.step, values)) : clean(notice.key, 100);
+}

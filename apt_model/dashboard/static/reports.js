@@ -1,0 +1,84 @@
+/** Report cards: one row an epoch, and the verdict with its advice. */
+import {brief, clean} from "./clean.js";
+import {lightMark, lightOf} from "./card.js";
+import {el, keep, meter, part} from "./dom.js";
+import {count, duration, number, percent} from "./format.js";
+import {lessonsInView, room} from "./state.js";
+import {knows, say, speech, topicWord} from "./words.js";
+
+/** Draw the report cards up to the cursor into `box`. */
+export function drawReports(box) {
+  const lessons = lessonsInView();
+  const shelf = part(box, "shelf");
+  shelf.classList.toggle("pair", lessons.length > 1);
+  while (shelf.children.length > lessons.length) shelf.lastChild.remove();
+  lessons.forEach((lesson, index) => {
+    const epochs = lesson.until("epochs", room.step);
+    const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
+    const key = [speech.language, lesson.id, lessons.length, epochs.length, verdict !== null];
+    keep(part(shelf, `reports reports-${index}`), key, () => [
+      lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
+      verdict ? verdictSheet(verdict) : el("p", { class: "quiet pending" }, say("reports.pending")),
+      epochTable(epochs),
+    ]);
+  });
+}
+
+function epochTable(epochs) {
+  const title = el("h2", {}, say("reports.title"));
+  if (!epochs.length) return [title, el("p", { class: "waiting" }, say("reports.none"))];
+  const heads = ["epoch", "loss", "laziness", "topics", "time"].map((word) => el("th", { scope: "col" }, say(`reports.${word}`)));
+  return [title, el("table", { class: "epochs" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, epochs.map(epochRow)))];
+}
+
+function epochRow(epoch) {
+  const lazy = epoch.mean_laziness;
+  const known = lazy !== null && lazy !== undefined;
+  const remarks = (epoch.topics || []).map((one) =>
+    say("reports.topic", { topic: topicWord(one.topic), samples: one.samples, laziness: percent(one.mean_laziness, 1) }),
+  );
+  const seen = epoch.validation;
+  if (seen) remarks.push(say("reports.validation", { loss: number(seen.loss), agreement: percent(seen.agreement, 1) }));
+  if (epoch.skipped_batches) remarks.push(say("reports.skipped", { count: epoch.skipped_batches }));
+  const cell = (word, ...held) => el("td", { "data-head": say(`reports.${word}`) }, held);
+  return el(
+    "tr",
+    {},
+    el("th", { scope: "row" }, el("span", { class: "only-phone" }, "Epoch "), epoch.epoch),
+    cell("loss", el("span", { class: "figure" }, number(epoch.mean_loss))),
+    cell("laziness", known ? [el("span", { class: "figure" }, lightMark(lightOf(lazy), false), " ", percent(lazy)), meter(lazy, say("reports.laziness"), lightOf(lazy))] : "–"),
+    cell("topics", el("ul", { class: "remarks" }, remarks.map((one) => el("li", {}, one)))),
+    cell("time", el("span", { class: "figure" }, duration(epoch.seconds))),
+  );
+}
+
+function verdictSheet(verdict) {
+  const figures = [
+    ["reports.samples", count(verdict.samples)],
+    ["reports.mean", percent(verdict.mean_laziness)],
+    ["reports.course", `${percent(verdict.first_laziness)} → ${percent(verdict.last_laziness)}`],
+    ["reports.losses", `${number(verdict.first_loss)} → ${number(verdict.last_loss)}`],
+    ["reports.time", duration(verdict.seconds)],
+    ["reports.tokens", count(verdict.tokens)],
+  ];
+  const trend = knows(`trend.${verdict.trend}`) ? say(`trend.${verdict.trend}`) : clean(verdict.trend, 40);
+  const advice = (verdict.advice || []).map((one) => el("li", {}, adviceText(one)));
+  const failures = (verdict.failures || []).map((one) => el("li", {}, clean(one, 300)));
+  return el(
+    "section",
+    { class: "verdict" },
+    el("h2", {}, say("reports.verdict")),
+    el("p", { class: "trend" }, el("span", { class: "quiet" }, say("reports.trend")), " ", el("strong", {}, trend)),
+    el("dl", { class: "figures" }, figures.map(([word, figure]) => el("div", {}, el("dt", {}, say(word)), el("dd", {}, figure)))),
+    verdict.validation
+      ? el("p", { class: "quiet" }, say("reports.validation", { loss: number(verdict.validation.loss), agreement: percent(verdict.validation.agreement, 1) }))
+      : null,
+    advice.length ? [el("h3", {}, say("reports.advice")), el("ul", { class: "advice" }, advice)] : null,
+    failures.length ? [el("h3", {}, say("reports.failures")), el("ul", { class: "failures" }, failures)] : null,
+  );
+}
+
+function adviceText(advice) {
+  const key = `advice.${advice.key}`;
+  return knows(key) ? say(key, { topic: topicWord(advice.topic) }) : clean(advice.key, 60);
+}

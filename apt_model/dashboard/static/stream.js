@@ -1,0 +1,106 @@
+/** How records come: the history by one fetch, what follows by an EventSource; or all of them inside the page itself. */
+import {Lesson} from "./store.js";
+import {refresh, refreshSoon, room} from "./state.js";
+
+const RETRY_MS = 1000;
+const REWIND_MS = 200;
+
+/** The lessons that a report carries, or null where this page has a server. */
+export function embeddedLessons() {
+  const data = document.getElementById("apt-data");
+  if (!data) return null;
+  return JSON.parse(data.textContent).runs.map((run) => {
+    const lesson = new Lesson(run.id, run.name);
+    run.events.forEach((record) => lesson.add(record));
+    return lesson;
+  });
+}
+
+/** Bring `room.lessons` up to what the server has now; lessons that we know keep their records. */
+export async function listLessons() {
+  const answer = await fetch("./api/runs");
+  if (!answer.ok) throw new Error(`runs: ${answer.status}`);
+  const known = new Map(room.lessons.map((lesson) => [lesson.id, lesson]));
+  room.lessons = (await answer.json()).map((run) => {
+    const lesson = known.get(run.id) || new Lesson(run.id, run.name);
+    lesson.listed = run;
+    return lesson;
+  });
+}
+
+/** Read a lesson from its beginning and go on listening. */
+export async function connect(lesson) {
+  disconnect(lesson);
+  lesson.wanted = true;
+  lesson.link = "loading";
+  refresh();
+  try {
+    const answer = await fetch(`./api/runs/${encodeURIComponent(lesson.id)}/history`);
+    if (!answer.ok) throw new Error(`history: ${answer.status}`);
+    const history = await answer.json();
+    lesson.reset();
+    history.events.forEach((record) => lesson.add(record));
+    lesson.offset = history.offset;
+    lesson.loaded = true;
+    listen(lesson);
+  } catch (error) {
+    lesson.link = "waiting";
+    lesson.retry = setTimeout(() => connect(lesson), RETRY_MS);
+  }
+  refresh();
+}
+
+/** Go on from the last record that came; nothing is asked for twice. */
+export function listen(lesson) {
+  if (lesson.source || lesson.ended || !lesson.wanted || document.hidden) return;
+  const source = new EventSource(`./api/runs/${encodeURIComponent(lesson.id)}/events?from=${lesson.offset}`);
+  lesson.source = source;
+  source.onopen = () => {
+    lesson.link = "live";
+    refresh();
+  };
+  source.onmessage = (message) => {
+    const offset = Number(message.lastEventId);
+    if (!(offset > lesson.offset)) return; // a reconnect may repeat what we have
+    lesson.offset = offset;
+    lesson.add(JSON.parse(message.data));
+    refreshSoon();
+  };
+  source.addEventListener("rewind", () => {
+    disconnect(lesson);
+    lesson.retry = setTimeout(() => connect(lesson), REWIND_MS);
+  });
+  source.addEventListener("end", () => {
+    disconnect(lesson);
+    lesson.ended = true;
+    lesson.link = "over";
+    refresh();
+  });
+  source.onerror = () => {
+    lesson.link = "waiting";
+    if (source.readyState === EventSource.CLOSED) { // refused outright: the browser gives up, we do not
+      lesson.source = null;
+      lesson.retry = setTimeout(() => listen(lesson), RETRY_MS);
+    }
+    refresh();
+  };
+}
+
+/** Stop listening; the records stay. */
+export function disconnect(lesson) {
+  clearTimeout(lesson.retry);
+  if (lesson.source) lesson.source.close();
+  lesson.source = null;
+}
+
+/** A hidden page gives its connections back (a browser has six per host), a shown one catches up. */
+export function mindVisibility() {
+  document.addEventListener("visibilitychange", () => {
+    for (const lesson of room.lessons.filter((one) => one.wanted)) {
+      if (document.hidden) disconnect(lesson);
+      else if (lesson.loaded) listen(lesson);
+      else connect(lesson);
+    }
+    refresh();
+  });
+}

@@ -1,0 +1,110 @@
+/** The head of the page: whose lesson it is, whether it is live, language, paper or blackboard, and the views. */
+import {brief} from "./clean.js";
+import {el, icon, keep, part, rove} from "./dom.js";
+import {refresh, remember, room} from "./state.js";
+import {LANGUAGES, say, speech} from "./words.js";
+
+const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
+
+/** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view. */
+export function drawTop(box, views, { watch, compare, show }) {
+  const many = room.lessons.length > 1;
+  const names = room.lessons.map((lesson) => [lesson.id, lesson.name]);
+  const bar = part(box, "masthead");
+  keep(part(bar, "brand", "h1"), speech.language, () => [el("span", { class: "seal", "aria-hidden": "true" }, "蒸"), el("span", {}, say("page.brand"))]);
+  const chosen = [room.current && room.current.id, room.other && room.other.id];
+  keep(part(bar, "which"), [speech.language, names, chosen], () => (many ? choosers(watch, compare) : lessonName()));
+  keep(part(bar, "state"), [speech.language, linkNow()], () => linkSign(linkNow()));
+  keep(part(bar, "switches"), [speech.language, room.theme], switches);
+  const nav = part(box, "tabs", "nav");
+  nav.setAttribute("aria-label", say("page.views"));
+  keep(part(nav, "tablist"), [speech.language, views], () => tabs(views, show));
+  nav.querySelectorAll("[role=tab]").forEach((tab) => {
+    const chosen = tab.id === `tab-${room.view}`;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.setAttribute("tabindex", chosen ? "0" : "-1");
+  });
+}
+
+function lessonName() {
+  return room.current ? el("span", { class: "lesson-title" }, brief(room.current.name, 60)) : [];
+}
+
+function choosers(watch, compare) {
+  const option = (lesson) => el("option", { value: lesson.id }, brief(lesson.name, 40));
+  const pick = (label, value, options, act) => {
+    const select = el("select", { on: { change: (event) => act(room.lessons.find((one) => one.id === event.target.value) || null) } }, options);
+    select.value = value;
+    return el("label", {}, el("span", {}, say(label)), " ", select);
+  };
+  const rest = room.lessons.filter((lesson) => lesson !== room.current);
+  return [
+    pick("page.run", room.current ? room.current.id : "", room.lessons.map(option), watch),
+    pick("page.other", room.other ? room.other.id : "", [el("option", { value: "" }, say("page.none")), rest.map(option)], compare),
+  ];
+}
+
+function linkNow() {
+  if (room.embedded) return "none";
+  const lesson = room.current;
+  if (!lesson) return "loading";
+  return lesson.ended || (lesson.over && lesson.link !== "waiting") ? "over" : lesson.link;
+}
+
+function linkSign(link) {
+  return el("span", { class: `status ${link}`, role: "status" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[link] || "·"), say(`link.${link}`));
+}
+
+function switches() {
+  const dark = room.theme === "dark";
+  const flip = () => setTheme(dark ? "light" : "dark", true);
+  const speak = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
+  const other = speech.language === "zh" ? "en" : "zh-CN";
+  return [
+    el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
+    el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
+  ];
+}
+
+/** Speak `language` from now on; a choice of the reader's is remembered. */
+export function setLanguage(language, chosen) {
+  speech.language = LANGUAGES.includes(language) ? language : "zh";
+  document.documentElement.setAttribute("lang", speech.language === "zh" ? "zh-CN" : "en");
+  if (chosen) remember("language", speech.language);
+  refresh();
+  if (chosen) refocus(".switch.language");
+}
+
+/** Paper ("light") or blackboard ("dark"). */
+export function setTheme(theme, chosen) {
+  room.theme = theme === "dark" ? "dark" : "light";
+  document.documentElement.setAttribute("data-theme", room.theme);
+  if (chosen) remember("theme", room.theme);
+  refresh();
+  if (chosen) refocus(".switch.theme");
+}
+
+function refocus(selector) {
+  requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector(selector).focus()));
+}
+
+function tabs(views, show) {
+  const made = views.map((view) =>
+    el(
+      "button",
+      {
+        type: "button",
+        role: "tab",
+        id: `tab-${view}`,
+        "aria-controls": `view-${view}`,
+        on: { click: () => show(view) },
+      },
+      say(`view.${view}`),
+    ),
+  );
+  const walk = (event) => {
+    const tab = rove(made, event, 0);
+    if (tab) show(views[made.indexOf(tab)]);
+  };
+  return el("div", { role: "tablist", "aria-label": say("page.views"), on: { keydown: walk } }, made);
+}

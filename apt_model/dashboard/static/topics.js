@@ -1,0 +1,146 @@
+/** Topics: mastery as a heat map over the epochs, and the hard-question ledger under it. */
+import {brief, tokenText, tongue} from "./clean.js";
+import {lightMark, lightOf} from "./card.js";
+import {el, keep, part} from "./dom.js";
+import {number, percent} from "./format.js";
+import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
+import {goTo, refresh, room} from "./state.js";
+import {say, speech, topicWord} from "./words.js";
+
+const COLUMNS_SHOWN = 12;
+const ROWS_SHOWN = 40;
+const TOKENS_SHOWN = 24;
+const TIMES_SHOWN = 14;
+const OUTCOMES = { mastered: "✓", forgotten: "↩", hard: "✗", once: "·" };
+
+/** Draw topics into `box`. */
+export function drawTopics(box) {
+  const cards = room.current.until("cards", room.step);
+  const seen = [speech.language, room.current.id, cards.length, cards.length && cards[cards.length - 1].wall_time];
+  keep(part(box, "heat", "section"), seen, () => heat(cards));
+  keep(part(box, "hard-tokens", "section"), seen, () => tokenGrid(hardTokensOf(cards)));
+  keep(part(box, "ledger", "section"), [seen, room.filter], () => ledgerTable(ledgerOf(cards)));
+}
+
+function heat(cards) {
+  const head = [el("h2", {}, say("topics.heat")), el("p", { class: "quiet" }, say("topics.heatnote"))];
+  if (!cards.length) return [head, el("p", { class: "waiting" }, say("now.waiting"))];
+  const { topics, groups, cells } = masteryOf(cards, COLUMNS_SHOWN);
+  const columns = groups.map((group) => el("th", { scope: "col" }, group));
+  const row = (topic) =>
+    el(
+      "tr",
+      { class: topic === null ? "total" : "" },
+      el("th", { scope: "row" }, topic === null ? say("topics.all") : topicWord(topic)),
+      groups.map((epoch, group) => heatCell(topic, epoch, cells.get(cellKey(topic, group)))),
+    );
+  const table = el(
+    "table",
+    { class: "heatmap", style: { "--columns": String(groups.length) } },
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, say("topics.topic"), el("span", { class: "corner" }, say("reports.epoch"))), columns)),
+    el("tbody", {}, topics.map(row), row(null)),
+  );
+  return [head, el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": say("topics.heat") }, table)];
+}
+
+function heatCell(topic, epoch, cell) {
+  if (!cell) return el("td", { class: "blank", title: say("topics.empty") }, "–");
+  const mastery = 1 - cell.sum / cell.samples;
+  const level = Math.min(4, Math.max(0, Math.floor(mastery * 5)));
+  const words = {
+    topic: topic === null ? say("topics.all") : topicWord(topic),
+    epoch,
+    mastery: percent(mastery, 1),
+    samples: cell.samples,
+  };
+  return el("td", { class: `heat-${level}`, title: say("topics.cell", words) }, percent(mastery, 0));
+}
+
+function tokenGrid(found) {
+  if (!found.length) return [];
+  const count = (state) => found.filter((one) => one.state === state).length;
+  const totals = ["mastered", "forgotten", "hard", "once"].map((state) =>
+    el("span", { class: `outcome ${state}` }, OUTCOMES[state], " ", say(`topics.${state}`), " ", count(state)),
+  );
+  return [
+    el("h2", {}, say("topics.words")),
+    el("p", { class: "quiet" }, say("topics.wordsnote")),
+    el("p", { class: "totals" }, totals),
+    el("ul", { class: "tokens" }, found.slice(0, TOKENS_SHOWN).map(tokenTile)),
+  ];
+}
+
+function tokenTile(one) {
+  const visit = el(
+    "button",
+    { type: "button", class: "link", on: { click: () => visitCard(one.peak.step) } },
+    say("topics.goto", { step: one.peak.step }),
+  );
+  const course = one.times > 1 ? `${number(one.peak.kl, 2)} → ${number(one.latest.kl, 2)}` : number(one.peak.kl, 2);
+  const state = el("span", { class: `outcome ${one.state}` }, OUTCOMES[one.state], " ", say(`topics.${one.state}`));
+  return el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), el("span", {}, course), state, visit);
+}
+
+function ledgerTable(entries) {
+  const head = [el("h2", {}, say("topics.ledger")), el("p", { class: "quiet" }, say("topics.ledgernote"))];
+  const filters = ["all", "mastered", "forgotten", "hard", "once"].map((name) => filterChip(name, entries));
+  const shown = entries.filter((entry) => room.filter === "all" || entry.state === room.filter);
+  const words = ["sample", "course", "tokens", "state"].map((word) => el("th", { scope: "col" }, say(`topics.${word}`)));
+  const table = el(
+    "table",
+    { class: "questions" },
+    el("thead", {}, el("tr", {}, words)),
+    el("tbody", {}, shown.slice(0, ROWS_SHOWN).map(questionRow)),
+  );
+  const more = shown.length - ROWS_SHOWN;
+  return [
+    head,
+    el("div", { class: "chips", role: "group", "aria-label": say("topics.filter") }, filters),
+    shown.length ? table : el("p", { class: "waiting" }, say("topics.none")),
+    more > 0 ? el("p", { class: "quiet" }, say("topics.more", { count: more })) : null,
+  ];
+}
+
+function filterChip(name, entries) {
+  const found = name === "all" ? entries : entries.filter((entry) => entry.state === name);
+  const choose = () => {
+    room.filter = name;
+    refresh();
+    requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector(`[data-filter=${name}]`).focus()));
+  };
+  return el(
+    "button",
+    { type: "button", class: "chip", "data-filter": name, "aria-pressed": String(room.filter === name), on: { click: choose } },
+    name === "all" ? say("topics.all.filter", { count: found.length }) : `${OUTCOMES[name]} ${say(`topics.${name}`)} ${found.length}`,
+  );
+}
+
+function visitCard(step) {
+  goTo(step);
+  location.hash = "now";
+}
+
+function questionRow(entry) {
+  const visit = el(
+    "button",
+    { type: "button", class: "link", on: { click: () => visitCard(entry.peak.step) } },
+    say("topics.goto", { step: entry.peak.step }),
+  );
+  const course = entry.cards.slice(-TIMES_SHOWN).map((card) => {
+    const words = `${say("now.step", { step: card.step })} ${percent(card.laziness, 0)}`;
+    return el("span", { title: words }, lightMark(lightOf(card.laziness), false));
+  });
+  const first = entry.cards[0];
+  const ends = entry.cards.length > 1 ? `${percent(first.laziness, 0)} → ${percent(entry.latest.laziness, 0)}` : percent(first.laziness, 0);
+  const tokens = entry.tokens.map((one) =>
+    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", entry.cards.length > 1 ? `${number(one.highest, 2)} → ${number(one.latest, 2)}` : number(one.highest, 2)),
+  );
+  return el(
+    "tr",
+    { class: entry.state },
+    el("td", { "data-head": say("topics.sample") }, el("p", { class: "question", dir: "auto", lang: tongue(entry.text) }, brief(entry.text, 60)), el("span", { class: "quiet" }, topicWord(entry.topic), " · "), visit),
+    el("td", { "data-head": say("topics.course") }, el("span", { class: "course", "aria-hidden": "true" }, course), el("span", {}, ends)),
+    el("td", { "data-head": say("topics.tokens") }, tokens.length ? el("ul", { class: "hardest" }, tokens) : "–"),
+    el("td", { "data-head": say("topics.state") }, el("span", { class: `outcome ${entry.state}` }, OUTCOMES[entry.state], " ", say(`topics.${entry.state}`))),
+  );
+}

@@ -1,0 +1,113 @@
+"""Follows a run file that somebody else writes: whole lines from a byte offset on. Knows nothing of who reads them."""
+
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+CHUNK = 1 << 20
+MARK = 64  # bytes before the offset that must still be there: a record that was cut back and grew again lacks them
+
+Line = tuple[int, bytes]
+
+
+class Tail:
+    """Reads what was appended since the last time.
+
+    Args:
+        path: the file; it need not exist yet.
+        offset: where to begin; behind a line's end.
+
+    Attributes:
+        offset: bytes read so far.
+        generation: how often the record was found cut back, replaced or gone; reading begins at 0 again each time.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self._path = path
+        self.offset, self.generation = offset, 0
+        self._mark: bytes | None = None
+        self._seen: tuple[int, int, int] | None = None
+
+    def read(self, limit: int = CHUNK) -> list[Line]:
+        """Some lines, without their ends, each with the offset behind it; none where there is nothing new.
+
+        About `limit` bytes at a time, so that a caller may stay responsive: read again until nothing comes.
+        """
+        try:
+            with self._path.open("rb") as file:
+                return self._read(file, limit)
+        except (FileNotFoundError, NotADirectoryError):
+            if self.offset:
+                self._begin_again()
+        except OSError:  # for now: a network's disk may come back
+            pass
+        return []
+
+    def _read(self, file: BinaryIO, limit: int) -> list[Line]:
+        about = os.fstat(file.fileno())
+        now = about.st_ino, about.st_size, about.st_mtime_ns
+        if now == self._seen:
+            return []
+        if (self._seen is not None and now[0] != self._seen[0]) or not self._stands(file, about.st_size):
+            self._begin_again()
+            return []
+        file.seek(self.offset)
+        text = file.read(limit)
+        end = text.rfind(b"\n") + 1
+        if not end and len(text) == limit:  # one line longer than that
+            text += file.readline()
+            end = len(text) if text.endswith(b"\n") else 0
+        if self.offset + end == about.st_size or not end:  # nothing left: no need to look before it changes
+            self._seen = now
+        lines, at = [], self.offset
+        for line in text[:end].split(b"\n")[:-1]:
+            at += len(line) + 1
+            lines.append((at, line))
+        if end:
+            self.offset, self._mark = at, text[max(0, end - MARK) : end]
+        return lines
+
+    def _stands(self, file: BinaryIO, size: int) -> bool:
+        """Whether what was read is still there, as far as its last bytes tell."""
+        if size < self.offset:
+            return False
+        if self._mark is None:
+            self._mark = b""
+            if self.offset:
+                file.seek(max(0, self.offset - MARK))
+                self._mark = file.read(self.offset - file.tell())
+                return self._mark.endswith(b"\n")
+        file.seek(self.offset - len(self._mark))
+        return file.read(len(self._mark)) == self._mark
+
+    def _begin_again(self) -> None:
+        self.offset, self._mark, self._seen = 0, None, None
+        self.generation += 1
+
+
+def is_verdict(line: bytes) -> bool:
+    """Whether a line says that the run is over."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.get("kind") == "run_finished"
+
+
+def whole_lines(path: Path, *, before: int | None = None) -> int:
+    """The offset behind the last whole line (that ends before an offset); 0 where there is none, or no file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            at = size if before is None else min(before, size)
+            while at:
+                begin = max(0, at - CHUNK)
+                file.seek(begin)
+                end = file.read(at - begin).rfind(b"\n") + 1
+                if end:
+                    return begin + end
+                at = begin
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,107 @@
+"""Values as strict JSON has them: no dataclasses, no numbers that are not finite, no more bytes than a limit.
+
+Knows nothing of which records there are.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+ELLIPSIS = "…"
+LONGEST_TEXT, SHORTEST_TEXT = 2**16, 2**4
+
+Place = tuple[Any, Any] | tuple[()]  # the place of what something is in, and its key there
+
+
+def plain(value: Any, nonfinite: dict[str, str], place: Place = ()) -> Any:
+    """`value` in dicts, lists, strings and finite numbers.
+
+    A number that is not finite becomes None, and its place goes into `nonfinite` with what it was: `loss`,
+    `detail.kl_nats.3`. A dot in a mapping's key is written `~1` there, a tilde `~0`.
+    """
+    kind = type(value)
+    if kind is str or kind is int or value is None:
+        return value
+    if kind is float:
+        if math.isfinite(value):
+            return value
+        nonfinite[".".join(_path(place))] = str(value)
+        return None
+    if kind is tuple or kind is list:
+        return [
+            item if type(item) is str else plain(item, nonfinite, (place, index)) for index, item in enumerate(value)
+        ]
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name), nonfinite, (place, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(item, nonfinite, (place, key)) for key, item in value.items()}
+    return value
+
+
+def restore(record: dict[str, Any], nonfinite: Mapping[str, str]) -> None:
+    """Put the numbers that `plain` took out back into the dicts and lists of `record`.
+
+    Raises:
+        LookupError, TypeError, ValueError: there is no such place, or it holds something else.
+    """
+    for path, number in nonfinite.items():
+        holder: Any = record
+        *way, last = path.split(".")
+        for key in way:
+            holder = holder[_key(holder, key)]
+        last = _key(holder, last)
+        if holder[last] is not None:
+            raise ValueError(f"{path} is both {holder[last]!r} and {number}")
+        holder[last] = float(number)
+
+
+def _key(holder: Any, key: str) -> Any:
+    return int(key) if isinstance(holder, list) else key.replace("~1", ".").replace("~0", "~")
+
+
+def _path(place: Place) -> Iterator[str]:
+    if place:
+        before, key = place
+        yield from _path(before)
+        yield str(key).replace("~", "~0").replace(".", "~1")
+
+
+def shortened(record: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
+    """The record in as many bytes as it may have: a card's tokens go first, from the last one, then the ends of texts.
+
+    `truncated` in it says what is not whole: its place, as in `nonfinite`, and how many tokens or characters it had.
+    """
+    cut: dict[str, int] = {}
+    short = {**record, "truncated": cut}
+    if short.get("detail"):
+        cut["detail"] = tokens = len(short["detail"]["kl_nats"])
+        too_many = bisect_left(range(tokens), True, key=lambda index: not fits(_with_tokens_up_to(index + 1, short)))
+        short = _with_tokens_up_to(too_many, short)
+    most = LONGEST_TEXT
+    while not fits(short) and most > SHORTEST_TEXT:
+        most //= 2
+        short = {**_with_texts_up_to(most, short, cut, ()), "truncated": cut}
+    return short
+
+
+def _with_tokens_up_to(count: int, card: Mapping[str, Any]) -> dict[str, Any]:
+    nonfinite = {
+        place: number
+        for place, number in card.get("nonfinite", {}).items()
+        if not place.startswith("detail.") or int(place.split(".")[2]) < count
+    }
+    short = {**card, "detail": {name: column[:count] for name, column in card["detail"].items()}}
+    return {**short, "nonfinite": nonfinite} if nonfinite else {k: v for k, v in short.items() if k != "nonfinite"}
+
+
+def _with_texts_up_to(most: int, value: Any, cut: dict[str, int], place: Place) -> Any:
+    if isinstance(value, str) and len(value) > most:
+        cut.setdefault(".".join(_path(place)), len(value))
+        return value[: most - 1] + ELLIPSIS
+    if isinstance(value, Mapping):
+        return {key: _with_texts_up_to(most, item, cut, (place, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_texts_up_to(most, item, cut, (place, index)) for index, item in enumerate(value)]
+    return value
