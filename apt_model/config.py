@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, brief
 
 PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     "teaching": {"sample_frequency": 5, "max_text_length": 150, "show_diff": True},
@@ -150,6 +150,8 @@ class LessonConfig(BaseModel):
         Raises:
             ConfigError: names every unknown key and every bad value at once.
         """
+        if not isinstance(values, Mapping | None):
+            raise ConfigError("settings are no mapping", got=brief(values), expected='{"temperature": 4.0, ...}')
         values = dict(values or {})
         values = {**_preset(values.pop("preset", None)), **values}
         homes = {key: section for section, key, _ in settings()}
@@ -168,11 +170,14 @@ class LessonConfig(BaseModel):
     def from_toml(cls, path: str | Path, defaults: Mapping[str, Any] | None = None, **overrides: Any) -> "LessonConfig":
         """A lesson from a TOML file of flat keys; `overrides` win over the file, and the file over `defaults`."""
         try:
-            values = tomllib.loads(Path(path).read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"config file {path} cannot be read", got=error.strerror) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config file {path} is not valid TOML", got=str(error)) from error
+            content = Path(path).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
+            got = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"config file {brief(str(path))} cannot be read", got=got) from error
+        try:
+            values = tomllib.loads(content.decode())
+        except (ValueError, RecursionError) as error:  # tomllib's own, no UTF-8, a number too long, brackets too deep
+            raise ConfigError(f"config file {path} is not valid TOML", got=str(error)[:200]) from error
         weights = {"alpha", "beta"}
         if len(weights & overrides.keys()) == 1:  # the one given fixes the other, whatever the file says
             values = {key: value for key, value in values.items() if key not in weights}
@@ -198,13 +203,13 @@ def _preset(name: object) -> Mapping[str, Any]:
     if name is None:
         return {}
     if not isinstance(name, str) or name not in PRESETS:
-        raise ConfigError("preset is unknown", got=repr(name), expected=", ".join(PRESETS))
+        raise ConfigError("preset is unknown", got=brief(name), expected=", ".join(PRESETS))
     return PRESETS[name]
 
 
 def _unknown(key: object, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(str(key), [*known, "preset"], n=1)
-    return f"unknown key {key!r}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    close = difflib.get_close_matches(brief(key).strip("'"), [*known, "preset"], n=1)
+    return f"unknown key {brief(key)}" + (f" (did you mean {close[0]!r}?)" if close else "")
 
 
 def _explain(error: ValidationError) -> list[str]:
@@ -218,4 +223,4 @@ def _explain_one(problem: Mapping[str, Any]) -> str:
     got = problem["input"]
     key = problem["loc"][0]
     hint = "; try alpha=0.7, beta=0.3" if key in ("alpha", "beta") else ""
-    return f"{key}: got {got!r} ({type(got).__name__}), expected {wanted}{hint}"
+    return f"{key}: got {brief(got)} ({type(got).__name__}), expected {wanted}{hint}"

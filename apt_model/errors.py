@@ -3,7 +3,19 @@
 Knows nothing of what raised it: an error is what went wrong, what was seen, what was expected, and the fix.
 """
 
+from reprlib import Repr
 from typing import ClassVar
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
+
+
+def brief(value: object) -> str:
+    """`repr(value)` in at most some hundred characters, whatever it is."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than python likes to write
+        return "a very long number"
 
 
 class AptModelError(Exception):

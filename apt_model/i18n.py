@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, brief
 
 LANGUAGES = ("zh", "en")
 Locale = Mapping[str, str | tuple[str, ...]]
@@ -63,14 +63,17 @@ def _read(lang: str) -> Locale:
     if lang in LANGUAGES:
         return _flatten(tomllib.loads(files("apt_model.locales").joinpath(f"{lang}.toml").read_text("utf-8")))
     path = Path(lang)
-    if path.suffix != ".toml" or not path.is_file():
-        raise ConfigError("lang is unknown", got=repr(lang), expected="zh, en, or the path of a locale .toml file")
     try:
-        sentences = _flatten(tomllib.loads(path.read_text("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"locale {path} is not valid TOML", got=str(error), fix="start from locales/en.toml"
-        ) from error
+        content = path.read_bytes() if path.suffix == ".toml" else None
+    except (OSError, ValueError):  # ValueError: no path at all, with a zero byte in it
+        content = None
+    if content is None:
+        raise ConfigError("lang is unknown", got=brief(lang), expected="zh, en, or the path of a locale .toml file")
+    try:
+        sentences = _flatten(tomllib.loads(content.decode()))
+    except (ValueError, RecursionError) as error:
+        got, fix = str(error)[:200], "start from locales/en.toml"
+        raise ConfigError(f"locale {path} is not valid TOML", got=got, fix=fix) from error
     missing = sorted(_read("en").keys() - sentences.keys())
     if missing:
         raise ConfigError(

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         wrong = [word for word in message.split() if word.startswith("--") and "unrecognized" in message]
         close = [match for word in wrong for match in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
         fix = f"did you mean {close[0]}?" if close and close[0] not in wrong else f"see {self.prog} --help"
-        raise ConfigError(message, fix=fix)
+        raise ConfigError(message if len(message) < 500 else message[:500] + "…", fix=fix)
 
     def _options(self) -> Iterator[str]:
         for action in self._actions:

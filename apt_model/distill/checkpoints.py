@@ -20,12 +20,14 @@ from torch.optim import Optimizer
 
 from apt_model.config import DistillConfig, LessonConfig, TrainConfig
 from apt_model.distill.generators import Tensors, read_generators, set_generators
+from apt_model.distill.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.progress import Progress
 from apt_model.distill.setup import steps_per_epoch
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 from apt_model.training.snapshot import (
+    Writer,
     forget_after,
     json_writer,
     newest_snapshot,
@@ -41,6 +43,7 @@ from apt_model.training.snapshot import (
 CHECKPOINTS = "checkpoints"
 STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
+BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 MAY_CHANGE = ("device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite")
 
 
@@ -136,27 +139,9 @@ class Checkpoints:
             StorageError: it could not be written; the ones before are intact.
         """
         progress = run.progress
-        tensors, settings = _optimizer_state(run.optimizer)
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
-        now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
-        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
-            f"epoch.{k}": v for k, v in then_tensors.items()
-        }
-        state = {
-            "progress": progress.state_dict(),
-            "identity": dict(run.identity),
-            "others": {name: one.state_dict() for name, one in run.others.items()},
-            "optimizer": settings,
-            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
-            "best": self._best,
-        }
-        try:
-            write_state = json_writer(state)
-        except TypeError as error:
-            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
-            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
+        write_state, tensors, generators = self._state_of(run)
         about = sum(t.numel() * t.element_size() for t in [*run.student.state_dict().values(), *tensors.values()])
         self.newest = write_snapshot(
             self.folder,
@@ -167,10 +152,44 @@ class Checkpoints:
                 GENERATORS: lambda path: save_file(generators, path),
                 STATE: write_state,
             },
-            about_bytes=about,
+            about_bytes=about + BESIDES,
         )
         self._clock, self._saved_step = time.monotonic(), progress.step
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
+
+    def try_out(self, run: RunState) -> None:
+        """See, before anything is learned, that what makes up the run can be kept.
+
+        Raises:
+            ConfigError: some of it is neither a tensor nor a JSON value.
+        """
+        self._state_of(run)
+        strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
+        if strange:
+            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
+            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
+
+    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
+        """What writes the state, the optimizer's tensors, and the generators'."""
+        tensors, settings = optimizer_state(run.optimizer)
+        now, now_tensors = read_generators(run.device, run.loader)
+        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
+        state = {
+            "progress": run.progress.state_dict(),
+            "identity": dict(run.identity),
+            "others": {name: one.state_dict() for name, one in run.others.items()},
+            "optimizer": settings,
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "best": self._best,
+        }
+        try:
+            return json_writer(state), tensors, generators
+        except (TypeError, ValueError, RecursionError) as error:
+            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
+            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
 
     def check(self, run: RunState) -> None:
         """See that a run can be taken up, before anything of it is touched.
@@ -199,14 +218,14 @@ class Checkpoints:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_model(run.student, str(path / STUDENT))
-            _load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
+            load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
-                _refuse_missing(name, one.state_dict(), state["others"][name])
+                refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
             self._generators = state["generators"], load_file(path / GENERATORS)
-            _refuse_missing("generators", ("now", "epoch"), state["generators"])
-            _refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+            refuse_missing("generators", ("now", "epoch"), state["generators"])
+            refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
             self._saved_step = run.progress.step
             forget_after(path.parent, path)
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
@@ -284,41 +303,3 @@ def identity(
 def fingerprint(batch: Batch) -> str:
     """A hash of a batch's tokens and labels."""
     return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()
-
-
-def _optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors by "parameter.name", and the rest as JSON values."""
-    state = optimizer.state_dict()
-    tensors: Tensors = {}
-    plain: dict[str, dict[str, Any]] = {}
-    for index, entry in state["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            else:
-                plain.setdefault(str(index), {})[name] = value
-    return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
-
-
-def _refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
-    missing = sorted(set(expected) - set(found))
-    if missing:
-        raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
-
-
-def _load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
-    _refuse_missing("optimizer", settings["tensors"], tensors)
-    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
-    groups = [
-        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
-    ]
-    for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True):
-        _refuse_missing("optimizer", now, then)
-    expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
-    if expected and expected != state.keys():
-        raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -15,6 +15,7 @@ import torch
 
 from apt_model.distill.pieces import Pieces
 from apt_model.distill.readout import CardRow, Decoder, RowReadout, undisturbed
+from apt_model.errors import StorageError
 from apt_model.events.records import Event, Notice, Observation, Source
 from apt_model.events.sinks import Audience
 from apt_model.events.tokens import Candidate, TokenDetail
@@ -68,6 +69,11 @@ class Reporter:
         with undisturbed(self._device):
             scored = self._audience(event)
         return scored if isinstance(scored, kind) else event
+
+    @property
+    def lost(self) -> StorageError | None:
+        """Why the record can no longer be written, if it cannot."""
+        return self._audience.lost
 
     def say(self, key: str, **values: str | int | float) -> None:
         """A notice, the first time its key comes up."""

@@ -5,6 +5,7 @@ Tensors end here. Knows nothing of what an event means or how it looks.
 
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from math import inf, isfinite
 from typing import Any
@@ -30,7 +31,7 @@ from apt_model.distill.setup import make_optimizer, make_schedule, shard, steps_
 from apt_model.distill.teachers import TeacherSource, as_source
 from apt_model.distill.validation import Validator
 from apt_model.distill.walk import Walk, Window
-from apt_model.errors import Interrupted
+from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone, Validation
 from apt_model.events.sinks import Audience
 
@@ -95,9 +96,11 @@ class Run:
         """Move the student to the device and give it its optimizer and schedule."""
         train, student = self._config.train, self._student
         self._student = self._accelerator.prepare_model(self._student)
-        own = optimizer is None
+        own = optimizer is None and scheduler is None
         optimizer = optimizer or make_optimizer(self._student, train)
-        self._scheduler = make_schedule(optimizer, train, self._total_steps) if own and scheduler is None else scheduler
+        self._scheduler = make_schedule(optimizer, train, self._total_steps) if own else scheduler
+        falls = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
+        self._is_rate_kept = own and self._total_steps is None and falls
         self._optimizer = self._accelerator.prepare_optimizer(optimizer)
         self._optimizer.zero_grad()
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -142,6 +145,8 @@ class Run:
         teacher, student = self._models
         if resumes and self._checkpoints is not None:
             self._checkpoints.check(self._state)
+        if self._checkpoints is not None:
+            self._checkpoints.try_out(self._state)
         self._report.tell(
             RunStarted,
             teacher=teacher,
@@ -153,15 +158,19 @@ class Run:
         )
         for key, values in notices:
             self._report.say(key, **values)
+        if self._is_rate_kept:
+            self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
         if resumes:
-            self._take_up()
+            self._take_up()  # cuts the record back, so what was not written until now is no loss
+        else:
+            self._end_if_lost()
         started = time.perf_counter() - progress.seconds
-        while not self._is_done() and (
-            not progress.finished or self._config.train.max_steps or progress.epoch < self._epochs
+        while not progress.finished or (
+            not self._is_done() and (self._config.train.max_steps or progress.epoch < self._epochs)
         ):
             self._one_epoch(started)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
-        return self._report.tell(
+        verdict = self._report.tell(
             RunFinished,
             epochs=progress.epoch,
             tokens=progress.tokens,
@@ -171,13 +180,16 @@ class Run:
             last_loss=last_loss,
             validation=self._validation,
         )
+        self._end_if_lost()
+        return verdict
 
     def _take_up(self) -> None:
         """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
         assert self._checkpoints is not None  # noqa: S101 - asked for only where there is one
         self._checkpoints.restore(self._state)
         self._report.step = self._progress.step
-        if self._progress.finished:
+        if self._progress.finished or self._is_done():
+            self._state.at_epoch_start = self._checkpoints.set_generators("epoch", self._state)
             self._checkpoints.set_generators("now", self._state)
 
     def _one_epoch(self, run_started: float) -> None:
@@ -188,17 +200,21 @@ class Run:
             self._report.tell(EpochStarted, epoch=progress.epoch, num_epochs=self._epochs)
         started = time.perf_counter() - progress.epoch_seconds
         clock = time.perf_counter()
-        for window in self._walk.windows():
+        for window in self._walk.windows() if not self._is_done() else ():
             self._one_step(window, clock)
             progress.batches += len(window)
             clock = time.perf_counter()
             progress.seconds, progress.epoch_seconds = clock - run_started, clock - started
             if self._is_done():
                 break
-            self._keep()
+            self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
         measured = self._validator.measure(self._student, self._report.decode) if self._validator else None
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
+        score = measured.loss if measured else mean_loss
+        is_cut = self._is_done()
+        if is_cut:  # kept as it is before its end is told: with more max_steps, the epoch goes on here
+            self._keep(is_due=True, score=score)
         scored = self._report.tell(
             EpochFinished,
             epoch=progress.epoch,
@@ -211,17 +227,22 @@ class Run:
         )
         self._validation = scored.validation and replace(scored.validation, pairs=())
         progress.finished = True
-        self._keep(score=measured.loss if measured else mean_loss)
+        if not is_cut:
+            self._keep(is_due=True, score=score)
 
-    def _keep(self, score: float | None = None) -> None:
-        """A checkpoint where one is due, as at the end of an epoch; the end of the run where somebody asked for it."""
-        keeper = self._checkpoints
-        if keeper is None:
-            return
-        if self._progress.finished or self._stop.signal or keeper.is_due(self._progress.step):
-            keeper.save(self._state, score=score)
+    def _keep(self, *, is_due: bool, score: float | None = None) -> None:
+        """A checkpoint where one is due; the end of the run where somebody asked for it, or the record is lost."""
+        keeper, lost = self._checkpoints, self._report.lost
+        if keeper is not None and (is_due or lost or self._stop.signal):
+            with suppress(StorageError) if lost else nullcontext():  # the disk that the record is on may be full
+                keeper.save(self._state, score=score)
+        self._end_if_lost()
         if self._stop.signal:
             raise Interrupted("stopped by a signal, the run is saved", signal=self._stop.signal)
+
+    def _end_if_lost(self) -> None:
+        if self._report.lost is not None:
+            raise self._report.lost
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the counters: the last validation, the place in its data."""
@@ -251,10 +272,12 @@ class Run:
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
-        loss = self._grader.weigh(kd, ce)
-        overflow_is_handled = self._accelerator.scaler is not None and isfinite(loss)
-        if not self._nonfinite.allows(loss, 0.0 if overflow_is_handled else grad_norm, window, progress):
+        loss, scaler = self._grader.weigh(kd, ce), self._accelerator.scaler
+        is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
+        if not is_overflow and not self._nonfinite.allows(loss, grad_norm, window, progress):
             self._optimizer.zero_grad()
+            if scaler is not None:
+                scaler.update()  # ends what the look at the gradients has begun
             return
         with explained_out_of_memory(progress.step + 1, batches):
             self._optimizer.step()

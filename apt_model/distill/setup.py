@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config import TrainConfig
-from apt_model.errors import ConfigError, DataError, DeviceError
+from apt_model.errors import ConfigError, DataError, DeviceError, brief
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,7 +34,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError("device is unknown", got=repr(name), expected="cpu, cuda, cuda:N or mps") from error
+        raise ConfigError("device is unknown", got=brief(name), expected="cpu, cuda, cuda:N or mps") from error
     if device.type != "cpu":
         backend = getattr(torch, device.type, None)
         if backend is None or not backend.is_available():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from apt_model.errors import ConfigError, ModelError
+from apt_model.errors import ConfigError, ModelError, brief
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # as Llama, OPT and GPT-2 call it
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists with an entry for each layer
@@ -93,14 +93,14 @@ def parse_student(description: str) -> dict[str, Any] | None:
         key, _, value = (word.strip() for word in part.partition("="))
         if value in WORDS.get(key, ()):
             sizes[key] = value
-        elif key in keys and value.isdecimal() and int(value) >= 1:
+        elif key in keys and value.isdecimal() and len(value) < 10 and int(value) >= 1:
             sizes[keys[key]] = int(value)
         else:
             words = ", ".join(f"{key}={'|'.join(values)}" for key, values in WORDS.items())
             expected = f"layers=N, hidden=N, heads=N, mlp=N, {words}, a directory or a hub id"
-            raise ConfigError("student is not understood", got=repr(part), expected=expected)
+            raise ConfigError("student is not understood", got=brief(part), expected=expected)
     if sizes.get("init") != "teacher" and ("method" in sizes or "rank" in sizes):
-        raise ConfigError("method and rank say how a teacher is cut", got=repr(description), fix="add init=teacher")
+        raise ConfigError("method and rank say how a teacher is cut", got=brief(description), fix="add init=teacher")
     return sizes
 
 

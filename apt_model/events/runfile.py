@@ -5,7 +5,6 @@ text is kept here and only here: whoever shows it sanitises it first. Knows noth
 """
 
 import copy
-import errno
 import itertools
 import json
 import os
@@ -29,6 +28,8 @@ MAX_LINE = 2**16  # bytes, with the line's end
 class RunFile:
     """A sink that keeps every event in a run directory.
 
+    A line that the disk does not take waits, and is written before the next one: nothing is left out in between.
+
     Args:
         directory: made if it is missing; must not hold another run's record.
         resumes: go on with the record that is there; `load_state_dict` says from where.
@@ -39,12 +40,23 @@ class RunFile:
 
     def __init__(self, directory: str | Path, *, resumes: bool = False) -> None:
         self.directory = check_run_directory(directory, resumes=resumes)
-        self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
+        self._waiting: list[tuple[dict[str, Any], bytes]] = []  # records with their lines
+        try:
+            self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
+        except OSError as error:
+            raise self._lost(error) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the record goes."""
-        os.fsync(self._file.fileno())  # a checkpoint is on the disk for good: so must be what it counts on
-        return {"bytes": self._file.seek(0, 2)}
+        """How far the record goes, and what waits to be written.
+
+        Raises:
+            StorageError: the disk does not keep what was written.
+        """
+        try:
+            os.fsync(self._file.fileno())  # a checkpoint is on the disk for good: so must be what it counts on
+        except OSError as error:
+            raise self._lost(error) from error
+        return {"bytes": self._file.seek(0, 2), "waiting": [record for record, _ in self._waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off what came after: it will be said again.
@@ -55,22 +67,42 @@ class RunFile:
         if self._file.seek(0, 2) < state["bytes"]:
             raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
         self._file.truncate(state["bytes"])
+        self._waiting = [(record, line_of(record)) for record in state["waiting"]]
 
     def emit(self, event: Event) -> None:
-        """Append one line; the run's settings and its verdict also get a file of their own."""
+        """Append one line; the run's settings and its verdict also get a file of their own.
+
+        Raises:
+            StorageError: it could not be written; it waits, and the next call tries again.
+        """
         record = to_record(event)
-        self._append(line_of(record))
-        if isinstance(event, RunStarted):
-            write_json(self.directory / CONFIG, record)
-        elif isinstance(event, RunFinished):
-            write_json(self.directory / SUMMARY, record)
+        self._waiting.append((record, line_of(record)))
+        try:
+            while self._waiting:
+                self._write(*self._waiting[0])
+                del self._waiting[0]
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _write(self, record: Mapping[str, Any], line: bytes) -> None:
+        own = {RunStarted.kind: CONFIG, RunFinished.kind: SUMMARY}.get(record["kind"])
+        if own is not None:
+            write_json(self.directory / own, record)
+        self._append(line)
+
+    def _lost(self, error: OSError) -> StorageError:
+        fix = "free some space, then resume the run"
+        return StorageError(f"the record {self.directory / EVENTS} cannot be written", got=error.strerror, fix=fix)
 
     def _append(self, line: bytes) -> None:
         """A line whole or not at all: a disk that fills up takes a part of it without an error."""
-        start = self._file.seek(0, 2)
-        if self._file.write(line) != len(line):
+        start, written = self._file.seek(0, 2), 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError:
             self._file.truncate(start)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,7 @@
 """Where events go, and the one place that keeps a failing display away from training.
 
-Knows nothing of what a sink does with an event.
+The record is no display: where it can no longer be written, whoever trains is told. Knows nothing of what a sink does
+with an event.
 """
 
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
+from apt_model.errors import StorageError
 from apt_model.events.records import Event, Notice, RunFinished
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class Audience:
 
     Args:
         sinks: who listens, in order.
+        record: hears everything first. It is not detached; `lost` says why it could not be written.
         scorer: turns what the loop measured into what the lesson says; None passes events on as they are.
         watchers: see each event after that; what one has to say of it is delivered behind it.
         guard: shared with whatever else must not hurt training.
@@ -57,12 +60,14 @@ class Audience:
         self,
         sinks: Sequence[Sink],
         *,
+        record: Sink | None = None,
         scorer: Scorer | None = None,
         watchers: Sequence[Watcher] = (),
         guard: Guard | None = None,
     ) -> None:
         self.guard = guard or Guard()
-        self._sinks = list(sinks)
+        self.lost: StorageError | None = None
+        self._sinks, self._record = list(sinks), record
         self._scorer, self._watchers = scorer, watchers
         self._told: set[str] = set()
         self._detached: set[str] = set()
@@ -84,9 +89,18 @@ class Audience:
         return event
 
     def _deliver(self, event: Event) -> None:
+        if self._record is not None:
+            self.guard.run(type(self._record).__name__, partial(self._put_down, self._record, event), None)
         heard = [self.guard.run(type(sink).__name__, partial(_emit, sink, event), False) for sink in self._sinks]
         self._detached |= {type(sink).__name__ for sink, well in zip(self._sinks, heard, strict=True) if not well}
         self._sinks = [sink for sink, well in zip(self._sinks, heard, strict=True) if well]
+
+    def _put_down(self, record: Sink, event: Event) -> None:
+        try:
+            record.emit(event)
+            self.lost = None
+        except StorageError as error:
+            self.lost = error
 
     def _tell(self, event: Event, name: str) -> None:
         """By the sinks that are left; a sink that is gone may have been the only one that somebody looked at."""
@@ -98,9 +112,9 @@ class Audience:
 
     def close(self) -> None:
         """Close every sink still attached."""
-        for sink in self._sinks:
+        for sink in [*self._sinks, *([self._record] if self._record is not None else [])]:
             self.guard.run(type(sink).__name__, sink.close, None)
-        self._sinks = []
+        self._sinks, self._record = [], None
 
 
 def _emit(sink: Sink, event: Event) -> bool:

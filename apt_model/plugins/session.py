@@ -28,7 +28,7 @@ from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
 from apt_model.plugins.viewer import start_viewer
 from apt_model.teaching.spikes import SpikeWatch
-from apt_model.training.checkpoint import save_model
+from apt_model.training.checkpoint import get_model_size, save_model
 from apt_model.training.snapshot import one_writer
 
 CALL_ARGUMENTS = ("num_epochs", "device")
@@ -59,7 +59,7 @@ def read_config(
         ConfigError: an unknown or bad setting, or one that belongs elsewhere.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in elsewhere if key in (config or {})]
+        misplaced = [key for key in elsewhere if isinstance(config, Mapping) and key in config]
         if misplaced:
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
@@ -106,7 +106,7 @@ def run_session(
     if directory is not None:
         check_run_directory(directory, resumes=resumes)
     with one_writer(directory) if directory is not None else nullcontext():
-        checkpoints, record, spikes = None, [], SpikeWatch()
+        checkpoints, record, spikes = None, None, SpikeWatch()
         keep_too: dict[str, Stateful] = {}
         if directory is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
             begin = Path(resume_from) if resume_from is not None else None
@@ -118,11 +118,11 @@ def run_session(
             if checkpoints.newest is not None:
                 notices.append(("notice.resumed", {"from": checkpoints.last_good() or ""}))
         if directory is not None:
-            record = [RunFile(directory, resumes=resumes)]
+            record = RunFile(directory, resumes=resumes)
             if checkpoints is None or checkpoints.newest is None:
-                record[0].load_state_dict({"bytes": 0})
-            keep_too = {"record": record[0], "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
-        audience = Audience([*record, *sinks], scorer=scorer, watchers=[spikes], guard=guard)
+                record.load_state_dict({"bytes": 0, "waiting": []})
+            keep_too = {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
+        audience = Audience(sinks, record=record, scorer=scorer, watchers=[spikes], guard=guard)
         if directory is not None and lesson.display.dashboard:
             guard.run("viewer", partial(start_viewer, directory, lang=lesson.display.lang), None)
         try:
@@ -145,7 +145,11 @@ def run_session(
         finally:
             audience.close()
         if directory is not None:
-            _keep_student(student_model, tokenizer, directory)
+            try:
+                _keep_student(student_model, tokenizer, directory)
+            except StorageError as error:
+                error.last_good = checkpoints.last_good() if checkpoints is not None else None
+                raise
     return verdict
 
 
@@ -158,9 +162,22 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
 
 
 def _keep_student(student: nn.Module, tokenizer: Any, directory: Path) -> None:
-    """Save the student so that it is there whole, or not at all."""
+    """Save the student so that it is there whole, or not at all.
+
+    Raises:
+        StorageError: it could not be written.
+    """
     unfinished = directory / f".{STUDENT}"
     shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(student, tokenizer, unfinished)
-    shutil.rmtree(directory / STUDENT, ignore_errors=True)
-    unfinished.rename(directory / STUDENT)
+    try:
+        save_model(student, tokenizer, unfinished)
+        shutil.rmtree(directory / STUDENT, ignore_errors=True)
+        unfinished.rename(directory / STUDENT)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise StorageError(
+            f"the student cannot be saved to {directory / STUDENT}",
+            got=error.got if isinstance(error, StorageError) else error.strerror,
+            expected=f"room for about {round(get_model_size(student) * 2**20):,} bytes",
+            fix="free some space, then resume the run, which is over but for that",
+        ) from error

@@ -9,7 +9,9 @@ from wcwidth import iter_graphemes, width
 
 _NOT_AT_START = frozenset("，。、；：？！）》】」』”’…％%,.;:?!)]}")
 _NOT_AT_END = frozenset("（《【「『“‘([{")
+_PARTS = _NOT_AT_START | _NOT_AT_END | {" "}
 _MOST_CARRIED = 2
+_MOST_OF_A_KEY = 4
 
 
 class _Piece(NamedTuple):
@@ -77,7 +79,33 @@ def _pieces(text: str, columns: int) -> list[_Piece]:
             piece = _Piece(pieces[-1].start, piece.end, pieces.pop().cells + piece.cells)
         pieces.append(piece)
         at, in_word = at + len(grapheme), is_word
-    return pieces
+    return _with_settings(text, pieces, columns)
+
+
+def _with_settings(text: str, pieces: list[_Piece], columns: int) -> list[_Piece]:
+    """`key=value` as one piece where it fits on a line; of a Chinese key, the last few characters."""
+    joined: list[_Piece] = []
+    for piece in pieces:
+        joined.append(piece)
+        if text[piece.start] == "=":
+            for _ in range(_MOST_OF_A_KEY):
+                if not _join_last(text, joined, columns):
+                    break
+        elif len(joined) > 1 and text[joined[-2].end - 1] == "=":
+            _join_last(text, joined, columns)
+    return joined
+
+
+def _join_last(text: str, pieces: list[_Piece], columns: int) -> bool:
+    """Make one of the last two, unless a space or a mark parts them, or the line is too short."""
+    if len(pieces) < 2:
+        return False
+    before, last = pieces[-2:]
+    parted = text[before.end - 1] in _PARTS or text[last.start] in _PARTS
+    if parted or before.cells + last.cells > columns:
+        return False
+    pieces[-2:] = [_Piece(before.start, last.end, before.cells + last.cells)]
+    return True
 
 
 def _is_in_number(text: str, at: int) -> bool:

@@ -92,12 +92,13 @@ class LessonScorer:
 
     def _score_validation(self, seen: Validation) -> Validation:
         lazy = [
-            laziness(self._similarity(pair.teacher_text, pair.student_text), pair.normalised_kl) for pair in seen.pairs
+            laziness(float(self._similarity(pair.teacher_text, pair.student_text)), pair.normalised_kl)
+            for pair in seen.pairs
         ]
         return replace(seen, mean_laziness=fmean(lazy) if lazy else None)
 
     def _score(self, seen: Observation) -> ScoredObservation:
-        similarity = self._similarity(seen.teacher_text, seen.student_text)
+        similarity = float(self._similarity(seen.teacher_text, seen.student_text))  # of numpy's or torch's own kind
         lazy = laziness(similarity, seen.normalised_kl)
         percent = 100 * lazy
         card = ScoredObservation(

@@ -101,7 +101,8 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path) -> None:
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(directory)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise StorageError(f"model cannot be saved to {path}", got=_first_line(error)) from error
+        got = getattr(error, "strerror", None) or _first_line(error)
+        raise StorageError(f"model cannot be saved to {path}", got=got, fix="free some space") from error
 
 
 def _fill(model: nn.Module, path: Path) -> nn.Module:

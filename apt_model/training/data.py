@@ -5,16 +5,20 @@ Knows files and columns; knows nothing of models, losses or lessons. Rows become
 `batch`.
 """
 
+import lzma
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow
 from torch.utils.data import DataLoader
 
-from apt_model.errors import ConfigError, DataError
+from apt_model.errors import AptModelError, ConfigError, DataError
 from apt_model.training.encode import COLUMNS, encode_rows, pack_rows
 
 _TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
@@ -31,6 +35,10 @@ FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `data
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 WORTH_MORE_PROCESSES = 20_000  # rows; below, starting processes takes longer than they save
 SHUFFLE_BUFFER = 10_000
+UNREADABLE = (  # what the readers of `datasets`, pandas, arrow and the compressors have been seen to raise
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
+    zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
+)  # fmt: skip
 
 Source = str | Path
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
@@ -65,6 +73,11 @@ def load_dataset(
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise DataError("no data", got="an empty list of files")
+    with readable("data " + ", ".join(map(str, sources))):
+        return _load(sources, split, text_column, streaming)
+
+
+def _load(sources: Sequence[Source], split: str, text_column: str | None, streaming: bool) -> Rows:
     read = chain.from_iterable(_read(one, split, streaming) for one in sources)
     parts = [_learnable(rows, text_column, name) for name, rows in read if _columns(rows)]
     kinds = sorted({" and ".join(sorted(_columns(part))) for part in parts})
@@ -117,11 +130,12 @@ def tokenize_dataset(
         "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing},
         "remove_columns": _columns(rows),
     }
-    if isinstance(rows, datasets.IterableDataset):
-        return rows.map(_tokenize, **how)
-    if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
-        num_proc = os.cpu_count()
-    return rows.map(_tokenize, num_proc=num_proc, **how)
+    with readable("data to encode"):
+        if isinstance(rows, datasets.IterableDataset):
+            return rows.map(_tokenize, **how)
+        if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
+            num_proc = os.cpu_count()
+        return rows.map(_tokenize, num_proc=num_proc, **how)
 
 
 def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
@@ -132,13 +146,37 @@ def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: 
     if isinstance(rows, datasets.IterableDataset):
         rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
         shuffle = False
-    return DataLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list)
+    return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list)
+
+
+class _Reading(DataLoader[Any]):
+    """A stream is read while training goes on: only then it shows what cannot be."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        with readable("data"):
+            yield from super().__iter__()
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Whatever a library raises while it reads, as one error of ours.
+
+    Raises:
+        DataError: `what` cannot be read.
+    """
+    try:
+        yield
+    except AptModelError:
+        raise
+    except UNREADABLE as error:
+        fix = "convert it, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
+        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
 
 
 def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Rows]]:
     """The named parts of a source: one a file format."""
     path = Path(source)
-    try:
+    with readable(f"data {source}"):
         if path.is_file():
             if path.stat().st_size:
                 yield str(path), _from_files([path], _ending(path), streaming)
@@ -158,11 +196,6 @@ def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Ro
         else:
             name, _, config = str(source).partition(":")
             yield str(source), datasets.load_dataset(name, config or None, split=split, streaming=streaming)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        if isinstance(error, DataError):
-            raise
-        fix = "convert it, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
-        raise DataError(f"data {source} cannot be read", got=_first_line(_root(error)), fix=fix) from error
 
 
 def _ending(file: Path) -> str:

@@ -5,7 +5,7 @@ from itertools import chain
 from operator import index
 from typing import Any
 
-from apt_model.errors import DataError
+from apt_model.errors import DataError, brief
 
 IGNORED = -100  # the label of a position that nothing is learned from, as in torch
 COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows, the first wins
@@ -162,16 +162,23 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
 
 
 def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(list(chat), tokenize=True, return_dict=False, **how)
+    from jinja2 import TemplateError
+
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(list(chat), tokenize=True, return_dict=False, **how)
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"[:300]
+        raise DataError("a chat does not fit the tokenizer's template", got=got, fix="look at its turns") from error
     return ids
 
 
 def _message(message: Mapping[str, str]) -> dict[str, str]:
-    if "role" in message and "content" in message:
-        return dict(message)
-    if "from" in message and "value" in message:
-        return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"]}
-    raise DataError("chat message has no speaker or no words", got=f"keys {sorted(message)}", expected="role, content")
+    for speaker, words in (("role", "content"), ("from", "value")):
+        if isinstance(message.get(speaker), str) and isinstance(message.get(words), str):
+            who = message[speaker] if speaker == "role" else ROLES.get(message[speaker], message[speaker])
+            return {**message, "role": who, "content": message[words]}
+    got = brief(dict(message))
+    raise DataError("chat message has no speaker or no words", got=got, expected="role and content, both strings")
 
 
 def refuse_other_tokenizer(teacher: Any, student: Any) -> None:

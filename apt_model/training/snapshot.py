@@ -22,6 +22,7 @@ from apt_model import faults
 from apt_model.errors import StorageError
 
 SCHEMA_VERSION = 1
+IS_WINDOWS = os.name == "nt"
 MANIFEST = "manifest.json"
 _PREFIX, _TEMPORARY, _REPLACED = "step-", ".tmp-", ".old"
 
@@ -166,7 +167,7 @@ def json_writer(value: Any) -> Writer:
     """Writes `value` as strict JSON; numbers that are not finite are kept as `{"float": "nan"}`.
 
     Raises:
-        TypeError: at once, if it holds what is no JSON value.
+        TypeError, ValueError, RecursionError: at once, if it holds what is no JSON value, or itself.
     """
     text = json.dumps(_finite(value), allow_nan=False) + "\n"
     return lambda path: _write_text(path, text)
@@ -182,18 +183,22 @@ def one_writer(directory: Path) -> Iterator[None]:
     """Hold a run directory for this process alone; a lock that a dead process left behind counts for nothing.
 
     Raises:
-        StorageError: another process holds it; names its PID.
+        StorageError: another process holds it, whose PID is named; or no lock can be written there.
     """
     holder = directory / ".lock-holder"
     lock = FileLock(directory / ".lock", timeout=0)
     try:
         lock.acquire()
+        _write_text(holder, str(os.getpid()))
     except Timeout as error:
         got = f"process {holder.read_text('utf-8')}" if holder.exists() else "another process"
         fix = "wait for it, or choose another run directory"
         raise StorageError(f"{directory} is being written", got=got, fix=fix) from error
+    except OSError as error:
+        lock.release()
+        fix = "free some space, or choose another run directory"
+        raise StorageError(f"run directory {directory} cannot be written", got=error.strerror, fix=fix) from error
     try:
-        _write_text(holder, str(os.getpid()))
         yield
     finally:
         holder.unlink(missing_ok=True)
@@ -215,8 +220,13 @@ def _free_bytes(folder: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """See that a file, or the names in a directory, are on the disk for good."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """See that a file, or the names in a directory, are on the disk for good.
+
+    Windows opens no directory (NTFS keeps a journal of names itself), and syncs only what may be written.
+    """
+    if IS_WINDOWS and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDWR if IS_WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

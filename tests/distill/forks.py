@@ -5,6 +5,8 @@
     python -m tests.distill.forks soak DIR STEPS      # SIGKILL again and again in one long run
     python -m tests.distill.forks full DIR BYTES      # no file may grow beyond BYTES (RLIMIT_FSIZE)
     python -m tests.distill.forks disk DIR            # on DIR's disk no byte is left
+    python -m tests.distill.forks record DIR BYTES    # checkpoints have room below BYTES, a long run's record has not
+    python -m tests.distill.forks rooms DIR BYTES     # ever more room on DIR's disk, by BYTES, until it is enough
 
 Prints one JSON object.
 """
@@ -26,6 +28,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from apt_model import faults
 from apt_model.config import TrainConfig
@@ -46,10 +49,11 @@ def llama(hidden: int, layers: int, dropout: float = 0.0) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=32, attention_dropout=dropout, **sizes))
 
 
-def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40) -> None:
+def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40, keep: int = 2) -> None:
     """Begin the run, or go on with it."""
     ids = torch.randint(4, 32, (rows, 6), generator=torch.Generator().manual_seed(1))
     config = {"seed": 0, "learning_rate": 0.01, "gradient_accumulation_steps": 2, "save_steps": save_steps}
+    config["save_total_limit"] = keep
     VisualDistillationPlugin({**config, "sample_frequency": 3, "max_steps": steps}).visual_distill_model(
         llama(8, 2, dropout=0.1),
         llama(16, 2),
@@ -174,7 +178,7 @@ def _peak_of(root: Path, how: dict[str, int]) -> dict[str, int]:
     return {"short_peak_kib": int(said.read_text())}
 
 
-def full(root: Path, limit: int | None) -> dict[str, Any]:
+def full(root: Path, limit: int | None, **how: int) -> dict[str, Any]:
     """A file that may not grow to its size (errno EFBIG); without a limit, a disk with nothing left (ENOSPC)."""
     said, filler, run = root / "stderr", root / "filler", root / "run"
 
@@ -182,27 +186,58 @@ def full(root: Path, limit: int | None) -> dict[str, Any]:
         os.dup2(os.open(said, os.O_WRONLY), 2)
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        lesson(run)
+        lesson(run, **how)
 
-    forked(lambda: lesson(root / "whole"))
-    killed_in_save(run, "end", 2)
-    before = sorted(path.name for path in (run / "checkpoints").iterdir())
+    forked(lambda: lesson(root / "whole", **how))
+    if not how:
+        killed_in_save(run, "end", 2)
+    before = sorted(path.name for path in (run / "checkpoints").glob("*"))
     said.write_bytes(b" " * 4096)  # room of its own
     if limit is None:
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while file.write(b"0" * 1024):
-                pass
+        fill(filler)
     code = forked(limited)
     filler.unlink(missing_ok=True)
     after = sorted(path.name for path in (run / "checkpoints").iterdir())
     found = {"code": code, "before": before, "after": after, "line": said.read_text()}
-    return {**found, "same": finish(run, weights(root / "whole"))}
+    return {**found, "same": finish(run, weights(root / "whole"), **how)}
+
+
+def fill(filler: Path, *, room: int = 0) -> None:
+    """Take all that a disk has left, but for so many bytes."""
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"0" * 1024):
+            pass
+    os.truncate(filler, max(0, filler.stat().st_size - room))
+
+
+def rooms(root: Path, more: int) -> list[dict[str, Any]]:
+    """Runs that begin with ever more room on the disk, until one comes to its end: code, lines said, what is left."""
+    found: list[dict[str, Any]] = []
+    run, filler, said = root / "run", root / "filler", root / "stderr"
+    said.write_bytes(b" " * 4096)
+    while not found or found[-1]["code"]:
+        os.truncate(said, 0)
+        said.write_bytes(b" " * 4096)
+
+        def heard() -> None:
+            os.dup2(os.open(said, os.O_WRONLY), 2)
+            lesson(run, save_steps=4, keep=9)
+
+        fill(filler, room=len(found) * more)
+        code = forked(heard)
+        filler.unlink()
+        left = [str(path.relative_to(run)) for path in run.rglob("*") if path.name.startswith((".tmp", ".student"))]
+        whole = Checkpoints(run, TrainConfig(), resume_from=run).newest if (run / EVENTS).exists() else None
+        found.append({"code": code, "said": said.read_text().strip(), "left": left, "newest": whole and str(whole)})
+        shutil.rmtree(run, ignore_errors=True)
+    return found
 
 
 def main() -> None:
     """Run what is asked for."""
     what, root = sys.argv[1], Path(sys.argv[2])
     torch.set_num_threads(1)
+    disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
         if what in ("points", "times"):
             forked(lambda: lesson(root / "warm"))  # imports what is imported on use, for what a fork then finds
@@ -210,12 +245,14 @@ def main() -> None:
             forked(lambda: lesson(root / "whole"))
             seconds, whole = time.perf_counter() - started, weights(root / "whole")
             found = points(root, whole) if what == "points" else times(root, whole, int(sys.argv[3]), seconds)
+        elif what == "soak":
+            found = soak(root, int(sys.argv[3]))
+        elif what == "rooms":
+            found = {"runs": rooms(root, int(sys.argv[3]))}
+        elif what == "record":
+            found = full(root, int(sys.argv[3]), save_steps=20, steps=100, rows=800)
         else:
-            found = (
-                soak(root, int(sys.argv[3]))
-                if what == "soak"
-                else full(root, int(sys.argv[3]) if what == "full" else None)
-            )
+            found = full(root, int(sys.argv[3]) if what == "full" else None)
     print(json.dumps(found))
 
 

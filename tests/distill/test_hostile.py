@@ -221,10 +221,10 @@ raw_batches = st.recursive(
 
 @settings(max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(raw_batches)
-def test_whatever_a_loader_yields_is_a_batch_or_a_data_error(tokenizer: Any, raw: Any) -> None:
+def test_whatever_a_loader_yields_is_a_batch_or_a_data_error(chatty: Any, raw: Any) -> None:
     made = None
     with suppress(DataError):
-        made = to_batch(raw, tokenizer=tokenizer, max_length=8)
+        made = to_batch(raw, tokenizer=chatty, max_length=8)
     if made is not None:
         assert isinstance(made, Batch)
         assert made.input_ids.shape == made.attention_mask.shape == made.labels.shape

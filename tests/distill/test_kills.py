@@ -56,9 +56,22 @@ def test_a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkp
     assert found["code"] == 5
     assert "error[STORAGE]: checkpoint of step 3 cannot be written" in found["line"]
     assert "File too large" in found["line"]
-    assert "expected room for about 17,460 bytes" in found["line"]
+    assert "expected room for about 82,996 bytes" in found["line"]  # 3 * 5,820, and 64 KiB for what is no weight
     assert f"Last good checkpoint: step 2 ({tmp_path}/run/checkpoints/step-00000002)" in found["line"]
     assert found["after"] == found["before"] == ["step-00000001", "step-00000002"]
+    assert found["same"]
+
+
+def test_a_record_that_may_not_grow_ends_the_run_with_a_checkpoint_and_nothing_is_missing_from_it(
+    tmp_path: Path,
+) -> None:
+    found = forks("record", tmp_path, 45_000)
+    assert found["code"] == 5
+    (line,) = found["line"].strip().splitlines()
+    assert "events.jsonl cannot be written; got File too large" in line
+    newest = found["after"][-1]
+    assert f"Last good checkpoint: step {int(newest[-8:])} ({tmp_path}/run/checkpoints/{newest})" in line
+    assert int(newest[-8:]) % 20, "the step that the record was lost at, not the one that was kept anyway"
     assert found["same"]
 
 
@@ -80,3 +93,18 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(small_disk: Pat
     assert "No space left on device" in found["line"]
     assert found["after"] == found["before"] == ["step-00000001", "step-00000002"]
     assert found["same"]
+
+
+@pytest.mark.slow
+def test_however_little_room_there_is_a_run_says_one_line_and_leaves_whole_checkpoints(small_disk: Path) -> None:
+    *short, enough = forks("rooms", small_disk, 8192)["runs"]
+    assert (enough["code"], enough["said"]) == (0, "")
+    told = set()
+    for run in short:
+        assert run["code"] == 5
+        (line,) = run["said"].splitlines()
+        assert "No space left on device" in line
+        assert run["left"] == []
+        assert run["newest"] is None or f"Last good checkpoint: step {int(run['newest'][-8:])} (" in line
+        told.add(line.split()[1] + " " + line.split()[2])
+    assert told == {"run directory", "the record", "checkpoint of", "the student"}

@@ -141,5 +141,14 @@ def test_words_stay_whole_where_they_fit() -> None:
     assert [("x" * 25)[a:b] for a, b in wrap("x" * 25, 10)] == ["x" * 10, "x" * 10, "x" * 5]
 
 
+@pytest.mark.parametrize("columns", range(8, 40))
+def test_a_key_and_its_value_stay_on_one_line(columns: int) -> None:
+    text = "配置: 温度=4.0, α=0.7, β=0.3, x_y=1"
+    lines = [text[start:end] for start, end in wrap(text, columns)]
+    for pair in ("温度=4.0", "α=0.7", "β=0.3", "x_y=1"):
+        assert any(pair in line for line in lines), lines
+    assert [("=" * 9)[a:b] for a, b in wrap("=" * 9, 4)] == ["====", "====", "="]
+
+
 def test_shortened_text_ends_with_an_ellipsis() -> None:
     assert (shorten("abcdef", 4), shorten("abcd", 4)) == ("abc…", "abcd")
