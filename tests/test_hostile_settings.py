@@ -1,4 +1,4 @@
-"""Whatever stands in a dict, a TOML file or a flag: a lesson, or a config error of one line; never another exception."""
+"""Whatever stands in a dict, a TOML file or a flag: a lesson, or one line that refuses it; never another exception."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,11 +48,13 @@ def refused(action: Callable[[], Any]) -> bool:
     try:
         action()
     except ConfigError as error:
-        (line,) = str(error).splitlines()
-        assert 0 < len(line) < 8000
-        assert error.exit_code == 2
-        return True
-    return False
+        said, code = str(error), error.exit_code
+    else:
+        return False
+    (line,) = said.splitlines()
+    assert 0 < len(line) < 8000
+    assert code == 2
+    return True
 
 
 @MANY
