@@ -14,6 +14,7 @@ _HOMES = {
     "DistillConfig": "apt_model.config",
     "DistillationPlugin": "apt_model.plugins.distillation_plugin",
     "LessonConfig": "apt_model.config",
+    "Run": "apt_model.review.run",
     "TrainConfig": "apt_model.config",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
     "create_compressed_model": "apt_model.distill.student",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
     from apt_model.render.evaluation import show_evaluation
+    from apt_model.review.run import Run
     from apt_model.training.checkpoint import get_model_size, load_model, save_model
     from apt_model.training.data import load_dataset
 

@@ -21,11 +21,13 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     "debug": {"sample_frequency": 1, "max_text_length": 200, "show_diff": True},
 }
 
+Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Prompt = Annotated[str, Field(min_length=1, max_length=1000)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -120,17 +122,29 @@ class DisplayConfig(_Section):
     show_on: Literal["train", "validation"] = Field("train", description="whose texts the cards show")
     max_text_length: int = Field(100, ge=1, le=1000, description="characters of a text on a card")
     lang: str = Field("zh", description="language of the lesson: zh, en, or the path of a locale .toml")
+    exam_prompts: tuple[Prompt, ...] | None = Field(
+        None,
+        max_length=16,
+        description="beginnings that both models go on from at an exam; none at all: no exam; by default a few from "
+        "the data, where the run is recorded",
+    )
+    exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps; by default after each epoch")
+    exam_tokens: int = Field(32, ge=1, le=512, description="tokens of an answer at an exam")
     given_tokens: int = Field(4, ge=0, le=64, description="tokens shown as given before the texts on a card begin")
     excellent: tuple[Share, Positive] = Field((0.2, 0.5), description="laziness and loss below which it is excellent")
     good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")
     fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which it is fair")
     dashboard: bool = Field(False, description="open the lesson in a browser, too; needs a run directory")
 
+    report_to: tuple[Tracker, ...] = Field((), description="trackers that get the numbers and the cards too")
+
     @model_validator(mode="before")
     @classmethod
     def _toml_has_lists(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        if isinstance(values.get("report_to"), str):
+            values = {**values, "report_to": (values["report_to"],)}
         return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
 
 

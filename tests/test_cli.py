@@ -15,7 +15,7 @@ import pytest
 
 from apt_model.cli import main
 from apt_model.commands.console import program
-from apt_model.events.records import ScoredObservation
+from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.training.checkpoint import save_model
 
@@ -80,12 +80,34 @@ def test_a_config_file_is_read_and_flags_win(school: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
+    ("flags", "prompts", "steps"),
+    [
+        (["--exam-prompts", "人工", "the net", "--exam-frequency", "1", "--exam-tokens", "3"], ["人工", "the net"], 3),
+        ([], None, 2),
+        (["--exam-prompts"], [], 0),
+    ],
+)
+def test_exams_are_held_with_the_prompts_given_with_some_of_the_data_or_not_at_all(
+    flags: list[str], prompts: list[str] | None, steps: int, school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("--max-steps", "2", *flags) == 0
+    shown = capsys.readouterr().out
+    exams = [event for event in read_events(school / "run") if isinstance(event, ExamTaken)]
+    assert len(exams) == steps == shown.count("考试")
+    data = (school / "text.txt").read_text(encoding="utf-8")
+    for exam in exams:
+        asked = [answer.prompt for answer in exam.answers]
+        assert asked == prompts if prompts else len(asked) == 3 and all(prompt in data for prompt in asked)
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["--temperature", "0"], 2, "error[CONFIG]: temperature: got 0.0"),
         (["--temprature", "2"], 2, "did you mean --temperature?"),
         (["--temperature", "hot"], 2, "invalid float value: 'hot'"),
         (["--sample-frequency", "0"], 2, "sample_frequency: got 0"),
+        (["--exam-prompts", ""], 2, "exam_prompts"),
         (["--alpha", "0.9", "--beta", "0.9"], 2, "try alpha=0.5, beta=0.5"),
         (["--device", "cuda:99"], 2, "cuda"),
         (["--lang", "fr"], 2, "lang is unknown; got 'fr'"),

@@ -18,10 +18,11 @@ MAY_IMPORT |= dict.fromkeys(
     ("distill", "training", "generation"), MAY_IMPORT["events"] | {"distill", "training", "generation"}
 )
 MAY_IMPORT |= dict.fromkeys(("render", "dashboard"), MAY_IMPORT["events"] | {"render", "dashboard"})
+MAY_IMPORT["review"] = MAY_IMPORT["render"] | {"review"}
 ALL_BELOW = set(MAY_IMPORT) | {"plugins", "demo", "integrations"}
 MAY_IMPORT |= dict.fromkeys(("plugins", "demo", "integrations"), ALL_BELOW - {"dashboard"})
 MAY_IMPORT |= dict.fromkeys(("commands", "cli", "__main__"), ALL_BELOW | {"commands", "cli", "dashboard"})
-WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard"}
+WITHOUT_TORCH = FLOOR_0 | {"events", "teaching", "render", "dashboard", "review"}
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LAZY_ROOT = HOME / "__init__.py"  # names its children in a table, imports them on use
@@ -83,7 +84,8 @@ def test_trl_and_peft_are_for_those_who_have_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["apt_model", "apt_model.cli", "apt_model.render.watch", "apt_model.teaching.scorer"]
+    "module",
+    ["apt_model", "apt_model.cli", "apt_model.render.watch", "apt_model.review.run", "apt_model.teaching.scorer"],
 )
 def test_what_shows_a_lesson_loads_without_torch(module: str) -> None:
     code = f"import {module}, sys; print([name for name in {sorted(HEAVY)} if name in sys.modules])"

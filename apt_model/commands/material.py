@@ -166,11 +166,13 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
 
 
 def prepare(config: LessonConfig) -> None:
-    """Seed before the student is made, and refuse a device that is not there before the teacher is loaded."""
+    """Seed before the student is made; refuse a device or a tracker that is not there before the teacher is loaded."""
     from accelerate.utils import set_seed
 
     from apt_model.distill.setup import pick_device
+    from apt_model.integrations.trackers import refuse_missing
 
+    refuse_missing(config.display.report_to)
     pick_device(config.train.device)
     set_seed(config.train.seed)
     hush_libraries()

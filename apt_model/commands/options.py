@@ -66,20 +66,32 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             "--preset", choices=list(PRESETS), default=argparse.SUPPRESS, help="display settings by name"
         )
     for section, key, field in settings():
-        if get_origin(field.annotation) is tuple or (only is not None and key not in only):
+        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
+        several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
+        if (get_origin(field.annotation) is tuple and several is None) or (
+            only is not None and key not in only
+        ):  # thresholds: a file's
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
-        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         default = "off" if field.default is None else field.default
-        common = {"help": f"{field.description} (default: {default})".replace("%", "%%"), "default": argparse.SUPPRESS}
-        common["dest"] = key
+        known = "" if "default" in (field.description or "") else f" (default: {default})"
+        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
         if get_origin(field.annotation) is Literal:
             group.add_argument(flag, choices=kinds, **common)
+        elif get_origin(several) is Literal:
+            group.add_argument(flag, nargs="+", choices=get_args(several), **{**common, "help": field.description})
+        elif several is not None:
+            group.add_argument(flag, nargs="*", metavar="TEXT", **common)
         elif bool in kinds:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         else:
             kind = next(kind for kind in (int, float, str) if kind in _plain_types(kinds))
             group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **common)
+
+
+def _is_open_ended(kind: Any) -> bool:
+    """Whether a setting of this kind takes any number of values."""
+    return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
 
 
 def _plain_types(kinds: Sequence[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""`apt-model report`: a lesson as one file that opens offline."""
+"""`apt-model report`: a lesson as one file that opens offline; its plots and its summary in Markdown beside it."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,11 @@ def add(commands: Any) -> None:
     report = add_command(commands, "report", _report, "make one file of a lesson, to keep and to pass on")
     report.add_argument("runs", metavar="RUN", nargs="+", help="run directories; several come side by side")
     report.add_argument("-o", "--out", metavar="FILE", help="the file (default: report.html in the run directory)")
-    report.add_argument("--lang", default="zh", help="language of what is printed here (default: zh)")
+    report.add_argument("--markdown", action="store_true", help="a summary.md beside it too, with the plots")
+    report.add_argument("--png", action="store_true", help="the plots as PNG files beside it too, in plots/")
+    report.add_argument(
+        "--lang", default="zh", help="language of what is printed, and of plots and summary (default: zh)"
+    )
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -22,3 +26,21 @@ def _report(arguments: argparse.Namespace) -> None:
     say, runs = speaker(arguments.lang), [Path(run) for run in arguments.runs]
     path = write_report(runs, Path(arguments.out) if arguments.out else runs[0] / "report.html")
     print_line(say("report.done", path=path, megabytes=f"{path.stat().st_size / 1e6:.1f}"))
+    for run in runs:
+        _more(run, path.parent if len(runs) == 1 else path.parent / run.resolve().name, arguments)
+
+
+def _more(run: Path, directory: Path, arguments: argparse.Namespace) -> None:
+    """What was asked for besides the page; the summary brings its plots along."""
+    from apt_model.events.runfile import read_events
+    from apt_model.i18n import Phrases
+    from apt_model.review import plots
+    from apt_model.review.markdown import PLOTS, write_summary
+
+    say = speaker(arguments.lang)
+    if arguments.markdown:
+        print_line(say("report.summary", path=write_summary(run, directory, arguments.lang)))
+    if arguments.png and not arguments.markdown:
+        plots.save(list(read_events(run)), directory / PLOTS, Phrases.load(arguments.lang))
+    if arguments.png or arguments.markdown:
+        print_line(say("report.plots", path=directory / PLOTS))

@@ -20,6 +20,8 @@ SETTINGS: Mapping[str, Any] = {
     "learning_rate": 3e-3,
     "warmup_ratio": 0.1,
     "seed": 0,
+    "exam_prompts": ("光缆铺在海底", "青霉素是弗莱明", "国画讲究留白"),  # sentences of the corpus begin so
+    "exam_tokens": 40,
 }
 
 

@@ -90,6 +90,15 @@ class CachedTeacher:
         """What the teacher was, in numbers."""
         return self.identity.card
 
+    @property
+    def model(self) -> None:
+        """Not there."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the teacher chose among."""
+        return self.identity.vocabulary
+
     def begin(self, config: DistillConfig) -> None:
         """Refuse a run whose loss needs what was not kept.
 

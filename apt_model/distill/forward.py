@@ -126,6 +126,13 @@ def limits(model: nn.Module) -> tuple[int | None, int | None]:
     return vocabulary, positions if isinstance(positions, int) else None
 
 
+def vocabulary_of(model: nn.Module) -> int | None:
+    """Columns of the model's logits, by its head or else its embedding, where it names one of them."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if callable(get_head) else None
+    return head.out_features if isinstance(head, nn.Linear) else limits(model)[0]
+
+
 def _find_logits(output: Any, role: str) -> Tensor:
     if isinstance(output, Mapping):
         found = output.get("logits")

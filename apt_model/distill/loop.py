@@ -41,6 +41,7 @@ def distill(
     checkpoints: Checkpoints | None = None,
     keep_too: Mapping[str, Stateful] | None = None,
     observe_samples: bool = True,
+    holds_exams: bool = False,
     notices: Iterable[tuple[str, Mapping[str, str | int | float]]] = (),
 ) -> RunFinished:
     """Teach `student` what `teacher` knows.
@@ -60,6 +61,7 @@ def distill(
         checkpoints: where the run is kept while it goes on, and taken up from; SIGTERM and Ctrl-C then save it first.
         keep_too: what else goes into a checkpoint: the lesson's statistics, the place in the record.
         observe_samples: read texts out of every `sample_frequency`-th batch.
+        holds_exams: hold exams even where the settings have no prompts for one.
         notices: (key, values) of sentences that the audience should hear once the run has started.
 
     Returns:
@@ -90,6 +92,7 @@ def distill(
             config=config,
             tokenizer=tokenizer,
             observe_samples=observe_samples,
+            holds_exams=holds_exams,
             checkpoints=checkpoints,
             stop=stop,
         )

@@ -19,7 +19,8 @@ from apt_model.config import LessonConfig
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checks import refuse_empty
-from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.exam import Exam
+from apt_model.distill.forward import Forward, model_card, vocabulary_of
 from apt_model.distill.grader import Grader
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.memory import explained_out_of_memory
@@ -27,7 +28,7 @@ from apt_model.distill.nonfinite import NonFinite
 from apt_model.distill.progress import Progress
 from apt_model.distill.readout import numbers
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.setup import make_optimizer, make_schedule, shard, steps_per_epoch, sum_over_processes
+from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard, sum_over_processes
 from apt_model.distill.teachers import TeacherSource, as_source
 from apt_model.distill.validation import Validator
 from apt_model.distill.walk import Walk, Window
@@ -51,6 +52,7 @@ class Run:
         config: LessonConfig,
         tokenizer: Any,
         observe_samples: bool,
+        holds_exams: bool,
         checkpoints: Checkpoints | None,
         stop: Stop,
     ) -> None:
@@ -63,6 +65,8 @@ class Run:
         source = as_source(teacher, accelerator.device)
         source.begin(config.distill)
         self._models = source.card, model_card(student)
+        widths = source.vocabulary, vocabulary_of(student)
+        self._vocabulary = None if None in widths else min(width for width in widths if width is not None)
         self._grader = Grader(
             student=Forward(student, "student"),
             teacher=source,
@@ -71,7 +75,7 @@ class Run:
             train=config.train,
             say=self._report.say,
         )
-        self._validator = None
+        self._validator, self._first_looked_at = None, None
         if eval_batches is not None and accelerator.is_main_process:
             self._validator = Validator(
                 eval_batches,
@@ -81,14 +85,23 @@ class Run:
                 given_tokens=config.display.given_tokens,
                 device=accelerator.device,
             )
-            self._validator.check()
+            self._first_looked_at = self._validator.check()
         self._nonfinite = NonFinite(config.train, grader=self._grader, report=self._report, keeper=checkpoints)
         self._cards = Cards(self._report, config.display, self._validator, wanted=observe_samples)
+        self._exam = Exam(
+            config.display,
+            report=self._report,
+            guard=audience.guard,
+            accelerator=accelerator,
+            teacher=source.model,
+            tokenizer=tokenizer,
+            by_itself=holds_exams,
+        )
         self._batches = shard(batches, accelerator)
         self._tokenizer = tokenizer
         self._student = student
         self._validation: Validation | None = None
-        self._epochs, self._total_steps = self._length()
+        self._epochs, self._total_steps = run_length(self._batches, config.train)
 
     def prepare(
         self, optimizer: Optimizer | None, scheduler: LRScheduler | None, keep_too: Mapping[str, Stateful]
@@ -131,14 +144,6 @@ class Run:
             state=self._state,
         )
 
-    def _length(self) -> tuple[int, int | None]:
-        """Epochs to do, and optimizer steps in all where that can be known."""
-        train = self._config.train
-        per_epoch = steps_per_epoch(self._batches, train.gradient_accumulation_steps)
-        if train.max_steps is None:
-            return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
-        return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps
-
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
         progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
@@ -155,6 +160,7 @@ class Run:
             num_epochs=self._epochs,
             total_steps=self._total_steps,
             device=str(self._accelerator.device),
+            vocabulary=self._vocabulary,
         )
         for key, values in notices:
             self._report.say(key, **values)
@@ -210,6 +216,7 @@ class Run:
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
         measured = self._validator.measure(self._student, self._report.decode) if self._validator else None
+        self._exam.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
         is_cut = self._is_done()
@@ -249,6 +256,7 @@ class Run:
         return {
             "validation": self._validation and {**asdict(self._validation), "pairs": []},
             "looked_at": self._validator.taken if self._validator else 0,
+            "exam": self._exam.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -256,6 +264,8 @@ class Run:
         self._validation = state["validation"] and Validation(**{**state["validation"], "pairs": ()})
         if self._validator is not None:
             self._validator.skip(state["looked_at"])
+        if "exam" in state:  # not in a checkpoint from before there were exams
+            self._exam.load_state_dict(state["exam"])
 
     def _one_step(self, window: Window, clock: float) -> None:
         """One optimizer step over a window of batches; none where not one position in it can be learned from."""
@@ -268,6 +278,9 @@ class Run:
         if not tokens:
             return
         rows, batches = self._cards.choose(window, epoch=progress.epoch), [batch for _, batch in window]
+        asked = time.perf_counter()
+        self._exam.begin(self._student, batches if self._first_looked_at is None else [self._first_looked_at])
+        clock += time.perf_counter() - asked  # no part of a step
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
@@ -302,6 +315,7 @@ class Run:
             skipped_batches=progress.skipped,
         )
         self._cards.show(window, rows, readouts, student=self._student, epoch=progress.epoch, loss=loss)
+        self._exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _clip(self) -> Tensor:
         norm = self._accelerator.clip_grad_norm_(self._trained, self._config.train.max_grad_norm or inf)

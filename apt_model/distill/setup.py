@@ -157,3 +157,11 @@ def sum_over_processes(count: int, accelerator: Accelerator) -> int:
     if accelerator.num_processes == 1:
         return count
     return int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+
+
+def run_length(batches: Iterable[Any], train: TrainConfig) -> tuple[int, int | None]:
+    """Epochs to do, and optimizer steps in all where that can be known."""
+    per_epoch = steps_per_epoch(batches, train.gradient_accumulation_steps)
+    if train.max_steps is None:
+        return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
+    return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps

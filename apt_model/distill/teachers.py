@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.config import DistillConfig
-from apt_model.distill.forward import Forward, model_card
+from apt_model.distill.forward import Forward, model_card, vocabulary_of
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.signals import Buffer, HeadSignal, Signal, TensorSignal
 from apt_model.distill.sparse import SparseLogits
@@ -23,6 +23,14 @@ class TeacherSource(Protocol):
     @property
     def card(self) -> ModelCard:
         """What the teacher is, in numbers."""
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The teacher itself, where it is there and can be asked."""
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Tokens that the teacher chooses among, where it tells."""
 
     def begin(self, config: DistillConfig) -> None:
         """Refuse a run whose loss needs what the teacher cannot say."""
@@ -59,6 +67,16 @@ class LiveTeacher:
     def card(self) -> ModelCard:
         """What the model is, in numbers."""
         return model_card(self._model)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self._model
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Columns of its head, or rows of its embedding, where it names one of them."""
+        return vocabulary_of(self._model)
 
     def begin(self, config: DistillConfig) -> None:
         """A model has an answer to everything."""

@@ -59,14 +59,14 @@ class Validator:
         self._for_cards: Iterator[Batch] = iter(())
         self.taken = 0
 
-    def check(self) -> None:
-        """Look at the first batch, so that what is wrong with it is said before the training and not after an epoch.
+    def check(self) -> Batch:
+        """The first batch: what is wrong with it is said before the training and not after an epoch.
 
         Raises:
             DataError: it cannot be looked at, or there is none.
         """
         with undisturbed(self._device):
-            next(self._batches())
+            return next(self._batches())
 
     def card(self, student: nn.Module, *, turn: int) -> tuple[CardRow, RowReadout, float]:
         """A row of the next validation batch, what both say on it, and the batch's loss."""

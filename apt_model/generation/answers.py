@@ -16,7 +16,15 @@ Prompt = Sequence[int]
 def answer(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
 ) -> list[str]:
-    """The model's own words after each prompt, up to its end of text or `max_new_tokens`; special tokens left out.
+    """The model's own words after each prompt, as `answer_ids` finds them; special tokens and outer spaces left out."""
+    said = answer_ids(model, tokenizer, prompts, max_new_tokens=max_new_tokens, role=role)
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+
+
+def answer_ids(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
+) -> list[list[int]]:
+    """The tokens that a model says after each prompt, up to its end of text or `max_new_tokens`.
 
     Greedy whatever the model's generation settings say (sampling, beams, penalties). Prompts are padded on the left.
     A prompt whose answer would not fit the model's positions is answered alone, in the room that is left.
@@ -29,7 +37,7 @@ def answer(
         fix = "max_new_tokens=0 leaves the answers out"
         raise ModelError(f"the {role} cannot answer prompts", got=type(model).__name__, expected="generate()", fix=fix)
     _, positions = limits(model)
-    answers = [""] * len(prompts)
+    answers = [list[int]() for _ in prompts]
     for group in _groups(prompts, max_new_tokens, positions):
         longest = max(len(prompts[index]) for index in group)
         room = max_new_tokens if positions is None else min(max_new_tokens, positions - longest)
@@ -39,7 +47,7 @@ def answer(
             )
         said = generate(model, tokenizer, [prompts[index] for index in group], new_tokens=room)
         for index, ids in zip(group, said, strict=True):
-            answers[index] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            answers[index] = ids
     return answers
 
 

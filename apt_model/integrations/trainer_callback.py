@@ -41,9 +41,9 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
 
     Every `sample_frequency` optimizer steps, a card with what teacher and student say on a row of the probe, one row
     after the other, both in eval mode; the loss on the card is that row's own `alpha * KD + beta * CE`, not the
-    trainer's. The curves, report cards and verdict have the loss that the trainer logs, whatever it is made of.
-    The training is bit for bit what it would be without. Under several processes each of them looks (sharded models
-    need all), and the first one speaks.
+    trainer's. The curves, report cards and verdict have the loss that the trainer logs, whatever it is made of. There
+    are no exams. The training is bit for bit what it would be without. Under several processes each of them looks
+    (sharded models need all), and the first one speaks.
 
     Args:
         teacher: any causal language model with the student's tokenizer, e.g. the one given to the trainer. It is
@@ -83,7 +83,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             got = "None" if teacher is None else f"{type(teacher).__name__}"
             fix = "pass the model that the student learns from, e.g. load_model(name)[0]"
             raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
-        theirs = [key for key in TrainConfig.model_fields if key not in OURS]
+        theirs = [*(key for key in TrainConfig.model_fields if key not in OURS), "report_to"]
         self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
         if self.config.display.dashboard and run_dir is None:
             raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")

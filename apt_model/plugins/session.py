@@ -101,10 +101,11 @@ def run_session(
     if lesson.display.dashboard and run_dir is None:
         raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
     place, notices = _place(lesson)
-    directory = Path(run_dir) if run_dir is not None and os.environ.get("RANK", "0") == "0" else None
+    directory = Path(run_dir) if run_dir is not None and _speaks() else None
     resumes = resume_from is not None
     if directory is not None:
         check_run_directory(directory, resumes=resumes)
+    reports = _trackers(lesson.display.report_to, directory)
     with one_writer(directory) if directory is not None else nullcontext():
         checkpoints, record, spikes = None, None, SpikeWatch()
         keep_too: dict[str, Stateful] = {}
@@ -122,7 +123,7 @@ def run_session(
             if checkpoints is None or checkpoints.newest is None:
                 record.load_state_dict({"bytes": 0, "waiting": []})
             keep_too = {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
-        audience = Audience(sinks, record=record, scorer=scorer, watchers=[spikes], guard=guard)
+        audience = Audience([*sinks, *reports], record=record, scorer=scorer, watchers=[spikes], guard=guard)
         if directory is not None and lesson.display.dashboard:
             guard.run("viewer", partial(start_viewer, directory, lang=lesson.display.lang), None)
         try:
@@ -140,6 +141,7 @@ def run_session(
                 checkpoints=checkpoints,
                 keep_too=keep_too,
                 observe_samples=scorer is not None,
+                holds_exams=scorer is not None and directory is not None,
                 notices=notices,
             )
         finally:
@@ -151,6 +153,19 @@ def run_session(
                 error.last_good = checkpoints.last_good() if checkpoints is not None else None
                 raise
     return verdict
+
+
+def _speaks() -> bool:
+    """Whether this is the process that keeps the record and tells trackers: under a launcher, the first one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
+    if not names or not _speaks():
+        return []
+    from apt_model.integrations.trackers import trackers  # its package holds a front door that imports this module
+
+    return trackers(names, directory)
 
 
 def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from wcwidth import width as cells
 
-from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted
+from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render import sentences
@@ -100,6 +100,20 @@ class CardPainter:
         self._add(table, self._bar(card))
         self._add(table, sentences.loss(card, say))
         self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
+        yield Text()
+        yield table
+
+    def exam(self, exam: ExamTaken) -> Iterator[RenderableType]:
+        """What both made of the same prompts."""
+        say, table = self._say, self._table(box.SQUARE)
+        self._add(table, sentences.exam_title(exam, say))
+        hang = cells(self._clean(say("card.teacher"))) if self._columns >= 56 else 2
+        for one in exam.answers:
+            table.add_section()
+            self._add(table, Text(self._text(one.prompt), style="dim"), label=say("exam.prompt"), hang=hang)
+            if one.teacher is not None:
+                self._add(table, self._text(one.teacher), label=say("card.teacher"), hang=hang)
+            self._add(table, self._text(one.student), label=say("card.student"), hang=hang)
         yield Text()
         yield table
 

@@ -5,7 +5,7 @@ Every sentence is complete; whoever shows it sanitises it as a whole.
 
 from typing import NamedTuple
 
-from apt_model.events.records import Notice, RunFinished, RunStarted, Validation
+from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted, Validation
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render.sanitise import sanitise
@@ -87,6 +87,11 @@ def title(card: Card, say: Phrases) -> tuple[str, str]:
     return say(f"card.{card.source}_batch", batch=card.batch, step=card.step), say(
         "card.topic", topic=topic_name(card.topic, say)
     )
+
+
+def exam_title(exam: ExamTaken, say: Phrases) -> str:
+    """When in the run an exam was held."""
+    return say("exam.title", step=exam.step) if exam.step else say("exam.first")
 
 
 def loss(card: Card, say: Phrases) -> str:

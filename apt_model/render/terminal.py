@@ -20,6 +20,7 @@ from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
     Event,
+    ExamTaken,
     Notice,
     RunFinished,
     RunStarted,
@@ -76,6 +77,8 @@ class TerminalSink:
         paint = self._painter
         if isinstance(event, ScoredObservation):
             return paint.card(event) if self._config.show_samples else ()
+        if isinstance(event, ExamTaken):
+            return paint.exam(event) if self._config.show_samples else ()
         if isinstance(event, RunStarted):
             return paint.header(event)
         if isinstance(event, EpochStarted):

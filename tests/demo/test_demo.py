@@ -9,7 +9,7 @@ import torch
 
 from apt_model.cli import main
 from apt_model.demo.lesson import load_teacher, new_student, read_corpus
-from apt_model.events.records import ScoredObservation
+from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
 from apt_model.teaching.topics import default_topics, detect_topic
@@ -67,6 +67,10 @@ def test_a_short_demo_leaves_a_student_that_talks(
     (run,) = (tmp_path / "runs").iterdir()
     assert f"talk {run.relative_to(tmp_path)}" in shown
     assert shown.count("📍 Batch") == 2
+    sentences = [line for lines in read_corpus().values() for line in lines]
+    exams = [event for event in read_events(run) if isinstance(event, ExamTaken)]
+    assert [len(exam.answers) for exam in exams] == [3, 3]
+    assert all(f"{one.prompt}{one.teacher}" in sentences for exam in exams for one in exam.answers)
     assert main(["talk", str(run), "互联网", "--max-new-tokens", "4"]) == 0
     assert capsys.readouterr().out.startswith("互联网")
 

@@ -93,7 +93,9 @@ def lesson(make_model: Callable[..., Any], teacher: Any, tokenizer: Any, make_ba
         name: str, *, workers: int = 0, resume: bool = False, broken_at: int = 0, start: str | None = None, **more: Any
     ) -> dict[str, torch.Tensor]:
         config = {"seed": 0, "learning_rate": 0.01, "gradient_accumulation_steps": 2, "sample_frequency": 2}
-        config |= {"save_steps": 1, "save_total_limit": 99} | more.pop("config", {})
+        config |= {"save_steps": 1, "save_total_limit": 99, "exam_frequency": 2, "exam_tokens": 4} | more.pop(
+            "config", {}
+        )
         student = make_model(hidden=16, layers=1, seed=2, attention_dropout=0.1)
         rows = Noisy(make_batches(count=5, rows=4))
         data = more.pop("data", None) or DataLoader(rows, batch_size=4, shuffle=True, num_workers=workers)
@@ -137,6 +139,8 @@ def test_a_run_broken_off_at_any_step_ends_with_the_same_student_and_the_same_re
     assert record(tmp_path / "broken") == record(directory)
     steps = [event.step for event in read_events(tmp_path / "broken") if event.kind == "step"]
     assert steps == list(range(1, STEPS + 1))
+    held = [event.step for event in read_events(tmp_path / "broken") if event.kind == "exam"]
+    assert held == list(range(0, STEPS + 1, 2))
 
 
 def test_the_optimizer_the_schedule_and_the_generators_end_as_they_would_have(lesson: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import io
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.config import DisplayConfig
-from apt_model.events.records import Event, StepDone
+from apt_model.events.records import Event, ExamTaken, StepDone
+from apt_model.events.runfile import read_events
 from apt_model.events.sinks import Sink
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
@@ -50,7 +52,15 @@ def notebook() -> Sink:
     return NotebookSink(DisplayConfig(show_diff=True), show=lambda html: lambda newer: None)
 
 
-def train(display: Sink | None, frequency: int, make_model: Callable[..., Any], teacher: Any, tokenizer: Any) -> Watch:
+def train(
+    display: Sink | None,
+    frequency: int,
+    make_model: Callable[..., Any],
+    teacher: Any,
+    tokenizer: Any,
+    run_dir: Path | None = None,
+    **more: Any,
+) -> Watch:
     """12 steps on shuffled strings, with dropout, accumulation and the python, numpy and torch generators seeded."""
     random.seed(7)
     np.random.seed(7)
@@ -59,7 +69,7 @@ def train(display: Sink | None, frequency: int, make_model: Callable[..., Any], 
     lines = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 4
     loader = DataLoader(lines, batch_size=2, shuffle=True, collate_fn=list)
     watch = Watch(student, optimizer)
-    config = {"sample_frequency": frequency, "gradient_accumulation_steps": 2, "show_diff": True}
+    config = {"sample_frequency": frequency, "gradient_accumulation_steps": 2, "show_diff": True, **more}
     common: dict[str, Any] = {
         "student_model": student,
         "teacher_model": teacher,
@@ -70,7 +80,7 @@ def train(display: Sink | None, frequency: int, make_model: Callable[..., Any], 
         "device": "cpu",
     }
     if display is not None:
-        VisualDistillationPlugin(config).visual_distill_model(**common, sinks=[display, watch])
+        VisualDistillationPlugin(config).visual_distill_model(**common, sinks=[display, watch], run_dir=run_dir)
     else:
         DistillationPlugin(config).distill_model(**common, sinks=[watch])
     return watch
@@ -86,6 +96,47 @@ def test_a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at
     assert plain.states == visual.states
     assert len({state[2] for state in plain.states}) == 12, "the student has to change at every step"
     assert len({state[4][2] for state in plain.states}) > 1, "dropout or shuffling has to draw numbers"
+
+
+@pytest.mark.parametrize("hides_generate", [False, True])
+def test_an_exam_at_every_step_changes_nothing_that_training_depends_on(
+    hides_generate: bool, make_model: Callable[..., Any], teacher: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    class Reader(torch.nn.Module):
+        """A student that only reads: it has no `generate`."""
+
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+            return logits
+
+    def make(**sizes: Any) -> Any:
+        return Reader(make_model(**sizes)) if hides_generate else make_model(**sizes)
+
+    plain = train(None, 1, make, copy.deepcopy(teacher), tokenizer)
+    exams = {"exam_prompts": ("互联网", "the network"), "exam_frequency": 1, "exam_tokens": 6}
+    visual = train(terminal(), 1, make, copy.deepcopy(teacher), tokenizer, tmp_path / "run", **exams)
+    assert plain.states == visual.states
+    held = [event for event in read_events(tmp_path / "run") if isinstance(event, ExamTaken)]
+    assert [exam.step for exam in held] == list(range(13))
+    assert len({exam.answers for exam in held}) > 1, "the student has to answer otherwise as it learns"
+
+
+def test_a_model_that_draws_numbers_when_it_answers_changes_nothing(
+    make_model: Callable[..., Any], teacher: Any, tokenizer: Any
+) -> None:
+    def draw(*_: Any) -> None:
+        assert random.random() + np.random.rand() + torch.rand(1).item() >= 0
+
+    plain = train(None, 1, make_model, copy.deepcopy(teacher), tokenizer)
+    restless = copy.deepcopy(teacher)
+    answer = restless.generate
+    restless.generate = lambda *args, **more: (draw(), answer(*args, **more))[1]
+    exams = {"exam_prompts": ("互联网",), "exam_tokens": 2}
+    assert train(terminal(), 1, make_model, restless, tokenizer, **exams).states == plain.states
 
 
 def test_a_display_that_draws_numbers_and_fails_changes_nothing(

@@ -16,6 +16,8 @@ from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
     Event,
+    ExamAnswer,
+    ExamTaken,
     Notice,
     RunFinished,
     RunStarted,
@@ -64,13 +66,24 @@ EPOCH = EpochFinished(
     ),
     validation=Validation(loss=1.5, kd=1.0, ce=2.0, agreement=0.625, tokens=40, pairs=(), mean_laziness=0.5),
 )
+EXAM = ExamTaken(
+    run_id="r",
+    step=12,
+    epoch=1,
+    answers=(
+        ExamAnswer(prompt="互联网", teacher="是全球最大的计算机网络，连接了数十亿设备。", student="是网络。"),
+        ExamAnswer(prompt="the network", teacher=None, student=""),
+    ),
+)
 LESSON: list[Event] = [
     RUN,
+    replace(EXAM, step=0, epoch=0),
     EpochStarted(run_id="r", step=0, epoch=1, num_epochs=3),
     STEP,
     LESSON_CARD,
     replace(LESSON_CARD, source="validation"),
     Notice(run_id="r", step=1, key="notice.no_cuda", values={"device": "cuda"}),
+    EXAM,
     EPOCH,
     replace(
         EVENTS[-1],
@@ -109,6 +122,7 @@ def shown(event: Event, columns: int, lang: str, **style: Any) -> list[str]:
         RunFinished: painter.verdict,
         RunStarted: painter.header,
         EpochStarted: painter.epoch,
+        ExamTaken: painter.exam,
         Notice: painter.notice,
     }[type(event)]
     stream = io.StringIO()
@@ -140,9 +154,11 @@ def test_hostile_text_keeps_the_borders_where_they_are(
     teacher: str, student: str, topic: str, remark: str, columns: int
 ) -> None:
     card = replace(CARD, given=teacher, teacher_text=teacher, student_text=student, topic=topic, remark=remark)
-    lines = shown(card, columns, "zh", show_diff=True)
-    assert ragged(lines, columns) == []
-    assert all(line[:1] in BORDERS for line in lines if line)
+    exam = replace(EXAM, answers=(ExamAnswer(prompt=topic, teacher=teacher, student=student),))
+    for event in (card, exam):
+        lines = shown(event, columns, "zh", show_diff=True)
+        assert ragged(lines, columns) == []
+        assert all(line[:1] in BORDERS for line in lines if line)
 
 
 def test_a_card_in_full() -> None:
@@ -162,6 +178,23 @@ def test_a_card_in_full() -> None:
         "│ 💬 评语: 📚 主题不够熟练，需要再多学习                             │",
         "└────────────────────────────────────────────────────────────────────┘",
     ]
+
+
+def test_an_exam_in_full() -> None:
+    assert shown(EXAM, 70, "zh") == [
+        "",
+        "┌────────────────────────────────────────────────────────────────────┐",
+        "│ 📋 随堂考试（第 12 步）                                            │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ ❓ 题目开头: 互联网                                                │",
+        "│ 👨🏫 教师模型: 是全球最大的计算机网络，连接了数十亿设备。          │",
+        "│ 👨🎓 学生模型: 是网络。                                            │",
+        "├────────────────────────────────────────────────────────────────────┤",
+        "│ ❓ 题目开头: the network                                           │",
+        "│ 👨🎓 学生模型:                                                     │",
+        "└────────────────────────────────────────────────────────────────────┘",
+    ]
+    assert shown(replace(EXAM, step=0), 70, "zh")[2].startswith("│ 📋 入学考试（还没开始上课）")
 
 
 def test_the_diff_marks_what_only_the_teacher_and_only_the_student_said() -> None:
@@ -267,6 +300,7 @@ def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
     for event in ALL_EVENTS:
         sink.emit(event)
     assert "教师模型" not in stream.getvalue()
+    assert "考试" not in stream.getvalue()
     assert "Epoch 1 总结" in stream.getvalue()
 
 

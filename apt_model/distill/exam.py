@@ -1,0 +1,156 @@
+"""The exam: the same prompts at set times, which both models go on from greedily, each in its own words.
+
+Looks without touching: eval mode, no gradient, and the random generators are left as they were. Knows nothing of how
+the student is trained or an exam is shown.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+
+from apt_model.config import DisplayConfig
+from apt_model.distill.forward import Forward, limits
+from apt_model.distill.readout import undisturbed
+from apt_model.distill.reporter import Reporter
+from apt_model.distill.teachers import in_eval_mode
+from apt_model.events.records import ExamAnswer, ExamTaken
+from apt_model.events.sinks import Guard
+from apt_model.generation.answers import answer_ids
+from apt_model.training.batch import Batch, to_batch
+from apt_model.training.encode import IGNORED, UNLIMITED, encode
+
+PROMPTS = 3  # taken from data where nobody gave any
+GIVEN_TOKENS, MOST_GIVEN_TOKENS = 8, 256  # of a text; of a question
+
+
+class Exam:
+    """Asks both models, once before the first step and then as often as the settings say; the first failure ends it.
+
+    Args:
+        display: prompts, how often, how long an answer may be.
+        report: tells the audience.
+        guard: told of what fails.
+        accelerator: knows the device, and casts.
+        teacher: the model itself, or None where only what it said of the data is there.
+        tokenizer: encodes prompts, and decodes answers.
+        by_itself: hold one also where the settings have no prompts, with a few from data.
+    """
+
+    def __init__(
+        self,
+        display: DisplayConfig,
+        *,
+        report: Reporter,
+        guard: Guard,
+        accelerator: Accelerator,
+        teacher: nn.Module | None,
+        tokenizer: Any,
+        by_itself: bool,
+    ) -> None:
+        self._display, self._report, self._guard = display, report, guard
+        self._accelerator, self._teacher, self._tokenizer = accelerator, teacher, tokenizer
+        asked = bool(display.exam_prompts) or (display.exam_prompts is None and by_itself and tokenizer is not None)
+        self._goes_on, self._begun = asked and report.speaks, False
+        self._prompts: list[tuple[str, list[int]]] = []
+        self._teachers: list[str] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The prompts, as JSON values: a resumed run asks the same."""
+        return {"begun": self._begun, "prompts": [[text, list(ids)] for text, ids in self._prompts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the prompts that `state_dict` kept, or with those of the settings."""
+        self._begun = bool(state["begun"])
+        self._prompts = [(str(text), list(ids)) for text, ids in state["prompts"]]
+        if self._begun and self._goes_on:
+            self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
+
+    def begin(self, student: nn.Module, batches: Sequence[Batch]) -> None:
+        """Before the first step: find the prompts, in `batches` where the settings have none, and ask for once."""
+        if self._goes_on and not self._begun:
+            self._begun = True
+            self._goes_on = self._guard.run("exam", lambda: self._choose(batches), False)
+            self._take(student, epoch=0)
+
+    def after_step(self, student: nn.Module, *, step: int, epoch: int) -> None:
+        """Ask where one is due after a step."""
+        every = self._display.exam_frequency
+        if every is not None and step % every == 0:
+            self._take(student, epoch=epoch)
+
+    def after_epoch(self, student: nn.Module, *, epoch: int) -> None:
+        """Ask at an epoch's end, where no number of steps is set."""
+        if self._display.exam_frequency is None:
+            self._take(student, epoch=epoch)
+
+    def _choose(self, batches: Sequence[Batch]) -> bool:
+        """Find the prompts; whether there are any."""
+        if self._display.exam_prompts:
+            texts = self._display.exam_prompts
+            with undisturbed(self._accelerator.device):
+                self._prompts = list(zip(texts, encode(texts, self._tokenizer, UNLIMITED, end=False), strict=True))
+        elif batches:
+            self._prompts = [(self._report.decode(ids), ids) for ids in beginnings(batches)]
+        return bool(self._prompts)
+
+    def _take(self, student: nn.Module, *, epoch: int) -> None:
+        if self._goes_on:
+            answers = self._guard.run("exam", lambda: self._ask(student), None)
+            self._goes_on = answers is not None
+            if answers is not None:
+                self._report.tell(ExamTaken, epoch=epoch, answers=answers)
+
+    def _ask(self, student: nn.Module) -> tuple[ExamAnswer, ...]:
+        if self._teachers is None and self._teacher is not None:
+            self._teachers = self._said_by(self._teacher, "teacher")
+        said = self._said_by(extract_model_from_parallel(student), "student")
+        theirs: Sequence[str | None] = self._teachers or [None] * len(said)
+        return tuple(
+            ExamAnswer(prompt=text, teacher=teacher, student=own)
+            for (text, _), teacher, own in zip(self._prompts, theirs, said, strict=True)
+        )
+
+    def _said_by(self, model: nn.Module, role: str) -> list[str]:
+        prompts, most = [ids for _, ids in self._prompts], self._display.exam_tokens
+        with undisturbed(self._accelerator.device), in_eval_mode(model), self._accelerator.autocast():
+            if hasattr(model, "generate"):
+                said = answer_ids(model, self._tokenizer, prompts, max_new_tokens=most, role=role)
+            else:
+                end, place = getattr(self._tokenizer, "eos_token_id", None), self._accelerator.device
+                said = [_go_on(model, role, ids, end=end, most=most, place=place) for ids in prompts]
+        return [self._report.decode(ids) for ids in said]
+
+
+def beginnings(batches: Sequence[Batch]) -> list[list[int]]:
+    """Prompts from the first rows of batches on the CPU: what is given before the first token to learn, where that is a
+    question; the first tokens of a text, at most half of it."""
+    found: list[list[int]] = []
+    rows = (row for one in batches for row in zip(one.input_ids, one.labels, one.attention_mask, strict=True))
+    for ids, labels, mask in rows:
+        real = mask.bool()
+        text, learned = ids[real].tolist(), (labels[real] != IGNORED).nonzero().flatten().tolist()
+        given = learned[0] if learned else 0
+        count = given if given > 1 else min(GIVEN_TOKENS, len(text) // 2)
+        if learned and 0 < count <= MOST_GIVEN_TOKENS and text[:count] not in found:
+            found.append(text[:count])
+        if len(found) == PROMPTS:
+            break
+    return found
+
+
+def _go_on(
+    model: nn.Module, role: str, prompt: Sequence[int], *, end: int | None, most: int, place: torch.device
+) -> list[int]:
+    """Greedy tokens after a prompt, of a model that only reads."""
+    forward, (_, positions), ids = Forward(model, role), limits(model), list(prompt)
+    for _ in range(most if positions is None else min(most, positions - len(ids))):
+        logits = forward(model, to_batch(torch.tensor([ids])).to(place))
+        token = int(logits[0, -1].argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]

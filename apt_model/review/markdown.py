@@ -1,0 +1,158 @@
+"""A recorded lesson as one page of Markdown: who taught whom, how it went, the plots, the verdict and its advice.
+
+Events in, text out; every text from data is sanitised and escaped in one place, `verbatim`. Knows nothing of how a plot
+is drawn.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from apt_model.errors import StorageError
+from apt_model.events.records import EpochFinished, Event, RunFinished, RunStarted
+from apt_model.events.records import ScoredObservation as Card
+from apt_model.events.runfile import read_events
+from apt_model.i18n import Phrases
+from apt_model.render import sentences
+from apt_model.render.sanitise import sanitise
+from apt_model.render.sentences import number, percent, topic_name
+from apt_model.review import plots
+
+PAGE, PLOTS = "summary.md", "plots"
+MOST_EPOCHS = 100
+MOST_CHARACTERS = 300  # of a setting
+_SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
+_LINKS = re.compile(r"(?i)(?<=\bhttp)(?=s?:)|(?<=\bftp)(?=:)|(?<=\bwww)(?=\.)|(?=@)")
+_BEGINS_A_BLOCK = re.compile(r"^(\d*)([#+=.)-])(?=[ #=-]|$)")
+
+
+def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
+    """Write `summary.md`, and its plots as PNG files in `plots` beside it; returns the page's path.
+
+    Args:
+        run: a run directory, of a lesson that is over or goes on.
+        directory: made if it is missing; what has the same names there is replaced.
+        lang: "zh", "en", or the path of a locale .toml.
+
+    Raises:
+        ConfigError: no such language, or matplotlib is not installed.
+        DataError: the record cannot be read.
+        StorageError: no record, or the directory cannot be written.
+    """
+    say, events, target = Phrases.load(lang), list(read_events(run)), Path(directory) / PAGE
+    pictures = {name: f"{PLOTS}/{path.name}" for name, path in plots.save(events, target.parent / PLOTS, say).items()}
+    page = summary(events, say, name=Path(run).resolve().name, pictures=pictures)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StorageError(f"summary cannot be written to {target}", got=error.strerror) from error
+    return target
+
+
+def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+        events: of one run.
+        say: the language.
+        name: what the run is called.
+        pictures: files of plots, by the plot's name.
+    """
+    parts = [
+        [f"# {verbatim(say('summary.title', name=name))}"],
+        _began(events, say),
+        _ended(events, say),
+        *(
+            [f"## {verbatim(say(f'plots.{plot}'))}", f"![{verbatim(say(f'plots.{plot}'))}]({file})"]
+            for plot, file in pictures.items()
+        ),
+        _report_cards([event for event in events if isinstance(event, EpochFinished)], say),
+        _topics([event for event in events if isinstance(event, Card)], say),
+        _settings(events, say),
+    ]
+    return "\n\n".join(block for part in parts for block in part) + "\n"
+
+
+def _began(events: Sequence[Event], say: Phrases) -> Iterator[str]:
+    run = next((event for event in events if isinstance(event, RunStarted)), None)
+    if run is None:
+        return
+    columns = sentences.models(run, say)
+    yield f"## {verbatim(say('summary.models'))}"
+    yield _table(
+        [one.heading for one in columns], [[getattr(one, role) for one in columns] for role in ("teacher", "student")]
+    )
+    yield _list(sentences.settings(run, say))
+
+
+def _picture(title: str, file: str) -> Iterator[str]:
+    yield f"## {title}"
+    yield f"![{title}]({file})"
+
+
+def _ended(events: Sequence[Event], say: Phrases) -> Iterator[str]:
+    yield f"## {verbatim(say('summary.verdict'))}"
+    last = events[-1] if events else None
+    if not isinstance(last, RunFinished):
+        yield verbatim(say("summary.unfinished", step=last.step if last is not None else 0))
+        return
+    title, results, advice, failures = sentences.verdict(last, say)
+    yield f"**{verbatim(title)}**"
+    yield _list(results)
+    for heading, lines in (("advice", advice), ("failures", failures)):
+        if lines:
+            yield f"**{verbatim(say(f'final.{heading}'))}**"
+            yield _list(lines)
+
+
+def _report_cards(epochs: Sequence[EpochFinished], say: Phrases) -> Iterator[str]:
+    if not epochs:
+        return
+    yield f"## {verbatim(say('notebook.report_cards'))}"
+    if len(epochs) > MOST_EPOCHS:
+        yield verbatim(say("notebook.left_out", count=len(epochs) - MOST_EPOCHS))
+    rows = []
+    for epoch in epochs[-MOST_EPOCHS:]:
+        seen = epoch.validation
+        measured = [percent(epoch.mean_laziness), *((number(seen.loss), percent(seen.agreement)) if seen else ("", ""))]
+        rows.append([str(epoch.epoch), number(epoch.mean_loss), *measured])
+    words = ("notebook.epoch", "notebook.loss", "notebook.laziness", "plots.validation_loss", "plots.agreement")
+    yield _table([say(word) for word in words], rows)
+
+
+def _topics(cards: Sequence[Card], say: Phrases) -> Iterator[str]:
+    lazy: dict[str, list[float]] = {}
+    for card in cards:
+        lazy.setdefault(card.topic, []).append(card.laziness)
+    if not lazy:
+        return
+    yield f"## {verbatim(say('summary.topics'))}"
+    most_first = sorted(lazy.items(), key=lambda one: -len(one[1]))
+    rows = [[topic_name(topic, say), str(len(all_)), percent(sum(all_) / len(all_))] for topic, all_ in most_first]
+    yield _table([say("summary.topic"), say("summary.samples"), say("notebook.laziness")], rows)
+
+
+def _settings(events: Sequence[Event], say: Phrases) -> Iterator[str]:
+    run = next((event for event in events if isinstance(event, RunStarted)), None)
+    if run is None:
+        return
+    yield f"## {verbatim(say('summary.settings'))}"
+    rows = [[key, sentences.NO_NUMBER if value is None else str(value)] for key, value in run.config.items()]
+    yield _table([say("summary.setting"), say("summary.value")], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    first, *others = ([verbatim(cell) for cell in line] for line in (head, *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (first, ["---"] * len(head), *others))
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {verbatim(line)}" for line in lines)
+
+
+def verbatim(text: str) -> str:
+    """Any text as one line of Markdown that shows just that text: no mark-up, no HTML, no link."""
+    text = escape(_SPECIAL.sub(r"\\\1", sanitise(text, MOST_CHARACTERS).strip()), quote=False)
+    return _LINKS.sub("<!-- -->", _BEGINS_A_BLOCK.sub(r"\1\\\2", text))
