@@ -208,6 +208,21 @@ def test_a_reader_that_goes_away_does_not_end_the_run(school: Path) -> None:
     assert (school / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_output_on_a_full_disk_does_not_end_the_run_and_is_told_at_its_end(plain: bool, school: Path) -> None:
+    command = [sys.executable, "-m", "apt_model", "distill", "--teacher", "teacher", "--student", "layers=1,hidden=16"]
+    command += ["--data", "text.txt", "--out", "run", "--device", "cpu", "--num-epochs", "1", *["--plain"][:plain]]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=school)
+    warning, line = done.stderr.splitlines()
+    assert warning.startswith("warning: 'the display failed, training goes on: ")
+    assert line.startswith(
+        "error[STORAGE]: a file or the output cannot be written or read; got No space left on device"
+    )
+    assert done.returncode == 5
+    assert (school / "run" / "student" / "model.safetensors").exists()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["chats.jsonl", "rows.parquet", "lines.txt", "pairs.csv"])
 def test_distill_takes_data_of_every_kind_packed_or_streamed(

@@ -108,7 +108,7 @@ class Material:
             student_tokenizer=self.student_tokenizer,
             run_dir=run_dir,
         )
-        with suppress(BrokenPipeError):  # nobody reads on: no reason not to train
+        with suppress(OSError):  # nobody reads on, or the disk that it goes to is full: no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
             if finding.error is not None:
