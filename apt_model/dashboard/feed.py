@@ -131,8 +131,10 @@ def _message(line: Line) -> bytes:
     end, text = line
     try:
         text = shorten(text)
-        json.loads(text)
+        is_event = isinstance(json.loads(text), dict)
     except ValueError:
+        is_event = False
+    if not is_event:
         return b""
     return b"id: %d\ndata: %b\n\n" % (end, text)
 
