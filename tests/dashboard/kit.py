@@ -83,7 +83,7 @@ class Stream:
                     return self
                 pending += more
             block, _, pending = pending.partition(b"\n\n")
-            fields = dict(line.split(b": ", 1) for line in _plain(block).split(b"\n") if b": " in line)
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             name = fields.get(b"event", b"").decode()
             self.place = int(fields.get(b"id", self.place))
             if name:
@@ -94,11 +94,6 @@ class Stream:
 
     def close(self) -> None:
         self.socket.close()
-
-
-def _plain(block: bytes) -> bytes:
-    """Without the sizes of HTTP's chunks, which stand on lines of their own between the messages."""
-    return block
 
 
 @dataclass
