@@ -4,6 +4,7 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -58,15 +59,19 @@ def test_viewers_that_take_nothing_are_dropped_while_the_others_hear_everything(
         run = site.only_run()
         lazy = [clients.enter_context(stalled(site, f"/api/runs/{run}/events")) for _ in range(5)]
         eager = [site.stream(run) for _ in range(5)]
+        readers = [Thread(target=stream.listen, kwargs={"until": "end"}) for stream in eager]
+        for reader in readers:
+            reader.start()
         file = RunFile(tmp_path / "run", resumes=True)
         for number in range(1, 600):
             file.emit(card(number, text="字" * 900))
         assert wait_for(site, len(eager)) < 5
         file.emit(verdict(600))
         file.close()
+        for reader in readers:
+            reader.join(20)
         record = lines_of(tmp_path / "run" / EVENTS)
-        for stream in eager:
-            assert stream.listen(until="end").heard == record
+        assert [stream.heard == record for stream in eager] == [True] * 5
         assert all(is_dropped(client) for client in lazy)
 
 
