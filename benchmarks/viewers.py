@@ -109,7 +109,8 @@ def card(number: int) -> ScoredObservation:
     return ScoredObservation(
         run_id="crowd", step=number, epoch=1 + number // 50_000, batch=number % 50_000, loss=1.0, given="青铜器上",
         teacher_text=text, student_text=text, input_text=text, normalised_kl=0.5, agreement=0.5, tokens=POSITIONS,
-        similarity=0.5, laziness=(number * 31 % 1_000) / 1_000, light="yellow", topic="文化", remark="有进步", detail=detail,
+        similarity=0.5, laziness=(number * 31 % 1_000) / 1_000, light="yellow", topic="文化", remark="有进步",
+        detail=detail,
     )  # fmt: skip
 
 
