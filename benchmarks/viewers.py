@@ -91,8 +91,8 @@ def step(number: int) -> StepDone:
         "learning_rate": 1.23456789e-3 / (1 + number),
     }
     return StepDone(
-        run_id="crowd", step=number, epoch=1 + number // 50_000, batch=number % 50_000, grad_norm=1.23456789, tokens=640,
-        step_seconds=0.0123456789, skipped_batches=0, **numbers,
+        run_id="crowd", step=number, epoch=1 + number // 50_000, batch=number % 50_000, grad_norm=1.23456789,
+        tokens=640, step_seconds=0.0123456789, skipped_batches=0, **numbers,
     )  # fmt: skip
 
 
