@@ -27,12 +27,14 @@ _HOMES = {
     "read_events": "apt_model.events.runfile",
     "save_model": "apt_model.training.checkpoint",
     "show_evaluation": "apt_model.render.evaluation",
+    "shrink": "apt_model.distill.prune.shrink",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from apt_model.config import DisplayConfig, DistillConfig, LessonConfig, TrainConfig
+    from apt_model.distill.prune.shrink import shrink
     from apt_model.distill.student import create_compressed_model
     from apt_model.errors import AptModelError
     from apt_model.events.runfile import read_events

@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, doctor, evaluate, lesson, report, watch
+from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
 from apt_model.commands.options import Parser
-from apt_model.errors import AptModelError, Interrupted
+from apt_model.errors import AptModelError, Interrupted, StorageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,11 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments,
         )
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        _forget_output()
+        got = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
+        line = StorageError("a file or the output cannot be written or read", got=got, fix="free some space")
+        return _fail(f"error[{line.code}]: {line}", line.exit_code, arguments)
     except Exception as error:  # noqa: BLE001 - whatever gets here is a bug of ours: one line, traceback on --debug
         return _fail(f"error[BUG]: {type(error).__name__}: {error}. Fix: report it with --debug.", 1, arguments)
     return 0
+
+
+def _forget_output() -> None:
+    """What standard output has not taken yet, it never will: python would try again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int, arguments: argparse.Namespace | None) -> int:
@@ -62,6 +72,7 @@ def make_parser() -> Parser:
     doctor.add(commands)
     cache.add(commands)
     evaluate.add(commands)
+    recipes.add(commands)
     after.add(commands)
     watch.add(commands)
     report.add(commands)

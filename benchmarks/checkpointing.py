@@ -1,69 +1,132 @@
 """What do checks and checkpoints cost? A step with them over one without, and a save against `torch.save`.
 
-    python -m benchmarks.checkpointing
+    python -m benchmarks.checkpointing --sizes S --steps 60    # alone on the machine: some five minutes
 
-Step: the same lesson in blocks, with a run directory (checkpoints at the defaults: at the epoch's end; record, lock,
-signals, generators kept) and without one, one after the other in an order that turns, CPU time, threads pinned. The
-save at the block's end is timed by itself and taken off. Save: one checkpoint of model, AdamW's state and generators
-against `torch.save` of the same state and `torch.save` followed by fsync; hashing is timed by itself. Prints Markdown.
+Step: four lessons of the same models on the same batches, a step of each in turn, in an order that turns: `bare` has
+neither run directory nor checks (batches looked at, numbers finite), twice, for the noise; `checks` has the checks;
+`all` has a run directory too, with checkpoints at the defaults (at the epoch's end), record, lock and what watches the
+loss. Each lesson has a thread, and only one runs at a time; CPU time of that thread, torch on one thread. The save at
+the end of the epoch is not in a step. A ratio is a step's time over the mean of both bare steps of its round; reported
+are the median, and the 95 % interval of it over 10,000 resamples of the rounds. Save: one checkpoint of model, AdamW's
+state and generators against `torch.save` of the same state and `torch.save` followed by fsync; hashing is timed by
+itself. Prints Markdown.
 """
 
 import argparse
 import hashlib
 import os
 import platform
-import shutil
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from apt_model.distill import checkpoints
+from apt_model.distill.grader import Grader
+from apt_model.distill.nonfinite import NonFinite
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from benchmarks.overhead import SIZES, llama
+from benchmarks.rounds import quartiles
+from benchmarks.sizes import SIZES, make_pair
 
-KEPT = checkpoints.Checkpoints.save
+LESSONS = ("bare", "bare again", "checks", "all")
+WARM_UP = 3  # rounds that do not count
 
 
-def steps_of(size: str, rounds: int, steps: int, root: Path) -> dict[str, list[float]]:
-    """CPU seconds a step, saves taken off, of a run with a directory, of one without, and of that again."""
-    vocabulary, teacher_size, student_size, (rows, length) = SIZES[size]
-    torch.manual_seed(0)
-    teacher, student = llama(vocabulary, *teacher_size), llama(vocabulary, *student_size)
-    batches = [torch.randint(vocabulary, (rows, length)) for _ in range(steps)]
-    saves: list[float] = []
+class Turns:
+    """Lets lessons in threads take one step each in turn; in each round another one is the first."""
 
-    def timed(self: Any, *args: Any, **more: Any) -> None:
-        started = time.process_time()
-        KEPT(self, *args, **more)
-        saves.append(time.process_time() - started)
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names, self._changed = names, threading.Condition()
+        self._waiting: set[str] = set()
+        self._done: list[str] = []
+        self._round = 0
 
-    def run(directory: Path | None) -> float:
-        saves.clear()
-        optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
-        more = {"optimizer": optimizer, "num_epochs": 1, "device": "cpu", "sinks": [], "run_dir": directory}
-        started = time.process_time()
-        DistillationPlugin({}).distill_model(student, teacher, batches, **more)
-        seconds = time.process_time() - started - sum(saves)
-        if directory is not None:
-            shutil.rmtree(directory)
-        return seconds / steps
+    def _order(self) -> list[str]:
+        start = self._round % len(self._names)
+        return [*self._names[start:], *self._names[:start]]
 
-    checkpoints.Checkpoints.save = timed  # type: ignore[method-assign]
-    contenders: dict[str, Path | None] = {"without": None, "with": root / "run", "without again": None}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(rounds + 1):
-        names = list(contenders)
-        for name in names[turn % 3 :] + names[: turn % 3]:
-            one = run(contenders[name])
-            if turn:
-                seconds[name].append(one)
-    checkpoints.Checkpoints.save = KEPT  # type: ignore[method-assign]
-    return seconds
+    def batches(self, name: str, batches: list[Any], seconds: list[float]) -> Iterator[Any]:
+        """The batches, each when it is this lesson's turn; a step's time of this thread goes to `seconds`."""
+        for batch in batches:
+            self._wait(name)
+            started = time.thread_time()
+            yield batch
+            seconds.append(time.thread_time() - started)
+            self._hand_on(name)
+
+    def _wait(self, name: str) -> None:
+        with self._changed:
+            self._waiting.add(name)
+            self._changed.notify_all()
+            is_turn = self._changed.wait_for(lambda: self._is_next(name), timeout=600)
+            if not is_turn:
+                raise TimeoutError(f"{name} waits for a lesson that has ended")
+
+    def _is_next(self, name: str) -> bool:
+        """Whether all have come, and it is this one's turn."""
+        have_come = len(self._waiting | set(self._done)) == len(self._names)
+        return have_come and self._order()[len(self._done)] == name
+
+    def _hand_on(self, name: str) -> None:
+        with self._changed:
+            self._waiting.discard(name)
+            self._done.append(name)
+            if len(self._done) == len(self._names):
+                self._done, self._round = [], self._round + 1
+            self._changed.notify_all()
+
+
+def steps_of(size: str, steps: int, root: Path) -> dict[str, list[float]]:
+    """CPU seconds of each step of each lesson."""
+    shape, turns, here = SIZES[size], Turns(LESSONS), threading.local()
+    batches = [torch.randint(shape.vocabulary, (shape.rows, shape.length)) for _ in range(steps + WARM_UP)]
+    seconds: dict[str, list[float]] = {name: [] for name in LESSONS}
+    checked, allowed = Grader.check, NonFinite.allows
+
+    def check(self: Any, batch: Any) -> None:
+        if not here.bare:
+            checked(self, batch)
+
+    def allows(self: Any, *step: Any) -> bool:
+        return here.bare or allowed(self, *step)
+
+    def lesson(name: str) -> None:
+        here.bare = name.startswith("bare")
+        pair = make_pair(shape, dtype=torch.float32)
+        DistillationPlugin({}).distill_model(
+            pair.student,
+            pair.teacher,
+            turns.batches(name, batches, seconds[name]),
+            pair.optimizer,
+            num_epochs=1,
+            device="cpu",
+            sinks=[],
+            run_dir=root / f"run-{size}" if name == "all" else None,
+        )
+
+    Grader.check, NonFinite.allows = check, allows  # type: ignore[method-assign]
+    try:
+        threads = [threading.Thread(target=lesson, args=[name]) for name in LESSONS]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        Grader.check, NonFinite.allows = checked, allowed  # type: ignore[method-assign]
+    return {name: own[WARM_UP:] for name, own in seconds.items()}
+
+
+def interval(ratios: list[float]) -> str:
+    """The median, and where 95 % of its resamples lie."""
+    resamples = np.random.default_rng(0).choice(ratios, size=(10_000, len(ratios)))
+    low, high = np.quantile(np.median(resamples, axis=1), [0.025, 0.975])
+    return f"{statistics.median(ratios):.4f} ({low:.4f} to {high:.4f})"
 
 
 def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
@@ -71,9 +134,8 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
     from apt_model.config import TrainConfig
     from apt_model.distill.progress import Progress
 
-    vocabulary, _, student_size, _ = SIZES[size]
-    student = llama(vocabulary, *student_size)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
+    pair = make_pair(SIZES[size], dtype=torch.float32)
+    student, optimizer = pair.student, pair.optimizer
     student(input_ids=torch.ones(1, 4).long()).logits.sum().backward()
     optimizer.step()
     state = checkpoints.RunState(
@@ -85,7 +147,8 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
         device=torch.device("cpu"),
         loader=[],
     )
-    keeper = checkpoints.Checkpoints(root / "save", TrainConfig())
+    root.mkdir()
+    keeper = checkpoints.Checkpoints(root, TrainConfig())
     plain = root / "plain.pt"
 
     def torch_save() -> None:
@@ -123,27 +186,27 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--rounds", type=int, default=8, help="saves")
+    parser.add_argument("--steps", type=int, default=60, help="of each lesson")
+    parser.add_argument("--sizes", nargs="+", default=["demo", "S"], choices=list(SIZES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, {arguments.rounds} rounds\n")
+    print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, {arguments.steps} steps each\n")
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
-        print("| size | ms a step without | with / without (quartiles) | without / itself |\n|---|---|---|---|")
+        others = LESSONS[1:]
+        print(f"| size | bare, ms a step (quartiles) | {' | '.join(f'{name} / bare' for name in others)} |")
+        print("|---" * (len(others) + 2) + "|")
         for size in arguments.sizes:
-            seconds = steps_of(size, arguments.rounds, 40 if size == "demo" else 4, root)
-            pairs = list(zip(seconds["without"], seconds["without again"], strict=True))
-            base = [(one + two) / 2 for one, two in pairs]
-            low, middle, high = statistics.quantiles(
-                [one / plain for one, plain in zip(seconds["with"], base, strict=True)], n=4
-            )
-            noise = statistics.median(two / one for one, two in pairs)
-            spread = f"{middle:.3f} ({low:.3f} to {high:.3f})"
-            print(f"| {size} | {1000 * statistics.median(base):.1f} | {spread} | {noise:.3f} |", flush=True)
+            seconds = steps_of(size, arguments.steps, root)
+            bare = [(one + two) / 2 for one, two in zip(seconds["bare"], seconds["bare again"], strict=True)]
+            ratios = [[step / base for step, base in zip(seconds[name], bare, strict=True)] for name in others]
+            low, middle, high = quartiles([1000 * base for base in bare])
+            cells = [size, f"{middle:.1f} ({low:.1f} to {high:.1f})", *map(interval, ratios)]
+            print(f"| {' | '.join(cells)} |", flush=True)
         print()
         for index, size in enumerate(arguments.sizes):
-            found = save_of(size, arguments.rounds, root)
+            found = save_of(size, arguments.rounds, root / size)
             if not index:
                 print(f"| size | {' | '.join(found)} |\n{'|---' * (len(found) + 1)}|")
             print(f"| {size} | {' | '.join(f'{value:.1f}' for value in found.values())} |", flush=True)

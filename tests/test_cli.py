@@ -208,6 +208,21 @@ def test_a_reader_that_goes_away_does_not_end_the_run(school: Path) -> None:
     assert (school / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_output_on_a_full_disk_does_not_end_the_run_and_is_told_at_its_end(plain: bool, school: Path) -> None:
+    command = [sys.executable, "-m", "apt_model", "distill", "--teacher", "teacher", "--student", "layers=1,hidden=16"]
+    command += ["--data", "text.txt", "--out", "run", "--device", "cpu", "--num-epochs", "1", *["--plain"][:plain]]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=school)
+    warning, line = done.stderr.splitlines()
+    assert warning.startswith("warning: 'the display failed, training goes on: ")
+    assert line.startswith(
+        "error[STORAGE]: a file or the output cannot be written or read; got No space left on device"
+    )
+    assert done.returncode == 5
+    assert (school / "run" / "student" / "model.safetensors").exists()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", ["chats.jsonl", "rows.parquet", "lines.txt", "pairs.csv"])
 def test_distill_takes_data_of_every_kind_packed_or_streamed(
@@ -241,6 +256,23 @@ def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pyt
     assert [e.input_text for e in read_events("run") if isinstance(e, ScoredObservation)] == ["the large network"]
     assert distill("--show-on", "validation", out="another") == 2
     assert "give --validation-split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lang", "more", "said"),
+    [
+        ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个token"]),
+        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "of the teacher's 2", "Width 32 → 16: "]),
+    ],
+)
+def test_a_student_is_cut_out_of_its_teacher_and_it_is_said_what_was_kept(
+    school: Path, capsys: pytest.CaptureFixture[str], lang: str, more: tuple[str, ...], said: list[str]
+) -> None:
+    sizes = "layers=1,hidden=16,init=teacher,method=channels,rank=importance"
+    assert distill("--lang", lang, "--max-length", "24", *more, student=sizes) == 0
+    shown = capsys.readouterr().out
+    assert [words for words in said if words not in shown] == []
+    assert json.loads((school / "run" / "student" / "config.json").read_text())["hidden_size"] == 16
 
 
 def test_talk_reads_beginnings_from_standard_input(school: Path) -> None:

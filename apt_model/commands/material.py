@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import hush_libraries
+from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import Parser, add_settings, add_source
 from apt_model.commands.teacher import add_teacher, load_teacher
 from apt_model.config import LessonConfig
@@ -24,7 +25,8 @@ def add_material(parser: Parser) -> None:
         "--student",
         required=True,
         metavar="DIR_OR_ID_OR_NEW",
-        help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384",
+        help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384; out of the teacher's own "
+        "weights with init=teacher, cut with method=rotate|channels and rank=even|importance|angle",
     )
     parser.add_argument(
         "--lora",
@@ -34,6 +36,7 @@ def add_material(parser: Parser) -> None:
         help="train adapters on the student and nothing else (default: r=8,alpha=16,target=all-linear)",
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
+    parser.add_argument("--recipe", metavar="NAME", help="measured settings by name, see recipes; file and flags win")
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
@@ -122,32 +125,35 @@ class Material:
         found = examine(
             student=self.student,
             teacher=None if isinstance(self.teacher, CachedTeacher) else self.teacher,
-            batches=self._some_batches(config),
+            batches=some_batches(
+                self.rows, BATCHES * self.batch_size, self.batch_size, self.packing and self.tokenizer, config
+            ),
             config=config,
             device=pick_device(config.train.device),
             tokenizer=self.teacher_tokenizer,
             student_tokenizer=self.student_tokenizer,
             run_dir=run_dir,
         )
-        with suppress(BrokenPipeError):  # nobody reads on: no reason not to train
+        with suppress(OSError):  # nobody reads on, or the disk that it goes to is full: no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
             if finding.error is not None:
                 raise finding.error
 
-    def _some_batches(self, config: LessonConfig) -> list[Any]:
-        """Rows from all over the data, or a stream's first, in batches; untokenized, so that nothing has to wait."""
-        rows, count = self.rows, BATCHES * self.batch_size
-        if hasattr(rows, "select"):
-            few = min(len(rows), count)
-            rows = rows.select([index * len(rows) // few for index in range(few)])
-        some = list(islice(rows, count))
-        if self.packing:
-            from apt_model.training.encode import pack_rows
 
-            packed = pack_rows(some, self.tokenizer, config.train.max_length)
-            some = [{"input_ids": ids, "labels": labels} for ids, labels in packed]
-        return [some[at : at + self.batch_size] for at in range(0, len(some), self.batch_size)]
+def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config: LessonConfig) -> list[Any]:
+    """Rows from all over the data, or a stream's first, in batches; untokenized, so that nothing has to wait, but where
+    they are packed (`packs_with` is then the tokenizer)."""
+    if hasattr(rows, "select"):
+        few = min(len(rows), count)
+        rows = rows.select([index * len(rows) // few for index in range(few)])
+    some = list(islice(rows, count))
+    if packs_with:
+        from apt_model.training.encode import pack_rows
+
+        packed = pack_rows(some, packs_with, config.train.max_length)
+        some = [{"input_ids": ids, "labels": labels} for ids, labels in packed]
+    return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 
 
 def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
@@ -157,7 +163,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     if arguments.packing and config.distill.cross_tokenizer != "refuse":
         got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
         raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
-    from apt_model.distill.student import create_compressed_model, parse_student
+    from apt_model.distill.student import parse_student
     from apt_model.training.adapters import add_lora, parse_lora
     from apt_model.training.checkpoint import load_model
     from apt_model.training.data import load_dataset, split_dataset
@@ -179,10 +185,11 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     teacher, pattern, tokenizer = load_teacher(arguments, config)
 
     def make() -> tuple[Any, Any]:
-        if sizes is not None:
-            student, own = create_compressed_model(pattern, **sizes), None
-        else:
+        if sizes is None:
             student, own, _ = load_model(arguments.student)
+        else:
+            some = some_batches(rows, LOOKED_AT, arguments.batch_size, arguments.packing and tokenizer, config)
+            student, own = make_student(sizes, pattern, tokenizer, some, config), None
         if lora is not None:
             student = add_lora(student, lora, base=arguments.student if sizes is None else None)
         return student, own

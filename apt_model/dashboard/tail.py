@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 20
-MARK = 64  # bytes before the offset that must still be there: a record that was cut back and grew again lacks them
+MARK = 1024  # bytes before the offset that must still be there: a record that was cut back and grew again lacks them
 
 Line = tuple[int, bytes]
 

@@ -61,7 +61,7 @@ class OutputHead:
             seen.append(hidden)
             return hidden
 
-        with _forward_of(self.linear, hand_through):
+        with forward_of(self.linear, hand_through):
             yield seen
 
 
@@ -114,7 +114,7 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
     model.eval()
     try:
-        with torch.random.fork_rng(devices=devices), _forward_of(linear, put_out_ramp):
+        with torch.random.fork_rng(devices=devices), forward_of(linear, put_out_ramp):
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     finally:
         for module, training in modes.items():
@@ -143,10 +143,10 @@ def _numbers(places: list[Any], names: tuple[str, ...]) -> list[float]:
 
 
 @contextmanager
-def _forward_of(linear: nn.Linear, stand_in: Any) -> Iterator[None]:
-    """`linear` calls `stand_in` meanwhile; its hooks still fire."""
-    linear.forward = stand_in  # type: ignore[method-assign]
+def forward_of(module: nn.Module, stand_in: Any) -> Iterator[None]:
+    """`module` calls `stand_in` meanwhile; its hooks still fire."""
+    module.forward = stand_in
     try:
         yield
     finally:
-        del linear.forward
+        del module.forward

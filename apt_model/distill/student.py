@@ -1,7 +1,8 @@
 """A smaller model of the teacher's kind. Knows configs; knows nothing of training."""
 
+from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # as Llama, OPT and GP
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists with an entry for each layer
 
 Init = Literal["fresh", "teacher"]
+Method = Literal["rotate", "channels"]
+Rank = Literal["even", "importance", "angle"]
+WORDS = {"init": get_args(Init), "method": get_args(Method), "rank": get_args(Rank)}
 
 
 def create_compressed_model(
@@ -36,7 +40,8 @@ def create_compressed_model(
         num_attention_heads: of the student; follows from the width where None.
         intermediate_size: width of the student's MLP; follows from the width where None.
         init: "fresh" weights, as the architecture initialises them, or "teacher": evenly spaced layers of the
-            teacher, first and last among them, and its embeddings, norms and head; then only `num_layers` may differ.
+            teacher, first and last among them, and its embeddings, norms and head; then only `num_layers` may differ
+            (`distill.prune.shrink` cuts the width too, by a look at some text).
 
     Returns:
         The student, float32, on the CPU, in eval mode, sharing no memory with the teacher.
@@ -61,7 +66,8 @@ def create_compressed_model(
     if hasattr(small, "quantization_config"):
         del small.quantization_config
     try:
-        layers = _cut_layers(small, num_layers)
+        layers = even_layers(small.num_hidden_layers, num_layers)
+        keep_layers(small, layers)
         _cut_width(small, hidden_size, num_attention_heads, intermediate_size)
         student = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
         _try_out(student)
@@ -77,10 +83,11 @@ def create_compressed_model(
 def parse_student(description: str) -> dict[str, Any] | None:
     """`"layers=6,hidden=384"` as arguments of `create_compressed_model`; None if it is a path or id instead.
 
-    Keys: layers, hidden, heads, mlp, init.
+    Keys: layers, hidden, heads, mlp, init; and for a student that is cut out of its teacher (init=teacher) by a look at
+    some text, method and rank, which are arguments of `distill.prune.shrink`.
 
     Raises:
-        ConfigError: it looks like a description, but a key or number is wrong.
+        ConfigError: it looks like a description, but a key or value is wrong.
     """
     if "=" not in description:
         return None
@@ -88,29 +95,43 @@ def parse_student(description: str) -> dict[str, Any] | None:
     sizes: dict[str, Any] = {}
     for part in description.split(","):
         key, _, value = (word.strip() for word in part.partition("="))
-        if key == "init":
-            sizes["init"] = value
+        if value in WORDS.get(key, ()):
+            sizes[key] = value
         elif key in keys and value.isdecimal() and len(value) < 10 and int(value) >= 1:
             sizes[keys[key]] = int(value)
         else:
-            expected = "layers=N,hidden=N,heads=N,mlp=N,init=teacher, a directory or a hub id"
+            words = ", ".join(f"{key}={'|'.join(values)}" for key, values in WORDS.items())
+            expected = f"layers=N, hidden=N, heads=N, mlp=N, {words}, a directory or a hub id"
             raise ConfigError("student is not understood", got=brief(part), expected=expected)
+    if sizes.get("init") != "teacher" and ("method" in sizes or "rank" in sizes):
+        raise ConfigError("method and rank say how a teacher is cut", got=brief(description), fix="add init=teacher")
     return sizes
 
 
-def _cut_layers(config: PretrainedConfig, num_layers: int | None) -> list[int]:
-    """Set the number of layers; returns the teacher's layers that they stand for, evenly spaced."""
-    before = config.num_hidden_layers
+def looks_at_text(sizes: Mapping[str, Any]) -> bool:
+    """Whether a description that `parse_student` has read can only be made by a look at some text."""
+    return sizes.get("init") == "teacher" and not sizes.keys() <= {"init", "num_layers"}
+
+
+def even_layers(before: int, num_layers: int | None) -> tuple[int, ...]:
+    """The teacher's layers that a student's stand for, evenly spaced, first and last among them; all where None.
+
+    Raises:
+        ModelError: more layers than the teacher has, or none.
+    """
     num_layers = before if num_layers is None else num_layers
     if not 1 <= num_layers <= before:
         raise ModelError("num_layers does not fit the teacher", got=num_layers, expected=f"1 to {before}")
-    config.num_hidden_layers = num_layers
-    spread = [round(i * (before - 1) / max(num_layers - 1, 1)) for i in range(num_layers)]
+    return tuple(round(i * (before - 1) / max(num_layers - 1, 1)) for i in range(num_layers))
+
+
+def keep_layers(config: PretrainedConfig, layers: tuple[int, ...]) -> None:
+    """Write into a config that only these of its layers are left."""
+    config.num_hidden_layers = len(layers)
     for name in PER_LAYER:
         kinds = getattr(config, name, None)
         if kinds:
-            setattr(config, name, [kinds[i] for i in spread])
-    return spread
+            setattr(config, name, [kinds[i] for i in layers])
 
 
 def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | None, mlp: int | None) -> None:
@@ -159,7 +180,7 @@ def _try_out(student: nn.Module) -> None:
     student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
 
 
-def _copy_weights(teacher: Any, student: PreTrainedModel, layers: list[int]) -> None:
+def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...]) -> None:
     """Fill the student with the teacher's weights, its layer i with the teacher's layer `layers[i]`."""
     if type(teacher) is not type(student):
         got, fix = type(teacher).__name__, "pass the loaded teacher"
@@ -176,6 +197,6 @@ def _copy_weights(teacher: Any, student: PreTrainedModel, layers: list[int]) -> 
             raise ModelError(
                 f"the teacher's weights do not fit the student at {name}",
                 got=None if found is None else f"{tuple(found.shape)} and {tuple(target.shape)}",
-                fix="init='teacher' copies layers: let only num_layers differ",
+                fix="init='teacher' copies layers: let only num_layers differ, or use distill.prune.shrink",
             )
         target.copy_(found)

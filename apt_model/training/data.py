@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import pyarrow
 from torch.utils.data import DataLoader
 
@@ -142,10 +143,15 @@ def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: 
     """Batches of rows as the loop takes them, of any kind and length; it encodes and pads what is left to do.
 
     A stream is shuffled within a buffer of 10,000 rows.
+
+    Raises:
+        DataError: there is no row; or, while a stream is read, that it cannot be.
     """
     if isinstance(rows, datasets.IterableDataset):
         rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
         shuffle = False
+    elif not len(rows):
+        raise DataError("no row has a token to learn from", got="0 rows", fix="look at the data: are its texts empty?")
     return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list)
 
 
@@ -206,9 +212,19 @@ def _ending(file: Path) -> str:
 
 def _from_files(files: Sequence[Path], ending: str, streaming: bool) -> Rows:
     kind, options = FORMATS.get(ending, FORMATS[".txt"])
+    if kind == "json":
+        _refuse_null(files)
     names = {"train": [str(file) for file in files]}
     loaded: Rows = datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
     return loaded.map(_strip, batched=True) if kind == "text" else loaded
+
+
+def _refuse_null(files: Sequence[Path]) -> None:
+    """pyarrow's reader of JSON (26.0) takes the whole process down where the first row is null."""
+    for file in files:
+        with fsspec.open(str(file), "rb", compression="infer") as content:
+            if content.read(4096).lstrip().startswith(b"null"):
+                raise DataError(f"the first row of {file} is null", expected="an object", fix="take it out")
 
 
 def _from_disk(path: Path, split: str, streaming: bool) -> Rows:

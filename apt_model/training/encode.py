@@ -5,7 +5,7 @@ from itertools import chain
 from operator import index
 from typing import Any
 
-from apt_model.errors import DataError, brief
+from apt_model.errors import DataError
 
 IGNORED = -100  # the label of a position that nothing is learned from, as in torch
 COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows, the first wins
@@ -195,12 +195,12 @@ def message_of(message: Mapping[str, str]) -> dict[str, str]:
     Raises:
         DataError: it has no speaker, or no words.
     """
-    for speaker, words in (("role", "content"), ("from", "value")):
-        if isinstance(message.get(speaker), str) and isinstance(message.get(words), str):
-            who = message[speaker] if speaker == "role" else ROLES.get(message[speaker], message[speaker])
-            return {**message, "role": who, "content": message[words]}
-    got = brief(dict(message))
-    raise DataError("chat message has no speaker or no words", got=got, expected="role and content, both strings")
+    if isinstance(message.get("role"), str) and "content" in message:  # a call of a tool has content null
+        return dict(message)
+    if isinstance(message.get("from"), str) and "value" in message:
+        return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"]}
+    got = f"keys {sorted(map(str, message))}"
+    raise DataError("chat message has no speaker or no words", got=got, expected="role, content")
 
 
 def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZER) -> None:

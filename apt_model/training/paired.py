@@ -90,7 +90,7 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
     for turn, message in enumerate(chat):
         if message["role"] != ASSISTANT:
             continue
-        words = message["content"].strip()
+        words = (message["content"] or "").strip()  # a call of a tool has none
         before = render_chat(chat[:turn], tokenizer, add_generation_prompt=True)
         at = whole.find(words, len(before)) if whole.startswith(before) else -1
         size = len(words.encode())

@@ -37,7 +37,18 @@ _STOPPED = "a_stopped_process_says_one_line_and_resumed_ends_with_the_bytes_of_o
 _ONE_LINE = "a_batch_that_cannot_be_learned_from_is_one_clear_line"
 _MISTAKE = _of("test_cli.py", "a_mistake_is_one_line_with_its_exit_code")
 _BAD_VALUE = _of("test_config.py", "a_bad_value_is_one_line_that_names_key_value_and_what_is_expected")
-_ANY_CONFIG = _of("test_config.py", "whatever_the_values_either_a_lesson_or_a_config_error")
+_SETTINGS = "test_hostile_settings.py"
+_ANY_CONFIG = (
+    *_of("test_config.py", "whatever_the_values_either_a_lesson_or_a_config_error"),
+    *_of(_SETTINGS, "any_nested_values_are_a_lesson_or_one_config_error"),
+)
+_ANY_FILE_OF_SETTINGS = _of(
+    _SETTINGS,
+    "any_toml_file_is_a_lesson_or_one_config_error",
+    "any_flags_are_a_lesson_or_one_config_error",
+    "any_description_of_a_student_is_sizes_a_name_or_one_config_error",
+)
+_ENDINGS = "distill/test_endings.py"
 _ANY_TEXT = _of(_SANE, "sanitised_text_has_no_control_is_encodable_bounded_and_stays_as_it_is")
 
 FAULTS = (
@@ -85,7 +96,10 @@ FAULTS = (
                 _KILLS,
                 "a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkpoint_before_stays",
                 "a_full_disk_is_one_line_and_the_checkpoint_before_stays",
+                "a_record_that_may_not_grow_ends_the_run_with_a_checkpoint_and_nothing_is_missing_from_it",
+                "however_little_room_there_is_a_run_says_one_line_and_leaves_whole_checkpoints",
             ),
+            *_of(_ENDINGS, "a_student_that_cannot_be_saved_at_the_end_names_the_checkpoint_it_is_in"),
             *_of(_RESUME, "a_save_that_fails_anywhere_leaves_the_checkpoint_before_and_nothing_half"),
         ),
     ),
@@ -123,7 +137,14 @@ FAULTS = (
     Fault(
         10,
         "loss or gradient not finite: exit 4 before the step",
-        _of(_LOOP, "a_loss_that_is_not_finite_stops_before_the_step_and_the_weights_stay_finite"),
+        (
+            *_of(_LOOP, "a_loss_that_is_not_finite_stops_before_the_step_and_the_weights_stay_finite"),
+            *_of(
+                _ENDINGS,
+                "gradients_that_no_scale_makes_finite_end_the_run",
+                "a_loss_that_is_not_finite_for_once_is_skipped_under_fp16_too",
+            ),
+        ),
     ),
     Fault(
         11,
@@ -203,13 +224,17 @@ FAULTS = (
         (
             *_of(_LOOP, "any_form_of_batch_teaches_the_same", "strings_are_tokenized_on_the_way", _ONE_LINE),
             *_of(_HOSTILE, "whatever_a_loader_yields_is_a_batch_or_a_data_error"),
+            *_of("training/test_hostile_data.py", "any_file_gives_a_batch_or_a_data_error"),
         ),
     ),
     Fault(35, "empty dataset: exit 3", _of(_LOOP, "no_data_at_all_is_an_error")),
     Fault(
         36,
         "data of no length",
-        _of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
+        (
+            *_of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
+            *_of(_ENDINGS, "a_rate_that_cannot_follow_its_schedule_is_told_of_once"),
+        ),
     ),
     Fault(
         37,
@@ -218,12 +243,16 @@ FAULTS = (
     ),
     Fault(38, "num_epochs 0: no step", _of(_LOOP, "zero_epochs_leave_the_student_as_it_was")),
     Fault(39, "sample_frequency 0, negative, float: exit 2", (*_BAD_VALUE, *_MISTAKE)),
-    Fault(40, "unknown key: did you mean", (*_BAD_VALUE, *_MISTAKE)),
+    Fault(40, "unknown key: did you mean", (*_BAD_VALUE, *_MISTAKE, *_ANY_FILE_OF_SETTINGS)),
     Fault(41, "wrong type: exit 2 naming the key", (*_BAD_VALUE, *_ANY_CONFIG)),
     Fault(
         42,
         "cuda without one: CPU with a warning; CLI exit 2",
-        (*_of(_GUIDE, "every_config_of_the_guide_runs"), *_MISTAKE),
+        (
+            *_of(_GUIDE, "every_config_of_the_guide_runs"),
+            *_MISTAKE,
+            *_of(_SETTINGS, "any_device_is_one_or_one_config_error"),
+        ),
     ),
     Fault(
         43,
@@ -240,8 +269,30 @@ FAULTS = (
         "ids beyond the vocabulary, sequence too long: exit 3",
         _of(_LOOP, _ONE_LINE, "more_tokens_than_positions_is_refused_before_the_step"),
     ),
-    Fault(46, "cached teacher signals", (), "its own branch (cache)"),
-    Fault(47, "huge vocabulary: chunked, estimate shown", (), "its own branches (fused, doctor)"),
+    Fault(
+        46,
+        "cached teacher: stale exit 3, corrupt made again",
+        _of(
+            "distill/test_caching.py",
+            "a_changed_teacher_tokenizer_or_data_is_refused_by_name",
+            "only_the_damaged_shard_is_made_again",
+            "a_damaged_order_or_manifest_is_named",
+            "a_full_disk_leaves_no_half_file",
+        ),
+    ),
+    Fault(
+        47,
+        "huge vocabulary: chunked, estimate; out of memory: exit 4",
+        (
+            *_of("distill/test_fused.py", "a_chunk_fits_its_budget"),
+            *_of(
+                "distill/test_memory.py",
+                "a_steps_memory_is_the_sum_of_its_parts",
+                "a_step_that_runs_out_of_memory_ends_with_the_remedy_and_the_last_good_checkpoint",
+            ),
+            *_of("distill/test_doctor.py", "too_little_memory_is_told", "a_model_too_large_for_the_machine_is_wrong"),
+        ),
+    ),
     Fault(
         48,
         "teacher is the student: refused; its bytes unchanged",
@@ -289,6 +340,10 @@ FAULTS = (
             _TEACHING,
             "a_hundred_thousand_cards_take_no_more_memory_than_a_thousand",
             "topics_without_end_are_capped",
+        )
+        + _of(
+            _KILLS,
+            "a_long_run_killed_again_and_again_ends_the_same_with_one_record_and_bounded_memory",
         ),
     ),
 )

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -49,7 +50,9 @@ def llama(hidden: int, layers: int, dropout: float = 0.0) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=32, attention_dropout=dropout, **sizes))
 
 
-def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40, keep: int = 2) -> None:
+def lesson(
+    directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 40, keep: int = 2, sinks: Any = ()
+) -> None:
     """Begin the run, or go on with it."""
     ids = torch.randint(4, 32, (rows, 6), generator=torch.Generator().manual_seed(1))
     config = {"seed": 0, "learning_rate": 0.01, "gradient_accumulation_steps": 2, "save_steps": save_steps}
@@ -62,7 +65,7 @@ def lesson(directory: Path, *, save_steps: int = 1, steps: int = 9, rows: int = 
         device="cpu",
         run_dir=directory,
         resume_from=directory if (directory / EVENTS).exists() else None,
-        sinks=[],
+        sinks=sinks,
     )
 
 
@@ -146,36 +149,38 @@ def times(root: Path, whole: bytes, count: int, seconds: float) -> dict[str, Any
     return {"runs": runs, "kills": kills, "lost": lost}
 
 
+class Gauge:
+    """A sink that writes down what the process holds after every hundredth step: memory, and open files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.process = path, psutil.Process()
+        self.readings: list[dict[str, int]] = []
+
+    def emit(self, event: Any) -> None:
+        if event.kind == "step" and event.step % 100 == 0:
+            memory = self.process.memory_info().rss // 1024
+            self.readings.append({"step": event.step, "rss_kib": memory, "files": self.process.num_fds()})
+
+    def close(self) -> None:
+        self.path.write_text(json.dumps(self.readings))
+
+
 def soak(root: Path, steps: int, every: int = 20) -> dict[str, Any]:
-    """One long run, killed some twenty times."""
+    """One long run that is looked at, and one that is killed some twenty times."""
     how, dice, kills = {"save_steps": every, "steps": steps, "rows": 1600}, random.Random(6), 0
     started = time.perf_counter()
-    assert forked(lambda: lesson(root / "whole", **how)) == 0
+    assert forked(lambda: lesson(root / "whole", sinks=[Gauge(root / "gauge")], **how)) == 0
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    while (
-        kills < 20
-        and forked(lambda: lesson(root / "broken", **how), kill_after=dice.uniform(0.05, 0.3) * seconds)
-        == -signal.SIGKILL
-    ):
+    while kills < 20:
+        ended = forked(lambda: lesson(root / "broken", **how), kill_after=dice.uniform(0.01, 0.06) * seconds)
+        if ended != -signal.SIGKILL:
+            break
         kills += 1
     same = finish(root / "broken", weights(root / "whole"), **how)
     record = {name: (root / name / EVENTS).read_bytes().count(b"\n") for name in ("whole", "broken")}
     kept = len(list((root / "broken" / "checkpoints").iterdir()))
-    short = {"save_steps": every, "steps": 60, "rows": 1600}
-    return {"kills": kills, "same": same, "lines": record, "kept": kept, "peak_kib": peak} | _peak_of(root, short)
-
-
-def _peak_of(root: Path, how: dict[str, int]) -> dict[str, int]:
-    """The memory that a short run takes at most: getrusage adds children up only as a maximum, so it asks itself."""
-    said = root / "peak"
-
-    def run() -> None:
-        lesson(root / "short", **how)
-        said.write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
-
-    forked(run)
-    return {"short_peak_kib": int(said.read_text())}
+    gauge = json.loads((root / "gauge").read_text())
+    return {"kills": kills, "same": same, "lines": record, "kept": kept, "gauge": gauge, "seconds": seconds}
 
 
 def full(root: Path, limit: int | None, **how: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import LlamaConfig
 
-from apt_model.distill.student import create_compressed_model, parse_student
+from apt_model.distill.student import create_compressed_model, looks_at_text, parse_student
 from apt_model.errors import ConfigError, ModelError
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.training.checkpoint import save_model
@@ -162,6 +162,27 @@ def test_a_description_is_told_from_a_path() -> None:
     assert parse_student("layers=2, init=teacher") == {"num_layers": 2, "init": "teacher"}
     assert parse_student("heads=6,mlp=1024") == {"num_attention_heads": 6, "intermediate_size": 1024}
     assert parse_student("models/student") is None
-    for wrong in ("layers=0", "layers=six", "depth=3"):
+    for wrong in ("layers=0", "layers=six", "depth=3", "init=copied", "init=teacher,method=turn", "rank=best"):
         with pytest.raises(ConfigError, match="student is not understood"):
             parse_student(wrong)
+
+
+def test_a_description_tells_whether_it_takes_a_look_at_some_text() -> None:
+    cut = parse_student("layers=4,hidden=256,init=teacher,method=channels,rank=importance")
+    assert cut == {
+        "num_layers": 4,
+        "hidden_size": 256,
+        "init": "teacher",
+        "method": "channels",
+        "rank": "importance",
+    }
+    looks = {
+        "layers=4": False,
+        "layers=4,hidden=256": False,
+        "layers=4,init=teacher": False,
+        "hidden=256,init=teacher": True,
+        "layers=4,init=teacher,rank=angle": True,
+    }
+    assert {words: looks_at_text(parse_student(words) or {}) for words in looks} == looks
+    with pytest.raises(ConfigError, match="Fix: add init=teacher"):
+        parse_student("layers=4,rank=importance")

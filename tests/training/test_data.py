@@ -68,6 +68,9 @@ def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match="no text to learn from"):
         load_dataset(tmp_path / "empty.txt")
+    (tmp_path / "null.jsonl").write_text(' null\n{"text": "a"}')
+    with pytest.raises(DataError, match=r"the first row of .*null\.jsonl is null"):
+        load_dataset(tmp_path / "null.jsonl")
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": ')
     with pytest.raises(DataError, match=r"broken\.jsonl cannot be read"):
         load_dataset(tmp_path / "broken.jsonl")

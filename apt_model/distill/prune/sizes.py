@@ -1,0 +1,93 @@
+"""How wide a student is that is cut out of its teacher: heads keep their size, and groups of heads stay whole.
+
+Knows configs; knows nothing of weights. (A fresh student may have heads of any size: `distill.student`.)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from apt_model.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Widths of a model.
+
+    Attributes:
+        hidden: of the stream.
+        groups: key-value heads.
+        per_group: query heads for each of them.
+        neurons: of an MLP.
+    """
+
+    hidden: int
+    groups: int
+    per_group: int
+    neurons: int
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.groups * self.per_group
+
+
+def fit_widths(
+    teacher: Widths, *, head_size: int, free_heads: bool, hidden: int | None, heads: int | None, neurons: int | None
+) -> Widths:
+    """The student's widths: what is asked for, and the rest in proportion to the teacher's.
+
+    Raises:
+        ModelError: wider than the teacher, or heads that no choice of the teacher's gives.
+    """
+    width = teacher.hidden if hidden is None else hidden
+    share = width / teacher.hidden
+    neurons = neurons or (
+        teacher.neurons if hidden is None else min(teacher.neurons, max(8, round(teacher.neurons * share / 8) * 8))
+    )
+    for name, asked, most in (
+        ("hidden_size", width, teacher.hidden),
+        ("num_attention_heads", heads or 1, teacher.heads),
+        ("intermediate_size", neurons, teacher.neurons),
+    ):
+        if not 1 <= asked <= most:
+            raise ModelError(f"{name} does not fit the teacher", got=asked, expected=f"1 to {most}")
+    if not free_heads:
+        if width % head_size or heads not in (None, width // head_size):
+            raise ModelError(
+                "hidden_size does not divide into the teacher's heads",
+                got=f"{width}" + (f", {heads} heads" if heads else ""),
+                expected=f"multiples of {head_size}, one head for each",
+            )
+        heads = width // head_size
+    choices = {
+        (groups, per_group)
+        for groups in range(1, teacher.groups + 1)
+        for per_group in range(1, teacher.per_group + 1)
+        if heads in (None, groups * per_group)
+    }
+    if not choices:
+        every = sorted({g * q for g in range(1, teacher.groups + 1) for q in range(1, teacher.per_group + 1)})
+        raise ModelError(
+            "num_attention_heads does not fit the teacher's groups of heads",
+            got=heads,
+            expected=f"one of {', '.join(map(str, every))}",
+        )
+    wanted = heads or teacher.heads * share
+    # of equal numbers of heads, whole groups go first: the proportion of query to key-value heads is the teacher's
+    groups, per_group = min(choices, key=lambda one: (abs(one[0] * one[1] - wanted), -one[1]))
+    return Widths(hidden=width, groups=groups, per_group=per_group, neurons=neurons)
+
+
+def set_widths(config: Any, widths: Widths, *, head_size: int, free_heads: bool, neuron_names: tuple[str, ...]) -> None:
+    """Write the widths into a config."""
+    before = config.hidden_size
+    config.hidden_size, config.num_attention_heads = widths.hidden, widths.heads
+    if getattr(config, "num_key_value_heads", None) is not None:
+        config.num_key_value_heads = widths.groups
+    if free_heads:
+        config.head_dim = head_size
+    for name in neuron_names:
+        if hasattr(config, name):
+            setattr(config, name, widths.neurons)
+    if getattr(config, "word_embed_proj_dim", None) == before:
+        config.word_embed_proj_dim = widths.hidden
