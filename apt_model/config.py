@@ -22,7 +22,7 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
 }
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
-CrossTokenizer = Literal["refuse", "uld", "hybrid"]
+CrossTokenizer = Literal["refuse", "kl", "uld"]
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
 
@@ -55,7 +55,7 @@ class DistillConfig(_Section):
     cross_tokenizer: CrossTokenizer = Field(
         "refuse",
         description="a teacher with another tokenizer: refused, or compared where both tokenizers meet in the text, by "
-        "sorted probabilities (uld) or by KL over what both vocabularies have (hybrid)",
+        "KL over how it goes on (kl) or by sorted probabilities (uld)",
     )
 
     @model_validator(mode="before")

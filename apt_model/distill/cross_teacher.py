@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from apt_model.config import DistillConfig
-from apt_model.distill.crossing import CrossedLogits, SharedTokens
+from apt_model.distill.crossing import Beginnings, CrossedLogits
 from apt_model.distill.forward import vocabulary_of
 from apt_model.distill.signals import Signal
 from apt_model.distill.teachers import LiveTeacher, TeacherSource
@@ -17,7 +17,7 @@ from apt_model.errors import ConfigError, DataError, ModelError
 from apt_model.events.records import ModelCard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED, OR_CROSS, differing_ids, refuse_other_tokenizer
-from apt_model.training.spans import shared_tokens
+from apt_model.training.spans import common_beginnings
 
 
 class CrossTeacher:
@@ -43,9 +43,9 @@ class CrossTeacher:
         student: nn.Module,
     ) -> None:
         self._live = LiveTeacher(model, device, place)
-        self._pairs = shared_tokens(student_tokenizer, tokenizer)
+        self._found = common_beginnings(student_tokenizer, tokenizer)
         self._student_width = vocabulary_of(student) or len(student_tokenizer)
-        self._shared: SharedTokens | None = None
+        self._beginnings: Beginnings | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -59,7 +59,7 @@ class CrossTeacher:
     @property
     def vocabulary(self) -> int:
         """Tokens that both have."""
-        return len(self._pairs)
+        return self._found[0]
 
     def begin(self, config: DistillConfig) -> None:
         """Take the kind of comparison from the settings."""
@@ -79,12 +79,12 @@ class CrossTeacher:
         assert theirs is not None  # noqa: S101 - `check` let it pass
         own = Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=theirs.input_ids)
         logits = self._live.logits(own)
-        if self._shared is None:
+        if self._beginnings is None:
             widths = {"student_width": self._student_width, "teacher_width": logits.shape[-1]}
-            self._shared = SharedTokens.of(self._pairs, **widths).to(logits.device)
+            self._beginnings = Beginnings.of(self._found, **widths).to(logits.device)
         return CrossedLogits(
             logits=logits,
-            shared=self._shared,
+            beginnings=self._beginnings,
             kind=self._config.cross_tokenizer,
             temperature=self._config.temperature,
         )

@@ -3,8 +3,8 @@
 Pure functions of logits and spans. They know nothing of tokenizers, models, or where spans come from.
 
 Before the first token of a span both have read the same bytes, and behind its last one they have again. What both say
-there are outcomes of one question, "how does the text go on?": the span's own text, with the product of its tokens'
-probabilities; each token that both vocabularies have; and everything else.
+there are outcomes of one question, "how does the text go on?": with the span's own text (the product of its tokens'
+probabilities), with something else that begins as a token of both vocabularies, or otherwise.
 """
 
 from dataclasses import dataclass
@@ -24,38 +24,35 @@ FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedTokens:
-    """The tokens that two vocabularies have in common.
+class Beginnings:
+    """What the tokens of two vocabularies begin with, out of what both have.
 
     Attributes:
-        student, teacher: (K) int64, ids of the same text.
-        student_of: (teacher's V) int64, the student's id of each of the teacher's; -1 where it has none.
-        student_own, teacher_own: ids that the other one does not have.
+        count: of beginnings.
+        student, teacher: (V) int64 each, the beginning of a token; `count` for tokens that have none.
     """
 
+    count: int
     student: Tensor
     teacher: Tensor
-    student_of: Tensor
-    student_own: Tensor
-    teacher_own: Tensor
 
     @classmethod
-    def of(cls, pairs: list[tuple[int, int]], *, student_width: int, teacher_width: int) -> "SharedTokens":
-        """From pairs of ids (student's, teacher's), for heads of these widths; ids beyond them are left out."""
-        fit = [pair for pair in pairs if pair[0] < student_width and pair[1] < teacher_width]
-        student, teacher = torch.tensor(fit, dtype=torch.int64).view(-1, 2).unbind(dim=1)
-        student_of = torch.full((teacher_width,), -1)
-        student_of[teacher] = student
-        owns = []
-        for shared, width in ((student, student_width), (teacher, teacher_width)):
-            is_own = torch.ones(width, dtype=torch.bool)
-            is_own[shared] = False
-            owns.append(is_own.nonzero().flatten())
-        return cls(student=student, teacher=teacher, student_of=student_of, student_own=owns[0], teacher_own=owns[1])
+    def of(
+        cls, found: tuple[int, dict[int, int], dict[int, int]], *, student_width: int, teacher_width: int
+    ) -> "Beginnings":
+        """From `training.spans.common_beginnings` of student and teacher, for heads of these widths."""
+        count, *sides = found
+        tables = []
+        for ids, width in zip(sides, (student_width, teacher_width), strict=True):
+            table = torch.full((width,), count)
+            fit = {token: begin for token, begin in ids.items() if token < width}
+            table[torch.tensor(list(fit), dtype=torch.int64)] = torch.tensor(list(fit.values()), dtype=torch.int64)
+            tables.append(table)
+        return cls(count=count, student=tables[0], teacher=tables[1])
 
-    def to(self, device: torch.device) -> "SharedTokens":
+    def to(self, device: torch.device) -> "Beginnings":
         """The same on another device."""
-        return SharedTokens(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return Beginnings(count=self.count, student=self.student.to(device), teacher=self.teacher.to(device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,35 +88,28 @@ def side_of(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -
     return Side(first=log_probs[starts], text=own[starts] + rest, rest=rest, token=tokens[starts])
 
 
-def outcome_kl(student: Side, teacher: Side, shared: SharedTokens) -> Tensor:
+def outcome_kl(student: Side, teacher: Side, beginnings: Beginnings) -> Tensor:
     """KL(teacher ‖ student) over the outcomes of each span, in nats, (S): never negative, 0 for equal outcomes.
 
-    The outcomes: the span's text; each shared token but those that the span begins with; all else. A span of one shared
-    token gives the KL over the shared vocabulary and all else. Never more than the KL over texts of any length, of
-    which these outcomes are a coarser view. Gradient flows to the student only.
-    Source: the data processing inequality of KL (Cover & Thomas, section 2.9).
+    The outcomes: the span's text; anything else that begins so, for each beginning; all that has none. With one
+    vocabulary and spans of one token these are the tokens. Gradient flows to the student only.
+    Source: the chain rule and the data processing inequality of KL (Cover & Thomas, sections 2.5 and 2.8), the product
+    along a span as in TRL's GOLD.
     """
-    begins = (shared.student == student.token.unsqueeze(1)) | (shared.teacher == teacher.token.unsqueeze(1))
-    q, p = student.first[:, shared.student], teacher.first[:, shared.teacher]
-    kl = torch.where(begins, 0.0, p.exp() * (p.clamp(min=FLOOR) - q.clamp(min=FLOOR))).sum(dim=1)
-    kl = kl + teacher.text.exp() * (teacher.text.clamp(min=FLOOR) - student.text.clamp(min=FLOOR))
-    others_p, others_q = (
-        _others(side, own, ids, begins)
-        for side, own, ids in (
-            (teacher, shared.teacher_own, shared.teacher),
-            (student, shared.student_own, shared.student),
-        )
+    p, q = (
+        _others(teacher, beginnings.teacher, beginnings.count),
+        _others(student, beginnings.student, beginnings.count),
     )
-    return kl + others_p * (others_p.clamp(min=TINY).log() - others_q.clamp(min=TINY).log())
+    others = (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(dim=1)
+    return others + teacher.text.exp() * (teacher.text.clamp(min=FLOOR) - student.text.clamp(min=FLOOR))
 
 
-def _others(side: Side, own: Tensor, shared: Tensor, begins: Tensor) -> Tensor:
-    """The probability of what is no outcome of its own, (S): own tokens and those that begin the span, without it."""
-    first = side.first.gather(1, side.token.unsqueeze(1)).squeeze(1)
-    left = first.exp() * -torch.expm1(side.rest)
-    mass = torch.where(own == side.token.unsqueeze(1), 0.0, side.first[:, own].exp()).sum(dim=1)
-    moved = torch.where(begins & (shared != side.token.unsqueeze(1)), side.first[:, shared].exp(), 0.0).sum(dim=1)
-    return mass + moved + left
+def _others(side: Side, beginning: Tensor, count: int) -> Tensor:
+    """The probabilities of all outcomes but the span's text, (S, count + 1)."""
+    token = side.token.unsqueeze(1)
+    left = side.first.gather(1, token).exp() * -torch.expm1(side.rest.unsqueeze(1))
+    probs = side.first.exp().scatter(1, token, left)
+    return probs.new_zeros(len(probs), count + 1).index_add(1, beginning, probs)
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -136,23 +126,18 @@ def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def span_distance(
-    student: Side, teacher: Side, shared: SharedTokens, *, kind: CrossTokenizer, temperature: float
+    student: Side, teacher: Side, beginnings: Beginnings, *, kind: CrossTokenizer, temperature: float
 ) -> Tensor:
     """What the student is graded on at each span, (S).
 
+    kl: T² · the outcomes' KL.
     uld: T · the sorted distance of all probabilities at the span's first token, each times the probability of the
         span's other tokens (Source: ULD; the product as in TRL's GOLD, `uld_token_merge_strategy="observed"`).
-    hybrid: T² · the outcomes' KL, and T · the sorted distance of the tokens that only one vocabulary has (after GOLD,
-        Patiño et al. 2025; its KL is between masses that do not sum to 1, this one is a true one).
     """
-    if kind == "uld":
-        merged = [(side.first + side.rest.unsqueeze(1)).exp() for side in (student, teacher)]
-        return temperature * sorted_distance(*merged)
-    own = [
-        torch.where(ids == side.token.unsqueeze(1), 0.0, side.first[:, ids].exp())
-        for side, ids in ((student, shared.student_own), (teacher, shared.teacher_own))
-    ]
-    return temperature**2 * outcome_kl(student, teacher, shared) + temperature * sorted_distance(*own)
+    if kind == "kl":
+        return temperature**2 * outcome_kl(student, teacher, beginnings)
+    merged = [(side.first + side.rest.unsqueeze(1)).exp() for side in (student, teacher)]
+    return temperature * sorted_distance(*merged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,13 +146,13 @@ class CrossedLogits:
 
     Attributes:
         logits: (B, M, the teacher's V), without gradient.
-        shared: what both vocabularies have.
+        beginnings: what both vocabularies have in common.
         kind: how spans are graded.
         temperature: at which they are.
     """
 
     logits: Tensor
-    shared: SharedTokens
+    beginnings: Beginnings
     kind: CrossTokenizer
     temperature: float
 
@@ -182,12 +167,12 @@ class CrossedLogits:
         for spans in self._chunks(batch, student_logits.shape[-1]):
             student, teacher = self._sides(student_logits, batch, spans, temperature=self.temperature)
             how = {"kind": self.kind, "temperature": self.temperature}
-            kd = kd + span_distance(student, teacher, self.shared, **how).sum()  # type: ignore[arg-type]
+            kd = kd + span_distance(student, teacher, self.beginnings, **how).sum()  # type: ignore[arg-type]
         return kd, ce
 
     @torch.no_grad()
     def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
-        """At how many of the student's tokens in spans both find the same text likeliest where the span begins."""
+        """At how many of the student's tokens in spans what both find likeliest at the span's start begins alike."""
         count = torch.zeros((), dtype=torch.int64, device=student_logits.device)
         for spans in self._chunks(batch, student_logits.shape[-1]):
             sides = self._sides(student_logits, batch, spans, temperature=1.0)
@@ -206,7 +191,7 @@ class CrossedLogits:
         shown = spans[torch.isin(spans[:, 1] - 1, card.positions.to(spans.device))]
         spans = shown if len(shown) else spans
         student, teacher = self._sides(student_logits, batch, spans, temperature=1.0)
-        kl = outcome_kl(student, teacher, self.shared).clamp(min=0)
+        kl = outcome_kl(student, teacher, self.beginnings).clamp(min=0)
         normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), self._is_same(student, teacher).float().mean()])
         said = [
             logits[card.row, _places(spans[:, 1 + 2 * side], spans[:, 2 + 2 * side]) - 1].argmax(dim=-1).tolist()
@@ -225,7 +210,8 @@ class CrossedLogits:
         )
 
     def _is_same(self, student: Side, teacher: Side) -> Tensor:
-        return self.shared.student_of[teacher.first.argmax(dim=1)] == student.first.argmax(dim=1)
+        begins = self.beginnings
+        return begins.teacher[teacher.first.argmax(dim=1)] == begins.student[student.first.argmax(dim=1)]
 
     def _chunks(self, batch: Batch, width: int) -> tuple[Tensor, ...]:
         assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass

@@ -13,7 +13,7 @@ UNLIMITED = 10**9
 ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
-OR_CROSS = f"{ONE_TOKENIZER}, or ask for it with cross_tokenizer=hybrid"
+OR_CROSS = f"{ONE_TOKENIZER}, or ask for it with cross_tokenizer=kl"
 
 Encoded = tuple[list[int], list[int]]  # ids, and as many labels
 

@@ -112,29 +112,47 @@ def _next(side: Sequence[Range | None], index: int) -> Range | None:
 def shared_tokens(one: Any, other: Any) -> list[tuple[int, int]]:
     """Ids that stand for the same bytes in both tokenizers, as pairs; the ends of text are a pair too.
 
-    A text that a tokenizer has several ids for is left out, and so are special tokens.
+    Special tokens are left out. Of several ids of one text (sentencepiece has letters, and bytes besides) the last is
+    taken, as a vocabulary has its bytes before its letters.
     """
-    ends: list[int] = [
-        end for end in (getattr(tokenizer, "eos_token_id", None) for tokenizer in (one, other)) if end is not None
-    ]
-    mine, theirs = (_by_bytes(tokenizer) for tokenizer in (one, other))
+    ends = [getattr(tokenizer, "eos_token_id", None) for tokenizer in (one, other)]
+    mine, theirs = ({said: token for token, said in _texts(tokenizer).items()} for tokenizer in (one, other))
     pairs = [(mine[said], theirs[said]) for said in mine.keys() & theirs.keys()]
-    return sorted([*pairs, *([(ends[0], ends[1])] if len(ends) == 2 else [])])
+    pairs += [(ends[0], ends[1])] if ends[0] is not None and ends[1] is not None else []
+    return sorted(pairs)
 
 
-def _by_bytes(tokenizer: Any) -> dict[bytes, int]:
+def common_beginnings(one: Any, other: Any) -> tuple[int, dict[int, int], dict[int, int]]:
+    """Every token of two tokenizers by the longest text it begins with that is a token of both.
+
+    So a long token of the one and the first of several short ones of the other, which say the same, count as one: they
+    begin alike. Tokenizers of bytes have at least the bytes in common, and every token a beginning.
+
+    Returns:
+        How many beginnings there are, and for both tokenizers the beginning of each id; ids without one (special
+        tokens) are left out. The ends of text are a beginning too.
+    """
+    pairs = shared_tokens(one, other)
+    found: list[dict[int, int]] = []
+    for side, tokenizer in enumerate((one, other)):
+        texts = _texts(tokenizer)
+        begins = {texts[pair[side]]: number for number, pair in enumerate(pairs) if pair[side] in texts}
+        ids = {pair[side]: number for number, pair in enumerate(pairs)}
+        for token, said in texts.items():
+            longest = next((said[:size] for size in range(len(said), 0, -1) if said[:size] in begins), None)
+            if longest is not None:
+                ids[token] = begins[longest]
+        found.append(ids)
+    return len(pairs), found[0], found[1]
+
+
+def _texts(tokenizer: Any) -> dict[int, bytes]:
+    """The bytes of each id that has some, to itself."""
     pieces = Pieces.of(tokenizer)
     if pieces is None:
         raise ConfigError("a tokenizer does not name its tokens", got=type(tokenizer).__name__)
-    found: dict[bytes, int] = {}
-    twice: set[bytes] = set()
-    for token in sorted(tokenizer.get_vocab().values()):
-        if pieces.is_special(token):
-            continue
-        said = pieces.bytes_of(token)
-        twice |= {said} if said in found else set()
-        found[said] = token
-    return {said: token for said, token in found.items() if said and said not in twice}
+    ids = (token for token in sorted(tokenizer.get_vocab().values()) if not pieces.is_special(token))
+    return {token: said for token in ids if (said := pieces.bytes_of(token))}
 
 
 def alignment_table(text: str, one: Any, other: Any) -> str:

@@ -20,7 +20,7 @@ from tests.distill.test_pieces import byte_level
 
 LINES = ["the cat is fun, is it", "人工智能医疗教育", "互联网是全球最大的计算机网络。", "and the network, is large"] * 2
 THEIRS = byte_level()
-SETTINGS = {"learning_rate": 1e-2, "temperature": 1.0, "seed": 0, "sample_frequency": 1, "cross_tokenizer": "hybrid"}
+SETTINGS = {"learning_rate": 1e-2, "temperature": 1.0, "seed": 0, "sample_frequency": 1, "cross_tokenizer": "kl"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def taught(student: Any, teacher: Any, tokenizer: Any, *sinks: Any, plain: bool 
     return VisualDistillationPlugin(settings).visual_distill_model(student, teacher, batches, **{**how, **more})
 
 
-@pytest.mark.parametrize("kind", ["uld", "hybrid"])
+@pytest.mark.parametrize("kind", ["uld", "kl"])
 def test_the_student_comes_nearer_to_a_teacher_in_other_tokens(
     kind: str, student: Any, other_teacher: Any, tokenizer: Any, listener: Listener
 ) -> None:
@@ -164,8 +164,8 @@ def school(
 
 def test_the_command_line_teaches_across_where_it_is_asked_to(school: list[str], capsys: Any) -> None:
     assert main([*school, "--plain"]) == 3
-    assert "cross_tokenizer=hybrid" in capsys.readouterr().err
-    how = ["--cross-tokenizer", "hybrid", "--validation-split", "2"]
+    assert "cross_tokenizer=kl" in capsys.readouterr().err
+    how = ["--cross-tokenizer", "kl", "--validation-split", "2"]
     assert main([*school, *how]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "of them are the same text" in said
@@ -195,5 +195,5 @@ def test_a_cached_teacher_is_refused(school: list[str], capsys: Any) -> None:
     assert CachedTeacher("cache").vocabulary
     capsys.readouterr()
     given = [flag for flag in school if flag != "--teacher" and flag != "teacher"]
-    assert main([*given, "--teacher-cache", "cache", "--cross-tokenizer", "hybrid", "--no-doctor"]) == 2
+    assert main([*given, "--teacher-cache", "cache", "--cross-tokenizer", "kl", "--no-doctor"]) == 2
     assert "a cached teacher knows one tokenizer only" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from apt_model.distill.pieces import Pieces
 from apt_model.errors import ConfigError
-from apt_model.training.spans import Range, Span, align, alignment_table, place, shared_tokens
+from apt_model.training.spans import Range, Span, align, alignment_table, common_beginnings, place, shared_tokens
 from tests.distill.test_pieces import byte_level, sentencepiece, suffixes, unigram, word_piece
 
 MIXED = "今天 weather 很好 😀，naïve café！\n\n The cat can't  sit. 人工智能"
@@ -132,6 +132,26 @@ def test_shared_tokens_are_the_same_text_and_the_ends_of_text(tokenizer: Any) ->
     assert [one for one, _ in texts] == [two for _, two in texts]
     assert {"a", "z", ",", " "} <= {one for one, _ in texts}
     assert not {"<pad>", "<s>", "<unk>"} & {one for one, _ in texts}
+
+
+def test_tokens_begin_with_the_longest_text_that_both_have() -> None:
+    one, other = KINDS["byte level"], KINDS["sentencepiece"]
+    count, mine, theirs = common_beginnings(one, other)
+    shared = shared_tokens(one, other)
+    assert count == len(shared)
+    assert [(mine[a], theirs[b]) for a, b in shared] == [(number, number) for number in range(count)]
+    texts = [one.decode([a]) for a, _ in shared]
+    known = set(texts)
+    compared = 0
+    for token, number in mine.items():
+        text = one.decode([token])
+        if "\ufffd" in text + texts[number] or token == one.eos_token_id:
+            continue
+        assert text.startswith(texts[number])
+        assert not any(text[:size] in known for size in range(len(texts[number]) + 1, len(text) + 1))
+        compared += text != texts[number]
+    assert compared > 10
+    assert not {one.bos_token_id, one.unk_token_id} & mine.keys()
 
 
 def test_a_table_shows_where_two_tokenizers_meet() -> None:
