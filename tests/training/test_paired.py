@@ -84,6 +84,25 @@ def test_of_chats_the_assistants_words_are_aligned_in_both_templates(tokenizer: 
     assert all(pair.labels[index] == pair.ids[index] for index in learned)
 
 
+def test_what_stands_behind_a_turn_is_aligned_only_where_it_ends_one_in_both(tokenizer: Any) -> None:
+    mine, other = copy.deepcopy(tokenizer), copy.deepcopy(OTHER)
+    mine.chat_template = TEMPLATE
+    other.chat_template = (
+        "{% for m in messages %}{{ '<s>' + m['content'] + '!' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<s>' }}{% endif %}"
+    )
+    chat = [
+        {"role": "user", "content": "and"},
+        {"role": "assistant", "content": "the is"},
+        {"role": "user", "content": "and"},
+        {"role": "assistant", "content": "cat"},
+    ]
+    pair = encode_for_both({"messages": chat}, mine, other, 200)
+    said = texts(pair, mine, other)
+    assert [one for one, _ in said] == [two for _, two in said]
+    assert "".join(one for one, _ in said) == "the iscat"
+
+
 def test_half_a_character_is_a_token_of_its_own(tokenizer: Any) -> None:
     other = copy.deepcopy(OTHER)
     pair = encode_for_both({"text": "a😀b"}, other, other, 64)
