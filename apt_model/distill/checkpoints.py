@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from apt_model.config import DistillConfig, LessonConfig, TrainConfig
+from apt_model.config import DistillConfig, LessonConfig, TrainConfig, settings
 from apt_model.distill.generators import Tensors, read_generators, set_generators
 from apt_model.distill.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.progress import Progress
@@ -41,7 +42,7 @@ from apt_model.training.snapshot import (
 )
 
 CHECKPOINTS = "checkpoints"
-STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
+STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 MAY_CHANGE = ("device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite")
@@ -63,12 +64,14 @@ class RunState:
 
     Attributes:
         student: without a wrapper of accelerate's.
+        beside: what is trained with it and is no part of it; None where there is no such parameter.
         others: schedule, scaler, statistics and the like, by name.
         identity: what must be the same when the run is taken up: settings, sizes, data.
         at_epoch_start: the generators when the present epoch began, from which its order of data follows.
     """
 
     student: nn.Module
+    beside: nn.Module | None
     optimizer: Optimizer
     progress: Progress
     others: Mapping[str, Stateful]
@@ -142,12 +145,15 @@ class Checkpoints:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
         write_state, tensors, generators = self._state_of(run)
-        about = sum(t.numel() * t.element_size() for t in [*run.student.state_dict().values(), *tensors.values()])
+        beside = run.beside
+        modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
+        weights = [tensor for module in modules.values() for tensor in module.state_dict().values()]
+        about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
         self.newest = write_snapshot(
             self.folder,
             progress.step,
             {
-                STUDENT: lambda path: save_model(run.student, str(path)),
+                **{name: partial(_save, module) for name, module in modules.items()},
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
                 STATE: write_state,
@@ -218,6 +224,8 @@ class Checkpoints:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_model(run.student, str(path / STUDENT))
+            if run.beside is not None:
+                load_model(run.beside, str(path / BESIDE))
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
                 refuse_missing(name, one.state_dict(), state["others"][name])
@@ -268,11 +276,16 @@ class Checkpoints:
             raise ConfigError("the data is not what it was: the epoch's first batch differs", fix=fix)
 
     def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        then = {**{key: field.default for _, key, field in settings() if key in now}, **then}  # settings grow in number
         names = dict.fromkeys([*then, *now])
         differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
         if differ and not self._may_differ:
             fix = "resume with what it was begun with, or say that it may differ (--resume-anyway)"
             raise ConfigError("the run was begun with something else", got="; ".join(differ), fix=fix)
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    save_model(module, str(path))
 
 
 def identity(
@@ -286,10 +299,10 @@ def identity(
 ) -> dict[str, Any]:
     """What has to be the same when a run is taken up, as JSON values."""
     flat = config.to_dict()
-    settings = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
+    fixed = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
     teacher, student = models
     return {
-        **{key: flat[key] for key in settings},
+        **{key: flat[key] for key in fixed},
         "teacher": f"{teacher.name} of {teacher.parameters:,} parameters",
         "student": f"{student.name} of {student.parameters:,} parameters",
         "batches": steps_per_epoch(batches, 1),

@@ -24,11 +24,13 @@ class Batch:
         input_ids: (B, L), int64.
         attention_mask: (B, L), int64; 1 where there is text.
         labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
+        is_written: whether the labels are what the student wrote itself, so that only the teacher can judge them.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    is_written: bool = False
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -36,6 +38,7 @@ class Batch:
             input_ids=self.input_ids.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            is_written=self.is_written,
         )
 
     @property
