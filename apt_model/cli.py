@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, doctor, evaluate, lesson, report, watch
+from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
 from apt_model.commands.options import Parser
 from apt_model.errors import AptModelError, Interrupted, StorageError
 
@@ -72,6 +72,7 @@ def make_parser() -> Parser:
     doctor.add(commands)
     cache.add(commands)
     evaluate.add(commands)
+    recipes.add(commands)
     after.add(commands)
     watch.add(commands)
     report.add(commands)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from apt_model.commands.console import hush_libraries
 from apt_model.commands.control import overall
 from apt_model.demo.lesson import load_teacher, read_corpus
+from apt_model.distill.prune.shrink import shrink
 from apt_model.distill.student import create_compressed_model
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.records import EpochFinished, Event
@@ -47,7 +48,8 @@ class Arm:
     """A way to teach.
 
     Attributes:
-        start: the student's beginning, a key of `STARTS`.
+        start: the student's beginning: "fresh" weights in half the teacher's layers, every other of its "layers", or
+            all of them at three quarters of their "width" (rotated and cut).
         settings: of the lesson.
         permuted: the teacher speaks of another row of the batch.
     """
@@ -58,11 +60,9 @@ class Arm:
 
 
 ALONE = {"alpha": 0.0, "beta": 1.0}
-STARTS: Mapping[str, Mapping[str, Any]] = {  # beginnings, and their peak learning rates
-    "fresh": {"init": "fresh"},
-    "layers": {"init": "teacher"},
-}
-RATES = {"fresh": 3e-3, "layers": 1e-3}
+RATES = {"fresh": 3e-3, "layers": 1e-3, "width": 1e-3}  # beginnings, and their peak learning rates
+WIDTH = 0.75  # of the teacher's stream and neurons, where half of its layers would have as many parameters
+LOOKED_AT = 64  # rows that a width is cut by
 ARMS: Mapping[str, Arm] = {
     "fresh, labels alone (control)": Arm(start="fresh", settings=ALONE),
     "fresh, KD, T = 1": Arm(start="fresh", settings={"temperature": 1.0}),
@@ -87,6 +87,9 @@ ARMS: Mapping[str, Arm] = {
     "teacher's layers, KD, T = 1, a quarter on-policy": Arm(
         start="layers", settings={"temperature": 1.0, "on_policy": 0.25, "on_policy_tokens": 24}
     ),
+    "rotated and cut, labels alone (control)": Arm(start="width", settings=ALONE),
+    "rotated and cut, KD, T = 1": Arm(start="width", settings={"temperature": 1.0}),
+    "rotated and cut, KD, T = 4": Arm(start="width", settings={"temperature": 4.0}),
 }
 
 
@@ -162,9 +165,13 @@ class School:
     def student(self, start: str, seed: int) -> Any:
         """A student before its first lesson."""
         config = self.teacher.config
-        sizes: dict[str, Any] = {"num_layers": max(1, config.num_hidden_layers // 2), **STARTS[start]}
         set_seed(seed)
-        return create_compressed_model(self.teacher, **sizes)
+        if start == "width":
+            sizes = {name: int(getattr(config, name) * WIDTH) for name in ("hidden_size", "intermediate_size")}
+            some = [self._rows[index] for index in range(0, len(self._rows), max(1, len(self._rows) // LOOKED_AT))]
+            return shrink(self.teacher, [some], tokenizer=self._tokenizer, **sizes).student
+        init = "fresh" if start == "fresh" else "teacher"
+        return create_compressed_model(self.teacher, num_layers=max(1, config.num_hidden_layers // 2), init=init)
 
     def looked(self) -> Any:
         """The held-out text."""

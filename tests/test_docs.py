@@ -50,13 +50,16 @@ def test_the_python_of_the_guide_runs(
     for book in ("train.txt", "test.txt"):
         Path(book).write_text("人工智能是全球最大的网络。\n医疗教育经济文化\n" * 4, encoding="utf-8")
     found = blocks(name)
-    assert len(found) == 9
+    assert len(found) == 10
     names: dict[str, Any] = {}
     for block in found:
         exec(block, names)
     assert names["student_model"].config.hidden_size == 16
     assert names["fresh_student"]["temperature"] == 1.0
     assert "perplexity" in Path("evaluation.json").read_text()
+    assert Path("lesson.png").read_bytes().startswith(b"\x89PNG")
+    assert "apt-data" in Path("lesson.html").read_text("utf-8")
+    assert len(names["steps"]) == names["run"].verdict.step > 0
     assert Path("apt_model_distilled/model.safetensors").is_file()
     assert " (tokens: " in capsys.readouterr().out
 
@@ -76,7 +79,7 @@ def test_every_command_of_the_pages_is_one_that_there_is() -> None:
     guide = "docs/visual-distillation-guide"
     for name in ("README.md", "README.en.md", f"{guide}.md", f"{guide}.en.md"):
         lines = re.findall(r"^apt-model (.+)$", (HOME / name).read_text("utf-8"), flags=re.MULTILINE)
-        assert len(lines) == (4 if "README" in name else 1)
+        assert len(lines) == (4 if "README" in name else 2)
         for line in lines:
             make_parser().parse_args([word.strip('"') for word in line.split()])
 

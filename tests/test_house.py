@@ -10,7 +10,7 @@ import pytest
 import apt_model
 
 HOME = Path(apt_model.__file__).parent
-FLOOR_0 = {"", "errors", "config", "i18n", "locales", "faults"}
+FLOOR_0 = {"", "errors", "config", "i18n", "locales", "recipes", "faults"}
 MAY_IMPORT = dict.fromkeys(FLOOR_0, FLOOR_0)
 MAY_IMPORT["events"] = FLOOR_0 | {"events"}
 MAY_IMPORT["teaching"] = MAY_IMPORT["events"] | {"teaching"}

@@ -109,7 +109,12 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_teacher_is_loaded
 def test_a_teacher_of_nan_is_one_line_with_exit_code_four(school: Path, teacher: Any, tokenizer: Any) -> None:
     teacher.lm_head.weight.data[:] = float("nan")
     save_model(teacher, tokenizer, school / "teacher")
-    done = distill(school, "run")
+    seen = distill(school, "examined")
+    assert seen.returncode == 4
+    assert seen.stderr == (
+        "error[NUMERIC]: the logits of the teacher are NaN or infinite. Fix: look at its weights, or its dtype.\n"
+    )
+    done = distill(school, "run", "--no-doctor")
     assert done.returncode == 4
     line = "error[NUMERIC]: step 1 (batch 0 of epoch 1) is not finite: the teacher's logits are NaN or infinite"
     assert done.stderr.startswith(line)

@@ -50,6 +50,9 @@ def test_in_a_real_kernel_the_student_learns_and_the_cards_are_html(tmp_path: Pa
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     head, lesson = (output.data["text/html"] for output in outputs if "text/html" in output.get("data", {}))
     assert "80/80" in head
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 1, (
+        "the plots show themselves"
+    )
     assert "知识蒸馏训练完成" in lesson
     text = "".join(output.get("text", "") for output in outputs)
     laziness = [float(found) for found in re.findall(r"偷懒 +([\d.]+)%", text)]

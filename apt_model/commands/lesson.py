@@ -11,6 +11,7 @@ from apt_model.commands.console import print_line, program, speaker
 from apt_model.commands.control import Control, Teach, refuse_control
 from apt_model.commands.material import Material, add_material, gather, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
+from apt_model.commands.recipes import find_recipe
 from apt_model.commands.teacher import cached_settings
 from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
@@ -55,7 +56,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _distill(arguments: argparse.Namespace) -> None:
-    config = read_settings(arguments, **cached_settings(arguments))
+    recipe = find_recipe(arguments.recipe).settings if arguments.recipe is not None else {}
+    config = read_settings(arguments, **{**recipe, **cached_settings(arguments)})
     resumes = arguments.resume or arguments.resume_anyway
     out = check_run_directory(arguments.out, resumes=resumes)
     if arguments.control is not None:

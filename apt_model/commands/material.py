@@ -29,6 +29,7 @@ def add_material(parser: Parser) -> None:
         "weights with init=teacher, cut with method=rotate|channels and rank=even|importance|angle",
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
+    parser.add_argument("--recipe", metavar="NAME", help="measured settings by name, see recipes; file and flags win")
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")

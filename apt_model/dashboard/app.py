@@ -95,7 +95,9 @@ class Page:
     async def _events(self, request: Request) -> Response:
         run = await self._find(request)
         offset = _offset(request.headers.get("last-event-id") or request.query_params.get("from", "0"))
-        feed = self._feeds.setdefault(run.id, Feed(run.path))
+        if run.id not in self._feeds:
+            self._feeds[run.id] = Feed(run.path)
+        feed = self._feeds[run.id]
         return _Stream(self._counted(feed.follow(offset)), "text/event-stream")
 
     async def _counted(self, messages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -7,7 +7,7 @@ Takes what our own modules are written in: `import {a, b} from "./x.js"` on one 
 import re
 from collections.abc import Mapping
 
-_IMPORT = re.compile(r'^import \{[\w\s,$]*\} from "\./([\w-]+\.js)";?[ \t]*$', re.MULTILINE)
+_IMPORT = re.compile(r'^import \{[\w ,$]*\} from "\./([\w-]+\.js)";?[ \t]*$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|let|class)\b)", re.MULTILINE)
 _NAME = re.compile(r"^(?:export )?(?:async )?(?:function\*?|const|let|class) ([\w$]+)", re.MULTILINE)
 _LEFT = re.compile(r"^\s*(?:import|export)\b.*$|\bimport\s*\(", re.MULTILINE)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS = 5.0
-STALLED_SECONDS = 5.0
+STALLED_SECONDS = 4.0  # with the time until the buffers are full, a stalled client is gone within five
 BUFFER = 64 * 1024  # bytes that may wait for a client, beside what its socket holds
 MOST = 600  # connections, whatever they are doing; uvicorn's own limit, with a 503, is lower
 
@@ -53,7 +53,7 @@ class Connection(H11Protocol):
 
 
 class Patience:
-    """Drops a client that takes nothing of an answer for five seconds."""
+    """Drops a client that leaves what it was sent lying for seconds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

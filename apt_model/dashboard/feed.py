@@ -80,8 +80,7 @@ class Feed:
     async def _after(self, offset: int) -> tuple[int, bytes]:
         """Messages behind an offset, and the offset behind those."""
         if offset < self._start:
-            lines = await asyncio.to_thread(Tail(self._path, offset).read, PIECE)
-            return (lines[-1][0], b"".join(map(_message, lines))) if lines else (offset, b"")
+            return await asyncio.to_thread(_read_behind, self._path, offset)
         begin = bisect_right(self._ends, offset)
         end, size = begin, 0
         while end < len(self._ends) and size < PIECE:
@@ -137,6 +136,12 @@ def _message(line: Line) -> bytes:
     if not is_event:
         return b""
     return b"id: %d\ndata: %b\n\n" % (end, text)
+
+
+def _read_behind(path: Path, offset: int) -> tuple[int, bytes]:
+    """For a viewer that fell behind: some messages, and the offset behind them."""
+    lines = Tail(path, offset).read(PIECE)
+    return (lines[-1][0], b"".join(map(_message, lines))) if lines else (offset, b"")
 
 
 def _is_a_place(path: Path, offset: int) -> bool:

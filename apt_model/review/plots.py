@@ -233,8 +233,7 @@ def _validation(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
         heights = [getattr(one, key) for _, one in seen]
         handles += axes.plot(where, heights, color=colour, linestyle=dash, marker=mark, label=label)
     axes.set(xlabel=drawable(say("plots.epoch")), ylabel=drawable(say("plots.nats")))
-    axes.margins(y=0.1)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = axes.twinx()
     right.spines["right"].set_visible(True)

@@ -72,18 +72,18 @@ class Stream:
     place: int = 0
     heard: list[dict[str, Any]] = field(default_factory=list)
     last: str = ""
+    pending: bytes = b""
 
     def listen(self, *, until: str | int) -> "Stream":
         """Until an event of that name, that many records, or the end of the connection."""
-        name, pending = "", b""
         while self.last != until and len(self.heard) != until:
-            while b"\n\n" not in pending:
-                more = self.socket.recv(1)
+            while b"\n\n" not in self.pending:
+                more = self.socket.recv(65_536)
                 if not more:
                     return self
-                pending += more
-            block, _, pending = pending.partition(b"\n\n")
-            fields = dict(line.split(b": ", 1) for line in _plain(block).split(b"\n") if b": " in line)
+                self.pending += more
+            block, _, self.pending = self.pending.partition(b"\n\n")
+            fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
             name = fields.get(b"event", b"").decode()
             self.place = int(fields.get(b"id", self.place))
             if name:
@@ -94,11 +94,6 @@ class Stream:
 
     def close(self) -> None:
         self.socket.close()
-
-
-def _plain(block: bytes) -> bytes:
-    """Without the sizes of HTTP's chunks, which stand on lines of their own between the messages."""
-    return block
 
 
 @dataclass

@@ -74,11 +74,11 @@ def test_a_record_that_resume_cuts_back_is_told_as_a_rewind(tmp_path: Path) -> N
             file.emit(step(number, loss=0.5, wall_time=2_000.0 + number))
         file.close()
         assert stream.listen(until="rewind").last == "rewind"
-        events = site.get(f"/api/runs/{run}/history").json()["events"]
-        assert [event["loss"] for event in events] == [1.0] + [0.5] * 78
-        late = site.stream(run, stream.place + 1_000_000)
+        history = site.get(f"/api/runs/{run}/history").json()
+        assert [event["loss"] for event in history["events"]] == [1.0] + [0.5] * 78
+        late = site.stream(run, history["offset"] + 1_000_000)
         assert late.listen(until="rewind").heard == []
-        amid = site.stream(run, stream.place - 1)
+        amid = site.stream(run, history["offset"] - 1)
         assert amid.listen(until="rewind").heard == []
 
 

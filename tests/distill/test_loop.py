@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from apt_model.config import LessonConfig
 from apt_model.distill.loop import distill
+from apt_model.distill.setup import accelerate_state_of_our_own
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
 from apt_model.events.sinks import Audience
@@ -347,15 +348,16 @@ def test_no_run_inherits_the_state_of_anothers_accelerator(
 
     other, first, second = copy.deepcopy(student), Listener(), Listener()
     run(first, student, teacher, make_batches())
-    theirs = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
-    with theirs.accumulate(theirs.prepare(nn.Linear(2, 2))):
-        pass
-    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
-    run(second, other, teacher, make_batches())
+    with accelerate_state_of_our_own():  # whatever another test has left
+        theirs = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
+        with theirs.accumulate(theirs.prepare(nn.Linear(2, 2))):
+            pass
+        monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+        run(second, other, teacher, make_batches())
+        assert (theirs.mixed_precision, theirs.gradient_accumulation_steps) == ("bf16", 4)
+        assert not theirs.sync_gradients, "theirs is in the middle of an accumulation, as before"
     for one, two in zip(first.of(StepDone), second.of(StepDone), strict=True):
         assert (one.loss, one.grad_norm) == (two.loss, two.grad_norm)
-    assert (theirs.mixed_precision, theirs.gradient_accumulation_steps) == ("bf16", 4)
-    assert not theirs.sync_gradients, "theirs is in the middle of an accumulation, as before"
 
 
 def test_the_mask_reaches_a_model_inside_a_wrapper(

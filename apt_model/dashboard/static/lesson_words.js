@@ -30,6 +30,7 @@ export const LESSON = {
   "topics.体育": ["体育", "sports"],
   "notice.no_cuda": ["这台机器没有 {device}，改用 CPU 训练", "this machine has no {device}: training on the CPU"],
   "notice.no_labels": ["epoch {epoch} 的 batch {batch} 没有任何标签，跳过；之后同样的情况只计数", "batch {batch} of epoch {epoch} has no label at all: skipped; more of them are only counted"],
+  "notice.no_length": ["数据没有长度，学习率不会按 {schedule} 变化，一直保持不变；用 max_steps 给出总步数即可", "the data has no length, so the learning rate stays constant instead of following {schedule}; give the number of steps as max_steps"],
   "notice.head_hidden": ["学生模型没有公开输出层，只能写出完整的 logits，会更慢、更占内存", "the student hides its output head: its logits are written out whole, which takes more time and memory"],
   "notice.vocabulary_cut": ["教师输出 {teacher} 维，学生输出 {student} 维，两边都只用前 {shared} 维", "the teacher puts out {teacher} values, the student {student}: both are cut to the first {shared}"],
   "notice.nonfinite": ["第 {step} 步（batch {batch}）的损失是 {loss}、梯度范数是 {norm}，不是有限的数：这一步不更新权重", "step {step} (batch {batch}) has loss {loss} and gradient norm {norm}, not finite numbers: the weights are left alone"],

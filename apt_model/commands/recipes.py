@@ -1,0 +1,85 @@
+"""`apt-model recipes`: settings that were measured, and what they gave; `distill --recipe NAME` takes them."""
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from apt_model.commands.console import print_line, program, speaker
+from apt_model.commands.options import add_command
+from apt_model.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A file of `apt_model.recipes`.
+
+    Attributes:
+        name: of the file.
+        zh, en: what it is for, in a sentence.
+        student: how to describe the student that it is for.
+        measured: the table that earned it, in Markdown.
+        settings: flat keys of a lesson.
+    """
+
+    name: str
+    zh: str
+    en: str
+    student: str
+    measured: str
+    settings: Mapping[str, Any]
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """Every recipe by its name."""
+    found = {}
+    for file in sorted(files("apt_model.recipes").iterdir(), key=lambda file: file.name):
+        name, _, ending = file.name.rpartition(".")
+        if ending == "toml":
+            values = tomllib.loads(file.read_text("utf-8"))
+            table = files("apt_model.recipes").joinpath(values["measured"]).read_text("utf-8")
+            found[name] = Recipe(name=name, **values | {"measured": table})
+    return found
+
+
+def find_recipe(name: str) -> Recipe:
+    """One of them.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = all_recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        fix = f"did you mean {close[0]}?" if close else "see apt-model recipes"
+        raise ConfigError("there is no such recipe", got=name[:100], expected=", ".join(known), fix=fix)
+    return known[name]
+
+
+def add(commands: Any) -> None:
+    """Its parser."""
+    recipes = add_command(commands, "recipes", _recipes, "settings that were measured, and what they gave")
+    recipes.add_argument("name", nargs="?", metavar="NAME", help="one of them, with its settings and its table")
+    recipes.add_argument("--lang", default="zh", help="language of what is printed (default: zh)")
+
+
+def _recipes(arguments: argparse.Namespace) -> None:
+    say = speaker(arguments.lang)
+    language = "en" if arguments.lang == "en" else "zh"
+    if arguments.name is None:
+        for name, recipe in all_recipes().items():
+            print_line(f"{name}: {getattr(recipe, language)}")
+        print_line(say("recipes.more", command=f"{program()} recipes NAME"))
+        return
+    recipe = find_recipe(arguments.name)
+    print_line(getattr(recipe, language))
+    for key, value in recipe.settings.items():
+        print_line(f"  {key} = {value}")
+    print_line(say("recipes.student", student=recipe.student))
+    print_line(say("recipes.measured"))
+    for line in recipe.measured.strip().splitlines():
+        print_line(line)
+    print_line(say("recipes.use", command=f"{program()} distill --recipe {recipe.name} …"))
