@@ -71,7 +71,7 @@ class RunState:
     """
 
     student: nn.Module
-    beside: nn.Module | None
+    beside: nn.Module | None = None
     optimizer: Optimizer
     progress: Progress
     others: Mapping[str, Stateful]
