@@ -109,7 +109,7 @@ def test_a_step_is_the_formula_written_out_over_the_tokens_of_the_whole_window(
 ) -> None:
     """Terms, loss and norm of the gradient, the projection's too, by plain autograd in float64."""
     student, batches = make_model(hidden=16, layers=2, seed=2), make_batches(count=3)
-    optimizer = torch.optim.SGD(student.parameters(), lr=0.0)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.0, momentum=0.9)
     projections: list[Tensor] = []
 
     class Spy(Listener):
