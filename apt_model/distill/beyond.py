@@ -86,7 +86,8 @@ class Beyond:
         if self.matcher is not None:
             yield "notice.matching", {"pairs": ", ".join(f"{own}:{their}" for own, their in self.matcher.pairs)}
         if self._on_policy is not None:
-            yield "notice.on_policy", {"share": self._config.on_policy, "tokens": self._config.on_policy_tokens}
+            share, most = self._config.on_policy, self._config.on_policy_tokens
+            yield "notice.on_policy", {"percent": f"{100 * share:g}", "tokens": most}
 
     def window(self, student: nn.Module, window: Window, *, step: int) -> Window:
         """The batches to learn from in optimizer step `step`: those of the data, or what the student makes of them."""

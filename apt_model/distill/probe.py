@@ -58,8 +58,8 @@ def probe_batch(batches: Sequence[Batch]) -> Batch | None:
         for batch in batches:
             rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
             if len(rows):
-                parts = {name: getattr(batch, name)[rows, :width] for name in vars(batch)}
-                return Batch(**parts)
+                ids, mask, labels = (one[rows, :width] for one in (batch.input_ids, batch.attention_mask, batch.labels))
+                return Batch(input_ids=ids, attention_mask=mask, labels=labels)
     return None
 
 

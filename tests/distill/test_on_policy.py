@@ -134,7 +134,7 @@ def test_written_out_as_fused(
 def test_a_card_of_such_a_step_gives_the_prompt_and_shows_the_rest(
     listener: Listener, scripted: Scripted, teacher: nn.Module, tokenizer: Any
 ) -> None:
-    run(listener, scripted, teacher, [DATA], on_policy=1.0, sample_frequency=1, tokenizer=tokenizer, given_tokens=1)
+    run(listener, scripted, teacher, [DATA], on_policy=1.0, sample_frequency=1, tokenizer=tokenizer, given_tokens=5)
     (card,) = listener.of(Observation)
     assert (card.source, card.given, card.tokens) == ("train", tokenizer.decode(QUESTION[1:]), 3)
     assert card.input_text == tokenizer.decode([*QUESTION[1:], 31, 32])
@@ -202,7 +202,7 @@ def test_a_student_learns_from_its_own_texts(
 def test_how_much_is_on_policy_is_said_once(listener: Listener, scripted: Scripted, teacher: nn.Module) -> None:
     run(listener, scripted, teacher, [DATA], on_policy=0.3, on_policy_tokens=5)
     said = [one.values for one in listener.of(Notice) if one.key == "notice.on_policy"]
-    assert said == [{"share": 0.3, "tokens": 5}]
+    assert said == [{"percent": "30", "tokens": 5}]
 
 
 def test_a_student_that_cannot_write_and_a_run_without_kd_are_refused(
