@@ -34,6 +34,7 @@ from apt_model.events.tokens import TokenDetail
 
 STEPS_PER_SECOND, CARD_EVERY = 50, 50
 BACKLOG = 6_000  # steps that are there before, two megabytes: who takes nothing of them has stalled
+TRAINED = {"demo": 50, "S": 15}  # steps a turn, by size
 POSITIONS = 64  # tokens of a card
 HEAD = re.compile(
     rb'data: \{"schema":\d+,"kind":"(?P<kind>\w+)","run_id":"crowd","step":(?P<step>\d+),"wall_time":(?P<time>[\d.]+),'
@@ -239,7 +240,7 @@ def measure_stalled(stalled: int) -> None:
                 client.close()
 
 
-def measure_training(rounds: int, steps: int) -> None:
+def measure_training(rounds: int) -> None:
     """The table of a training's steps, with one page open and without."""
     import torch
 
@@ -248,7 +249,7 @@ def measure_training(rounds: int, steps: int) -> None:
     torch.set_num_threads(1)
     print("| size | wall time, page open / not | CPU time of the training | server's CPU, share of one core |")
     print("|---|---|---|---|")
-    for size in ("demo", "S"):
+    for size, steps in TRAINED.items():
         with tempfile.TemporaryDirectory() as folder:
             walls, cpus, shares = train_in_turn(size, rounds, steps, Path(folder))
         print(f"| {size} | {spread(walls, 3)} | {spread(cpus, 3)} | {statistics.median(shares):.3f} |", flush=True)
@@ -381,7 +382,7 @@ def main() -> None:
         measure_crowd(arguments.viewers, arguments.stalled, arguments.seconds)
         measure_stalled(arguments.stalled)
     elif arguments.what == "training":
-        measure_training(arguments.rounds, 50)
+        measure_training(arguments.rounds)
     else:
         measure_long(arguments.steps)
 

@@ -164,3 +164,11 @@ def test_another_file_in_the_place_of_the_record_is_noticed(tmp_path: Path) -> N
     assert tail.read() == []
     assert tail.generation == 1
     assert len(tail.read()) == 2
+
+
+def test_a_place_behind_the_end_of_the_record_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "run", step(1))
+    tail = Tail(path, path.stat().st_size + 5)
+    assert tail.read() == []
+    assert tail.generation == 1
+    assert len(tail.read()) == 1
