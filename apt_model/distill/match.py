@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from apt_model.config import DistillConfig
 from apt_model.distill.inside import Inside, Watcher
@@ -119,8 +120,8 @@ class Matcher(nn.Module):
             for pair in self.pairs if seen.student.attended else ():
                 ours, others = seen.student.attended[pair.student], seen.teacher.attended[pair.teacher]
                 for mine, other in zip(ours, others, strict=True):
-                    kl = relation_kl(mine, other, attention_mask).flatten().index_select(0, positions)
-                    attention = attention + kl.sum() / len(ours)
+                    kl = _relation_kl_in_little_room(mine, other, attention_mask).flatten()
+                    attention = attention + kl.index_select(0, positions).sum() / len(ours)
         return hidden / len(self.pairs), attention / len(self.pairs)
 
 
@@ -159,6 +160,12 @@ def relation_kl(student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Ten
     unseen = ~(causal & (attention_mask != 0)[:, None, None, :])
     q, p = (_log_relations(x, groups, unseen) for x in (student, teacher.detach()))
     return F.kl_div(q, p, reduction="none", log_target=True).sum(dim=-1).mean(dim=1)
+
+
+def _relation_kl_in_little_room(student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Tensor:
+    """The same row by row, whose (groups, L, L) are made anew for the backward pass: never more than one row's."""
+    rows = zip(*(torch.split(one, 1) for one in (student, teacher, attention_mask)), strict=True)
+    return torch.cat([checkpoint(relation_kl, *row, use_reentrant=False, preserve_rng_state=False) for row in rows])
 
 
 def _log_relations(heads: Tensor, groups: int, unseen: Tensor) -> Tensor:
