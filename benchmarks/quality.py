@@ -70,11 +70,11 @@ ARMS: Mapping[str, Arm] = {
     "fresh, KD, T = 4": Arm(start="fresh", settings={"temperature": 4.0}),
     "fresh, KD alone (alpha 1), T = 1": Arm(start="fresh", settings={"temperature": 1.0, "alpha": 1.0}),
     "fresh, a teacher of other rows, T = 1": Arm(start="fresh", settings={"temperature": 1.0}, permuted=True),
-    "fresh, KD, T = 1, hidden states (last)": Arm(start="fresh", settings={"temperature": 1.0, "hidden_weight": 1.0}),
+    "fresh, KD, T = 1, hidden states (last)": Arm(start="fresh", settings={"temperature": 1.0, "hidden_weight": 10.0}),
     "fresh, KD, T = 1, hidden states (even)": Arm(
-        start="fresh", settings={"temperature": 1.0, "hidden_weight": 1.0, "layer_map": "even"}
+        start="fresh", settings={"temperature": 1.0, "hidden_weight": 10.0, "layer_map": "even"}
     ),
-    "fresh, KD, T = 1, attention (last)": Arm(start="fresh", settings={"temperature": 1.0, "attention_weight": 1.0}),
+    "fresh, KD, T = 1, attention (last)": Arm(start="fresh", settings={"temperature": 1.0, "attention_weight": 0.1}),
     "fresh, KD, T = 1, a quarter on-policy": Arm(
         start="fresh", settings={"temperature": 1.0, "on_policy": 0.25, "on_policy_tokens": 24}
     ),
@@ -82,7 +82,7 @@ ARMS: Mapping[str, Arm] = {
     "teacher's layers, KD, T = 1": Arm(start="layers", settings={"temperature": 1.0}),
     "teacher's layers, KD, T = 4": Arm(start="layers", settings={"temperature": 4.0}),
     "teacher's layers, KD, T = 1, hidden states (last)": Arm(
-        start="layers", settings={"temperature": 1.0, "hidden_weight": 1.0}
+        start="layers", settings={"temperature": 1.0, "hidden_weight": 10.0}
     ),
     "teacher's layers, KD, T = 1, a quarter on-policy": Arm(
         start="layers", settings={"temperature": 1.0, "on_policy": 0.25, "on_policy_tokens": 24}
