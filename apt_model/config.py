@@ -5,6 +5,7 @@ sections share one, so nobody has to know which section a key lives in.
 """
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -41,7 +42,8 @@ class _Section(BaseModel):
 class DistillConfig(_Section):
     """How the student learns: `loss = alpha * KD + beta * CE`, with KD = T² · mean D(teacher, student) at T.
 
-    D is KL(teacher ‖ student) unless `loss_kind` says otherwise.
+    D is KL(teacher ‖ student) unless `loss_kind` says otherwise. `hidden_weight` and `attention_weight` add a term for
+    the layers before the last; on what the student wrote itself (`on_policy`), CE is left out.
     """
 
     temperature: Positive = Field(4.0, description="softens both distributions in the KD term; customary: 1 to 8")
@@ -51,6 +53,16 @@ class DistillConfig(_Section):
     mixture: Share | None = Field(
         None, description="β of jsd (default 0.5), the skew of skew_kl and skew_reverse_kl (default 0.1)"
     )
+    hidden_weight: NotNegative = Field(0.0, description="weight of the distance between both models' hidden states")
+    attention_weight: NotNegative = Field(
+        0.0, description="weight of the KL between how tokens relate in both models' attention"
+    )
+    layer_map: str = Field(
+        "last", description="layers that these two compare: last, even, or pairs student:teacher as in 2:4,4:8"
+    )
+    on_policy: Share = Field(0.0, description="share of steps on texts that the student goes on with itself, KD alone")
+    on_policy_tokens: int = Field(64, ge=1, le=4096, description="tokens that it writes at most, on such a step")
+    on_policy_temperature: Positive = Field(1.0, description="at which it draws them")
 
     cross_tokenizer: CrossTokenizer = Field(
         "refuse",
@@ -77,6 +89,31 @@ class DistillConfig(_Section):
         if abs(total - 1) > 1e-6:
             alpha = round(self.alpha / total, 4) if total else 0.7
             raise ValueError(f"alpha and beta sum to {total:.6g}, not 1; try alpha={alpha:g}, beta={1 - alpha:.4g}")
+        return self
+
+    @model_validator(mode="after")
+    def _other_tokens_have_no_layers_in_common(self) -> Self:
+        given = [key for key in ("hidden_weight", "attention_weight", "on_policy") if getattr(self, key)]
+        if self.cross_tokenizer != "refuse" and given:
+            raise ValueError(
+                f"cross_tokenizer={self.cross_tokenizer} compares what both say of a text, not token by token: "
+                f"leave out {', '.join(given)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layers_are_named(self) -> Self:
+        if not re.fullmatch(r"last|even|[1-9]\d{0,3}:[1-9]\d{0,3}(,[1-9]\d{0,3}:[1-9]\d{0,3})*", self.layer_map):
+            raise ValueError(
+                f"layer_map: got {brief(self.layer_map)}, expected last, even, or layers counted from 1, "
+                "student:teacher, as in 2:4,4:8"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_texts_need_a_teacher(self) -> Self:
+        if self.on_policy and not self.alpha:
+            raise ValueError("on_policy learns from the teacher alone, and alpha is 0; try alpha=0.7, beta=0.3")
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from apt_model.commands.console import hush_libraries
-from apt_model.commands.control import overall
+from apt_model.commands.control import ALONE, overall
 from apt_model.demo.lesson import load_teacher, read_corpus
 from apt_model.distill.prune.shrink import shrink
 from apt_model.distill.student import create_compressed_model
@@ -59,7 +59,6 @@ class Arm:
     permuted: bool = False
 
 
-ALONE = {"alpha": 0.0, "beta": 1.0}
 RATES = {"fresh": 3e-3, "layers": 1e-3, "width": 1e-3}  # beginnings, and their peak learning rates
 WIDTH = 0.75  # of the teacher's stream and neurons, where half of its layers would have as many parameters
 LOOKED_AT = 64  # rows that a width is cut by
@@ -70,9 +69,23 @@ ARMS: Mapping[str, Arm] = {
     "fresh, KD, T = 4": Arm(start="fresh", settings={"temperature": 4.0}),
     "fresh, KD alone (alpha 1), T = 1": Arm(start="fresh", settings={"temperature": 1.0, "alpha": 1.0}),
     "fresh, a teacher of other rows, T = 1": Arm(start="fresh", settings={"temperature": 1.0}, permuted=True),
+    "fresh, KD, T = 1, hidden states (last)": Arm(start="fresh", settings={"temperature": 1.0, "hidden_weight": 10.0}),
+    "fresh, KD, T = 1, hidden states (even)": Arm(
+        start="fresh", settings={"temperature": 1.0, "hidden_weight": 10.0, "layer_map": "even"}
+    ),
+    "fresh, KD, T = 1, attention (last)": Arm(start="fresh", settings={"temperature": 1.0, "attention_weight": 0.1}),
+    "fresh, KD, T = 1, a quarter on-policy": Arm(
+        start="fresh", settings={"temperature": 1.0, "on_policy": 0.25, "on_policy_tokens": 24}
+    ),
     "teacher's layers, labels alone (control)": Arm(start="layers", settings=ALONE),
     "teacher's layers, KD, T = 1": Arm(start="layers", settings={"temperature": 1.0}),
     "teacher's layers, KD, T = 4": Arm(start="layers", settings={"temperature": 4.0}),
+    "teacher's layers, KD, T = 1, hidden states (last)": Arm(
+        start="layers", settings={"temperature": 1.0, "hidden_weight": 10.0}
+    ),
+    "teacher's layers, KD, T = 1, a quarter on-policy": Arm(
+        start="layers", settings={"temperature": 1.0, "on_policy": 0.25, "on_policy_tokens": 24}
+    ),
     "rotated and cut, labels alone (control)": Arm(start="width", settings=ALONE),
     "rotated and cut, KD, T = 1": Arm(start="width", settings={"temperature": 1.0}),
     "rotated and cut, KD, T = 4": Arm(start="width", settings={"temperature": 4.0}),

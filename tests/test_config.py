@@ -121,6 +121,14 @@ def test_whatever_the_values_either_a_lesson_or_a_config_error(values: dict[str,
         assert 0 < lesson.distill.temperature < float("inf")
 
 
+def test_a_layer_map_is_last_even_or_pairs() -> None:
+    for good in ("last", "even", "1:1", "2:4,4:8"):
+        assert LessonConfig.from_dict({"layer_map": good}).distill.layer_map == good
+    for bad in ("", "first", "0:1", "1:2,", "1-2", "2:4 4:8", "1:99999"):
+        with pytest.raises(ConfigError, match=r"layer_map: got .*, expected last, even, or layers counted from 1"):
+            LessonConfig.from_dict({"layer_map": bad})
+
+
 def test_a_mixture_that_its_kind_of_loss_cannot_use_is_refused() -> None:
     assert LessonConfig.from_dict({"loss_kind": "jsd", "mixture": 1.0}).distill.mixture == 1.0
     with pytest.raises(ConfigError, match=r"mixture=0\.3 says nothing to forward_kl"):
@@ -129,3 +137,9 @@ def test_a_mixture_that_its_kind_of_loss_cannot_use_is_refused() -> None:
         LessonConfig.from_dict({"loss_kind": "skew_kl", "mixture": 1.0})
     with pytest.raises(ConfigError, match=r"loss_kind: got 'kl'.*expected 'forward_kl'"):
         LessonConfig.from_dict({"loss_kind": "kl"})
+
+
+@pytest.mark.parametrize("key", ["hidden_weight", "attention_weight", "on_policy"])
+def test_what_needs_the_same_tokens_is_refused_across_tokenizers(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"cross_tokenizer=kl .* leave out {key}"):
+        LessonConfig.from_dict({"cross_tokenizer": "kl", key: 0.5})

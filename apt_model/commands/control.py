@@ -19,6 +19,7 @@ from apt_model.events.runfile import STUDENT, SUMMARY
 from apt_model.i18n import Phrases
 
 FOLDER, RESULTS = "control", "control.json"
+ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 Teach = Callable[[LessonConfig, Any, Path], None]  # settings, a student to be trained in place, its run directory
 
@@ -62,7 +63,7 @@ class Control:
                 print_line(self._say("control.student_begins", **which))
                 student = self._taught(own, student, self._out / FOLDER / f"student-{seed}")
             print_line(self._say("control.begins", **which))
-            alone = LessonConfig.from_dict({**own.to_dict(), "alpha": 0.0, "beta": 1.0})
+            alone = LessonConfig.from_dict({**own.to_dict(), **ALONE})
             control = self._taught(alone, fresh, self._out / FOLDER / f"control-{seed}")
             found[seed] = judge(student, control)
         self._show(found)

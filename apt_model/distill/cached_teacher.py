@@ -104,12 +104,21 @@ class CachedTeacher:
 
         Raises:
             DataError: another temperature than that of the cache.
-            ConfigError: another loss than the forward KL: the others need the whole distribution.
+            ConfigError: another loss than the forward KL: the others need the whole distribution; layers that are to
+                be compared; texts that the student has yet to write.
         """
         self.refuse_other(temperature=config.temperature)
         if config.loss_kind != "forward_kl":
             fix = "loss_kind=forward_kl, or the teacher itself"
             raise ConfigError("a cache of the likeliest tokens cannot do this loss", got=config.loss_kind, fix=fix)
+        beyond = {
+            "hidden_weight": "a cache has what the teacher said, not its layers",
+            "attention_weight": "a cache has what the teacher said, not its layers",
+            "on_policy": "a cache has what the teacher said of its own rows, not of what the student will write",
+        }
+        for key, why in beyond.items():
+            if value := getattr(config, key):
+                raise ConfigError(why, got=f"{key}={value:g}", fix=f"{key}=0, or the teacher itself")
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that has a row which was not cached.

@@ -8,25 +8,27 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from apt_model.config import DistillConfig, LessonConfig, TrainConfig
+from apt_model.config import DistillConfig, LessonConfig, TrainConfig, settings
 from apt_model.distill.fingerprints import hash_tensors
 from apt_model.distill.generators import Tensors, read_generators, set_generators
 from apt_model.distill.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.progress import Progress
 from apt_model.distill.setup import steps_per_epoch
+from apt_model.distill.weights import load_weights, save_weights, weights_of
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.records import ModelCard
-from apt_model.training.adapters import adapter_tensors, fill_adapters, frozen_tensors, has_adapters
+from apt_model.training.adapters import frozen_tensors, has_adapters
 from apt_model.training.batch import Batch
 from apt_model.training.snapshot import (
     Writer,
@@ -43,7 +45,7 @@ from apt_model.training.snapshot import (
 )
 
 CHECKPOINTS = "checkpoints"
-STUDENT, OPTIMIZER = "student.safetensors", "optimizer.safetensors"
+STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
@@ -66,12 +68,14 @@ class RunState:
 
     Attributes:
         student: without a wrapper of accelerate's.
+        beside: what is trained with it and is no part of it; None where there is no such parameter.
         others: schedule, scaler, statistics and the like, by name.
         identity: what must be the same when the run is taken up: settings, sizes, data.
         at_epoch_start: the generators when the present epoch began, from which its order of data follows.
     """
 
     student: nn.Module
+    beside: nn.Module | None = None
     optimizer: Optimizer
     progress: Progress
     others: Mapping[str, Stateful]
@@ -145,13 +149,15 @@ class Checkpoints:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, progress.step)
         write_state, tensors, generators = self._state_of(run)
-        weights = adapter_tensors(run.student) if has_adapters(run.student) else run.student.state_dict()
-        about = sum(t.numel() * t.element_size() for t in [*weights.values(), *tensors.values()])
+        beside = run.beside
+        modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
+        weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
+        about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
         self.newest = write_snapshot(
             self.folder,
             progress.step,
             {
-                STUDENT: lambda path: _save_student(run.student, path),
+                **{name: partial(save_weights, module) for name, module in modules.items()},
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
                 STATE: write_state,
@@ -221,7 +227,9 @@ class Checkpoints:
         try:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
-            _load_student(run.student, path / STUDENT)
+            load_weights(run.student, path / STUDENT)
+            if run.beside is not None:
+                load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
                 refuse_missing(name, one.state_dict(), state["others"][name])
@@ -272,6 +280,7 @@ class Checkpoints:
             raise ConfigError("the data is not what it was: the epoch's first batch differs", fix=fix)
 
     def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        then = {**{key: field.default for _, key, field in settings() if key in now}, **then}  # settings grow in number
         names = dict.fromkeys([*then, *now])
         differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
         if differ and not self._may_differ:
@@ -291,10 +300,10 @@ def identity(
 ) -> dict[str, Any]:
     """What has to be the same when a run is taken up, as JSON values."""
     flat = config.to_dict()
-    settings = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
+    fixed = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
     teacher, student = models
     return {
-        **{key: flat[key] for key in settings},
+        **{key: flat[key] for key in fixed},
         "teacher": f"{teacher.name} of {teacher.parameters:,} parameters",
         "student": f"{student.name} of {student.parameters:,} parameters",
         "batches": steps_per_epoch(batches, 1),
@@ -304,21 +313,6 @@ def identity(
         "keeps": sorted(keeps),
         **({"base": hash_tensors(frozen_tensors(student_model))} if has_adapters(student_model) else {}),
     }
-
-
-def _save_student(student: nn.Module, path: Path) -> None:
-    """All of it; of a student with adapters these alone, since the rest does not change."""
-    if has_adapters(student):
-        save_file({name: tensor.cpu().contiguous() for name, tensor in adapter_tensors(student).items()}, path)
-    else:
-        save_model(student, str(path))
-
-
-def _load_student(student: nn.Module, path: Path) -> None:
-    if has_adapters(student):
-        fill_adapters(student, load_file(path))
-    else:
-        load_model(student, str(path))
 
 
 def fingerprint(batch: Batch) -> str:

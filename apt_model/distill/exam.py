@@ -14,6 +14,7 @@ from torch import nn
 
 from apt_model.config import DisplayConfig
 from apt_model.distill.forward import Forward, limits
+from apt_model.distill.prompts import beginning
 from apt_model.distill.readout import undisturbed
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.teachers import in_eval_mode
@@ -21,10 +22,10 @@ from apt_model.events.records import ExamAnswer, ExamTaken
 from apt_model.events.sinks import Guard
 from apt_model.generation.answers import answer_ids
 from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED, UNLIMITED, encode
+from apt_model.training.encode import UNLIMITED, encode
 
 PROMPTS = 3  # taken from data where nobody gave any
-GIVEN_TOKENS, MOST_GIVEN_TOKENS = 8, 256  # of a text; of a question
+MOST_GIVEN_TOKENS = 256  # of a question
 
 
 class Exam:
@@ -126,17 +127,13 @@ class Exam:
 
 
 def beginnings(batches: Sequence[Batch]) -> list[list[int]]:
-    """Prompts from the first rows of batches on the CPU: what is given before the first token to learn, where that is a
-    question; the first tokens of a text, at most half of it."""
+    """Prompts from the first rows of batches on the CPU, each once."""
     found: list[list[int]] = []
     rows = (row for one in batches for row in zip(one.input_ids, one.labels, one.attention_mask, strict=True))
     for ids, labels, mask in rows:
-        real = mask.bool()
-        text, learned = ids[real].tolist(), (labels[real] != IGNORED).nonzero().flatten().tolist()
-        given = learned[0] if learned else 0
-        count = given if given > 1 else min(GIVEN_TOKENS, len(text) // 2)
-        if learned and 0 < count <= MOST_GIVEN_TOKENS and text[:count] not in found:
-            found.append(text[:count])
+        prompt = beginning(ids, labels, mask)
+        if 0 < len(prompt) <= MOST_GIVEN_TOKENS and prompt not in found:
+            found.append(prompt)
         if len(found) == PROMPTS:
             break
     return found

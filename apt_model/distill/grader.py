@@ -20,6 +20,7 @@ from apt_model.distill.forward import Forward
 from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
+from apt_model.distill.match import Matcher, Seen
 from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
 from apt_model.distill.signals import Buffer
 from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
@@ -32,12 +33,20 @@ T = TypeVar("T", float, Tensor)
 TeacherLogits = Tensor | SparseLogits | CrossedLogits
 
 
-class Graded(NamedTuple):
-    """A batch's share of the step: its loss with gradient, its sums of KD and CE, and what a card shows of it."""
+class Terms(NamedTuple):
+    """What the loss is made of, without gradient: sums over positions, or their means; 0 where a term is no part."""
 
-    loss: Tensor
     kd: Tensor
     ce: Tensor
+    hidden: Tensor
+    attention: Tensor
+
+
+class Graded(NamedTuple):
+    """A batch's share of the step: its loss with gradient, its sums of the terms, and what a card shows of it."""
+
+    loss: Tensor
+    terms: Terms
     readout: RowReadout | None
 
 
@@ -50,6 +59,7 @@ class Grader:
         accelerator: places batches, casts, scales gradients.
         config: temperature, weights, kind of loss.
         train: how the heads are computed.
+        matcher: compares their layers; None where only what they say is compared.
         say: is told of what the reader should know once.
     """
 
@@ -61,10 +71,11 @@ class Grader:
         accelerator: Accelerator,
         config: DistillConfig,
         train: TrainConfig,
+        matcher: Matcher | None,
         say: Callable[..., None],
     ) -> None:
         self._forward, self._teacher = student, teacher
-        self._accelerator, self._config, self._say = accelerator, config, say
+        self._accelerator, self._config, self._say, self._matcher = accelerator, config, say, matcher
         self._head: OutputHead | None = None  # of the student, once it has been looked for
         self._has_looked = False
         self._buffer = Buffer()
@@ -75,14 +86,16 @@ class Grader:
         self._forward.check(batch)
         self._teacher.check(batch)
 
-    def weigh(self, kd: T, ce: T) -> T:
-        """The loss: `alpha * kd + beta * ce`."""
-        return self._config.alpha * kd + self._config.beta * ce
+    def weigh(self, kd: T, ce: T, hidden: T | float = 0.0, attention: T | float = 0.0) -> T:
+        """The loss: `alpha * kd + beta * ce + hidden_weight * hidden + attention_weight * attention`."""
+        config = self._config
+        inner = config.hidden_weight * hidden + config.attention_weight * attention if self._matcher else 0.0
+        return config.alpha * kd + config.beta * ce + inner
 
     def learn(
         self, student: nn.Module, batches: Sequence[Batch], rows: Sequence[CardRow | None], tokens: int
     ) -> tuple[Tensor, list[RowReadout | None]]:
-        """Leave the gradient of the mean over `tokens` in the student.
+        """Leave the gradient of the mean over `tokens` in the student, and in what compares its layers.
 
         Args:
             student: the module, as it is wrapped for training.
@@ -91,33 +104,44 @@ class Grader:
             tokens: positions to learn from in the whole step, over all processes.
 
         Returns:
-            The sums of KD and CE over this process's part, (2,), and what was read from each batch.
+            The sums of `Terms` over this process's part, (4,), and what was read from each batch.
         """
         accelerator, readouts = self._accelerator, []
-        sums = torch.zeros(2, device=accelerator.device)
+        sums = torch.zeros(len(Terms._fields), device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
                 graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
                 accelerator.backward(graded.loss)
-            sums += torch.stack([graded.kd, graded.ce])
+            sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
+        if self._matcher is not None:
+            self._matcher.share_gradients(accelerator)
         return sums, readouts
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         if not self._has_looked:
             self._head, self._has_looked = find_head(student), True
-        if self._head is not None and batch.teachers is None:
-            return self._fused(student, self._head, batch, row, weight)
+        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
+        with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
+            if self._head is not None and batch.teachers is None:
+                graded = self._fused(student, self._head, batch, row, learned, weight)
+            else:
+                graded = self._written_out(student, batch, row, weight)
+        return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
+
+    def _written_out(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         if self._head is None:
             self._say("notice.head_hidden")
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
+        ce = torch.zeros_like(ce) if batch.is_written else ce
         readout = self.read(row, student_logits.detach(), teacher_logits, moved) if row is not None else None
-        return Graded(self.weigh(kd, ce) * weight, kd.detach(), ce.detach(), readout)
+        return Graded(self.weigh(kd, ce) * weight, self._terms(kd, ce), readout)
 
-    def _fused(self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+    def _fused(
+        self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, learned: Tensor, weight: float
+    ) -> Graded:
         device, config = self._accelerator.device, self._config
-        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
         labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
         positions, moved = learned.to(device, non_blocking=True), batch.to(device)
         shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
@@ -135,7 +159,7 @@ class Grader:
                 labels,
                 temperature=config.temperature,
                 alpha=config.alpha,
-                beta=config.beta,
+                beta=0.0 if batch.is_written else config.beta,
                 weight=weight,
                 kind=config.loss_kind,
                 mixture=config.mixture,
@@ -144,7 +168,23 @@ class Grader:
                 shown=[int(index) for index in shown],
                 buffer=self._buffer,
             )
-        return Graded(graded.loss, graded.kd, graded.ce, readout_of(graded.shown) if graded.shown else None)
+        ce = torch.zeros_like(graded.ce) if batch.is_written else graded.ce
+        readout = readout_of(graded.shown) if graded.shown else None
+        return Graded(graded.loss, self._terms(graded.kd, ce), readout)
+
+    @staticmethod
+    def _terms(kd: Tensor, ce: Tensor) -> Terms:
+        return Terms(kd.detach(), ce.detach(), *torch.zeros(2, device=kd.device))
+
+    def _matched(self, graded: Graded, seen: Seen, batch: Batch, learned: Tensor, weight: float) -> Graded:
+        """What was graded, and how far the layers are apart at the same positions."""
+        assert self._matcher is not None  # noqa: S101 - it has seen something
+        device, config = self._accelerator.device, self._config
+        positions, mask = learned.to(device, non_blocking=True), batch.attention_mask.to(device, non_blocking=True)
+        hidden, attention = self._matcher.sums(seen, positions, mask)
+        inner = config.hidden_weight * hidden + config.attention_weight * attention
+        terms = graded.terms._replace(hidden=hidden.detach(), attention=attention.detach())
+        return Graded(graded.loss + weight * inner, terms, graded.readout)
 
     def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""

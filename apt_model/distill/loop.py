@@ -113,6 +113,8 @@ def distill(
         except AptModelError as error:
             error.last_good = checkpoints.last_good() if checkpoints is not None else None
             raise
+        finally:
+            run.beyond.leave()
 
 
 def _listening(checkpoints: Checkpoints | None) -> AbstractContextManager[Stop]:

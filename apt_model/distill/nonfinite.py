@@ -3,7 +3,11 @@
 Knows what is wrong and who is to blame; knows nothing of how training goes on.
 """
 
-from math import isfinite
+from collections.abc import Iterable
+from math import inf, isfinite
+
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from apt_model.config import TrainConfig
 from apt_model.distill.checkpoints import Checkpoints
@@ -13,6 +17,13 @@ from apt_model.distill.reporter import Reporter
 from apt_model.distill.walk import Window
 from apt_model.errors import NumericError
 from apt_model.events.records import Notice
+
+
+def clip(accelerator: Accelerator, parameters: Iterable[nn.Parameter], config: TrainConfig) -> Tensor:
+    """Clip the gradients of `parameters` together; their norm before that."""
+    norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm or inf)
+    assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
+    return norm
 
 
 class NonFinite:

@@ -19,7 +19,7 @@ from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
-MAX_CARD_TOKENS = 128
+MAX_CARD_TOKENS, MAX_PROMPT_TOKENS = 128, 64
 FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
 
 
@@ -74,8 +74,11 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
     """The row to show, round and round by `turn` among those with something to learn; None if there is none.
 
     The first token of a text is a guess for anyone, so the shown part begins after `given_tokens` real ones, where
-    the row is long enough.
+    the row is long enough. Of what the student wrote itself, all is shown, and (the end of) its prompt is
+    what was given.
     """
+    if batch.is_written:
+        given_tokens = 0
     valid = batch.labels[:, 1:] != IGNORED
     if batch.teachers is not None:
         valid &= batch.teachers.covers(batch.labels.shape[1])[:, 1:]
@@ -95,7 +98,7 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
     return CardRow(
         row=row,
         positions=shown,
-        given_ids=ids[max(first, start - max(given_tokens, 1)) : start].tolist() if given_tokens else [],
+        given_ids=ids[max(first, start - (MAX_PROMPT_TOKENS if batch.is_written else given_tokens)) : start].tolist(),
         input_ids=ids[first : last + 1][: 2 * MAX_CARD_TOKENS].tolist(),
     )
 

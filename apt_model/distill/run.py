@@ -7,15 +7,16 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
-from math import inf, isfinite
+from math import isfinite
 from typing import Any
 
 from accelerate import Accelerator
-from torch import Tensor, device, nn
+from torch import device, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from apt_model.config import LessonConfig
+from apt_model.distill.beyond import Beyond
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checks import refuse_empty
@@ -24,7 +25,7 @@ from apt_model.distill.forward import Forward, model_card, vocabulary_of
 from apt_model.distill.grader import Grader
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.memory import explained_out_of_memory
-from apt_model.distill.nonfinite import NonFinite
+from apt_model.distill.nonfinite import NonFinite, clip
 from apt_model.distill.progress import Progress
 from apt_model.distill.readout import numbers
 from apt_model.distill.reporter import Reporter
@@ -38,7 +39,7 @@ from apt_model.events.sinks import Audience
 
 
 class Run:
-    """One call of `distill`: its models, and how far it has come."""
+    """One call of `distill`: its models, and how far it has come. `beyond` lets go of the optimizer in the end."""
 
     def __init__(
         self,
@@ -69,12 +70,16 @@ class Run:
         self._models = source.card, model_card(student)
         widths = source.vocabulary, vocabulary_of(student)
         self._vocabulary = None if None in widths else min(width for width in widths if width is not None)
+        self.beyond = Beyond(
+            config, student, source.model, accelerator=accelerator, tokenizer=tokenizer, vocabulary=self._vocabulary
+        )
         self._grader = Grader(
             student=Forward(student, "student"),
             teacher=source,
             accelerator=accelerator,
             config=config.distill,
             train=config.train,
+            matcher=self.beyond.matcher,
             say=self._report.say,
         )
         self._validator, self._first_looked_at = None, None
@@ -112,26 +117,29 @@ class Run:
         self._student = self._accelerator.prepare_model(self._student)
         own = optimizer is None and scheduler is None
         optimizer = optimizer or make_optimizer(self._student, train)
+        self.beyond.join(optimizer)
         self._scheduler = make_schedule(optimizer, train, self._total_steps) if own else scheduler
         falls = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
         self._is_rate_kept = own and self._total_steps is None and falls
         self._optimizer = self._accelerator.prepare_optimizer(optimizer)
         self._optimizer.zero_grad()
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
-        others = {"schedule": self._scheduler, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
-        others |= keep_too
+        own_parts = {"schedule": self._scheduler, "scaler": self._accelerator.scaler, "report": self._report}
+        others = {name: one for name, one in {**own_parts, "run": self, **keep_too}.items() if one is not None}
+        processes = self._accelerator.num_processes
         self._state = RunState(
             student=student,
+            beside=self.beyond.beside,
             optimizer=optimizer,
             progress=self._progress,
-            others={name: one for name, one in others.items() if one is not None},
+            others=others,
             identity=identity(
                 self._config,
                 self._models,
                 self._batches,
-                processes=self._accelerator.num_processes,
+                processes=processes,
                 optimizer=optimizer,
-                keeps=[name for name, one in others.items() if one is not None],
+                keeps=others,
                 student_model=student,
             ),
             device=self._accelerator.device,
@@ -149,22 +157,21 @@ class Run:
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
         progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
-        teacher, student = self._models
         if resumes and self._checkpoints is not None:
             self._checkpoints.check(self._state)
         if self._checkpoints is not None:
             self._checkpoints.try_out(self._state)
         self._report.tell(
             RunStarted,
-            teacher=teacher,
-            student=student,
+            teacher=self._models[0],
+            student=self._models[1],
             config=self._config.to_dict(),
             num_epochs=self._epochs,
             total_steps=self._total_steps,
             device=str(self._accelerator.device),
             vocabulary=self._vocabulary,
         )
-        for key, values in notices:
+        for key, values in (*notices, *self.beyond.notices()):
             self._report.say(key, **values)
         if self._is_rate_kept:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
@@ -272,6 +279,7 @@ class Run:
     def _one_step(self, window: Window, clock: float) -> None:
         """One optimizer step over a window of batches; none where not one position in it can be learned from."""
         progress = self._progress
+        window = self.beyond.window(self._student, window, step=progress.step + 1)
         counts = [batch.label_count for _, batch in window]
         progress.count_skipped(counts.count(0))
         if 0 in counts:
@@ -285,9 +293,10 @@ class Run:
         clock += time.perf_counter() - asked  # no part of a step
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
-            kd, ce, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), self._clip()])
+            norm = clip(self._accelerator, self._trained, self._config.train)
+            kd, ce, hidden, attention, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
-        loss, scaler = self._grader.weigh(kd, ce), self._accelerator.scaler
+        loss, scaler = self._grader.weigh(kd, ce, hidden, attention), self._accelerator.scaler
         is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
         if not is_overflow and not self._nonfinite.allows(loss, grad_norm, window, progress):
             self._optimizer.zero_grad()
@@ -309,20 +318,17 @@ class Run:
             batch=window[-1][0],
             loss=loss,
             kd=kd,
-            ce=ce,
+            ce=None if batches[0].is_written else ce,
             learning_rate=learning_rate,
             grad_norm=grad_norm,
             tokens=tokens,
             step_seconds=time.perf_counter() - clock,
             skipped_batches=progress.skipped,
+            hidden=hidden if self._config.distill.hidden_weight else None,
+            attention=attention if self._config.distill.attention_weight else None,
         )
         self._cards.show(window, rows, readouts, student=self._student, epoch=progress.epoch, loss=loss)
         self._exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
-
-    def _clip(self) -> Tensor:
-        norm = self._accelerator.clip_grad_norm_(self._trained, self._config.train.max_grad_norm or inf)
-        assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
-        return norm
 
     def _is_done(self) -> bool:
         return self._config.train.max_steps is not None and self._progress.step >= self._config.train.max_steps

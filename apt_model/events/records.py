@@ -89,13 +89,17 @@ class StepDone(Event):
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.
-        loss: what was backpropagated, `alpha * kd + beta * ce`.
+        loss: what was backpropagated, `alpha * kd + beta * ce`, and the weighted `hidden` and `attention` where there
+            are any.
         kd: T² times the mean KL(teacher ‖ student) at temperature T, in nats, unweighted.
-        ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted.
+        ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted; None on a step that learned from
+            the student's own texts, where it is no part of the loss.
         grad_norm: before clipping.
         tokens: positions the step learned from, over all processes.
         step_seconds: wall seconds since the step before, data loading included.
         skipped_batches: batches without a single label so far.
+        hidden: mean 1 - cosine between both models' hidden states, unweighted; None where they are not compared.
+        attention: mean KL between both models' attention relations, in nats, unweighted; likewise.
     """
 
     kind = "step"
@@ -110,6 +114,8 @@ class StepDone(Event):
     tokens: int | None
     step_seconds: float
     skipped_batches: int
+    hidden: float | None = None
+    attention: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

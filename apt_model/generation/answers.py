@@ -1,4 +1,7 @@
-"""What a model answers when it is asked: greedy, many prompts at a time. Knows nothing of how good an answer is."""
+"""How a model goes on from prompts, many at a time: greedily where it is asked, drawn where it practises.
+
+Knows nothing of how good an answer is.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,15 +59,57 @@ def generate(
 ) -> list[list[int]]:
     """Greedy tokens after each prompt, up to an end of text where it `ends`, else as many as were asked for."""
     stops = end_ids(model, tokenizer) if ends else []
+    said = _go_on(model, tokenizer, prompts, stops, new_tokens=new_tokens, do_sample=False)
+    return [row[: _end(row, stops)] for row in said]
+
+
+def draw(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    new_tokens: int,
+    temperature: float,
+    vocabulary: int | None = None,
+) -> list[list[int]]:
+    """Tokens drawn after each prompt from the model's whole distribution, by torch's random generator.
+
+    Up to `new_tokens`, or to an end of text and with it: that the model ends here is something it says. Ids from
+    `vocabulary` on are never drawn.
+    """
+    stops = end_ids(model, tokenizer)
+    width = getattr(model.get_output_embeddings(), "out_features", 0)
+    said = _go_on(
+        model,
+        tokenizer,
+        prompts,
+        stops,
+        new_tokens=new_tokens,
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        remove_invalid_values=True,  # a model that has gone astray is found out by its loss, not in here
+        suppress_tokens=list(range(vocabulary, width)) or None if vocabulary is not None else None,
+    )
+    return [row[: _end(row, stops) + 1] for row in said]
+
+
+def _go_on(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], stops: list[int], *, new_tokens: int, **settings: Any
+) -> list[list[int]]:
+    """What `generate` makes of prompts that are padded on the left: the new tokens, and padding behind an end."""
     pad = getattr(tokenizer, "pad_token_id", None)
     pad = pad if pad is not None else next(iter(stops), 0)
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    greedy = GenerationConfig(do_sample=False, eos_token_id=stops or None, pad_token_id=pad)  # type: ignore[no-untyped-call]
-    with _settings(model, greedy):
-        said = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[:, longest:].tolist()
-    return [_until(row, stops) for row in said]
+    config = GenerationConfig(eos_token_id=stops or None, pad_token_id=pad, **settings)  # type: ignore[no-untyped-call]
+    with _settings(model, config):
+        said: list[list[int]] = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[
+            :, longest:
+        ].tolist()
+    return said
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -85,9 +130,9 @@ def _settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
         model.generation_config = own
 
 
-def _until(ids: list[int], stops: Sequence[int]) -> list[int]:
-    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
-    return ids[:end]
+def _end(ids: list[int], stops: Sequence[int]) -> int:
+    """Where the first end of text stands, or would."""
+    return next((at for at, token in enumerate(ids) if token in stops), len(ids))
 
 
 def _groups(prompts: Sequence[Prompt], new_tokens: int, positions: int | None) -> Iterator[list[int]]:

@@ -59,7 +59,8 @@ def numbers(event: Event) -> dict[str, float]:
     """What an event has for a curve, by name; what is unknown or not finite is left out."""
     found: dict[str, float | None] = {}
     if isinstance(event, StepDone):
-        found = {f"train/{key}": getattr(event, key) for key in ("loss", "kd", "ce", "learning_rate", "grad_norm")}
+        terms = ("loss", "kd", "ce", "hidden", "attention", "learning_rate", "grad_norm")
+        found = {f"train/{key}": getattr(event, key) for key in terms}
         if event.tokens is not None and event.step_seconds:
             found["train/tokens_per_second"] = event.tokens / event.step_seconds
     elif isinstance(event, Card):

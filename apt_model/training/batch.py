@@ -58,12 +58,14 @@ class Batch:
         attention_mask: (B, L), int64; 1 where there is text.
         labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
         teachers: the same rows in the teacher's tokens, where these are others.
+        is_written: whether the labels are what the student wrote itself, so that only the teacher can judge them.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
     teachers: TeachersRows | None = None
+    is_written: bool = False
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
@@ -72,6 +74,7 @@ class Batch:
             attention_mask=self.attention_mask.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             teachers=self.teachers and self.teachers.to(device),
+            is_written=self.is_written,
         )
 
     @property

@@ -62,6 +62,14 @@ def test_a_control_is_the_same_student_on_the_same_data_with_labels_alone(
     assert "🧪" in capsys.readouterr().out
 
 
+def test_a_control_has_nothing_of_the_teacher_not_even_its_layers(school: Path) -> None:
+    more = ["--hidden-weight", "2", "--on-policy", "0.5", "--on-policy-tokens", "4"]
+    assert distill("--validation-data", "text.txt", "--control", *more) == 0
+    assert any(step.hidden for step in steps("run"))
+    control = steps("run/control/control-0")
+    assert all(step.hidden is None and step.loss == pytest.approx(step.ce) for step in control)
+
+
 def test_what_is_done_already_is_not_taught_again(school: Path) -> None:
     given = ["--validation-data", "text.txt", "--control"]
     assert distill(*given) == 0

@@ -193,6 +193,14 @@ def test_a_loss_that_needs_the_whole_distribution_is_refused(
         teach(student, cached(teacher, tmp_path), loss_kind="reverse_kl")
 
 
+@pytest.mark.parametrize("key", ["hidden_weight", "attention_weight", "on_policy"])
+def test_what_needs_the_teacher_itself_is_refused_and_it_is_said_why(
+    key: str, teacher: Any, student: Any, tmp_path: Path, teach: Teach
+) -> None:
+    with pytest.raises(ConfigError, match=rf"a cache has what the teacher said.*got {key}=0\.5. Fix: {key}=0, or the"):
+        teach(student, cached(teacher, tmp_path), **{key: 0.5})
+
+
 def test_a_step_that_is_not_finite_is_not_blamed_on_a_cached_teacher(
     teacher: Any, student: Any, tmp_path: Path, teach: Teach
 ) -> None:

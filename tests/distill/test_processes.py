@@ -34,7 +34,8 @@ mask = (torch.arange(12) < torch.randint(3, 13, (16, 1))).long()
 rows = [{"input_ids": i, "attention_mask": m} for i, m in zip(ids, mask)]
 ear, student = Ear(), model(2, 16)
 accumulation, size = map(int, sys.argv[1:3])
-config = LessonConfig.from_dict({"num_epochs": 2, "learning_rate": 1e-2, "gradient_accumulation_steps": accumulation})
+config = LessonConfig.from_dict({"num_epochs": 2, "learning_rate": 1e-2, "gradient_accumulation_steps": accumulation,
+                                 **json.loads(sys.argv[4])})
 distill(student=student, teacher=model(1, 32), batches=DataLoader(rows, batch_size=size), audience=Audience([ear]),
         config=config, device=torch.device("cpu"))
 if ear.heard:
@@ -46,15 +47,20 @@ if torch.distributed.is_initialized():
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_times_two_teach_what_one_of_eight_does(tmp_path: Path) -> None:
-    script = tmp_path / "teach.py"
+@pytest.mark.parametrize("settings", [{}, {"hidden_weight": 0.5, "attention_weight": 0.5}], ids=["last", "inner"])
+def test_two_processes_of_two_times_two_teach_what_one_of_eight_does(
+    tmp_path: Path, settings: dict[str, float]
+) -> None:
+    script, more = tmp_path / "teach.py", json.dumps(settings)
     script.write_text(SCRIPT, encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
     alone = subprocess.run(
-        [sys.executable, script, "1", "8", tmp_path / "1"], capture_output=True, text=True, check=False
+        [sys.executable, script, "1", "8", tmp_path / "1", more], capture_output=True, text=True, check=False
     )
     assert alone.returncode == 0, alone.stderr
-    together = subprocess.run([*launch, script, "2", "2", tmp_path / "2"], capture_output=True, text=True, check=False)
+    together = subprocess.run(
+        [*launch, script, "2", "2", tmp_path / "2", more], capture_output=True, text=True, check=False
+    )
     assert together.returncode == 0, together.stderr
     (steps, weights), (steps2, weights2) = (json.loads((tmp_path / name).read_text()) for name in ("1", "2"))
     assert len(steps) == len(steps2) == 4

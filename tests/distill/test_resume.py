@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from apt_model import faults
+from apt_model.config import TrainConfig
+from apt_model.distill.checkpoints import Checkpoints
 from apt_model.errors import ConfigError, Interrupted, NumericError, StorageError
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
@@ -156,6 +158,49 @@ def test_the_optimizer_the_schedule_and_the_generators_end_as_they_would_have(le
         lesson("broken", broken_at=5)
     lesson("broken", resume=True)
     assert ends("broken") == ends("whole")
+
+
+BEYOND = {"hidden_weight": 0.5, "attention_weight": 0.5, "layer_map": "even", "on_policy": 0.5, "on_policy_tokens": 5}
+
+
+@pytest.mark.parametrize("broken_at", [1, 4, 7])
+def test_projections_and_the_texts_that_the_student_writes_go_on_too(
+    broken_at: int, lesson: Any, tmp_path: Path
+) -> None:
+    whole = lesson("whole", config=BEYOND)
+    with pytest.raises(Broken):
+        lesson("broken", broken_at=broken_at, config=BEYOND)
+    random.seed(99), torch.manual_seed(99)
+    assert_same(lesson("broken", resume=True, config=BEYOND), whole)
+    assert record(tmp_path / "broken") == record(tmp_path / "whole")
+    assert {event.ce is None for event in read_events(tmp_path / "whole") if event.kind == "step"} == {True, False}
+    newest, _ = newest_snapshot(tmp_path / "broken" / "checkpoints")
+    assert newest is not None
+    beside, student = load_file(newest / "beside.safetensors"), load_file(newest / "student.safetensors")
+    assert {key: tuple(one.shape) for key, one in beside.items()} == {"projections.0.weight": (32, 16)}
+    assert not any("projection" in key for key in student)
+
+
+def test_a_checkpoint_without_its_projections_is_not_taken_up(lesson: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        lesson("broken", broken_at=3)
+    with pytest.raises(ConfigError, match=r"hidden_weight: 0\.0 then, 0\.5 now"):
+        lesson("broken", resume=True, config=BEYOND)
+    with pytest.raises(StorageError, match=r"cannot be taken up.*beside\.safetensors"):
+        lesson("broken", resume=True, resume_anyway=True, config=BEYOND)
+
+
+def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up(lesson: Any, tmp_path: Path) -> None:
+    with pytest.raises(Broken):
+        lesson("broken", broken_at=3)
+    newest, _ = newest_snapshot(tmp_path / "broken" / "checkpoints")
+    assert newest is not None
+    kept = Checkpoints(tmp_path / "broken", TrainConfig(), resume_from=newest)
+    then = json.loads((newest / "state.json").read_bytes())["identity"]
+    before = {key: value for key, value in then.items() if key not in BEYOND}
+    kept._refuse_another_run(before, then)
+    with pytest.raises(ConfigError, match=r"on_policy: 0\.0 then, 0\.5 now"):
+        kept._refuse_another_run(before, {**then, "on_policy": 0.5})
 
 
 @pytest.mark.parametrize("broken_at", [2, 4])
