@@ -126,22 +126,14 @@ class Run:
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         own_parts = {"schedule": self._scheduler, "scaler": self._accelerator.scaler, "report": self._report}
         others = {name: one for name, one in {**own_parts, "run": self, **keep_too}.items() if one is not None}
-        processes = self._accelerator.num_processes
+        who: dict[str, Any] = {"processes": self._accelerator.num_processes, "student_model": student}
         self._state = RunState(
             student=student,
             beside=self.beyond.beside,
             optimizer=optimizer,
             progress=self._progress,
             others=others,
-            identity=identity(
-                self._config,
-                self._models,
-                self._batches,
-                processes=processes,
-                optimizer=optimizer,
-                keeps=others,
-                student_model=student,
-            ),
+            identity=identity(self._config, self._models, self._batches, optimizer=optimizer, keeps=others, **who),
             device=self._accelerator.device,
             loader=self._batches,
         )
