@@ -20,6 +20,7 @@ from apt_model.i18n import Phrases
 
 FOLDER, RESULTS = "control", "control.json"
 ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
+UNSEEN = {"dashboard": False}  # one page is opened: the lesson's own
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 Teach = Callable[[LessonConfig, Any, Path], None]  # settings, a student to be trained in place, its run directory
 
@@ -73,7 +74,7 @@ class Control:
         print_line(self._say("control.saved", path=path))
 
     def _with_seed(self, seed: int) -> LessonConfig:
-        return LessonConfig.from_dict({**self._config.to_dict(), "seed": seed})
+        return LessonConfig.from_dict({**self._config.to_dict(), "seed": seed, **UNSEEN})
 
     def _made(self, seed: int) -> Any:
         from accelerate.utils import set_seed

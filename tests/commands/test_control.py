@@ -70,6 +70,15 @@ def test_a_control_has_nothing_of_the_teacher_not_even_its_layers(school: Path) 
     assert all(step.hidden is None and step.loss == pytest.approx(step.ce) for step in control)
 
 
+def test_a_watched_lesson_opens_one_page_not_one_for_each_control(
+    school: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Path] = []
+    monkeypatch.setattr("apt_model.plugins.session.start_viewer", lambda run_dir, lang: opened.append(run_dir))
+    assert distill("--validation-data", "text.txt", "--control", "2", "--watch") == 0
+    assert [path.name for path in opened] == ["run"]
+
+
 def test_what_is_done_already_is_not_taught_again(school: Path) -> None:
     given = ["--validation-data", "text.txt", "--control"]
     assert distill(*given) == 0
