@@ -9,7 +9,6 @@ MiniMind2-Small (8 layers × 512); give others with --depth, --width and --both.
 """
 
 import argparse
-import math
 import platform
 import time
 from collections.abc import Sequence
@@ -19,11 +18,10 @@ from typing import Any
 import torch
 import transformers
 
-from apt_model.distill.measure import row_sums
 from apt_model.distill.prune.shrink import shrink
 from apt_model.distill.student import create_compressed_model, parse_student
+from apt_model.generation.evaluator import evaluate_text_quality
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from apt_model.training.batch import Batch, to_batch
 from apt_model.training.checkpoint import load_model
 
 FRESH_RATE, CUT_RATE = 3e-3, 1e-3  # a fresh student needs the larger one, what is learned already does not outlive it
@@ -33,18 +31,6 @@ LOOKED_AT = 64  # rows that students are cut by
 def spread(rows: Sequence[str], count: int) -> list[str]:
     """`count` rows from all over."""
     return [rows[index * len(rows) // count] for index in range(count)]
-
-
-@torch.no_grad()
-def held_out(student: Any, teacher: Any, batches: Sequence[Batch]) -> tuple[float, float, float]:
-    """Perplexity, agreement with the teacher, KL to it in nats."""
-    sums = dict.fromkeys(("tokens", "ce", "agreed", "kl"), 0.0)
-    for batch in batches:
-        given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        found = row_sums(student(**given).logits, batch.labels, teacher(**given).logits)
-        for name in sums:
-            sums[name] += float(getattr(found, name).sum())
-    return math.exp(sums["ce"] / sums["tokens"]), sums["agreed"] / sums["tokens"], sums["kl"] / sums["tokens"]
 
 
 def main() -> None:
@@ -71,7 +57,15 @@ def main() -> None:
     how = {"tokenizer": tokenizer, "max_length": arguments.max_length}
     size = arguments.batch_size
     looked_at = _batches(spread(train, LOOKED_AT), size)
-    judged = [to_batch(rows, **how) for rows in _batches(test[:LOOKED_AT], size)]
+    judged = _batches(test[:LOOKED_AT], size)
+
+    def held_out(student: Any) -> str:
+        """Perplexity, agreement with the teacher, KL to it in nats."""
+        found = evaluate_text_quality(
+            student, judged, teacher=teacher, max_new_tokens=0, resamples=100, device="cpu", **how
+        )
+        return f"{found['perplexity']:,.1f} · {found['agreement']:.1%} · {found['kl']:.2f}"
+
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(arguments.seed)).tolist()
     taught = _batches([train[index] for index in order], size)[: arguments.steps]
     rows: dict[str, tuple[str, dict[str, Any] | None]] = {
@@ -88,9 +82,7 @@ def main() -> None:
     print(f"{machine}, {arguments.threads} thread; {len(taught)} steps of {size} rows, T = {arguments.temperature}")
     print("| student | sizes | parameters | layers kept | energy | cut in | before: ppl · agree · KL | after |")
     print("|---|---|---|---|---|---|---|---|")
-    print(
-        f"| teacher | | {teacher.num_parameters() / 1e6:.2f} M | | | | {_shown(held_out(teacher, teacher, judged))} | |"
-    )
+    print(f"| teacher | | {teacher.num_parameters() / 1e6:.2f} M | | | | {held_out(teacher)} | |")
     for name, (sizes, choice) in rows.items():
         if arguments.only and name not in arguments.only:
             continue
@@ -103,13 +95,13 @@ def main() -> None:
             cut = shrink(teacher, looked_at, **how, **wanted, **choice)
             student, kept, energy = cut.student, " ".join(map(str, cut.layers)), f"{cut.energy_kept:.1%}"
         took = time.monotonic() - began
-        before = _shown(held_out(student, teacher, judged))
+        before = held_out(student)
         rate = FRESH_RATE if choice is None else CUT_RATE
         settings = {"temperature": arguments.temperature, "learning_rate": rate, "seed": arguments.seed}
         lesson = {"tokenizer": tokenizer, "num_epochs": 1, "device": "cpu", "sinks": []}
         plugin = DistillationPlugin(settings | {"max_length": arguments.max_length})
         plugin.distill_model(student, teacher, taught, **lesson)
-        after, parameters = _shown(held_out(student.eval(), teacher, judged)), f"{student.num_parameters() / 1e6:.2f} M"
+        after, parameters = held_out(student), f"{student.num_parameters() / 1e6:.2f} M"
         print(
             f"| {name} | {sizes} | {parameters} | {kept} | {energy} | {took:.0f} s | {before} | {after} |", flush=True
         )
@@ -117,11 +109,6 @@ def main() -> None:
 
 def _batches(rows: Sequence[str], size: int) -> list[list[str]]:
     return [list(rows[at : at + size]) for at in range(0, len(rows), size)]
-
-
-def _shown(found: tuple[float, float, float]) -> str:
-    perplexity, agreement, kl = found
-    return f"{perplexity:,.1f} · {agreement:.1%} · {kl:.2f}"
 
 
 if __name__ == "__main__":

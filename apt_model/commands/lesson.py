@@ -89,16 +89,8 @@ def _teach_alone(material: Material, data: tuple[Any, Any], batch_size: int) -> 
 
     def teach(config: LessonConfig, student: Any, out: Path) -> None:
         resume_from = out if (out / EVENTS).exists() else None
-        _run(
-            config,
-            (material.teacher, student, material.tokenizer, None),
-            data,
-            batch_size,
-            out,
-            True,
-            resume_from,
-            False,
-        )
+        models = material.teacher, student, material.tokenizer, None
+        _run(config, models, data, batch_size, out, plain=True, resume_from=resume_from)
 
     return teach
 
@@ -131,13 +123,10 @@ def _teach(
     data: tuple[Any, Any],
     batch_size: int,
     out: Path,
-    *,
-    plain: bool = False,
-    resume_from: Path | None = None,
-    resume_anyway: bool = False,
+    **how: Any,
 ) -> None:
     """Run the lesson, then say where everything lies."""
-    _run(config, models, data, batch_size, out, plain, resume_from, resume_anyway)
+    _run(config, models, data, batch_size, out, **how)
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()
     print_line(say("after.student", path=out / STUDENT))
@@ -152,9 +141,10 @@ def _run(
     data: tuple[Any, Any],
     batch_size: int,
     out: Path,
-    plain: bool,
-    resume_from: Path | None,
-    resume_anyway: bool,
+    *,
+    plain: bool = False,
+    resume_from: Path | None = None,
+    resume_anyway: bool = False,
 ) -> None:
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin

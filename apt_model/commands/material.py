@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Material:
             return self.student_tokenizer
         return self.teacher_tokenizer
 
-    @property
+    @cached_property  # every id of both is compared
     def others_tokenizer(self) -> Any:
         """The teacher's, where the student has another one; None where they have one in common."""
         from apt_model.training.encode import differing_ids

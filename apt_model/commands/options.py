@@ -68,9 +68,8 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
     for section, key, field in settings():
         flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
-        if (get_origin(field.annotation) is tuple and several is None) or (
-            only is not None and key not in only
-        ):  # thresholds: a file's
+        is_pair = get_origin(field.annotation) is tuple and several is None  # thresholds: for a file of settings
+        if is_pair or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         default = "off" if field.default is None else field.default

@@ -20,7 +20,6 @@ from apt_model.errors import ConfigError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
-PORT = 8470
 TRIES = 50
 AT_ONCE = 400  # connections; more are told to come back (503)
 LEFT_SECONDS = 60.0

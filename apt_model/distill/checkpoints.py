@@ -167,18 +167,6 @@ class Checkpoints:
         self._clock, self._saved_step = time.monotonic(), progress.step
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def try_out(self, run: RunState) -> None:
-        """See, before anything is learned, that what makes up the run can be kept.
-
-        Raises:
-            ConfigError: some of it is neither a tensor nor a JSON value.
-        """
-        self._state_of(run)
-        strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
-        if strange:
-            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
-            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
-
     def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
         """What writes the state, the optimizer's tensors, and the generators'."""
         tensors, settings = optimizer_state(run.optimizer)
@@ -202,19 +190,25 @@ class Checkpoints:
             raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
 
     def check(self, run: RunState) -> None:
-        """See that a run can be taken up, before anything of it is touched.
+        """See that a run can be taken up, where it is to be, and kept; before anything of it is touched.
 
         Raises:
-            ConfigError: settings, sizes or data are not what they were; lists them.
+            ConfigError: settings, sizes or data are not what they were, and lists them; or some of the run is neither
+                a tensor nor a JSON value.
             StorageError: the checkpoint does not say what it was.
         """
-        assert self.newest is not None  # noqa: S101 - asked for only where there is one
-        try:
-            then = dict(read_json(self.newest / STATE)["identity"])
-        except (OSError, LookupError, TypeError, ValueError) as error:
-            got = f"{type(error).__name__}: {error}"[:300]
-            raise StorageError(f"checkpoint {self.newest} cannot be taken up", got=got) from error
-        self._refuse_another_run(then, run.identity)
+        if self.newest is not None:
+            try:
+                then = dict(read_json(self.newest / STATE)["identity"])
+            except (OSError, LookupError, TypeError, ValueError) as error:
+                got = f"{type(error).__name__}: {error}"[:300]
+                raise StorageError(f"checkpoint {self.newest} cannot be taken up", got=got) from error
+            self._refuse_another_run(then, run.identity)
+        self._state_of(run)
+        strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
+        if strange:
+            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
+            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
 
     def restore(self, run: RunState) -> None:
         """Put a run where the checkpoint left it; its generators stay to be set by `set_generators`.

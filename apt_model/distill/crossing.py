@@ -14,13 +14,13 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.config import CrossTokenizer
+from apt_model.distill.kinds import TINY
 from apt_model.distill.readout import CardRow, RowReadout, numbers
+from apt_model.distill.signals import FLOOR
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
 FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
-TINY = torch.finfo(torch.float32).tiny
-FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,6 +133,12 @@ def vocabulary_of(model: nn.Module) -> int | None:
     return head.out_features if isinstance(head, nn.Linear) else limits(model)[0]
 
 
+def shared_vocabulary(*widths: int | None) -> int | None:
+    """Columns that all have; None where one of them is not known."""
+    known = [width for width in widths if width is not None]
+    return min(known) if len(known) == len(widths) else None
+
+
 def _find_logits(output: Any, role: str) -> Tensor:
     if isinstance(output, Mapping):
         found = output.get("logits")

@@ -88,9 +88,11 @@ class Grader:
 
     def weigh(self, kd: T, ce: T, hidden: T | float = 0.0, attention: T | float = 0.0) -> T:
         """The loss: `alpha * kd + beta * ce + hidden_weight * hidden + attention_weight * attention`."""
-        config = self._config
-        inner = config.hidden_weight * hidden + config.attention_weight * attention if self._matcher else 0.0
-        return config.alpha * kd + config.beta * ce + inner
+        inner = self._weigh_layers(hidden, attention) if self._matcher else 0.0
+        return self._config.alpha * kd + self._config.beta * ce + inner
+
+    def _weigh_layers(self, hidden: T | float, attention: T | float) -> T | float:
+        return self._config.hidden_weight * hidden + self._config.attention_weight * attention
 
     def learn(
         self, student: nn.Module, batches: Sequence[Batch], rows: Sequence[CardRow | None], tokens: int
@@ -179,10 +181,10 @@ class Grader:
     def _matched(self, graded: Graded, seen: Seen, batch: Batch, learned: Tensor, weight: float) -> Graded:
         """What was graded, and how far the layers are apart at the same positions."""
         assert self._matcher is not None  # noqa: S101 - it has seen something
-        device, config = self._accelerator.device, self._config
+        device = self._accelerator.device
         positions, mask = learned.to(device, non_blocking=True), batch.attention_mask.to(device, non_blocking=True)
         hidden, attention = self._matcher.sums(seen, positions, mask)
-        inner = config.hidden_weight * hidden + config.attention_weight * attention
+        inner = self._weigh_layers(hidden, attention)
         terms = graded.terms._replace(hidden=hidden.detach(), attention=attention.detach())
         return Graded(graded.loss + weight * inner, terms, graded.readout)
 

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from apt_model.config import LossKind
 from apt_model.distill.kinds import resolve
+from apt_model.distill.signals import FLOOR
 from apt_model.training.encode import IGNORED
-
-FLOOR = -1e30  # stands for -inf, so that 0 times it is 0
 
 
 def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -17,9 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from apt_model.config import DistillConfig
 from apt_model.distill.inside import Inside, Watcher
+from apt_model.distill.signals import FLOOR
 from apt_model.errors import ConfigError, ModelError
-
-FLOOR = -1e30  # a score that no softmax sees
 
 
 class LayerPair(NamedTuple):

@@ -1,12 +1,14 @@
 """Where a model computes, and whether it may be moved from there. Knows nothing of who is teacher and student."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Where a model's first weight is; None for one without weights."""
-    first = next(model.parameters(), None)
+    """Where a model's first weight is, or its first buffer; None for one without any."""
+    first = next(chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
 
 

@@ -21,7 +21,7 @@ from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.exam import Exam
-from apt_model.distill.forward import Forward, model_card, vocabulary_of
+from apt_model.distill.forward import Forward, model_card, shared_vocabulary, vocabulary_of
 from apt_model.distill.grader import Grader
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.memory import explained_out_of_memory
@@ -68,8 +68,7 @@ class Run:
         source = as_source(teacher, place, teacher_place)
         source.begin(config.distill)
         self._models = source.card, model_card(student)
-        widths = source.vocabulary, vocabulary_of(student)
-        self._vocabulary = None if None in widths else min(width for width in widths if width is not None)
+        self._vocabulary = shared_vocabulary(source.vocabulary, vocabulary_of(student))
         self.beyond = Beyond(
             config, student, source.model, accelerator=accelerator, tokenizer=tokenizer, vocabulary=self._vocabulary
         )
@@ -126,14 +125,21 @@ class Run:
         self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         own_parts = {"schedule": self._scheduler, "scaler": self._accelerator.scaler, "report": self._report}
         others = {name: one for name, one in {**own_parts, "run": self, **keep_too}.items() if one is not None}
-        who: dict[str, Any] = {"processes": self._accelerator.num_processes, "student_model": student}
         self._state = RunState(
             student=student,
             beside=self.beyond.beside,
             optimizer=optimizer,
             progress=self._progress,
             others=others,
-            identity=identity(self._config, self._models, self._batches, optimizer=optimizer, keeps=others, **who),
+            identity=identity(
+                self._config,
+                self._models,
+                self._batches,
+                processes=self._accelerator.num_processes,
+                optimizer=optimizer,
+                keeps=others,
+                student_model=student,
+            ),
             device=self._accelerator.device,
             loader=self._batches,
         )
@@ -149,10 +155,8 @@ class Run:
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
         progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
-        if resumes and self._checkpoints is not None:
-            self._checkpoints.check(self._state)
         if self._checkpoints is not None:
-            self._checkpoints.try_out(self._state)
+            self._checkpoints.check(self._state)
         self._report.tell(
             RunStarted,
             teacher=self._models[0],

@@ -1,6 +1,6 @@
 """A smaller model of the teacher's kind. Knows configs; knows nothing of training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Literal, get_args
 
@@ -180,6 +180,14 @@ def _try_out(student: nn.Module) -> None:
     student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
 
 
+def teachers_name(name: str, stack: str, layers: Sequence[int]) -> str:
+    """What the teacher calls a weight of the student, whose layer i of `stack` was the teacher's layer `layers[i]`."""
+    if not name.startswith(f"{stack}."):
+        return name
+    layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
+    return f"{stack}.{layers[int(layer)]}.{rest}"
+
+
 def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...]) -> None:
     """Fill the student with the teacher's weights, its layer i with the teacher's layer `layers[i]`."""
     if type(teacher) is not type(student):
@@ -188,11 +196,7 @@ def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...
     stack = next(n for n, m in teacher.named_modules() if isinstance(m, nn.ModuleList) and len(m) > max(layers))
     weights = teacher.state_dict()
     for name, target in student.state_dict().items():
-        source = name
-        if name.startswith(f"{stack}."):
-            layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
-            source = f"{stack}.{layers[int(layer)]}.{rest}"
-        found = weights.get(source)
+        found = weights.get(teachers_name(name, stack, layers))
         if found is None or found.shape != target.shape:
             raise ModelError(
                 f"the teacher's weights do not fit the student at {name}",

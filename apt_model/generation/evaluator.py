@@ -7,7 +7,6 @@ sure a figure is, `wording` judges answers, `inference` measures speed.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from apt_model.distill.forward import model_card
+from apt_model.distill.placement import device_of
 from apt_model.distill.readout import undisturbed
 from apt_model.distill.setup import pick_device
 from apt_model.distill.teachers import frozen
@@ -97,7 +97,7 @@ def evaluate_text_quality(
     Phrases.load(lang)
     roles = {"student": model, "control": control, "teacher": teacher}
     models = {role: one for role, one in roles.items() if one is not None}
-    place = _device_of(model) if device is None else pick_device(str(device))
+    place = _home_of(model) if device is None else pick_device(str(device))
     with ExitStack() as kept:
         kept.enter_context(undisturbed(place))
         for one in models.values():
@@ -183,15 +183,14 @@ def _refuse_below(least: int, **given: int | None) -> None:
             raise ConfigError(f"{name} is out of range", got=repr(value), expected=f"a whole number, {least} or more")
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
+def _home_of(model: nn.Module) -> torch.device:
+    return device_of(model) or torch.device("cpu")
 
 
 @contextmanager
 def _placed(model: nn.Module, place: torch.device) -> Iterator[None]:
     """The model on another device; back where it was, afterwards."""
-    home = _device_of(model)
+    home = _home_of(model)
     if home == place:
         yield
         return

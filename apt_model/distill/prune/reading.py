@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from apt_model.distill.heads import forward_of
 from apt_model.distill.measure import row_sums
 from apt_model.distill.prune.anatomy import Anatomy, layers_of, matrix_of, normalised, stream_norms
+from apt_model.distill.teachers import in_eval_mode
 from apt_model.training.batch import Batch
 
 
@@ -40,7 +41,6 @@ class Activity:
 def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) -> Iterator[Callable[[Batch], Tensor]]:
     """Inside, a function from a batch to the model's logits (B, L, V): in eval mode, without gradient, and without the
     given layers, which hand through what they get. The model is afterwards as it was."""
-    modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
 
     def read(batch: Batch) -> Tensor:
@@ -52,15 +52,10 @@ def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) ->
         return hidden_states
 
     layers = layers_of(model, anatomy)
-    model.eval()
-    try:
-        with ExitStack() as stack, torch.no_grad():
-            for index in without:
-                stack.enter_context(forward_of(layers[index], hand_through))
-            yield read
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_eval_mode(model), ExitStack() as stack, torch.no_grad():
+        for index in without:
+            stack.enter_context(forward_of(layers[index], hand_through))
+        yield read
 
 
 def mean_loss(

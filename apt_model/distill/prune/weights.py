@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from apt_model.distill.prune.anatomy import Anatomy, Rows, embeddings_of, gains_of, layers_of, matrix_of
 from apt_model.distill.prune.sizes import Widths
+from apt_model.distill.student import teachers_name
 from apt_model.errors import ModelError
 
 
@@ -111,11 +112,7 @@ class _Writer:
         for name, target in self._student.state_dict().items():
             if name in self._written:
                 continue
-            source = name
-            if name.startswith(f"{self._anatomy.stack}."):
-                layer, _, rest = name.removeprefix(f"{self._anatomy.stack}.").partition(".")
-                source = f"{self._anatomy.stack}.{self._cut.layers[int(layer)]}.{rest}"
-            found = theirs.get(source)
+            found = theirs.get(teachers_name(name, self._anatomy.stack, self._cut.layers))
             if found is None or found.shape != target.shape:
                 raise ModelError(f"cannot tell what a student gets as {name}", got=type(self._teacher).__name__)
             target.copy_(found)
