@@ -16,7 +16,7 @@ from torch import Tensor
 from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
 from apt_model.distill.kinds import KINDS, Block, resolve
-from apt_model.distill.shown import ShownTokens, Side, join, read_tokens
+from apt_model.distill.shown import Pulls, ShownTokens, Side, join, pulls_of, read_tokens, softness_of
 from apt_model.distill.signals import Buffer, Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
@@ -37,6 +37,7 @@ class FusedLoss:
         ce: scalar, Σ cross-entropy at temperature 1, likewise.
         teacher_log_sum: scalar, Σ log Σ exp of the teacher's logits: finite exactly where all of them are (or -inf).
         shown: what was asked for with `shown`, in that order; None if nothing was.
+        pulls: what moves the student there; likewise.
     """
 
     loss: Tensor
@@ -44,6 +45,7 @@ class FusedLoss:
     ce: Tensor
     teacher_log_sum: Tensor
     shown: ShownTokens | None
+    pulls: Pulls | None
 
 
 def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
@@ -105,7 +107,14 @@ def fused_distillation(
     )
     with torch.autocast(hidden.device.type, enabled=False):
         loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work)  # type: ignore[no-untyped-call]
-    return FusedLoss(loss=loss, kd=work.kd, ce=work.ce, teacher_log_sum=work.teacher_log_sum, shown=work.reading())
+    return FusedLoss(
+        loss=loss,
+        kd=work.kd,
+        ce=work.ce,
+        teacher_log_sum=work.teacher_log_sum,
+        shown=join(work.readings) if work.readings else None,
+        pulls=join(work.pulls) if work.pulls else None,
+    )
 
 
 def log_sum_of(logits: Tensor, probs: Tensor, at: Tensor) -> Tensor:
@@ -183,7 +192,7 @@ class _Pass:
         self._labels, self._alpha, self._beta, self._weight = labels, alpha, beta, weight
         name, self._mixture = resolve(kind, mixture)
         self._kind = KINDS[name]
-        self._shown, self._readings = list(shown), list[ShownTokens]()
+        self._shown, self.readings, self.pulls = list(shown), list[ShownTokens](), list[Pulls]()
         self._width = padded(teacher.width)
         self._unit = alpha * temperature or beta  # gradients are made in this unit, so that one pass less is needed
         self._spares, self._reading_room = list[Tensor](), list[Tensor]()
@@ -224,7 +233,7 @@ class _Pass:
         ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
         here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
         rows = [index - offset for index in here]
-        said = Side(logits, hard, share, hard_log_sum)
+        said, softness = Side(logits, hard, share, hard_log_sum), ce.new_empty(0)
         if isinstance(signal, TopRows):
             if here:
                 self._read(said, signal, rows, p)
@@ -239,6 +248,7 @@ class _Pass:
                 spare, other = (room[: last - first] for room in self._reading_room)
                 at_one = self._at_temperature_one(signal, p, teacher_log_sum, labels, spare, other)
                 self._read(said, Side(signal, *at_one), rows, other)
+                softness = softness_of(rows, signal, p, teacher_log_sum, width=self.teacher.width)
             block = Block(
                 student=logits,
                 teacher=signal,
@@ -250,6 +260,9 @@ class _Pass:
                 spares=self._spares,
             )
             divergence = self._kind(block)
+        if here:
+            kd = self._alpha * self.temperature
+            self.pulls.append(pulls_of(rows, said, labels, gradient, kd=kd, ce=self._beta, softness=softness))
         self._combine(gradient, hard, share, labels)
         if student.softcap is not None:
             gradient.mul_(student.slope_of_cap(logits, hard))
@@ -294,10 +307,6 @@ class _Pass:
     def _read(self, student: Side, teacher: Side | TopRows, rows: list[int], spare: Tensor) -> None:
         """What a card shows of a block: read before the logits give way to their gradient."""
         width = self.teacher.width
-        self._readings.append(
+        self.readings.append(
             read_tokens(student, teacher, rows, temperature=self.temperature, width=width, spare=spare)
         )
-
-    def reading(self) -> ShownTokens | None:
-        """What was read, joined."""
-        return join(self._readings) if self._readings else None

@@ -171,7 +171,7 @@ class Grader:
                 buffer=self._buffer,
             )
         ce = torch.zeros_like(graded.ce) if batch.is_written else graded.ce
-        readout = readout_of(graded.shown) if graded.shown else None
+        readout = readout_of(graded.shown, graded.pulls) if graded.shown else None
         return Graded(graded.loss, self._terms(graded.kd, ce), readout)
 
     @staticmethod

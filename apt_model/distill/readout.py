@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apt_model.distill.shown import ShownTokens, join, read_tokens, side_of
+from apt_model.distill.shown import Pulls, ShownTokens, join, read_tokens, side_of
 from apt_model.distill.sparse import SparseLogits
 from apt_model.events.sinks import Guard
 from apt_model.training.batch import Batch
@@ -51,6 +51,7 @@ class RowReadout:
         kl_nats: KL(teacher ‖ student) at each position.
         teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
         teacher_entropy, student_entropy: nats at each position; the teacher's is empty where it is not known.
+        kd_pull, ce_pull, softness: means of `shown.Pulls`; None where they are not known.
     """
 
     teacher_ids: list[int]
@@ -62,6 +63,9 @@ class RowReadout:
     student_top: list[list[tuple[int, float]]]
     teacher_entropy: list[float]
     student_entropy: list[float]
+    kd_pull: float | None = None
+    ce_pull: float | None = None
+    softness: float | None = None
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -119,10 +123,13 @@ def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | Spa
     return readout_of(join(readings))
 
 
-def readout_of(shown: ShownTokens) -> RowReadout:
+def readout_of(shown: ShownTokens, pulls: Pulls | None = None) -> RowReadout:
     """What was read of a row's tokens, as numbers."""
     student, teacher = shown.student_best, shown.teacher_best
-    normalised_kl, agreement = numbers([-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean()])
+    known = {} if pulls is None else {name: part.mean() for name, part in pulls._asdict().items() if len(part)}
+    normalised_kl, agreement, *moved = numbers(
+        [-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean(), *known.values()]
+    )
     return RowReadout(
         teacher_ids=teacher.tolist(),
         student_ids=student.tolist(),
@@ -133,6 +140,7 @@ def readout_of(shown: ShownTokens) -> RowReadout:
         student_top=_pairs(shown.student_ids, shown.student_probs),
         teacher_entropy=shown.teacher_entropy.tolist(),
         student_entropy=shown.student_entropy.tolist(),
+        **dict(zip(known, moved, strict=True)),
     )
 
 

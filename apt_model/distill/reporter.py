@@ -121,6 +121,9 @@ class Reporter:
             source=source,
             detail=detail,
             entropy_gap=gap,
+            kd_pull=readout.kd_pull,
+            ce_pull=readout.ce_pull,
+            softness=readout.softness,
         )
 
     def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:

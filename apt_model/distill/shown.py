@@ -3,8 +3,9 @@
 Tensors in, small tensors out; knows nothing of rows, texts or cards.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,24 @@ class ShownTokens(NamedTuple):
     student_entropy: Tensor
 
 
+class Pulls(NamedTuple):
+    """What moves the student at S positions.
+
+    Attributes:
+        kd_pull, ce_pull: (S) float32, the norms of both terms' gradients by the student's logits, as weighted in the
+            loss.
+        softness: (S) float32, the teacher's entropy at the training temperature over the most it can be, log V; (0)
+            where only its best tokens are known.
+    """
+
+    kd_pull: Tensor
+    ce_pull: Tensor
+    softness: Tensor
+
+
+R = TypeVar("R", ShownTokens, Pulls)
+
+
 class Side(NamedTuple):
     """One model's word on R tokens' successors.
 
@@ -57,9 +76,9 @@ class Side(NamedTuple):
         return Side(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 
-def join(readings: Iterable[ShownTokens]) -> ShownTokens:
-    """Readings of some positions each as one."""
-    return ShownTokens(*(torch.cat(parts) for parts in zip(*readings, strict=True)))
+def join(readings: Sequence[R]) -> R:
+    """Readings of some positions each, at least one, as one."""
+    return type(readings[0])(*(torch.cat(parts) for parts in zip(*readings, strict=True)))
 
 
 @torch.no_grad()
@@ -103,6 +122,37 @@ def read_tokens(
     )
     within = torch.tensor(rows, device=kl.device) - rows[0]
     return ShownTokens(*(part.index_select(0, within) if len(part) else part for part in found))
+
+
+@torch.no_grad()
+def pulls_of(
+    rows: Sequence[int], student: Side, labels: Tensor, gradient: Tensor, *, kd: float, ce: float, softness: Tensor
+) -> Pulls:
+    """What moves the student at `rows` of a block.
+
+    Args:
+        rows: indices into R.
+        student: its probabilities.
+        labels: (R, 1) int64.
+        gradient: (R, padded width), the divergence's by the student's logits over the temperature.
+        kd, ce: factors of both gradients.
+        softness: of the teacher at these rows.
+    """
+    within = torch.tensor(rows, device=gradient.device)
+    probs = student.probs.index_select(0, within)
+    if student.share is not None:
+        probs = probs * student.share.index_select(0, within)
+    own = labels.index_select(0, within)
+    apart = probs.scatter_add(1, own, probs.new_full((1, 1), -1.0).expand_as(own))
+    return Pulls(gradient.index_select(0, within).norm(dim=1) * kd, apart.norm(dim=1) * ce, softness)
+
+
+@torch.no_grad()
+def softness_of(rows: Sequence[int], logits: Tensor, probs: Tensor, log_sum: Tensor, *, width: int) -> Tensor:
+    """The entropy at `rows` of a softmax over log `width`, from its logits (R, padded width) and log-sum (R)."""
+    within = torch.tensor(rows, device=logits.device)
+    mean = (logits.index_select(0, within) * probs.index_select(0, within)).sum(dim=1)
+    return (log_sum.index_select(0, within) - mean).clamp_(min=0) / math.log(width)
 
 
 @torch.no_grad()

@@ -137,6 +137,10 @@ class Observation(Event):
         detail: the same token by token; None where nobody keeps it, or the tokenizer has no text for a single token.
         entropy_gap: mean over the card's tokens of the student's entropy less the teacher's, in nats, at temperature
             1; None where the teacher's is not known.
+        kd_pull, ce_pull: means over the card's tokens of the norms of the gradients by the student's logits of both
+            terms, as weighted in the loss; None where the step did not make them (no fused loss, no training row).
+        softness: mean over the card's tokens of the teacher's entropy at the training temperature, as a share of the
+            most it can be, log of the vocabulary; None likewise, and where only its best tokens are known.
     """
 
     kind = "observation"
@@ -154,6 +158,9 @@ class Observation(Event):
     source: Source = "train"
     detail: TokenDetail | None = None
     entropy_gap: float | None = None
+    kd_pull: float | None = None
+    ce_pull: float | None = None
+    softness: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +206,14 @@ class TopicScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice: a key of the locale's `advice` table, and the topic it speaks of, if any."""
+    """One piece of advice: a key of the locale's `advice` table, the topic it speaks of, if any, and a measured share.
+
+    Shares are of 1.
+    """
 
     key: str
     topic: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,12 @@ text is kept here and only here: whoever shows it sanitises it first. Knows noth
 """
 
 import copy
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import UnionType
@@ -144,7 +143,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
     Raises:
         DataError: not a record of this schema.
     """
-    kind = KINDS.get(record.get("kind", ""))
+    kind: Any = KINDS.get(record.get("kind", ""))
     if kind is None or record.get("schema") != SCHEMA_VERSION:
         raise DataError(
             "not an event of this version",
@@ -152,11 +151,11 @@ def from_record(record: Mapping[str, Any]) -> Event:
             expected=f"schema {SCHEMA_VERSION}",
             fix="read it with the apt-model that wrote it",
         )
-    values = {key: value for key, value in record.items() if key not in ("schema", "kind", "nonfinite", "truncated")}
     if "nonfinite" in record:
-        values = copy.deepcopy(values)  # the caller's record stays as it is
-        restore(values, record["nonfinite"])
-    event = _build(kind, values)
+        values = copy.deepcopy(dict(record))  # the caller's own stays as it is
+        restore(values, values.pop("nonfinite"))
+        record = values
+    event = _reader(kind)(record)
     assert isinstance(event, Event)  # noqa: S101 - KINDS holds events only
     return event
 
@@ -213,35 +212,48 @@ def _parse(line: bytes, path: Path, number: int) -> Event:
         raise DataError(f"{path}:{number} is not an event", got=str(error)[:200]) from error
 
 
-def _build(kind: Any, value: Any) -> Any:
-    """JSON values as the type they were written from: dataclasses, tuples of them, optionals."""
+@cache
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    """What makes the type out of the JSON values it was written as: dataclasses, tuples of them, optionals."""
     if isinstance(kind, type) and is_dataclass(kind):
-        hints, value = _hints(kind), _expect(value, Mapping)
-        return kind(**{key: _build(hints[key], item) for key, item in value.items() if key in hints})
+        hints = get_type_hints(kind)
+        readers = {one.name: _reader(hints[one.name]) for one in fields(kind)}
+        return lambda value: kind(**{key: readers[key](item) for key, item in _items(value) if key in readers})
     if kind in (int, float, str):
-        if isinstance(value, bool):
-            raise TypeError(f"{value!r} is no {kind.__name__}")
-        return _expect(value, (int, float) if kind is float else kind)
+        return partial(_scalar, (int, float) if kind is float else kind)
     origin, arms = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return None if value is None else _build(next(arm for arm in arms if arm is not type(None)), value)
+        one = _reader(next(arm for arm in arms if arm is not type(None)))
+        return lambda value: None if value is None else one(value)
+    if origin is tuple and arms[-1] is Ellipsis:
+        each = _reader(arms[0])
+        return lambda value: tuple([each(item) for item in _expect((list, tuple), value)])
     if origin is tuple:
-        items = _expect(value, (list, tuple))
-        kinds = itertools.repeat(arms[0], len(items)) if arms[-1] is Ellipsis else arms
-        return tuple(_build(one, item) for one, item in zip(kinds, items, strict=True))
-    if origin is Literal and value not in arms:
-        raise TypeError(f"{value!r} is none of {arms}")
+        kinds = [_reader(arm) for arm in arms]
+        return lambda value: tuple(read(item) for read, item in zip(kinds, _expect((list, tuple), value), strict=True))
+    if origin is Literal:
+        return partial(_member, arms)
+    return lambda value: value
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    items: Iterable[tuple[Any, Any]] = _expect(Mapping, value).items()
+    return items
+
+
+def _scalar(kind: Any, value: Any) -> Any:
+    if isinstance(value, bool):
+        raise TypeError(f"{value!r} is no {kind}")
+    return _expect(kind, value)
+
+
+def _member(allowed: tuple[Any, ...], value: Any) -> Any:
+    if value not in allowed:
+        raise TypeError(f"{value!r} is none of {allowed}")
     return value
 
 
-def _expect(value: Any, kind: Any) -> Any:
+def _expect(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is no {kind}")
     return value
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    """A dataclass's fields and their types."""
-    hints = get_type_hints(kind)
-    return {one.name: hints[one.name] for one in fields(kind)}

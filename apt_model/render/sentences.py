@@ -149,6 +149,9 @@ def verdict(run: RunFinished, say: Phrases) -> Verdict:
     return Verdict(
         title=say("final.title" if run.step else "final.empty"),
         results=results,
-        advice=[say(f"advice.{one.key}", topic=topic_name(one.topic or "", say)) for one in advice],
+        advice=[
+            say(f"advice.{one.key}", topic=topic_name(one.topic or "", say), share=f"{one.share or 0:.0%}")
+            for one in advice
+        ],
         failures=[sanitise(failure, 500) for failure in run.failures],
     )

@@ -1,17 +1,14 @@
 """The report card of an epoch and the verdict of a run, in memory that does not grow with the number of cards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from apt_model.events.records import Advice, EpochFinished, ScoredObservation, TopicScore, Trend
+from apt_model.events.records import EpochFinished, ScoredObservation, TopicScore
 from apt_model.events.series import BoundedSeries
-from apt_model.teaching.laziness import GREEN_BELOW, YELLOW_BELOW
+from apt_model.teaching.advice import Measured, advice, trend
 
 MAX_TOPICS = 64
 TOP_TOPICS = 5
-GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
-NOTICEABLE_RISE = 1.05  # of a loss, as a ratio
-ENOUGH = 20  # cards of a topic: with fewer, when they came says more than what they were about
 
 
 class TopicTable:
@@ -52,6 +49,8 @@ def _state(owner: Any) -> dict[str, Any]:
 
 def _load_state(owner: Any, state: Mapping[str, Any]) -> None:
     for name, value in vars(owner).items():
+        if name not in state:
+            continue  # kept by a version that did not measure it
         if hasattr(value, "load_state_dict"):
             value.load_state_dict(state[name])
         else:
@@ -93,6 +92,7 @@ class Verdict:
     def __init__(self) -> None:
         self.laziness = BoundedSeries()
         self.topics = TopicTable()
+        self._say, self._softness = BoundedSeries(), BoundedSeries()
         self.epoch_laziness: list[float | None] = []
         self._epoch_losses: list[float] = []
         self._validation_losses: list[float] = []
@@ -101,6 +101,10 @@ class Verdict:
         """Count one card."""
         self.laziness.add(card.laziness)
         self.topics.add(card.topic, card.laziness)
+        if card.kd_pull is not None and card.ce_pull is not None and card.kd_pull + card.ce_pull > 0:
+            self._say.add(card.kd_pull / (card.kd_pull + card.ce_pull))
+        if card.softness is not None:
+            self._softness.add(card.softness)
 
     def add_epoch(self, epoch: EpochFinished) -> None:
         """Count one epoch."""
@@ -112,9 +116,20 @@ class Verdict:
 
     def fields(self) -> dict[str, Any]:
         """What the run's cards add to `RunFinished`."""
-        ends = self.laziness.ends(0.25)
-        first, last = ends if ends else (None, None)
+        quarters, halves = self.laziness.ends(0.25), self.laziness.ends(0.5)
+        first, last = quarters or (None, None)
         topics = self.topics.scores()
+        run = Measured(
+            samples=self.laziness.count,
+            first=first,
+            last=last,
+            before_last=2 * halves[1] - quarters[1] if quarters and halves else None,
+            topics=topics,
+            losses=self._epoch_losses,
+            validation_losses=self._validation_losses,
+            say=self._say.mean,
+            softness=self._softness.mean,
+        )
         return {
             "samples": self.laziness.count,
             "mean_laziness": self.laziness.mean,
@@ -122,9 +137,7 @@ class Verdict:
             "last_laziness": last,
             "trend": trend(first, last, samples=self.laziness.count),
             "topics": topics,
-            "advice": advice(
-                first, last, topics=topics, losses=self._epoch_losses, validation_losses=self._validation_losses
-            ),
+            "advice": advice(run),
         }
 
     def stats(self) -> Mapping[str, Any]:
@@ -143,42 +156,3 @@ class Verdict:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what `state_dict` kept."""
         _load_state(self, state)
-
-
-def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
-    """How laziness went from the first quarter of the cards to the last; unknown below two cards."""
-    if first is None or last is None or samples < 2:
-        return "unknown"
-    if first - last >= GREAT_FALL:
-        return "great_progress"
-    if first - last >= FALL:
-        return "progress"
-    return "decline" if last - first >= RISE else "steady"
-
-
-def advice(
-    first: float | None,
-    last: float | None,
-    *,
-    topics: tuple[TopicScore, ...],
-    losses: Sequence[float],
-    validation_losses: Sequence[float] = (),
-) -> tuple[Advice, ...]:
-    """What to do next, from what the run measured; the most important first."""
-    if first is None or last is None:
-        return (Advice(key="no_samples"),)
-    level = "excellent" if last < 0.2 else "good" if last < GREEN_BELOW else "fair" if last < YELLOW_BELOW else "poor"
-    found = [Advice(key=level)]
-    if last >= GREEN_BELOW:
-        found.append(Advice(key="still_learning" if first - last >= FALL else "not_learning"))
-    if len(losses) >= 2 and losses[-1] > losses[-2] * NOTICEABLE_RISE:
-        found.append(Advice(key="loss_rises"))
-    elif validation_losses and validation_losses[-1] > min(validation_losses) * NOTICEABLE_RISE:
-        found.append(Advice(key="overfits"))
-    seen_often = [score for score in topics if score.samples >= ENOUGH]
-    if len(seen_often) >= 2:
-        laziest = max(seen_often, key=lambda score: score.mean_laziness)
-        easiest = min(seen_often, key=lambda score: score.mean_laziness)
-        if laziest.mean_laziness - easiest.mean_laziness >= FALL:
-            found.append(Advice(key="laziest_topic", topic=laziest.topic))
-    return tuple(found)

@@ -13,7 +13,6 @@ from benchmarks.sizes import Size
 TINY = Size(vocabulary=64, teacher=(32, 1), student=(32, 1), rows=2, length=8)
 
 
-@pytest.mark.slow  # its lessons in threads share accelerate's process-wide state: seen to hang once on a busy machine
 def test_every_lesson_takes_every_step_and_only_the_last_keeps_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -28,6 +27,17 @@ def test_every_lesson_takes_every_step_and_only_the_last_keeps_a_record(
     assert (Grader.check, NonFinite.allows) == methods
     found = checkpointing.save_of("S", 2, tmp_path / "save")
     assert list(found) == ["MB", "torch.save", "torch.save, fsync", "ours", "of it hashing"]
+
+
+def test_a_lesson_that_fails_ends_them_all_with_its_error() -> None:
+    def lesson(name: str) -> None:
+        for batch in turns.batches(name, [1, 2, 3], []):
+            if name == "checks" and batch == 2:
+                raise ValueError("no disk")
+
+    turns = checkpointing.Turns(checkpointing.LESSONS)
+    with pytest.raises(ValueError, match="no disk"):
+        turns.run(lesson)
 
 
 def test_the_interval_holds_the_median_of_equal_ratios() -> None:

@@ -1,5 +1,6 @@
 """The fused loss against the same formulas written out in float64, with plain autograd for the gradients."""
 
+import math
 from typing import Any
 
 import pytest
@@ -323,6 +324,42 @@ def test_what_is_shown_is_what_the_logits_say_and_changes_no_gradient(temperatur
         torch.testing.assert_close(
             entropy.double(), torch.distributions.Categorical(logits=logits).entropy(), rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(("kind", "mixture"), KINDS)
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 4.0])
+def test_the_pulls_at_shown_tokens_are_the_norms_of_the_terms_gradients(
+    kind: Any, mixture: float | None, temperature: float
+) -> None:
+    example, rows = Example(softcap=5.0), [0, 3, 15, 16, 36]
+    pulls = example.fused(temperature, shown=rows, kind=kind, mixture=mixture).pulls
+    assert pulls is not None
+    z, u = (
+        head.logits(hidden).detach().double()
+        for head, hidden in ((example.head, example.hidden), (example.teacher, example.teacher_hidden))
+    )
+    z.requires_grad_()
+    p, q = torch.softmax(u / temperature, -1), torch.softmax(z / temperature, -1)
+    terms = {
+        "kd_pull": 0.7 * temperature**2 * divergence_written_out(kind, mixture, p, q).sum(),
+        "ce_pull": 0.3 * F.cross_entropy(z, example.labels, reduction="sum"),
+    }
+    for name, term in terms.items():
+        (gradient,) = torch.autograd.grad(term, z)
+        torch.testing.assert_close(getattr(pulls, name).double(), gradient[rows].norm(dim=1), rtol=1e-4, atol=1e-6)
+    entropy = torch.distributions.Categorical(probs=p[rows]).entropy() / math.log(V)
+    torch.testing.assert_close(pulls.softness.double(), entropy, rtol=1e-5, atol=1e-6)
+
+
+def test_the_pull_of_a_teacher_known_in_part_is_that_of_what_it_is_known_to_say() -> None:
+    example, logits = Example(), 2 * torch.randn(N, V)
+    whole = example.fused(2.0, signal=TensorSignal(logits, temperature=2.0, width=V), shown=[3, 20]).pulls
+    found = example.fused(2.0, signal=top_signal(logits, V, 2.0), shown=[3, 20]).pulls
+    assert whole is not None
+    assert found is not None
+    torch.testing.assert_close(found.kd_pull, whole.kd_pull)
+    torch.testing.assert_close(found.ce_pull, whole.ce_pull)
+    assert len(found.softness) == 0
 
 
 def test_a_chunk_fits_its_budget() -> None:

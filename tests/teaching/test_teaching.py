@@ -14,11 +14,11 @@ from apt_model.config import DisplayConfig
 from apt_model.events.records import EpochFinished, Observation, RunFinished, RunStarted, ScoredObservation, StepDone
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
+from apt_model.teaching.advice import Measured, advice, trend
 from apt_model.teaching.comments import grade, remark
 from apt_model.teaching.laziness import laziness, light
 from apt_model.teaching.scorer import LessonScorer
 from apt_model.teaching.similarity import text_similarity
-from apt_model.teaching.summary import advice, trend
 from apt_model.teaching.topics import default_topics, detect_topic
 from tests.events.test_events import EVENTS, STEP
 
@@ -254,7 +254,48 @@ def test_the_trend_compares_the_first_and_last_quarter(first: float, last: float
     ],
 )
 def test_advice_follows_from_what_was_measured(first: Any, last: Any, losses: list[float], keys: list[str]) -> None:
-    assert [item.key for item in advice(first, last, topics=(), losses=losses)] == keys
+    assert keys_of(first=first, last=last, losses=losses) == keys
+
+
+def keys_of(samples: int = 40, **measured: Any) -> list[str]:
+    return [item.key for item in advice(Measured(samples=samples, **measured))]
+
+
+@pytest.mark.parametrize(
+    ("measured", "key"),
+    [
+        ({"softness": 0.97, "say": 0.1}, "temperature_blunts"),
+        ({"softness": 0.3, "say": 0.1}, "teacher_unheard"),
+        ({"softness": 0.3, "say": 0.6}, None),
+        ({"before_last": 0.505}, "too_small"),
+        ({"before_last": 0.505, "samples": 8}, "still_learning"),
+        ({"before_last": 0.505, "losses": [1.0], "validation_losses": [1.4]}, "still_learning"),
+        ({"before_last": 0.505, "losses": [1.0], "validation_losses": [1.1]}, "too_small"),
+        ({"losses": [1.0], "validation_losses": [1.4]}, "by_heart"),
+        ({"first": 0.51, "before_last": 0.505}, "not_learning"),
+    ],
+    ids=str,
+)
+def test_the_reason_for_a_lazy_student_follows_from_what_was_measured(
+    measured: dict[str, Any], key: str | None
+) -> None:
+    plain = {"fair", "still_learning"}
+    found = keys_of(**{"first": 0.9, "last": 0.5, **measured})
+    assert (key in found) if key else set(found) == plain
+
+
+def test_a_good_student_is_not_told_that_its_teacher_was_vague() -> None:
+    assert keys_of(first=0.9, last=0.1, softness=0.99, say=0.01) == ["excellent"]
+
+
+def test_the_pulls_of_the_cards_become_the_teachers_share_of_the_say() -> None:
+    scorer = LessonScorer(DisplayConfig(), {}, similarity=lambda teacher, student: 0.0)
+    for _ in range(4):
+        score(scorer, normalised_kl=1.0, kd_pull=0.1, ce_pull=0.9, softness=0.5)
+        score(scorer, normalised_kl=1.0)
+    verdict = scorer(END)
+    assert isinstance(verdict, RunFinished)
+    assert {one.key: one.share for one in verdict.advice}["teacher_unheard"] == pytest.approx(0.1)
 
 
 def test_a_hundred_thousand_cards_take_no_more_memory_than_a_thousand() -> None:
@@ -287,8 +328,7 @@ def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
 
 def test_a_validation_loss_that_has_risen_again_is_called_overfitting() -> None:
     def keys(*validation_losses: float) -> list[str]:
-        found = advice(0.5, 0.1, topics=(), losses=[2.0, 1.0], validation_losses=validation_losses)
-        return [one.key for one in found]
+        return keys_of(first=0.5, last=0.1, losses=[2.0, 1.7], validation_losses=validation_losses)
 
     assert keys(2.0, 1.5, 1.6) == ["excellent", "overfits"]
     assert keys(2.0, 1.5, 1.51) == keys(2.0, 1.5) == ["excellent"]

@@ -57,12 +57,37 @@ function plots() {
       note: say("lazy.gapnote"),
       none: say("lazy.none.gap"),
       show: brisk,
-      lines: [cards("lazy.gap", "student", "solid", (card) => (card.entropy_gap === undefined ? null : card.entropy_gap))],
+      lines: [cards("lazy.gap", "student", "solid", (card) => known(card.entropy_gap))],
+    },
+    {
+      name: "pulls",
+      title: say("lazy.pulls"),
+      note: say("lazy.pullsnote"),
+      none: say("lazy.none.pulls"),
+      show: brisk,
+      lines: [
+        cards("lazy.kdpull", "teacher", "dashed", (card) => known(card.kd_pull)),
+        cards("lazy.cepull", "student", "dotted", (card) => known(card.ce_pull)),
+      ],
+    },
+    {
+      name: "softness",
+      title: say("lazy.softness"),
+      note: say("lazy.softnote"),
+      none: say("lazy.none.pulls"),
+      show: whole,
+      range: [0, 1],
+      lines: [cards("lazy.softness", "gold", "solid", (card) => known(card.softness))],
     },
     { name: "rate", title: say("lazy.rate"), show: brisk, lines: [steps("lazy.rate", "accent", "solid", "learning_rate")] },
     { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
     { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
   ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().last }));
+}
+
+/** Null, too, where the lesson is from before it was measured. */
+function known(value) {
+  return value === undefined ? null : value;
 }
 
 function ofCards(lesson, pick) {

@@ -80,5 +80,5 @@ function verdictSheet(verdict) {
 
 function adviceText(advice) {
   const key = `advice.${advice.key}`;
-  return knows(key) ? say(key, { topic: topicWord(advice.topic) }) : clean(advice.key, 60);
+  return knows(key) ? say(key, { topic: topicWord(advice.topic), share: percent(advice.share, 0) }) : clean(advice.key, 60);
 }
