@@ -46,27 +46,63 @@ class Turns:
         self._waiting: set[str] = set()
         self._done: list[str] = []
         self._round = 0
+        self._over, self._ended = threading.Event(), set[str]()
 
     def _order(self) -> list[str]:
         start = self._round % len(self._names)
         return [*self._names[start:], *self._names[:start]]
 
     def batches(self, name: str, batches: list[Any], seconds: list[float]) -> Iterator[Any]:
-        """The batches, each when it is this lesson's turn; a step's time of this thread goes to `seconds`."""
+        """The batches, each when it is this lesson's turn; a step's time of this thread goes to `seconds`.
+
+        They end when the lessons that began later are over.
+        """
         for batch in batches:
             self._wait(name)
             started = time.thread_time()
             yield batch
             seconds.append(time.thread_time() - started)
             self._hand_on(name)
+        later = set(self._names[self._names.index(name) + 1 :])
+        with self._changed:
+            self._changed.wait_for(lambda: later <= self._ended or self._over.is_set())
+
+    def run(self, lesson: Callable[[str], None]) -> None:
+        """All lessons, each in a thread, begun one after the other and ended in the opposite order: each leaves what
+        accelerate shares in a process as it has found it.
+
+        Raises:
+            BaseException: the first that ended a lesson; the others are let go.
+        """
+        failed: list[BaseException] = []
+
+        def guarded(name: str) -> None:
+            try:
+                lesson(name)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                failed.append(error)
+                self._over.set()
+            with self._changed:
+                self._ended.add(name)
+                self._changed.notify_all()
+
+        threads = [threading.Thread(target=guarded, args=[name]) for name in self._names]
+        for name, thread in zip(self._names, threads, strict=True):
+            thread.start()
+            with self._changed:
+                self._changed.wait_for(lambda name=name: name in self._waiting | self._ended)
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
 
     def _wait(self, name: str) -> None:
         with self._changed:
             self._waiting.add(name)
             self._changed.notify_all()
-            is_turn = self._changed.wait_for(lambda: self._is_next(name), timeout=600)
-            if not is_turn:
-                raise TimeoutError(f"{name} waits for a lesson that has ended")
+            self._changed.wait_for(lambda: self._is_next(name) or self._over.is_set())
+            if self._over.is_set():
+                raise RuntimeError(f"{name} ends, because another lesson has failed")
 
     def _is_next(self, name: str) -> bool:
         """Whether all have come, and it is this one's turn."""
@@ -112,11 +148,7 @@ def steps_of(size: str, steps: int, root: Path) -> dict[str, list[float]]:
 
     Grader.check, NonFinite.allows = check, allows  # type: ignore[method-assign]
     try:
-        threads = [threading.Thread(target=lesson, args=[name]) for name in LESSONS]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        turns.run(lesson)
     finally:
         Grader.check, NonFinite.allows = checked, allowed  # type: ignore[method-assign]
     return {name: own[WARM_UP:] for name, own in seconds.items()}

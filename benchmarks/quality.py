@@ -89,6 +89,10 @@ ARMS: Mapping[str, Arm] = {
     "rotated and cut, labels alone (control)": Arm(start="width", settings=ALONE),
     "rotated and cut, KD, T = 1": Arm(start="width", settings={"temperature": 1.0}),
     "rotated and cut, KD, T = 4": Arm(start="width", settings={"temperature": 4.0}),
+    "rotated and cut, KD alone (alpha 1), T = 1": Arm(start="width", settings={"temperature": 1.0, "alpha": 1.0}),
+    "rotated and cut, KD, T = 1, hidden states (last)": Arm(
+        start="width", settings={"temperature": 1.0, "hidden_weight": 10.0}
+    ),
 }
 
 
@@ -144,22 +148,24 @@ class School:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
         if arguments.teacher is None:
-            self.teacher, self._tokenizer = load_teacher()
+            self.teacher, self.tokenizer = load_teacher()
             lines = [line for lines in read_corpus().values() for line in lines]
             held = lines[::HELD_OUT]
             rows = [{"text": line} for index, line in enumerate(lines) if index % HELD_OUT]
             looked = [{"text": line} for line in held]
         else:
-            self.teacher, self._tokenizer, _ = load_model(arguments.teacher)
+            self.teacher, self.tokenizer, _ = load_model(arguments.teacher)
             rows = load_dataset(arguments.data)
+            if arguments.rows is not None:
+                rows = rows.select(range(min(arguments.rows, len(rows))))
             looked = list(islice(load_dataset(arguments.validation), arguments.documents))
-        self._rows, self._looked = (self._tokenized(some) for some in (rows, looked))
+        self.rows, self._looked = (self._tokenized(some) for some in (rows, looked))
 
     def _tokenized(self, rows: Any) -> Any:
         import datasets
 
         data = rows if hasattr(rows, "map") else datasets.Dataset.from_list(list(rows))
-        return tokenize_dataset(data, tokenizer=self._tokenizer, max_length=self._arguments.max_length)
+        return tokenize_dataset(data, tokenizer=self.tokenizer, max_length=self._arguments.max_length)
 
     def student(self, start: str, seed: int) -> Any:
         """A student before its first lesson."""
@@ -167,8 +173,8 @@ class School:
         set_seed(seed)
         if start == "width":
             sizes = {name: int(getattr(config, name) * WIDTH) for name in ("hidden_size", "intermediate_size")}
-            some = [self._rows[index] for index in range(0, len(self._rows), max(1, len(self._rows) // LOOKED_AT))]
-            return shrink(self.teacher, [some], tokenizer=self._tokenizer, **sizes).student
+            some = [self.rows[index] for index in range(0, len(self.rows), max(1, len(self.rows) // LOOKED_AT))]
+            return shrink(self.teacher, [some], tokenizer=self.tokenizer, **sizes).student
         init = "fresh" if start == "fresh" else "teacher"
         return create_compressed_model(self.teacher, num_layers=max(1, config.num_hidden_layers // 2), init=init)
 
@@ -180,7 +186,7 @@ class School:
         """A student after its lesson, its held-out cross-entropies on the way, and the seconds that it took."""
         arguments, curve = self._arguments, Curve()
         student = self.student(arm.start, seed)
-        loader = make_dataloader(self._rows, batch_size=arguments.batch_size, seed=seed)
+        loader = make_dataloader(self.rows, batch_size=arguments.batch_size, seed=seed)
         config = {"learning_rate": RATES[arm.start], "warmup_ratio": 0.1, "seed": seed} | dict(arm.settings)
         started = time.perf_counter()
         DistillationPlugin(config).distill_model(
@@ -188,17 +194,17 @@ class School:
             teacher_model=Permuted(self.teacher) if arm.permuted else self.teacher,
             train_dataloader=Portions(loader, arguments.steps // LOOKS),
             eval_dataloader=self.looked(),
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
             num_epochs=LOOKS,
             device=arguments.device,
             sinks=[curve],
         )
         return student, curve.losses, time.perf_counter() - started
 
-    def judge(self, student: nn.Module, control: nn.Module) -> Evaluation:
-        """A student beside its control."""
+    def judge(self, student: nn.Module, control: nn.Module | None) -> Evaluation:
+        """A student, beside its control if there is one."""
         return evaluate_text_quality(
-            student, self.looked(), self._tokenizer, self.teacher, control=control, max_new_tokens=0
+            student, self.looked(), self.tokenizer, self.teacher, control=control, max_new_tokens=0
         )
 
 
@@ -297,22 +303,28 @@ def _closed(closed: Mapping[str, Any]) -> str:
     return text if interval is None else f"{text} ({interval[0]:.0%} to {interval[1]:.0%})"
 
 
-def main() -> None:
-    """Measure what is missing, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_material(parser: argparse.ArgumentParser) -> None:
+    """The options that say who teaches from what."""
     parser.add_argument("--teacher", metavar="DIR", help="a model directory (default: the demo's)")
     parser.add_argument("--data", nargs="+", metavar="FILE", help="what is learned from")
+    parser.add_argument("--rows", type=int, help="of it, the first (default: all)")
     parser.add_argument("--validation", nargs="+", metavar="FILE", help="what is not")
     parser.add_argument("--documents", type=int, default=64, help="of it (default: 64)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=180)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--redraw", action="store_true", help="measure nothing, read --out")
     parser.add_argument("--out", type=Path, required=True)
+
+
+def main() -> None:
+    """Measure what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_material(parser)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
+    parser.add_argument("--steps", type=int, default=180)
+    parser.add_argument("--redraw", action="store_true", help="measure nothing, read --out")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     hush_libraries()
