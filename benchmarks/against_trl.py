@@ -3,8 +3,9 @@
     python -m benchmarks.against_trl --teacher DIR --data train.txt --validation test.txt --out /tmp/against
 
 Needs TRL (`make bench` sets up an environment that has it). For each seed, one contender after the other has so many
-seconds of CPU time for its training: a few steps are timed first, the schedule is laid out for as many as fit. Students
-have half of the teacher's layers, or are rotated and cut to as many parameters. Held-out figures as in `quality`.
+seconds of CPU time, from making the student to its last step: a few steps are timed first, the schedule is laid out for
+as many as fit. Students have half of the teacher's layers, or are rotated and cut to as many parameters. Held-out
+figures as in `quality`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from apt_model.training.data import make_dataloader
 from benchmarks.quality import Portions, School, add_material
 from benchmarks.tables import grid
 
-TIMED = 4  # steps; the first of them warms up
+TIMED = 4  # steps
 PROMPT = 8  # tokens that an on-policy trainer begins with
 Lesson = Callable[[Any, int, int], None]  # trains a student, with a seed, for so many steps
 WORDS_ONLY = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -146,17 +147,23 @@ def measure(arguments: argparse.Namespace) -> None:
             file = arguments.out / f"{seed} {name}.json"
             if file.exists():
                 continue
-            teach(school.student(start, seed), seed, 1)
-            began = time.process_time()
-            teach(school.student(start, seed), seed, TIMED)
-            steps = max(1, int(arguments.seconds * TIMED / (time.process_time() - began)))
-            student = school.student(start, seed)
-            began = time.process_time()
-            teach(student, seed, steps)
-            seconds = time.process_time() - began
+
+            _timed(school, start, teach, seed, 1)  # warms up
+            once, often = (_timed(school, start, teach, seed, steps)[1] for steps in (1, 1 + TIMED))
+            step = (often - once) / TIMED
+            steps = max(1, int((arguments.seconds - (once - step)) / step))
+            student, seconds = _timed(school, start, teach, seed, steps)
             record = {"name": name, "steps": steps, "seconds": seconds, "found": school.judge(student, None)}
             file.write_text(json.dumps(record), "utf-8")
             print(f"seed {seed}, {name}: {steps} steps in {seconds:.0f} s, {record['found']}", flush=True)
+
+
+def _timed(school: School, start: str, teach: Lesson, seed: int, steps: int) -> tuple[Any, float]:
+    """A student after so many steps, and the CPU seconds that it took to make and teach it."""
+    began = time.process_time()
+    student = school.student(start, seed)
+    teach(student, seed, steps)
+    return student, time.process_time() - began
 
 
 def table(out: Path) -> str:
