@@ -28,34 +28,35 @@ _LOOP, _SIGNALS, _GUIDE = "distill/test_loop.py", "test_signals.py", "plugins/te
 _SANE, _CARDS, _TEACHING = "render/test_sanitise.py", "render/test_cards.py", "teaching/test_teaching.py"
 
 
-def _of(file: str, *names: str) -> tuple[str, ...]:
+def of(file: str, *names: str) -> tuple[str, ...]:
+    """Tests of a file, by their names without `test_`."""
     return tuple(f"{file}::test_{name}" for name in names)
 
 
 _SAME = "plugins/test_same_student.py"
 _STOPPED = "a_stopped_process_says_one_line_and_resumed_ends_with_the_bytes_of_one_never_stopped"
 _ONE_LINE = "a_batch_that_cannot_be_learned_from_is_one_clear_line"
-_MISTAKE = _of("test_cli.py", "a_mistake_is_one_line_with_its_exit_code")
-_BAD_VALUE = _of("test_config.py", "a_bad_value_is_one_line_that_names_key_value_and_what_is_expected")
+_MISTAKE = of("test_cli.py", "a_mistake_is_one_line_with_its_exit_code")
+_BAD_VALUE = of("test_config.py", "a_bad_value_is_one_line_that_names_key_value_and_what_is_expected")
 _SETTINGS = "test_hostile_settings.py"
 _ANY_CONFIG = (
-    *_of("test_config.py", "whatever_the_values_either_a_lesson_or_a_config_error"),
-    *_of(_SETTINGS, "any_nested_values_are_a_lesson_or_one_config_error"),
+    *of("test_config.py", "whatever_the_values_either_a_lesson_or_a_config_error"),
+    *of(_SETTINGS, "any_nested_values_are_a_lesson_or_one_config_error"),
 )
-_ANY_FILE_OF_SETTINGS = _of(
+_ANY_FILE_OF_SETTINGS = of(
     _SETTINGS,
     "any_toml_file_is_a_lesson_or_one_config_error",
     "any_flags_are_a_lesson_or_one_config_error",
     "any_description_of_a_student_is_sizes_a_name_or_one_config_error",
 )
 _ENDINGS = "distill/test_endings.py"
-_ANY_TEXT = _of(_SANE, "sanitised_text_has_no_control_is_encodable_bounded_and_stays_as_it_is")
+_ANY_TEXT = of(_SANE, "sanitised_text_has_no_control_is_encodable_bounded_and_stays_as_it_is")
 
 FAULTS = (
     Fault(
         1,
         "visual run = plain run, to the bit",
-        _of(
+        of(
             _SAME,
             "a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at_every_step",
             "a_display_that_draws_numbers_and_fails_changes_nothing",
@@ -64,7 +65,7 @@ FAULTS = (
     Fault(
         2,
         "resume from any step is bit-exact",
-        _of(
+        of(
             _RESUME,
             "a_run_broken_off_at_any_step_ends_with_the_same_student_and_the_same_record",
             "the_optimizer_the_schedule_and_the_generators_end_as_they_would_have",
@@ -73,7 +74,7 @@ FAULTS = (
     Fault(
         3,
         "the same with random transforms, 0 and 2 workers",
-        _of(
+        of(
             _RESUME,
             "data_loader_workers_and_their_random_transforms_go_on_too",
             "a_loader_with_a_generator_of_its_own_goes_on",
@@ -82,7 +83,7 @@ FAULTS = (
     Fault(
         4,
         "SIGKILL at any point of a save, at any moment",
-        _of(
+        of(
             _KILLS,
             "a_kill_at_any_point_of_a_save_loses_nothing_and_what_was_left_half_is_named",
             "a_kill_at_any_moment_loses_nothing",
@@ -92,35 +93,35 @@ FAULTS = (
         5,
         "disk full: exit 5, older checkpoint intact",
         (
-            *_of(
+            *of(
                 _KILLS,
                 "a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkpoint_before_stays",
                 "a_full_disk_is_one_line_and_the_checkpoint_before_stays",
                 "a_record_that_may_not_grow_ends_the_run_with_a_checkpoint_and_nothing_is_missing_from_it",
                 "however_little_room_there_is_a_run_says_one_line_and_leaves_whole_checkpoints",
             ),
-            *_of(_ENDINGS, "a_student_that_cannot_be_saved_at_the_end_names_the_checkpoint_it_is_in"),
-            *_of(_RESUME, "a_save_that_fails_anywhere_leaves_the_checkpoint_before_and_nothing_half"),
+            *of(_ENDINGS, "a_student_that_cannot_be_saved_at_the_end_names_the_checkpoint_it_is_in"),
+            *of(_RESUME, "a_save_that_fails_anywhere_leaves_the_checkpoint_before_and_nothing_half"),
         ),
     ),
     Fault(
         6,
         "unwritable run directory: exit 5 before the teacher",
-        _of(_SIGNALS, "a_directory_that_cannot_be_written_is_told_before_the_teacher_is_loaded"),
+        of(_SIGNALS, "a_directory_that_cannot_be_written_is_told_before_the_teacher_is_loaded"),
     ),
     Fault(
         7,
         "damaged checkpoint: named, the one before taken",
         (
-            *_of(_RESUME, "a_damaged_file_is_named_and_the_checkpoint_before_is_taken"),
-            *_of(_HOSTILE, "any_damage_to_any_file_is_seen_or_changes_nothing"),
-            *_of(_SIGNALS, "a_checkpoint_cut_short_is_passed_over_by_name"),
+            *of(_RESUME, "a_damaged_file_is_named_and_the_checkpoint_before_is_taken"),
+            *of(_HOSTILE, "any_damage_to_any_file_is_seen_or_changes_nothing"),
+            *of(_SIGNALS, "a_checkpoint_cut_short_is_passed_over_by_name"),
         ),
     ),
     Fault(
         8,
         "optimizer, generators or place missing: exit 5",
-        _of(
+        of(
             _HOSTILE,
             "without_a_part_of_its_state_nothing_begins_afresh",
             "without_any_entry_of_its_state_nothing_begins_afresh",
@@ -130,16 +131,16 @@ FAULTS = (
         9,
         "nothing is ever unpickled",
         (
-            *_of("test_house.py", "nothing_of_ours_can_unpickle_anything"),
-            *_of("test_cli.py", "a_directory_without_safetensors_is_never_unpickled"),
+            *of("test_house.py", "nothing_of_ours_can_unpickle_anything"),
+            *of("test_cli.py", "a_directory_without_safetensors_is_never_unpickled"),
         ),
     ),
     Fault(
         10,
         "loss or gradient not finite: exit 4 before the step",
         (
-            *_of(_LOOP, "a_loss_that_is_not_finite_stops_before_the_step_and_the_weights_stay_finite"),
-            *_of(
+            *of(_LOOP, "a_loss_that_is_not_finite_stops_before_the_step_and_the_weights_stay_finite"),
+            *of(
                 _ENDINGS,
                 "gradients_that_no_scale_makes_finite_end_the_run",
                 "a_loss_that_is_not_finite_for_once_is_skipped_under_fp16_too",
@@ -150,9 +151,9 @@ FAULTS = (
         11,
         "teacher's logits NaN: exit 4; -inf columns work",
         (
-            *_of(_SIGNALS, "a_teacher_of_nan_is_one_line_with_exit_code_four"),
-            *_of(_LOOP, "columns_that_both_rule_out_do_not_hurt"),
-            *_of(
+            *of(_SIGNALS, "a_teacher_of_nan_is_one_line_with_exit_code_four"),
+            *of(_LOOP, "columns_that_both_rule_out_do_not_hurt"),
+            *of(
                 "distill/test_losses.py",
                 "what_the_teacher_rules_out_counts_nothing",
                 "what_stands_where_nothing_is_to_be_learned_cannot_spoil_the_loss",
@@ -163,85 +164,85 @@ FAULTS = (
     Fault(
         13,
         "T² scale has a golden test",
-        _of("distill/test_losses.py", "t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_it"),
+        of("distill/test_losses.py", "t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_it"),
     ),
     Fault(14, "alpha, beta NaN, out of range, not summing to 1: exit 2", (*_BAD_VALUE, *_MISTAKE, *_ANY_CONFIG)),
     Fault(
         15,
         "batch all -100: skipped, counted; all so: exit 3",
-        _of(_LOOP, "a_batch_without_labels_is_skipped_counted_and_told_of_once"),
+        of(_LOOP, "a_batch_without_labels_is_skipped_counted_and_told_of_once"),
     ),
     Fault(
         16,
         "escape codes shown as symbols",
-        (*_ANY_TEXT, *_of(_CARDS, "a_hostile_card_touches_no_cell_but_its_own")),
+        (*_ANY_TEXT, *of(_CARDS, "a_hostile_card_touches_no_cell_but_its_own")),
     ),
     Fault(
         22,
         "no remote code; safetensors only",
-        _of("training/test_checkpoint.py", "a_models_own_config_cannot_switch_on_remote_code"),
+        of("training/test_checkpoint.py", "a_models_own_config_cannot_switch_on_remote_code"),
     ),
-    Fault(23, "SIGTERM: step finished, saved, 143", _of(_SIGNALS, _STOPPED)),
+    Fault(23, "SIGTERM: step finished, saved, 143", of(_SIGNALS, _STOPPED)),
     Fault(
         24,
         "SIGINT: 130; twice: at once",
-        _of(_SIGNALS, _STOPPED, "ctrl_c_twice_ends_at_once_with_whole_checkpoints_and_the_run_goes_on_the_same"),
+        of(_SIGNALS, _STOPPED, "ctrl_c_twice_ends_at_once_with_whole_checkpoints_and_the_run_goes_on_the_same"),
     ),
     Fault(
         28,
         "two writers: the second exits 5 with the PID",
-        _of(_RESUME, "a_second_writer_is_refused_with_the_first_ones_pid_and_a_dead_ones_lock_counts_for_nothing"),
+        of(_RESUME, "a_second_writer_is_refused_with_the_first_ones_pid_and_a_dead_ones_lock_counts_for_nothing"),
     ),
     Fault(
         29,
         "other batch size, data or config on resume: exit 2",
-        _of(_RESUME, "settings_sizes_and_data_that_are_not_what_they_were_are_listed"),
+        of(_RESUME, "settings_sizes_and_data_that_are_not_what_they_were_are_listed"),
         "world size: the issue on several processes",
     ),
     Fault(
         30,
         "absurd step in a state: exit 5",
-        _of(_HOSTILE, "an_absurd_number_in_the_state_is_refused"),
+        of(_HOSTILE, "an_absurd_number_in_the_state_is_refused"),
     ),
     Fault(
         31,
         "head width: exit 3, both sizes",
-        _of(
+        of(
             _LOOP,
             "a_label_beyond_a_head_is_refused_with_both_sizes",
             "heads_of_different_width_are_cut_to_the_shared_vocabulary_and_it_is_said_once",
         ),
     ),
-    Fault(32, "[B, L] mismatch: exit 3", _of(_LOOP, "a_model_without_logits_of_the_right_shape_is_refused")),
+    Fault(32, "[B, L] mismatch: exit 3", of(_LOOP, "a_model_without_logits_of_the_right_shape_is_refused")),
     Fault(
         33,
         "any form of model output",
-        _of(_LOOP, "any_form_of_logits_is_accepted", "a_model_without_logits_of_the_right_shape_is_refused"),
+        of(_LOOP, "any_form_of_logits_is_accepted", "a_model_without_logits_of_the_right_shape_is_refused"),
     ),
     Fault(
         34,
         "any form of batch; else exit 3",
         (
-            *_of(_LOOP, "any_form_of_batch_teaches_the_same", "strings_are_tokenized_on_the_way", _ONE_LINE),
-            *_of(_HOSTILE, "whatever_a_loader_yields_is_a_batch_or_a_data_error"),
-            *_of("training/test_hostile_data.py", "any_file_gives_a_batch_or_a_data_error"),
+            *of(_LOOP, "any_form_of_batch_teaches_the_same", "strings_are_tokenized_on_the_way", _ONE_LINE),
+            *of(_HOSTILE, "whatever_a_loader_yields_is_a_batch_or_a_data_error"),
+            *of("training/test_hostile_data.py", "any_file_gives_a_batch_or_a_data_error"),
         ),
     ),
-    Fault(35, "empty dataset: exit 3", _of(_LOOP, "no_data_at_all_is_an_error")),
+    Fault(35, "empty dataset: exit 3", of(_LOOP, "no_data_at_all_is_an_error")),
     Fault(
         36,
         "data of no length",
         (
-            *_of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
-            *_of(_ENDINGS, "a_rate_that_cannot_follow_its_schedule_is_told_of_once"),
+            *of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
+            *of(_ENDINGS, "a_rate_that_cannot_follow_its_schedule_is_told_of_once"),
         ),
     ),
     Fault(
         37,
         "one-shot generator: exit 3 names the epoch",
-        _of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
+        of(_LOOP, "a_generator_without_length_trains_one_epoch_and_is_named_when_empty_in_the_second"),
     ),
-    Fault(38, "num_epochs 0: no step", _of(_LOOP, "zero_epochs_leave_the_student_as_it_was")),
+    Fault(38, "num_epochs 0: no step", of(_LOOP, "zero_epochs_leave_the_student_as_it_was")),
     Fault(39, "sample_frequency 0, negative, float: exit 2", (*_BAD_VALUE, *_MISTAKE)),
     Fault(40, "unknown key: did you mean", (*_BAD_VALUE, *_MISTAKE, *_ANY_FILE_OF_SETTINGS)),
     Fault(41, "wrong type: exit 2 naming the key", (*_BAD_VALUE, *_ANY_CONFIG)),
@@ -249,30 +250,30 @@ FAULTS = (
         42,
         "cuda without one: CPU with a warning; CLI exit 2",
         (
-            *_of(_GUIDE, "every_config_of_the_guide_runs"),
+            *of(_GUIDE, "every_config_of_the_guide_runs"),
             *_MISTAKE,
-            *_of(_SETTINGS, "any_device_is_one_or_one_config_error"),
+            *of(_SETTINGS, "any_device_is_one_or_one_config_error"),
         ),
     ),
     Fault(
         43,
         "tokenizer None or broken: a placeholder",
-        _of(
+        of(
             _GUIDE,
             "a_tokenizer_that_is_missing_or_broken_gives_placeholders_and_the_same_student",
             "the_dummy_tokenizer_works",
         ),
     ),
-    Fault(44, "ids that are no token: filtered", _of("distill/test_readout.py", "ids_that_are_no_token_are_left_out")),
+    Fault(44, "ids that are no token: filtered", of("distill/test_readout.py", "ids_that_are_no_token_are_left_out")),
     Fault(
         45,
         "ids beyond the vocabulary, sequence too long: exit 3",
-        _of(_LOOP, _ONE_LINE, "more_tokens_than_positions_is_refused_before_the_step"),
+        of(_LOOP, _ONE_LINE, "more_tokens_than_positions_is_refused_before_the_step"),
     ),
     Fault(
         46,
         "cached teacher: stale exit 3, corrupt made again",
-        _of(
+        of(
             "distill/test_caching.py",
             "a_changed_teacher_tokenizer_or_data_is_refused_by_name",
             "only_the_damaged_shard_is_made_again",
@@ -284,67 +285,67 @@ FAULTS = (
         47,
         "huge vocabulary: chunked, estimate; out of memory: exit 4",
         (
-            *_of("distill/test_fused.py", "a_chunk_fits_its_budget"),
-            *_of(
+            *of("distill/test_fused.py", "a_chunk_fits_its_budget"),
+            *of(
                 "distill/test_memory.py",
                 "a_steps_memory_is_the_sum_of_its_parts",
                 "a_step_that_runs_out_of_memory_ends_with_the_remedy_and_the_last_good_checkpoint",
             ),
-            *_of("distill/test_doctor.py", "too_little_memory_is_told", "a_model_too_large_for_the_machine_is_wrong"),
+            *of("distill/test_doctor.py", "too_little_memory_is_told", "a_model_too_large_for_the_machine_is_wrong"),
         ),
     ),
     Fault(
         48,
         "teacher is the student: refused; its bytes unchanged",
-        _of(
+        of(
             _LOOP,
             "a_student_that_is_its_teacher_or_shares_a_weight_is_refused",
             "a_student_learns_and_its_teacher_is_untouched",
         ),
     ),
-    Fault(49, "[/], :smile: literal", _of(_SANE, "what_each_kind_of_character_becomes")),
+    Fault(49, "[/], :smile: literal", of(_SANE, "what_each_kind_of_character_becomes")),
     Fault(
         50,
         "bidi, tags neutralised; columns align",
-        (*_ANY_TEXT, *_of(_CARDS, "hostile_text_keeps_the_borders_where_they_are")),
+        (*_ANY_TEXT, *of(_CARDS, "hostile_text_keeps_the_borders_where_they_are")),
     ),
     Fault(
         51,
         "surrogates, ASCII, closed stdout, broken pipe",
         (
-            *_of(_SANE, "fitted_text_can_be_encoded"),
-            *_of(
+            *of(_SANE, "fitted_text_can_be_encoded"),
+            *of(
                 "test_cli.py",
                 "a_reader_that_goes_away_does_not_end_the_run",
                 "an_ascii_terminal_gets_an_english_lesson_in_ascii",
             ),
-            *_of(_GUIDE, "a_closed_standard_output_ends_the_display_not_the_training"),
+            *of(_GUIDE, "a_closed_standard_output_ends_the_display_not_the_training"),
         ),
     ),
-    Fault(52, "a 10 MB line: 50 ms at most", _of(_SANE, "ten_megabytes_cost_no_more_than_a_short_line")),
+    Fault(52, "a 10 MB line: 50 ms at most", of(_SANE, "ten_megabytes_cost_no_more_than_a_short_line")),
     Fault(
-        53, "diff input at most 1,000 characters", _of(_TEACHING, "similarity_looks_at_a_thousand_characters_at_most")
+        53, "diff input at most 1,000 characters", of(_TEACHING, "similarity_looks_at_a_thousand_characters_at_most")
     ),
     Fault(
         59,
         "statistics before training, with NaN",
         (
-            *_of(_TEACHING, "laziness_stays_within_bounds_whatever_was_measured"),
-            *_of(_GUIDE, "statistics_are_readable_before_training_and_after_none"),
+            *of(_TEACHING, "laziness_stays_within_bounds_whatever_was_measured"),
+            *of(_GUIDE, "statistics_are_readable_before_training_and_after_none"),
         ),
     ),
     Fault(
         60,
         "100,000 displays; topics capped",
-        _of(
+        of(
             _TEACHING,
             "a_hundred_thousand_cards_take_no_more_memory_than_a_thousand",
             "topics_without_end_are_capped",
         )
-        + _of(
+        + of(
             _KILLS,
             "a_long_run_killed_again_and_again_ends_the_same_with_one_record_and_bounded_memory",
         ),
     ),
 )
-ALSO_FUZZED = _of(_HOSTILE, "a_damaged_record_is_read_or_refused")
+ALSO_FUZZED = of(_HOSTILE, "a_damaged_record_is_read_or_refused")
