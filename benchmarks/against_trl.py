@@ -29,7 +29,10 @@ from benchmarks.tables import grid
 TIMED = 4  # steps
 PROMPT = 8  # tokens that an on-policy trainer begins with
 Lesson = Callable[[Any, int, int], None]  # trains a student, with a seed, for so many steps
-WORDS_ONLY = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+WORDS_ONLY = (
+    "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+)
 
 
 class Lessons:

@@ -5,24 +5,36 @@ labels alone. Knows nothing of how a student is trained.
 """
 
 import argparse
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from apt_model.commands.console import print_line, speaker
-from apt_model.config import LessonConfig
+from apt_model.config import LessonConfig, settings
 from apt_model.errors import ConfigError
 from apt_model.events.evaluation import Evaluation, figure
-from apt_model.events.runfile import STUDENT, SUMMARY
+from apt_model.events.runfile import CONFIG, EVENTS, STUDENT, SUMMARY
 from apt_model.i18n import Phrases
 
 FOLDER, RESULTS = "control", "control.json"
 ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
 UNSEEN = {"dashboard": False}  # one page is opened: the lesson's own
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
-Teach = Callable[[LessonConfig, Any, Path], None]  # settings, a student to be trained in place, its run directory
+
+
+class Lesson(Protocol):
+    """What a control needs of a lesson."""
+
+    def run(
+        self, config: LessonConfig, student: Any, out: Path, *, plain: bool = False, resume_from: Path | None = None
+    ) -> None:
+        """Teach a student in place."""
+
+    def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
+        """A student beside its control."""
 
 
 class Control:
@@ -30,28 +42,27 @@ class Control:
 
     Args:
         config: of the lesson.
+        lesson: teaches and judges.
         seeds: how many students and controls are taught; the lesson's own is the first.
         out: the lesson's run directory; the controls go into a folder of it.
         first: the lesson's student, before it has learned.
         remake: a student as new, as the seed that is set makes it.
-        teach: trains one without showing cards.
     """
 
     def __init__(
-        self, config: LessonConfig, *, seeds: int, out: Path, first: Any, remake: Callable[[], Any], teach: Teach
+        self, config: LessonConfig, lesson: Lesson, *, seeds: int, out: Path, first: Any, remake: Callable[[], Any]
     ) -> None:
         start = config.train.seed or 0
-        self._config, self._out, self._teach, self._remake = config, out, teach, remake
+        self._config, self._lesson, self._out, self._remake = config, lesson, out, remake
         self._seeds = range(start, start + seeds)
         self._first = deepcopy(first)
         self._say = speaker(config.display.lang)
 
-    def run(self, student: Any, judge: Callable[[Any, Any], Evaluation]) -> None:
+    def run(self, student: Any) -> None:
         """Teach the controls, and the students of the other seeds; show and keep what comes of it.
 
         Args:
             student: the lesson's, taught.
-            judge: evaluates a student beside its control.
         """
         found: dict[int, Evaluation] = {}
         for turn, seed in enumerate(self._seeds, start=1):
@@ -62,11 +73,11 @@ class Control:
                 fresh = self._made(seed)
                 student = deepcopy(fresh)
                 print_line(self._say("control.student_begins", **which))
-                student = self._taught(own, student, self._out / FOLDER / f"student-{seed}")
+                student = self._taught(own, student, f"student-{seed}")
             print_line(self._say("control.begins", **which))
             alone = LessonConfig.from_dict({**own.to_dict(), **ALONE})
-            control = self._taught(alone, fresh, self._out / FOLDER / f"control-{seed}")
-            found[seed] = judge(student, control)
+            control = self._taught(alone, fresh, f"control-{seed}")
+            found[seed] = self._lesson.judge(own, student, control)
         self._show(found)
         path = self._out / RESULTS
         by_seed = {str(seed): one for seed, one in found.items()}
@@ -82,14 +93,21 @@ class Control:
         set_seed(seed)
         return self._remake()
 
-    def _taught(self, config: LessonConfig, student: Any, out: Path) -> Any:
+    def _taught(self, config: LessonConfig, student: Any, name: str) -> Any:
         """The student after its run; taken from there where that is done already, gone on with where it is not."""
         from apt_model.training.checkpoint import load_model
 
+        out = self._folder(config, name)
         if (out / SUMMARY).exists() and (out / STUDENT).exists():
             return load_model(str(out))[0]
-        self._teach(config, student, out)
+        self._lesson.run(config, student, out, plain=True, resume_from=out if (out / EVENTS).exists() else None)
         return student
+
+    def _folder(self, config: LessonConfig, name: str) -> Path:
+        """The run directory of that name; another one where a run lies there that learned by other settings."""
+        places = (self._out / FOLDER / f"{name}{turn}" for turn in ("", *(f"-{turn}" for turn in range(2, 1000))))
+        meant = _learning(config.to_dict())
+        return next(place for place in places if not (place / CONFIG).exists() or _learned_by(place) == meant)
 
     def _show(self, found: Mapping[int, Evaluation]) -> None:
         from apt_model.render.evaluation import show_evaluation
@@ -109,12 +127,25 @@ class Control:
             print_line(line)
 
 
+def _learning(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what is learned."""
+    return {key: config.get(key, field.default) for section, key, field in settings() if section != "display"}
+
+
+def _learned_by(place: Path) -> dict[str, Any]:
+    return _learning(json.loads((place / CONFIG).read_text("utf-8"))["config"])
+
+
 def refuse_control(arguments: argparse.Namespace, config: LessonConfig) -> None:
     """Refuse a control that could not be judged: before anything is loaded.
 
     Raises:
-        ConfigError: no seed or more than ten, no validation data, or no teacher to compare with, token by token.
+        ConfigError: no seed or more than ten, no validation data, no teacher to compare with, token by token, or a
+            run that goes on with other settings than it has begun with.
     """
+    if arguments.resume_anyway:
+        got, fix = "--resume-anyway", "leave --control out, or begin anew in another --out"
+        raise ConfigError("a control cannot go along with settings that change on the way", got=got, fix=fix)
     if not 1 <= arguments.control <= 1 + len(T_95):
         raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
     if not arguments.validation_data and arguments.validation_split is None:
@@ -160,7 +191,9 @@ def verdict(found: Sequence[Evaluation], say: Phrases) -> str | None:
     result = overall(found)
     if not result:
         return None
-    closed = figure("gap_closed", result["gap_closed"])
+    closed = figure("gap_closed", abs(result["gap_closed"]))
+    if result["gap_closed"] < 0:
+        return say("control.worth_less", closed=closed)
     if result["interval"] is None:
         return say("control.worth_one", closed=closed)
     low, high = (figure("gap_closed", end) for end in result["interval"])

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.material import add_material, gather
-from apt_model.commands.options import add_command, read_settings
-from apt_model.commands.teacher import cached_settings
+from apt_model.commands.material import add_material, gather, material_settings
+from apt_model.commands.options import add_command
 from apt_model.events.runfile import check_run_directory
 
 
@@ -18,7 +17,7 @@ def add(commands: Any) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
-    config, out = read_settings(arguments, **cached_settings(arguments)), arguments.out and Path(arguments.out)
+    config, out = material_settings(arguments), arguments.out and Path(arguments.out)
     if out:
         check_run_directory(next(path for path in (out.absolute(), *out.absolute().parents) if path.exists()))
     gather(arguments, config).examine(config, run_dir=out or None)

@@ -2,17 +2,15 @@
 
 import argparse
 import shlex
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import print_line, program, speaker
-from apt_model.commands.control import Control, Teach, refuse_control
-from apt_model.commands.material import Material, add_material, gather, prepare
+from apt_model.commands.control import Control, refuse_control
+from apt_model.commands.material import add_material, gather, material_settings, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
-from apt_model.commands.recipes import find_recipe
-from apt_model.commands.teacher import cached_settings
 from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
@@ -43,6 +41,78 @@ def add(commands: Any) -> None:
     distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """Who teaches what, and how a student is taught and judged by it.
+
+    Attributes:
+        teacher: a model, or a cache of one.
+        tokenizer: the student's.
+        teacher_tokenizer: the teacher's, where it has another one.
+        rows, looked_at: to learn from and to look at; `looked_at` may be None.
+        batch_size: samples of a batch.
+    """
+
+    teacher: Any
+    tokenizer: Any
+    rows: Any
+    batch_size: int
+    teacher_tokenizer: Any = None
+    looked_at: Any = None
+
+    def run(
+        self,
+        config: LessonConfig,
+        student: Any,
+        out: Path,
+        *,
+        plain: bool = False,
+        resume_from: Path | None = None,
+        resume_anyway: bool = False,
+    ) -> None:
+        """Teach a student in place; with `plain`, without showing cards."""
+        from apt_model.plugins.distillation_plugin import DistillationPlugin
+        from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+        from apt_model.training.data import make_dataloader
+
+        run = (
+            DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
+        )
+        run(
+            student_model=student,
+            teacher_model=self.teacher,
+            train_dataloader=make_dataloader(self.rows, batch_size=self.batch_size, seed=config.train.seed or 0),
+            eval_dataloader=self.looked_at and self._shown(),
+            tokenizer=self.tokenizer,
+            teacher_tokenizer=self.teacher_tokenizer,
+            num_epochs=config.train.num_epochs,
+            device=config.train.device,
+            run_dir=out,
+            resume_from=resume_from,
+            resume_anyway=resume_anyway,
+        )
+
+    def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
+        """A student beside its control and its teacher, on what is looked at."""
+        from apt_model.generation.evaluator import evaluate_text_quality
+
+        return evaluate_text_quality(
+            student,
+            self._shown(),
+            self.tokenizer,
+            self.teacher,
+            control=control,
+            max_length=config.train.max_length,
+            max_new_tokens=0,
+            lang=config.display.lang,
+        )
+
+    def _shown(self) -> Any:
+        from apt_model.training.data import make_dataloader
+
+        return make_dataloader(self.looked_at, batch_size=self.batch_size, shuffle=False)
+
+
 def _demo(arguments: argparse.Namespace) -> None:
     out = check_run_directory(arguments.out or f"runs/demo-{datetime.now():%Y%m%d-%H%M%S}")
     from apt_model.demo.lesson import BATCH_SIZE, SETTINGS, load_teacher, new_student, read_corpus
@@ -50,119 +120,53 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments, **SETTINGS)
     prepare(config)
     teacher, tokenizer = load_teacher()
-    student = new_student(teacher)
     sentences = [sentence for lines in read_corpus().values() for sentence in lines]
-    _teach(config, (teacher, student, tokenizer, None), (sentences, None), BATCH_SIZE, out)
+    lesson = Lesson(teacher=teacher, tokenizer=tokenizer, rows=sentences, batch_size=BATCH_SIZE)
+    lesson.run(config, new_student(teacher), out)
+    _say_where_all_is(config, out)
 
 
 def _distill(arguments: argparse.Namespace) -> None:
-    recipe = find_recipe(arguments.recipe).settings if arguments.recipe is not None else {}
-    config = read_settings(arguments, **{**recipe, **cached_settings(arguments)})
-    resumes = arguments.resume or arguments.resume_anyway
-    out = check_run_directory(arguments.out, resumes=resumes)
+    config = material_settings(arguments)
     if arguments.control is not None:
         refuse_control(arguments, config)
+    resumes = arguments.resume or arguments.resume_anyway
+    out = check_run_directory(arguments.out, resumes=resumes)
     material = gather(arguments, config)
     if arguments.doctor:
         material.examine(config, run_dir=out)
     material.refuse_other_tokenizer(config)
-    models = material.teacher, material.student, material.tokenizer, material.others_tokenizer
-    how = {"resume_from": out if resumes else None, "resume_anyway": arguments.resume_anyway}
-    data = material.tokenized(config)
+    rows, looked_at = material.tokenized(config)
+    lesson = Lesson(
+        teacher=material.teacher,
+        tokenizer=material.tokenizer,
+        teacher_tokenizer=material.others_tokenizer,
+        rows=rows,
+        looked_at=looked_at,
+        batch_size=arguments.batch_size,
+    )
     control = None
     if arguments.control is not None:
         control = Control(
-            config,
-            seeds=arguments.control,
-            out=out,
-            first=material.student,
-            remake=material.remake,
-            teach=_teach_alone(material, data, arguments.batch_size),
+            config, lesson, seeds=arguments.control, out=out, first=material.student, remake=material.remake
         )
-    _teach(config, models, data, arguments.batch_size, out, plain=arguments.plain, **how)
+    lesson.run(
+        config,
+        material.student,
+        out,
+        plain=arguments.plain,
+        resume_from=out if resumes else None,
+        resume_anyway=arguments.resume_anyway,
+    )
+    _say_where_all_is(config, out)
     if control is not None:
-        control.run(material.student, _judge(material, data, config, arguments.batch_size))
+        control.run(material.student)
 
 
-def _teach_alone(material: Material, data: tuple[Any, Any], batch_size: int) -> Teach:
-    """How a student of the same material is taught while nobody looks."""
-
-    def teach(config: LessonConfig, student: Any, out: Path) -> None:
-        resume_from = out if (out / EVENTS).exists() else None
-        models = material.teacher, student, material.tokenizer, None
-        _run(config, models, data, batch_size, out, plain=True, resume_from=resume_from)
-
-    return teach
-
-
-def _judge(
-    material: Material, data: tuple[Any, Any], config: LessonConfig, batch_size: int
-) -> Callable[[Any, Any], Evaluation]:
-    """How a student and its control are judged, on the validation data."""
-    from apt_model.generation.evaluator import evaluate_text_quality
-    from apt_model.training.data import make_dataloader
-
-    def judge(student: Any, control: Any) -> Evaluation:
-        return evaluate_text_quality(
-            student,
-            make_dataloader(data[1], batch_size=batch_size, shuffle=False),
-            material.tokenizer,
-            material.teacher,
-            control=control,
-            max_length=config.train.max_length,
-            max_new_tokens=0,
-            lang=config.display.lang,
-        )
-
-    return judge
-
-
-def _teach(
-    config: LessonConfig,
-    models: tuple[Any, Any, Any, Any],
-    data: tuple[Any, Any],
-    batch_size: int,
-    out: Path,
-    **how: Any,
-) -> None:
-    """Run the lesson, then say where everything lies."""
-    _run(config, models, data, batch_size, out, **how)
+def _say_where_all_is(config: LessonConfig, out: Path) -> None:
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()
     print_line(say("after.student", path=out / STUDENT))
     print_line(say("after.record", path=out / EVENTS))
     print_line(say("after.talk", command=f"{program()} talk {folder}"))
     print_line(say("after.replay", command=f"{program()} replay {folder}"))
-
-
-def _run(
-    config: LessonConfig,
-    models: tuple[Any, Any, Any, Any],
-    data: tuple[Any, Any],
-    batch_size: int,
-    out: Path,
-    *,
-    plain: bool = False,
-    resume_from: Path | None = None,
-    resume_anyway: bool = False,
-) -> None:
-    from apt_model.plugins.distillation_plugin import DistillationPlugin
-    from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
-    from apt_model.training.data import make_dataloader
-
-    run = DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
-    teacher, student, tokenizer, teacher_tokenizer = models
-    rows, looked_at = data
-    run(
-        student_model=student,
-        teacher_model=teacher,
-        train_dataloader=make_dataloader(rows, batch_size=batch_size, seed=config.train.seed or 0),
-        eval_dataloader=looked_at and make_dataloader(looked_at, batch_size=batch_size, shuffle=False),
-        tokenizer=tokenizer,
-        teacher_tokenizer=teacher_tokenizer,
-        num_epochs=config.train.num_epochs,
-        device=config.train.device,
-        run_dir=out,
-        resume_from=resume_from,
-        resume_anyway=resume_anyway,
-    )

@@ -11,8 +11,9 @@ from typing import Any
 
 from apt_model.commands.console import hush_libraries
 from apt_model.commands.newcomer import LOOKED_AT, make_student
-from apt_model.commands.options import Parser, add_settings, add_source
-from apt_model.commands.teacher import add_teacher, load_teacher
+from apt_model.commands.options import Parser, add_settings, add_source, read_settings
+from apt_model.commands.recipes import find_recipe
+from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 
@@ -47,6 +48,12 @@ def add_material(parser: Parser) -> None:
     group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
     group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
     add_settings(parser)
+
+
+def material_settings(arguments: argparse.Namespace) -> LessonConfig:
+    """The settings that the flags give, over those of a file, of a recipe, and of a cached teacher."""
+    recipe = find_recipe(arguments.recipe).settings if arguments.recipe is not None else {}
+    return read_settings(arguments, **{**recipe, **cached_settings(arguments)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ generators and the data loader are afterwards as they were. Knows what is wrong;
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.forward import Forward
 from apt_model.distill.generators import read_generators, set_generators
 from apt_model.distill.memory import is_out_of_memory, memory_free, memory_needed, readable, trained_bytes, weight_bytes
-from apt_model.distill.placement import is_bound
+from apt_model.distill.placement import lent
 from apt_model.distill.probe import Probe, probe_batch, probed
 from apt_model.distill.readout import undisturbed
 from apt_model.distill.setup import pick_device
@@ -135,7 +134,7 @@ def _look_at_answers(
         for batch in batches:
             for forward in forwards:
                 forward.check(batch)
-        with _lent(student, device), _lent(teacher, place), in_eval_mode(student), in_eval_mode(teacher):
+        with lent(student, device), lent(teacher, place), in_eval_mode(student), in_eval_mode(teacher):
             seen = probed(student, teacher, few, forwards=forwards, config=config, device=device)
             free = memory_free(device)
     except (AptModelError, RuntimeError, MemoryError) as error:
@@ -242,18 +241,3 @@ def _look_at_disk(student: nn.Module, run_dir: Path, kept: int) -> Iterator[Find
     else:
         is_short = free < need
         yield Finding(key="disk_short" if is_short else "disk", state="advice" if is_short else "well", values=values)
-
-
-@contextmanager
-def _lent(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on `device`, if it may be moved; afterwards where it was."""
-    homes = {tensor.device for tensor in model.parameters()}
-    if len(homes) != 1 or is_bound(model):  # without weights, or spread over several devices by its owner
-        yield
-        return
-    (home,) = homes
-    model.to(device)
-    try:
-        yield
-    finally:
-        model.to(home)

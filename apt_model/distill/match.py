@@ -113,13 +113,13 @@ class Matcher(nn.Module):
         hidden, attention = torch.zeros(2, device=positions.device)
         with torch.autocast(positions.device.type, enabled=False):
             for pair, projection in zip(self.pairs, self.projections, strict=False):
-                own, theirs = seen.student.states[pair.student], seen.teacher.states[pair.teacher]
+                own, theirs = seen.student.states[pair.student], seen.teacher.states[pair.teacher].to(positions.device)
                 own, theirs = (x.flatten(0, 1).index_select(0, positions).float() for x in (own, theirs))
                 hidden = hidden + hidden_distance(projection(own), theirs).sum()
             for pair in self.pairs if seen.student.attended else ():
                 ours, others = seen.student.attended[pair.student], seen.teacher.attended[pair.teacher]
                 for mine, other in zip(ours, others, strict=True):
-                    kl = _relation_kl_in_little_room(mine, other, attention_mask).flatten()
+                    kl = _relation_kl_in_little_room(mine, other.to(mine.device), attention_mask).flatten()
                     attention = attention + kl.index_select(0, positions).sum() / len(ours)
         return hidden / len(self.pairs), attention / len(self.pairs)
 

@@ -1,5 +1,7 @@
 """Where a model computes, and whether it may be moved from there. Knows nothing of who is teacher and student."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -23,3 +25,18 @@ def move(model: nn.Module, device: torch.device) -> torch.device:
         return device_of(model) or device
     model.to(device)
     return device
+
+
+@contextmanager
+def lent(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
+    """The model on `device`, if it may be moved; afterwards where it was. Yields where it takes its input."""
+    homes = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
+    if len(homes) != 1 or is_bound(model):  # without weights, or spread over several devices by its owner
+        yield device_of(model) or device
+        return
+    (home,) = homes
+    model.to(device)
+    try:
+        yield device
+    finally:
+        model.to(home)

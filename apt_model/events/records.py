@@ -117,6 +117,11 @@ class StepDone(Event):
     hidden: float | None = None
     attention: float | None = None
 
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether it learned from the student's own texts."""
+        return self.kd is not None and self.ce is None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation(Event):
@@ -206,10 +211,7 @@ class TopicScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice: a key of the locale's `advice` table, the topic it speaks of, if any, and a measured share.
-
-    Shares are of 1.
-    """
+    """One piece of advice: a key of the locale's `advice` table, and the topic or the measured share it speaks of."""
 
     key: str
     topic: str | None = None

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from apt_model.distill.forward import limits
 from apt_model.errors import DataError, ModelError
+from apt_model.training.adapters import has_adapters
 
 Prompt = Sequence[int]
 
@@ -121,13 +122,18 @@ def end_ids(model: Any, tokenizer: Any) -> list[int]:
 
 @contextmanager
 def _settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """The model with these generation settings: `generate` takes what is not said from the model's own."""
-    own = model.generation_config
+    """The model with these generation settings: `generate` takes what is not said from the model's own.
+
+    A model with adapters hands them on to the one inside, which gets its own back, too.
+    """
+    holders = [model, model.get_base_model()] if has_adapters(model) else [model]
+    own = [holder.generation_config for holder in holders]
     model.generation_config = settings
     try:
         yield
     finally:
-        model.generation_config = own
+        for holder, before in zip(holders, own, strict=True):
+            holder.generation_config = before
 
 
 def _end(ids: list[int], stops: Sequence[int]) -> int:

@@ -5,8 +5,8 @@ sure a figure is, `wording` judges answers, `inference` measures speed.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from apt_model.distill.forward import model_card
-from apt_model.distill.placement import device_of
+from apt_model.distill.placement import device_of, lent
 from apt_model.distill.readout import undisturbed
 from apt_model.distill.setup import pick_device
 from apt_model.distill.teachers import frozen
@@ -97,16 +97,15 @@ def evaluate_text_quality(
     Phrases.load(lang)
     roles = {"student": model, "control": control, "teacher": teacher}
     models = {role: one for role, one in roles.items() if one is not None}
-    place = _home_of(model) if device is None else pick_device(str(device))
+    place = device_of(model) or torch.device("cpu") if device is None else pick_device(str(device))
     with ExitStack() as kept:
         kept.enter_context(undisturbed(place))
         for one in models.values():
             kept.enter_context(frozen(one))
-            kept.enter_context(_placed(one, place))
         reading = Reading(
             models,
             tokenizer,
-            place,
+            {role: kept.enter_context(lent(one, place)) for role, one in models.items()},
             max_length=max_length,
             max_new_tokens=max_new_tokens,
             max_prompts=max_prompts,
@@ -181,21 +180,3 @@ def _refuse_below(least: int, **given: int | None) -> None:
     for name, value in given.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ConfigError(f"{name} is out of range", got=repr(value), expected=f"a whole number, {least} or more")
-
-
-def _home_of(model: nn.Module) -> torch.device:
-    return device_of(model) or torch.device("cpu")
-
-
-@contextmanager
-def _placed(model: nn.Module, place: torch.device) -> Iterator[None]:
-    """The model on another device; back where it was, afterwards."""
-    home = _home_of(model)
-    if home == place:
-        yield
-        return
-    model.to(place)
-    try:
-        yield
-    finally:
-        model.to(home)

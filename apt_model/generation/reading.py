@@ -28,9 +28,9 @@ class Reading:
     """What was read so far.
 
     Args:
-        models: by role, "student" and perhaps "control" and "teacher", that one last; on `place`, in eval mode.
+        models: by role, "student" and perhaps "control" and "teacher", that one last; in eval mode.
         tokenizer: encodes and decodes; None where the data is token ids.
-        place: where to compute.
+        places: where each takes its input.
         max_length: tokens of a text at most.
         max_new_tokens: length of an answer at most; 0 asks nothing.
         max_prompts: how many prompts are answered; None for all.
@@ -44,13 +44,13 @@ class Reading:
         self,
         models: Mapping[str, nn.Module],
         tokenizer: Any,
-        place: torch.device,
+        places: Mapping[str, torch.device],
         *,
         max_length: int,
         max_new_tokens: int,
         max_prompts: int | None,
     ) -> None:
-        self._models, self._tokenizer, self._place = models, tokenizer, place
+        self._models, self._tokenizer, self._places = models, tokenizer, places
         self._max_length, self._max_new_tokens, self._max_prompts = max_length, max_new_tokens, max_prompts
         self._forwards = {role: Forward(model, role) for role, model in models.items()}
         self._sums: dict[str, list[dict[str, Numbers]]] = {role: [] for role in models}
@@ -84,11 +84,15 @@ class Reading:
         for forward in self._forwards.values():
             forward.check(batch)
         spelled = {"bytes": scored_bytes(batch, self._tokenizer)} if hasattr(self._tokenizer, "decode") else {}
-        moved = batch.to(self._place)
-        logits = {role: forward(self._models[role], moved) for role, forward in self._forwards.items()}
+        place = self._places["student"]
+        labels = batch.labels.to(place)
+        logits = {
+            role: forward(self._models[role], batch.to(self._places[role])).to(place)
+            for role, forward in self._forwards.items()
+        }
         for role in reversed(logits):
             other = logits.get("teacher") if role != "teacher" else None
-            sums = _columns(row_sums(logits[role], moved.labels, other), spelled)
+            sums = _columns(row_sums(logits[role], labels, other), spelled)
             if not all(np.isfinite(column).all() for column in sums.values()):
                 raise NumericError(f"the {role}'s logits are not finite in batch {index}", fix="look at the batch")
             scored = sums["tokens"] > 0

@@ -87,11 +87,6 @@ def _began(events: Sequence[Event], say: Phrases) -> Iterator[str]:
     yield _list(sentences.settings(run, say))
 
 
-def _picture(title: str, file: str) -> Iterator[str]:
-    yield f"## {title}"
-    yield f"![{title}]({file})"
-
-
 def _ended(events: Sequence[Event], say: Phrases) -> Iterator[str]:
     yield f"## {verbatim(say('summary.verdict'))}"
     last = events[-1] if events else None

@@ -27,10 +27,11 @@ class Measured:
         first, last: mean laziness of the first and the last quarter of the cards.
         before_last: of the quarter before that.
         topics: scores by topic.
-        losses: mean loss of each epoch.
-        validation_losses: after each epoch, where there is validation data.
+        losses: mean of each epoch.
+        validation_losses: after each epoch, where there is validation data; made of the same terms.
         say: the teacher's share of both pulls at the student's logits, mean over the cards.
         softness: the teacher's entropy at the training temperature over the most it can be, mean over the cards.
+        temperature, alpha: of the lesson.
     """
 
     samples: int
@@ -42,6 +43,8 @@ class Measured:
     validation_losses: Sequence[float] = ()
     say: float | None = None
     softness: float | None = None
+    temperature: float = 1.0
+    alpha: float = 0.0
 
 
 def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
@@ -59,11 +62,11 @@ def advice(run: Measured) -> tuple[Advice, ...]:
     """How good the student is; if it is not, why, and what to do; the most important first."""
     if run.first is None or run.last is None:
         return (Advice(key="no_samples"),)
-    found = [Advice(key=_level(run.last))]
     of_losses = _of_losses(run)
+    found = [Advice(key=_level(run.last))]
     if run.last >= GREEN_BELOW:
         found += _of_teacher(run)
-        found.append(Advice(key=_course(run, run.first, run.last, is_spoilt=bool(of_losses))))
+        found += [] if of_losses else [Advice(key=_course(run, run.first, run.last))]
     return (*found, *of_losses, *_of_topics(run.topics))
 
 
@@ -74,31 +77,36 @@ def _level(last: float) -> str:
 
 def _of_teacher(run: Measured) -> list[Advice]:
     """Whether the teacher could be understood: said something definite, and was listened to."""
-    if run.softness is not None and run.softness >= SOFT:
+    if run.softness is not None and run.softness >= SOFT and run.temperature > 1:
         return [Advice(key="temperature_blunts", share=run.softness)]
     if run.say is not None and run.say < UNHEARD:
         return [Advice(key="teacher_unheard", share=run.say)]
     return []
 
 
-def _course(run: Measured, first: float, last: float, *, is_spoilt: bool) -> str:
-    """Whether more of the same would help. A student that has learned and no longer does, on text that it knows no
+def _course(run: Measured, first: float, last: float) -> str:
+    """What the course of laziness asks for. A student that has learned and no longer does, on text that it knows no
     better than other text, has no room for more."""
+    if last - first >= RISE:
+        return "gets_lazier"
     if first - last < FALL:
         return "not_learning"
     has_stopped = run.before_last is not None and run.samples >= ENOUGH and run.before_last - last < FALL / 3
-    return "too_small" if has_stopped and not is_spoilt else "still_learning"
+    return "too_small" if has_stopped else "still_learning"
 
 
 def _of_losses(run: Measured) -> list[Advice]:
+    """What the losses say against going on as before."""
     losses, validation = run.losses, run.validation_losses
     if len(losses) >= 2 and losses[-1] > losses[-2] * NOTICEABLE_RISE:
         return [Advice(key="loss_rises")]
     if validation and validation[-1] > min(validation) * NOTICEABLE_RISE:
-        return [Advice(key="overfits")]
-    if losses and validation and validation[-1] > losses[-1] * BY_HEART:
-        return [Advice(key="by_heart", share=validation[-1] / losses[-1] - 1)]
-    return []
+        found = Advice(key="overfits")
+    elif validation and losses and validation[-1] > losses[-1] * BY_HEART > 0:
+        found = Advice(key="by_heart", share=validation[-1] / losses[-1] - 1)
+    else:
+        return []
+    return [found, Advice(key="teacher_alone")] if run.alpha < 1 else [found]
 
 
 def _of_topics(topics: Sequence[TopicScore]) -> list[Advice]:

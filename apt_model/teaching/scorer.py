@@ -16,6 +16,7 @@ from apt_model.events.records import (
     RunFinished,
     RunStarted,
     ScoredObservation,
+    StepDone,
     Validation,
 )
 from apt_model.events.sinks import Guard
@@ -23,7 +24,7 @@ from apt_model.i18n import Phrases
 from apt_model.teaching.comments import grade, remark
 from apt_model.teaching.laziness import laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity
-from apt_model.teaching.summary import ReportCard, Verdict
+from apt_model.teaching.summary import ReportCard, Verdict, Weights
 from apt_model.teaching.topics import TopicKeywords, detect_topic
 
 Comment = Callable[[float, float], str]
@@ -55,22 +56,25 @@ class LessonScorer:
         self._comment = comment or self.comment
         self._guard = guard or Guard()
         self._step = 0
-        self._report_card, self.verdict = ReportCard(), Verdict()
+        self._report_card, self.verdict, self._weights = ReportCard(), Verdict(), Weights()
 
     def __call__(self, event: Event) -> Event:
         """The event as the lesson sees it; events that need no judgement come back as they are."""
         self._step = event.step
         if isinstance(event, RunStarted):
             self._report_card, self.verdict = ReportCard(), Verdict()
+            self._weights = Weights.of(event.config)
+        elif isinstance(event, StepDone):
+            self._report_card.add_step(event, self._weights)
         elif isinstance(event, Observation):
             return self._score(event)
         elif isinstance(event, EpochFinished):
             validation = event.validation and self._score_validation(event.validation)
             event = replace(event, **self._report_card.fields(), validation=validation)
-            self.verdict.add_epoch(event)
+            self.verdict.add_epoch(event, self._report_card.loss)
             self._report_card = ReportCard()
         elif isinstance(event, RunFinished):
-            return replace(event, **self.verdict.fields())
+            return replace(event, **self.verdict.fields(self._weights))
         return event
 
     def comment(self, laziness_percent: float, loss: float) -> str:

@@ -26,7 +26,8 @@ class SpikeWatch:
     A loss has jumped if it lies above `median + 8 · sigma` and above 1.5 times the median of the last 50. `sigma` is
     the larger of two robust estimates, the median absolute deviation and the distance from the median to the ninth
     decile, so that a loss whose noise is skewed upwards does not cry wolf; outliers among the 50, fewer than a tenth,
-    move neither. What is no finite number is left out: the loop tells of that itself.
+    move neither. What is no finite number is left out: the loop tells of that itself. So are steps on texts that the
+    student wrote, whose loss has no cross-entropy and is no measure for the others.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class SpikeWatch:
         if isinstance(event, RunStarted):
             self._losses.clear()
             self._told = None
-        if not isinstance(event, StepDone) or not isfinite(event.loss):
+        if not isinstance(event, StepDone) or event.is_on_policy or not isfinite(event.loss):
             return None
         usual = self._usual_if_jumped(event.loss)
         self._losses.append(event.loss)

@@ -1,14 +1,27 @@
 """The report card of an epoch and the verdict of a run, in memory that does not grow with the number of cards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from apt_model.events.records import EpochFinished, ScoredObservation, TopicScore
+from apt_model.events.records import EpochFinished, ScoredObservation, StepDone, TopicScore
 from apt_model.events.series import BoundedSeries
 from apt_model.teaching.advice import Measured, advice, trend
 
 MAX_TOPICS = 64
 TOP_TOPICS = 5
+
+
+class Weights(NamedTuple):
+    """Of a lesson's loss, as its settings have them."""
+
+    temperature: float = 1.0
+    alpha: float = 0.0
+    beta: float = 1.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Weights":
+        """Out of flat settings; where another trainer trains, some may not be there."""
+        return cls(**{name: config[name] for name in cls._fields if name in config})
 
 
 class TopicTable:
@@ -63,6 +76,18 @@ class ReportCard:
     def __init__(self) -> None:
         self._laziness = BoundedSeries()
         self._topics = TopicTable()
+        self._loss_sum, self._loss_tokens = 0.0, 0
+
+    def add_step(self, step: StepDone, weights: Weights) -> None:
+        """Count one step; those on the student's own texts have another loss than validation data has."""
+        if step.kd is not None and step.ce is not None and step.tokens:
+            self._loss_sum += (weights.alpha * step.kd + weights.beta * step.ce) * step.tokens
+            self._loss_tokens += step.tokens
+
+    @property
+    def loss(self) -> float | None:
+        """Mean of KD and CE as weighted, over the tokens of the texts: what the validation loss is made of, too."""
+        return self._loss_sum / self._loss_tokens if self._loss_tokens else None
 
     def add(self, card: ScoredObservation) -> None:
         """Count one card."""
@@ -106,15 +131,16 @@ class Verdict:
         if card.softness is not None:
             self._softness.add(card.softness)
 
-    def add_epoch(self, epoch: EpochFinished) -> None:
-        """Count one epoch."""
+    def add_epoch(self, epoch: EpochFinished, loss: float | None) -> None:
+        """Count one epoch, and its mean loss as `ReportCard` has it."""
         self.epoch_laziness.append(epoch.mean_laziness)
-        if epoch.mean_loss is not None:
-            self._epoch_losses.append(epoch.mean_loss)
+        loss = epoch.mean_loss if loss is None else loss
+        if loss is not None:
+            self._epoch_losses.append(loss)
         if epoch.validation is not None:
             self._validation_losses.append(epoch.validation.loss)
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self, weights: Weights) -> dict[str, Any]:
         """What the run's cards add to `RunFinished`."""
         quarters, halves = self.laziness.ends(0.25), self.laziness.ends(0.5)
         first, last = quarters or (None, None)
@@ -129,6 +155,8 @@ class Verdict:
             validation_losses=self._validation_losses,
             say=self._say.mean,
             softness=self._softness.mean,
+            temperature=weights.temperature,
+            alpha=weights.alpha,
         )
         return {
             "samples": self.laziness.count,

@@ -17,6 +17,7 @@ from typing import Any
 import datasets
 import fsspec
 import pyarrow
+import torch
 from torch.utils.data import DataLoader
 
 from apt_model.errors import AptModelError, ConfigError, DataError
@@ -142,7 +143,8 @@ def tokenize_dataset(
 def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
     """Batches of rows as the loop takes them, of any kind and length; it encodes and pads what is left to do.
 
-    A stream is shuffled within a buffer of 10,000 rows.
+    The order follows from `seed` alone, whatever else draws random numbers. A stream is shuffled within a buffer of
+    10,000 rows.
 
     Raises:
         DataError: there is no row; or, while a stream is read, that it cannot be.
@@ -152,7 +154,8 @@ def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: 
         shuffle = False
     elif not len(rows):
         raise DataError("no row has a token to learn from", got="0 rows", fix="look at the data: are its texts empty?")
-    return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list)
+    generator = torch.Generator().manual_seed(seed)
+    return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list, generator=generator)
 
 
 class _Reading(DataLoader[Any]):

@@ -94,6 +94,7 @@ def test_what_is_done_already_is_not_taught_again(school: Path) -> None:
     [
         (["--control"], "validation data"),
         (["--control", "0", "--validation-split", "4"], "--control is out of range"),
+        (["--control", "--validation-split", "4", "--resume-anyway"], "settings that change on the way"),
     ],
 )
 def test_a_control_that_could_not_be_judged_is_refused(
@@ -122,6 +123,21 @@ def test_over_several_seeds_the_interval_is_students_t_and_over_one_the_document
     assert (found["over"], found["count"]) == ("seeds", 3)
     assert overall([seed(0.7, [0.6, 0.8])])["interval"] == [0.6, 0.8]
     assert overall([seed(None)]) == {}
+
+
+def test_a_control_that_learned_by_other_settings_stays_where_it_is_and_another_is_taught(school: Path) -> None:
+    given = ["--validation-data", "text.txt"]
+    assert distill(*given, "--control") == 0
+    assert distill(*given, "--max-steps", "5", "--resume-anyway") == 0
+    assert distill(*given, "--max-steps", "5", "--resume", "--control") == 0
+    assert len(steps("run/control/control-0")) == 3
+    assert len(steps("run/control/control-0-2")) == len(steps("run")) == 5
+
+
+def test_a_teacher_that_does_harm_is_said_to() -> None:
+    found = [Evaluation({"gap_closed": -0.031, "intervals": {"gap_closed": [-0.1, 0.0]}, "documents": 9})]
+    assert "did harm" in (verdict(found, Phrases.load("en")) or "")
+    assert "3.1%" in (verdict(found, Phrases.load("en")) or "")
 
 
 @pytest.mark.parametrize("lang", ["zh", "en"])

@@ -42,6 +42,16 @@ def test_a_lesson_that_is_well_ends_with_0_and_leaves_nothing_behind(
     assert sorted(school.iterdir()) == before
 
 
+def test_the_doctor_reads_the_recipe_as_the_lesson_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", *FIXED, *NEW, "--recipe", "no-such-one"]) == 2
+    assert "no such recipe" in capsys.readouterr().err
+    shown = []
+    for recipe in ([], ["--recipe", "fresh"]):
+        assert main(["doctor", *FIXED, *NEW, *recipe, "--lang", "en"]) == 0
+        shown.append("4.0" in capsys.readouterr().out)
+    assert shown == [True, False], "the recipe's temperature is 1"
+
+
 def test_a_broken_set_up_is_told_of_in_a_list_and_one_line_with_its_code(
     student: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

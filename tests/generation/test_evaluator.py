@@ -266,6 +266,15 @@ def test_it_is_also_as_it_was_after_a_failure(student: Any, tokenizer: Any) -> N
     assert state(student) == before
 
 
+def test_a_teacher_that_may_not_be_moved_stays(student: Any, teacher: Any, tokenizer: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("`.to` is not supported")
+
+    free = evaluate_text_quality(student, [["人工智能"]], tokenizer, teacher, device="cpu")
+    teacher.is_quantized, teacher.to = True, refuse
+    assert evaluate_text_quality(student, [["人工智能"]], tokenizer, teacher, device="cpu") == free
+
+
 def test_dropout_is_off_meanwhile(make_model: Any, tokenizer: Any) -> None:
     model = make_model(hidden=16, layers=1, attention_dropout=0.5).train()
     meanwhile = evaluate_text_quality(model, [LINES], tokenizer)

@@ -136,3 +136,10 @@ def test_terminal_log_and_notebook_show_the_remark_and_the_record_keeps_it(liste
         assert "step 40: " in shown
         assert "9.0" in shown
     assert [type(event) for event in listener.events] == [StepDone] * 40 + [Notice]
+
+
+def test_steps_on_the_students_own_texts_are_no_measure_for_the_others() -> None:
+    watcher = SpikeWatch()
+    written = [replace(STEP, step=step, loss=0.8, ce=None) for step in range(1, 60)]
+    assert [said for said in map(watcher, written) if said] == []
+    assert watch([2.0], watcher, first=60) == []

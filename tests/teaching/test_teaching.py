@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.config import DisplayConfig
-from apt_model.events.records import EpochFinished, Observation, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.events.records import (
+    EpochFinished,
+    Observation,
+    RunFinished,
+    RunStarted,
+    ScoredObservation,
+    StepDone,
+    Validation,
+)
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.advice import Measured, advice, trend
@@ -249,7 +257,9 @@ def test_the_trend_compares_the_first_and_last_quarter(first: float, last: float
         (0.9, 0.1, [2.0, 1.0], ["excellent"]),
         (0.9, 0.25, [2.0, 1.0], ["good"]),
         (0.9, 0.45, [2.0, 1.0], ["fair", "still_learning"]),
-        (0.9, 0.9, [2.0, 2.5], ["poor", "not_learning", "loss_rises"]),
+        (0.9, 0.9, [2.0, 2.5], ["poor", "loss_rises"]),
+        (0.9, 0.9, [2.0, 2.0], ["poor", "not_learning"]),
+        (0.4, 0.7, [2.0, 2.0], ["poor", "gets_lazier"]),
         (None, None, [], ["no_samples"]),
     ],
 )
@@ -264,14 +274,16 @@ def keys_of(samples: int = 40, **measured: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("measured", "key"),
     [
-        ({"softness": 0.97, "say": 0.1}, "temperature_blunts"),
+        ({"softness": 0.97, "say": 0.1, "temperature": 4.0}, "temperature_blunts"),
+        ({"softness": 0.97, "say": 0.6, "temperature": 1.0}, None),
         ({"softness": 0.3, "say": 0.1}, "teacher_unheard"),
         ({"softness": 0.3, "say": 0.6}, None),
         ({"before_last": 0.505}, "too_small"),
         ({"before_last": 0.505, "samples": 8}, "still_learning"),
-        ({"before_last": 0.505, "losses": [1.0], "validation_losses": [1.4]}, "still_learning"),
         ({"before_last": 0.505, "losses": [1.0], "validation_losses": [1.1]}, "too_small"),
         ({"losses": [1.0], "validation_losses": [1.4]}, "by_heart"),
+        ({"losses": [0.0], "validation_losses": [0.4]}, None),
+        ({"losses": [1.0], "validation_losses": [1.4], "alpha": 0.7}, "teacher_alone"),
         ({"first": 0.51, "before_last": 0.505}, "not_learning"),
     ],
     ids=str,
@@ -282,6 +294,32 @@ def test_the_reason_for_a_lazy_student_follows_from_what_was_measured(
     plain = {"fair", "still_learning"}
     found = keys_of(**{"first": 0.9, "last": 0.5, **measured})
     assert (key in found) if key else set(found) == plain
+
+
+@pytest.mark.parametrize("before_last", [0.8, 0.505])
+def test_nobody_is_told_to_train_longer_and_shorter(before_last: float) -> None:
+    found = keys_of(first=0.9, before_last=before_last, last=0.5, losses=[2.0, 1.0], validation_losses=[1.0, 1.2])
+    assert set(found) == {"fair", "overfits", "teacher_alone"}
+
+
+def test_who_listens_to_the_teacher_alone_is_not_told_to() -> None:
+    assert keys_of(first=0.5, last=0.1, losses=[1.0], validation_losses=[1.4], alpha=1.0) == ["excellent", "by_heart"]
+
+
+def test_steps_on_the_students_own_texts_and_the_layers_terms_are_no_measure_of_what_is_known_by_heart() -> None:
+    scorer = LessonScorer(DisplayConfig(), {}, similarity=lambda teacher, student: 0.0)
+    begun = next(event for event in EVENTS if isinstance(event, RunStarted))
+    scorer(replace(begun, config={"temperature": 1.0, "alpha": 0.5, "beta": 0.5}))
+    for _ in range(3):
+        scorer(replace(STEP, loss=5.0, kd=2.0, ce=2.0, hidden=0.3, tokens=10))
+        scorer(replace(STEP, loss=0.1, kd=0.2, ce=None, tokens=10))
+    score(scorer, normalised_kl=1.0)
+    seen = Validation(loss=2.1, kd=2.1, ce=2.1, agreement=0.5, tokens=10, pairs=())
+    epoch = next(event for event in EVENTS if isinstance(event, EpochFinished))
+    scorer(replace(epoch, mean_loss=1.2, validation=seen))
+    verdict = scorer(END)
+    assert isinstance(verdict, RunFinished)
+    assert "by_heart" not in [one.key for one in verdict.advice]
 
 
 def test_a_good_student_is_not_told_that_its_teacher_was_vague() -> None:
@@ -328,7 +366,7 @@ def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
 
 def test_a_validation_loss_that_has_risen_again_is_called_overfitting() -> None:
     def keys(*validation_losses: float) -> list[str]:
-        return keys_of(first=0.5, last=0.1, losses=[2.0, 1.7], validation_losses=validation_losses)
+        return keys_of(first=0.5, last=0.1, losses=[2.0, 1.7], validation_losses=validation_losses, alpha=1.0)
 
     assert keys(2.0, 1.5, 1.6) == ["excellent", "overfits"]
     assert keys(2.0, 1.5, 1.51) == keys(2.0, 1.5) == ["excellent"]

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
 from apt_model.cli import main
 from apt_model.distill.heads import find_head
 from apt_model.errors import ConfigError, ModelError
+from apt_model.generation.answers import generate
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.training.adapters import Lora, adapter_tensors, add_lora, has_adapters, merged, parse_lora
 from apt_model.training.checkpoint import load_model, save_model
@@ -143,6 +144,15 @@ def test_adapters_saved_alone_are_loaded_by_plain_peft_and_by_us(
     assert torch.equal(plain, expected)
     assert len(own) == len(tokenizer)
     assert has_adapters(ours)
+
+
+def test_answering_leaves_the_generation_settings_of_the_model_inside(student: Any, tokenizer: Any) -> None:
+    student.generation_config = own = GenerationConfig(do_sample=True, temperature=0.6)
+    model = adapted(student)
+    before = model.generation_config
+    generate(model, tokenizer, [[1, 5, 6]], new_tokens=3)
+    assert model.generation_config is before
+    assert model.get_base_model().generation_config is own
 
 
 def test_merged_it_is_a_plain_model_that_says_the_same(

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from apt_model.errors import ConfigError, DataError
@@ -28,6 +29,20 @@ def test_lines_are_read_stripped_and_without_empty_ones(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("三行", encoding="utf-8")
     assert load_dataset([tmp_path / "a.txt", tmp_path / "b.txt"])["text"][:] == ["一行", "两行", "三行"]
     assert [row["text"] for row in load_dataset(tmp_path, streaming=True)] == ["一行", "两行", "三行"]
+
+
+def test_the_order_follows_from_the_seed_alone_whatever_else_draws_numbers() -> None:
+    def order(seed: int, draws: int) -> list[str]:
+        loader = make_dataloader([{"text": str(number)} for number in range(20)], batch_size=4, seed=seed)
+        read = []
+        for _ in range(2):
+            torch.rand(draws)
+            read += [row["text"] for batch in loader for row in batch]
+        return read
+
+    assert order(1, draws=0) == order(1, draws=7)
+    assert order(1, draws=0) != order(2, draws=0)
+    assert order(1, draws=0)[:20] != order(1, draws=0)[20:]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves csv files open
