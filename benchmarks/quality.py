@@ -49,7 +49,7 @@ class Arm:
 
     Attributes:
         start: the student's beginning: "fresh" weights in half the teacher's layers, every other of its "layers", or
-            all of them at three quarters of their "width" (rotated and cut).
+            all of them at a share of their "width" (rotated and cut).
         settings: of the lesson.
         permuted: the teacher speaks of another row of the batch.
     """
@@ -60,7 +60,6 @@ class Arm:
 
 
 RATES = {"fresh": 3e-3, "layers": 1e-3, "width": 1e-3}  # beginnings, and their peak learning rates
-WIDTH = 0.75  # of the teacher's stream and neurons, where half of its layers would have as many parameters
 LOOKED_AT = 64  # rows that a width is cut by
 ARMS: Mapping[str, Arm] = {
     "fresh, labels alone (control)": Arm(start="fresh", settings=ALONE),
@@ -172,7 +171,8 @@ class School:
         config = self.teacher.config
         set_seed(seed)
         if start == "width":
-            sizes = {name: int(getattr(config, name) * WIDTH) for name in ("hidden_size", "intermediate_size")}
+            width = self._arguments.width
+            sizes = {name: int(getattr(config, name) * width) for name in ("hidden_size", "intermediate_size")}
             some = [self.rows[index] for index in range(0, len(self.rows), max(1, len(self.rows) // LOOKED_AT))]
             return shrink(self.teacher, [some], tokenizer=self.tokenizer, **sizes).student
         init = "fresh" if start == "fresh" else "teacher"
@@ -310,6 +310,12 @@ def add_material(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help="of it, the first (default: all)")
     parser.add_argument("--validation", nargs="+", metavar="FILE", help="what is not")
     parser.add_argument("--documents", type=int, default=64, help="of it (default: 64)")
+    parser.add_argument(
+        "--width",
+        type=float,
+        default=0.75,
+        help="of the teacher's, where it is cut (default: 0.75, as half its layers)",
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-length", type=int, default=64)
