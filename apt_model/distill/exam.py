@@ -5,7 +5,7 @@ the student is trained or an exam is shown.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -28,6 +28,14 @@ PROMPTS = 3  # taken from data where nobody gave any
 MOST_GIVEN_TOKENS = 256  # of a question
 
 
+class Question(NamedTuple):
+    """A prompt, as text and in the tokens of each."""
+
+    text: str
+    student: list[int]
+    teacher: list[int]
+
+
 class Exam:
     """Asks both models, once before the first step and then as often as the settings say; the first failure ends it.
 
@@ -37,7 +45,8 @@ class Exam:
         guard: told of what fails.
         accelerator: knows the device, and casts.
         teacher: the model itself, or None where only what it said of the data is there.
-        tokenizer: encodes prompts, and decodes answers.
+        tokenizer: encodes prompts.
+        teacher_tokenizer: for the teacher, where it has another one.
         by_itself: hold one also where the settings have no prompts, with a few from data.
     """
 
@@ -50,23 +59,25 @@ class Exam:
         accelerator: Accelerator,
         teacher: nn.Module | None,
         tokenizer: Any,
+        teacher_tokenizer: Any = None,
         by_itself: bool,
     ) -> None:
         self._display, self._report, self._guard = display, report, guard
-        self._accelerator, self._teacher, self._tokenizer = accelerator, teacher, tokenizer
+        self._accelerator, self._teacher = accelerator, teacher
+        self._tokenizers = {"student": tokenizer, "teacher": teacher_tokenizer or tokenizer}
         asked = bool(display.exam_prompts) or (display.exam_prompts is None and by_itself and tokenizer is not None)
         self._goes_on, self._begun = asked and report.speaks, False
-        self._prompts: list[tuple[str, list[int]]] = []
+        self._questions: list[Question] = []
         self._teachers: list[str] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The prompts, as JSON values: a resumed run asks the same."""
-        return {"begun": self._begun, "prompts": [[text, list(ids)] for text, ids in self._prompts]}
+        return {"begun": self._begun, "prompts": [list(question) for question in self._questions]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the prompts that `state_dict` kept, or with those of the settings."""
         self._begun = bool(state["begun"])
-        self._prompts = [(str(text), list(ids)) for text, ids in state["prompts"]]
+        self._questions = [Question(text, own, (theirs or [own])[0]) for text, own, *theirs in state["prompts"]]
         if self._begun and self._goes_on:
             self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
 
@@ -93,10 +104,11 @@ class Exam:
         if self._display.exam_prompts:
             texts = self._display.exam_prompts
             with undisturbed(self._accelerator.device):
-                self._prompts = list(zip(texts, encode(texts, self._tokenizer, UNLIMITED, end=False), strict=True))
+                own, theirs = (encode(texts, one, UNLIMITED, end=False) for one in self._tokenizers.values())
+            self._questions = [Question(*parts) for parts in zip(texts, own, theirs, strict=True)]
         elif batches:
-            self._prompts = [(self._report.decode(ids), ids) for ids in beginnings(batches)]
-        return bool(self._prompts)
+            self._questions = [Question(self._report.decode(own), own, theirs) for own, theirs in beginnings(batches)]
+        return bool(self._questions)
 
     def _take(self, student: nn.Module, *, epoch: int) -> None:
         if self._goes_on:
@@ -112,30 +124,36 @@ class Exam:
         theirs: Sequence[str | None] = self._teachers or [None] * len(said)
         return tuple(
             ExamAnswer(prompt=text, teacher=teacher, student=own)
-            for (text, _), teacher, own in zip(self._prompts, theirs, said, strict=True)
+            for (text, *_), teacher, own in zip(self._questions, theirs, said, strict=True)
         )
 
     def _said_by(self, model: nn.Module, role: str) -> list[str]:
-        prompts, most = [ids for _, ids in self._prompts], self._display.exam_tokens
+        prompts, most = [getattr(question, role) for question in self._questions], self._display.exam_tokens
+        tokenizer, decode = self._tokenizers[role], self._report.decode
+        if role == "teacher":
+            decode = self._report.decode_teacher
         with undisturbed(self._accelerator.device), in_eval_mode(model), self._accelerator.autocast():
             if hasattr(model, "generate"):
-                said = answer_ids(model, self._tokenizer, prompts, max_new_tokens=most, role=role)
+                said = answer_ids(model, tokenizer, prompts, max_new_tokens=most, role=role)
             else:
-                end, place = getattr(self._tokenizer, "eos_token_id", None), self._accelerator.device
+                end, place = getattr(tokenizer, "eos_token_id", None), self._accelerator.device
                 said = [_go_on(model, role, ids, end=end, most=most, place=place) for ids in prompts]
-        return [self._report.decode(ids) for ids in said]
+        return [decode(ids) for ids in said]
 
 
-def beginnings(batches: Sequence[Batch]) -> list[list[int]]:
-    """Prompts from the first rows of batches on the CPU, each once."""
-    found: list[list[int]] = []
-    rows = (row for one in batches for row in zip(one.input_ids, one.labels, one.attention_mask, strict=True))
-    for ids, labels, mask in rows:
-        prompt = beginning(ids, labels, mask)
-        if 0 < len(prompt) <= MOST_GIVEN_TOKENS and prompt not in found:
-            found.append(prompt)
-        if len(found) == PROMPTS:
-            break
+def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
+    """Prompts from the first rows of batches on the CPU, each once: in the student's tokens and in the teacher's."""
+    found: list[tuple[list[int], list[int]]] = []
+    for batch in batches:
+        for row, (ids, labels, mask) in enumerate(
+            zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True)
+        ):
+            prompt = beginning(ids, labels, mask)
+            both = (prompt, prompt) if batch.teachers is None else batch.teachers.up_to(row, prompt)
+            if 0 < len(both[0]) <= MOST_GIVEN_TOKENS and both not in found:
+                found.append(both)
+            if len(found) == PROMPTS:
+                return found
     return found
 
 

@@ -100,7 +100,7 @@ class Run:
             guard=audience.guard,
             accelerator=accelerator,
             teacher=source.model,
-            tokenizer=tokenizer,
+            **self._tokenizers,
             by_itself=holds_exams,
         )
         self._batches = shard(batches, accelerator)

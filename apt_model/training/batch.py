@@ -48,6 +48,15 @@ class TeachersRows:
         edges.index_put_((row, first + count), -torch.ones_like(row), accumulate=True)
         return edges.cumsum(dim=1)[:, :length] > 0
 
+    def up_to(self, row: int, prompt: list[int]) -> tuple[list[int], list[int]]:
+        """As much of a row's first tokens, the student's and the teacher's, as is the same text; both may be empty."""
+        own = self.spans[self.spans[:, 0] == row]
+        met = own[own[:, 1] <= len(prompt)]
+        if not len(met):
+            return [], []
+        _, first, _, theirs, _ = met[met[:, 1].argmax()].tolist()
+        return prompt[:first], self.input_ids[row, :theirs].tolist()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:

@@ -10,10 +10,12 @@ import torch
 from apt_model.cli import main
 from apt_model.distill.cached_teacher import CachedTeacher
 from apt_model.errors import ConfigError, DataError
-from apt_model.events.records import EpochFinished, Notice, RunStarted, ScoredObservation, StepDone
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunStarted, ScoredObservation, StepDone
 from apt_model.events.runfile import read_events
+from apt_model.generation.answers import generate
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+from apt_model.training.batch import TeachersRows
 from apt_model.training.checkpoint import load_model, save_model
 from tests.conftest import Listener
 from tests.distill.test_pieces import byte_level
@@ -53,6 +55,35 @@ def test_the_student_comes_nearer_to_a_teacher_in_other_tokens(
     (first, *_, last) = listener.of(EpochFinished)
     assert last.validation.kd < first.validation.kd
     assert all(torch.equal(before[name], value) for name, value in other_teacher.state_dict().items())
+
+
+@pytest.mark.parametrize("prompts", [("互联网", "the"), None])
+def test_at_an_exam_each_answers_in_its_own_tokens(
+    prompts: tuple[str, ...] | None,
+    student: Any,
+    other_teacher: Any,
+    tokenizer: Any,
+    listener: Listener,
+    tmp_path: Path,
+) -> None:
+    settings = {"exam_tokens": 5} | ({"exam_prompts": prompts} if prompts else {})
+    taught(student, other_teacher, tokenizer, listener, settings=settings, run_dir=tmp_path / "run")
+    answers = listener.of(ExamTaken)[0].answers
+    assert len(answers) == (2 if prompts else 3)
+    for asked in answers:
+        ids = [THEIRS.bos_token_id, *THEIRS(asked.prompt)["input_ids"]]
+        said = generate(other_teacher, THEIRS, [ids], new_tokens=5)[0]
+        assert asked.teacher == THEIRS.decode(said, skip_special_tokens=True)
+
+
+def test_a_prompt_ends_where_both_tokenizations_do() -> None:
+    spans = torch.tensor([[0, 1, 2, 1, 1], [0, 3, 1, 2, 3], [1, 1, 1, 1, 1], [0, 4, 2, 5, 1]])
+    rows = TeachersRows(
+        input_ids=torch.arange(20).view(2, 10), attention_mask=torch.ones(2, 10, dtype=torch.int64), spans=spans
+    )
+    assert rows.up_to(0, [7, 8, 9, 6]) == ([7, 8, 9, 6], [0, 1, 2, 3, 4]), "the fourth token ends with theirs"
+    assert rows.up_to(0, [7, 8]) == ([7], [0]), "in the middle of a span"
+    assert rows.up_to(1, []) == ([], [])
 
 
 def test_a_card_has_the_teachers_words_by_its_own_tokenizer(

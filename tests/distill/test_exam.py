@@ -146,7 +146,7 @@ def test_a_prompt_of_data_is_the_question_or_the_first_half_of_a_text_at_most_ei
     mask = torch.ones_like(ids)
     mask[2, 6:] = 0
     batch = to_batch({"input_ids": ids, "labels": labels, "attention_mask": mask})
-    assert beginnings([batch]) == [list(range(10, 25)), [50, 51, 52], list(range(70, 78))]
+    assert beginnings([batch]) == [(ids, ids) for ids in (list(range(10, 25)), [50, 51, 52], list(range(70, 78)))]
     nothing = to_batch({"input_ids": ids, "labels": torch.full_like(ids, -100), "attention_mask": mask})
     assert beginnings([nothing, batch]) == beginnings([batch])
     assert beginnings([nothing]) == []
