@@ -22,22 +22,22 @@ def test_a_recipe_says_what_it_is_for_what_to_set_and_what_it_gave(
     assert main(["recipes", name, "--lang", lang]) == 0
     shown = capsys.readouterr().out
     assert getattr(recipe, lang) in shown
-    assert "99.2" in shown
+    assert "| the teacher |" in shown
     assert all(f"{key} = {value}" in shown for key, value in recipe.settings.items())
 
 
 def test_all_of_them_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[:-1]] == ["fresh", "layers", "rotated"]
+    assert [line.split(":")[0] for line in lines[:-1]] == ["chat", "fresh", "layers", "little", "much"]
 
 
 def test_a_recipe_gives_way_to_a_file_and_both_to_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = dict(find_recipe("rotated").settings)
+    recipe = dict(find_recipe("much").settings)
     (tmp_path / "own.toml").write_text("learning_rate = 2e-4\nwarmup_ratio = 0.2\n", "utf-8")
-    fixed = ["distill", "--teacher", "t", "--student", "s", "--data", "d", "--out", "o", "--recipe", "rotated"]
+    fixed = ["distill", "--teacher", "t", "--student", "s", "--data", "d", "--out", "o", "--recipe", "much"]
     arguments = make_parser().parse_args([*fixed, "--config", str(tmp_path / "own.toml"), "--warmup-ratio", "0.3"])
     train = read_settings(arguments, **recipe).train
     assert (train.learning_rate, train.warmup_ratio) == (2e-4, 0.3)
@@ -45,8 +45,8 @@ def test_a_recipe_gives_way_to_a_file_and_both_to_flags(
 
 
 def test_a_recipe_nobody_knows_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean rotated"):
-        find_recipe("rotate")
+    with pytest.raises(ConfigError, match="did you mean little"):
+        find_recipe("litle")
 
 
 def test_the_students_of_recipes_can_be_described() -> None:
