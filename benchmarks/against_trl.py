@@ -95,7 +95,7 @@ class Lessons:
             tokenizer = self._school.tokenizer
             tokenizer.chat_template = WORDS_ONLY
             chats = [[{"role": "user", "content": ""}, {"role": "assistant", "content": text}] for text in self._texts]
-            how = self._how(seed, steps) | {"max_length": self._max_length + PROMPT} | settings  # a prompt must fit, too
+            how = self._how(seed, steps) | {"max_length": self._max_length + PROMPT} | settings  # and a prompt
             with tempfile.TemporaryDirectory() as out:
                 GKDTrainer(
                     student,
