@@ -130,6 +130,7 @@ def contenders(lessons: Lessons, batch_size: int) -> dict[str, tuple[str, Lesson
         "ours, rotated and cut": ("width", lessons.ours()),
         "ours, rotated and cut, hidden states": ("width", lessons.ours(hidden_weight=10.0)),
         "ours, teacher's layers": ("layers", lessons.ours()),
+        "ours, teacher's layers, the teacher alone (alpha 1)": ("layers", lessons.ours(alpha=1.0)),
         "TRL DistillationTrainer, its defaults": ("layers", lessons.distillation_trainer()),
         "TRL DistillationTrainer, our rate and batch": ("layers", lessons.distillation_trainer(**rate)),
         "TRL GKDTrainer, its defaults": ("layers", lessons.gkd_trainer(max_new_tokens=48)),
