@@ -290,7 +290,9 @@ def _reached(curve: Sequence[float], goal: float) -> float | None:
 
 def _share(reached: Sequence[float | None], steps: int) -> str:
     found = [share for share in reached if share is not None]
-    if len(found) < len(reached) or not found:
+    if not reached:
+        return MISSING  # there is no fresh control
+    if len(found) < len(reached):
         return "not reached"
     return f"≤ {statistics.median(found) * steps:.0f} of {steps}"
 
