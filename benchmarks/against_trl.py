@@ -151,7 +151,6 @@ def measure(arguments: argparse.Namespace) -> None:
             file = arguments.out / f"{seed} {name}.json"
             if file.exists():
                 continue
-
             _timed(school, start, teach, seed, 1)  # warms up
             once, often = (_timed(school, start, teach, seed, steps)[1] for steps in (1, 1 + TIMED))
             step = (often - once) / TIMED

@@ -39,22 +39,24 @@ def own_tokenizer(lines: list[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=made._tokenizer, **names)
 
 
-def fresh_student(vocabulary: int, seed: int) -> Any:
+def fresh_llama(vocabulary: int, **sizes: Any) -> LlamaForCausalLM:
+    """A Llama of these sizes that knows the special tokens of `own_tokenizer`."""
+    config = LlamaConfig(vocab_size=vocabulary, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes)
+    return LlamaForCausalLM(config)
+
+
+def fresh_student(vocabulary: int, seed: int) -> LlamaForCausalLM:
     """A Llama of 192 × 4."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+    return fresh_llama(
+        vocabulary,
         hidden_size=192,
         intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
     )
-    return LlamaForCausalLM(config)
 
 
 def main() -> None:

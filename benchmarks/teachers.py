@@ -10,31 +10,27 @@ import argparse
 
 import torch
 from accelerate.utils import set_seed
-from transformers import DataCollatorForSeq2Seq, LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, LlamaForCausalLM, Trainer, TrainingArguments
 
 from apt_model.commands.console import hush_libraries
 from apt_model.training.checkpoint import load_model
 from apt_model.training.data import load_dataset, tokenize_dataset
-from benchmarks.crossing import own_tokenizer
+from benchmarks.crossing import fresh_llama, own_tokenizer
 
 SEED, VOCABULARY = 0, 3_000
 
 
 def fresh_teacher(vocabulary: int) -> LlamaForCausalLM:
     """As large as the demo's."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+    return fresh_llama(
+        vocabulary,
         hidden_size=256,
         intermediate_size=768,
         num_hidden_layers=4,
         num_attention_heads=8,
         max_position_embeddings=256,
         tie_word_embeddings=False,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
     )
-    return LlamaForCausalLM(config)
 
 
 def main() -> None:
