@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from apt_model.distill.products import product_of
+from benchmarks.contenders import Contender
 from benchmarks.floor import CHUNK, room
 from benchmarks.rounds import Lap, interleaved
 from benchmarks.sizes import Pair, Size, make_batch
@@ -20,17 +22,18 @@ GROUPS = {  # of operations, by what their name holds
 }
 
 
-def bodies(pair: Pair, size: Size) -> Callable[[], None]:
+def bodies(contender: Contender, pair: Pair, size: Size) -> Callable[[], None]:
     """Both backbones forward, the student's backward from a gradient that is given, and the optimizer."""
     ids, _ = make_batch(size)
     head = pair.student.lm_head.weight
     gradient = torch.full_like(head, 1e-6)
 
     def turn() -> None:
-        with torch.no_grad():
-            pair.teacher.model(ids)
-        hidden = pair.student.model(ids).last_hidden_state
-        hidden.backward(hidden.detach())
+        with contender.products(pair):
+            with torch.no_grad():
+                pair.teacher.model(ids)
+            hidden = pair.student.model(ids).last_hidden_state
+            hidden.backward(hidden.detach())
         head.grad = gradient
         pair.optimizer.step()
         pair.optimizer.zero_grad()
@@ -38,7 +41,7 @@ def bodies(pair: Pair, size: Size) -> Callable[[], None]:
     return turn
 
 
-def products(pair: Pair, size: Size) -> Callable[[], None]:
+def products(contender: Contender, pair: Pair, size: Size) -> Callable[[], None]:
     """The four products of both heads: logits of either, gradients of the student's hidden states and weight."""
     student, teacher = pair.student.lm_head.weight.detach(), pair.teacher.lm_head.weight
     count = size.rows * (size.length - 1)
@@ -48,13 +51,15 @@ def products(pair: Pair, size: Size) -> Callable[[], None]:
     grad_hidden, grad_weight = torch.empty_like(hidden), torch.empty_like(student)
 
     def turn() -> None:
-        for start in range(0, count, CHUNK):
-            chunk = hidden[start : start + CHUNK]
-            here = logits[: len(chunk)]
-            torch.mm(spoken[start : start + CHUNK], teacher.t(), out=told[: len(chunk)])
-            torch.mm(chunk, student.t(), out=here)
-            torch.mm(here, student, out=grad_hidden[start : start + CHUNK])
-            torch.addmm(grad_weight, here.t(), chunk, beta=int(start > 0), out=grad_weight)
+        with contender.products(pair):
+            for start in range(0, count, CHUNK):
+                chunk = hidden[start : start + CHUNK]
+                here = logits[: len(chunk)]
+                with product_of(chunk, student, len(student)):
+                    torch.mm(spoken[start : start + CHUNK], teacher.t(), out=told[: len(chunk)])
+                    torch.mm(chunk, student.t(), out=here)
+                    torch.mm(here, student, out=grad_hidden[start : start + CHUNK])
+                    torch.addmm(grad_weight, here.t(), chunk, beta=int(start > 0), out=grad_weight)
 
     return turn
 
@@ -71,9 +76,12 @@ def profiled(step: Callable[[], None]) -> dict[str, float]:
     return {group: spent / total for group, spent in shares.items()}
 
 
-def anatomy(step: Callable[[], None], pair: Pair, size: Size, rounds: int) -> dict[str, list[Lap]]:
-    """Laps of the step and of both replicas, interleaved."""
-    turns = {"step": step, "bodies and optimizer": bodies(pair, size), "the heads' products": products(pair, size)}
+def anatomy(
+    step: Callable[[], None], contender: Contender, pair: Pair, size: Size, rounds: int
+) -> dict[str, list[Lap]]:
+    """Laps of the contender's step and of both replicas, whose products are made as its are, interleaved."""
+    replicas = {"bodies and optimizer": bodies, "the heads' products": products}
+    turns = {"step": step, **{name: replica(contender, pair, size) for name, replica in replicas.items()}}
     for turn in turns.values():
         turn()
     return interleaved(turns, rounds)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,22 @@ from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.losses import distillation_sums
 from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.products import full_width
 from apt_model.distill.signals import Buffer, HeadSignal, Signal
 from apt_model.training.batch import Batch
 from benchmarks.floor import floor_loss
 from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective
 from benchmarks.sizes import Pair
+
+
+def as_usual(pair: Pair) -> AbstractContextManager[None]:
+    """torch's own products."""
+    return nullcontext()
+
+
+def at_full_width(pair: Pair) -> AbstractContextManager[None]:
+    """As `distill` has them made."""
+    return full_width(pair.teacher, pair.student)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +48,7 @@ class Contender:
         objective: what it says it computes.
         package: the distribution that it comes from, whose version is printed.
         note: how it is called, where that is not plain.
+        products: what stands around its forward and backward pass and changes how float32 matrices are multiplied.
     """
 
     name: str
@@ -43,6 +56,7 @@ class Contender:
     objective: Objective = TASK
     package: str = "apt-model"
     note: str = ""
+    products: Callable[[Pair], AbstractContextManager[None]] = as_usual
 
 
 @torch.no_grad()
@@ -196,6 +210,13 @@ OURS = [
         note="the floor with rows of logits as torch lays them out, not on cache lines",
     ),
     Contender(
+        name="floor-full-width",
+        build=_floor,
+        objective=Objective(kd=None, ce_weight=1),
+        note="the floor with products made as `distill` has them made",
+        products=at_full_width,
+    ),
+    Contender(
         name="no-kd",
         build=_no_kd,
         objective=Objective(kd=None, ce_weight=1),
@@ -203,12 +224,24 @@ OURS = [
         note="the floor's work as users have it: full logits of both, loss from `model(ids, labels=...)`",
     ),
     Contender(name="plain", build=_plain, package="torch", note="the loop of the tutorials"),
-    Contender(name="ours-plain", build=_ours_plain, note="`distill.losses.distillation_sums`, the loop's loss"),
+    Contender(
+        name="ours-plain",
+        build=_ours_plain,
+        note="`distill.losses.distillation_sums`, the loop's loss where a head is hidden",
+        products=at_full_width,
+    ),
     Contender(
         name="ours-cached",
         build=OursCached,
         objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
         note="the same with `CachedTeacher` (8-bit values) for a teacher",
+        products=at_full_width,
     ),
-    Contender(name="ours-fused", build=OursFused, note="`distill.fused.fused_distillation`"),
+    Contender(
+        name="ours-fused",
+        build=OursFused,
+        note="`distill.fused.fused_distillation`, as `distill` runs it",
+        products=at_full_width,
+    ),
+    Contender(name="ours-fused-usual", build=OursFused, note="the same with torch's own products in float32"),
 ]

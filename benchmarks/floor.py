@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apt_model.distill.products import product_of
 from benchmarks.sizes import Pair
 
 CHUNK = 256  # positions a matrix product; more gains nothing on a CPU
@@ -29,7 +30,8 @@ def throw_away(hidden: Tensor, weight: Tensor, line: int) -> None:
     """Make the logits of hidden states (N, H) with a head (V, H), chunk by chunk, and keep none."""
     buffer = room(min(CHUNK, len(hidden)), weight, line)
     for chunk in hidden.split(CHUNK):
-        torch.mm(chunk, weight.t(), out=buffer[: len(chunk)])
+        with product_of(chunk, weight, len(weight)):
+            torch.mm(chunk, weight.t(), out=buffer[: len(chunk)])
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -47,7 +49,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         surprise = torch.zeros((), device=hidden.device)
         for start in range(0, count, CHUNK):
             chunk, targets = hidden[start : start + CHUNK], labels[start : start + CHUNK].unsqueeze(1)
-            scores = torch.mm(chunk, weight.t(), out=logits[: len(chunk)])
+            with product_of(chunk, weight, width):
+                scores = torch.mm(chunk, weight.t(), out=logits[: len(chunk)])
             for first in range(0, len(chunk), rows):
                 part, target = scores[first : first + rows], targets[first : first + rows]
                 share = part if block is None else block[: len(part)].copy_(part)
@@ -57,8 +60,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 share.scatter_(1, target, hit - 1)
                 if block is not None:
                     part.copy_(share)
-            torch.mm(scores, weight, out=grad_hidden[start : start + len(chunk)])
-            torch.addmm(grad_weight, scores.t(), chunk, beta=int(start > 0), alpha=1 / count, out=grad_weight)
+            with product_of(chunk, weight, width):
+                torch.mm(scores, weight, out=grad_hidden[start : start + len(chunk)])
+                torch.addmm(grad_weight, scores.t(), chunk, beta=int(start > 0), alpha=1 / count, out=grad_weight)
         ctx.gradients = grad_hidden.div_(count), grad_weight
         return surprise / count
 

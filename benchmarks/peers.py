@@ -4,6 +4,10 @@ Each is imported only when it is built: one that is not installed, or does not r
 Where an API has no CE term or no T², the contender has none either: it has less to do, and the table says so.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
@@ -133,6 +137,17 @@ def _distillkit(pair: Pair) -> LossFunction:
     raise ModuleNotFoundError("DistillKit is not on PyPI (it installs from its repository only)")
 
 
+@contextmanager
+def _told_onednn(pair: Pair) -> Iterator[None]:
+    """What anybody can tell torch by hand: all float32 products by oneDNN, the small ones of attention too."""
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    setting.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = "none"
+
+
 KL_ALONE, JSD_ALONE = (Objective(kd=kind, kd_weight=1, ce_weight=0) for kind in ("KL", "JSD"))
 TUNE = Objective(kd="soft CE", temperature=1, kd_weight=0.5, ce_weight=0.5)
 BREWER = Objective(kd="soft CE", masks=False)
@@ -189,6 +204,13 @@ PEERS = [
         )
         for chunk in (1024, 256)
         for compiled in (False, True)
+    ),
+    Contender(
+        name="liger-256-compiled-onednn",
+        build=lambda pair: _liger(pair, chunk=256, compiled=True),
+        package="liger-kernel",
+        note="liger-256-compiled, where its user has set `torch.backends.mkldnn.matmul.fp32_precision`",
+        products=_told_onednn,
     ),
     Contender(
         name="modelopt",

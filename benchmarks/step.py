@@ -37,9 +37,10 @@ ALLOCATORS = {  # environment of a process
 }
 USUAL = [
     "floor",
-    "floor-unpadded",
+    "floor-full-width",
     "plain",
     "ours-plain",
+    "ours-fused-usual",
     "ours-fused",
     "ours-cached",
     "torchtune-compiled",

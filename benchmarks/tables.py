@@ -39,7 +39,7 @@ def label(key: str) -> str:
     name, _, dtype = key.partition(" ")
     if name not in CONTENDERS:
         return key
-    mark = "" if CONTENDERS[name].objective == TASK or name in {"floor", "floor-unpadded", "no-kd"} else " †"
+    mark = "" if CONTENDERS[name].objective == TASK or name.startswith("floor") or name == "no-kd" else " †"
     text = f"{name}{mark}{'' if dtype == 'fp32' else f', all {dtype}'}"
     return f"**{text}**" if name.startswith("ours") else text
 

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 
 from benchmarks.anatomy import anatomy, profiled
-from benchmarks.contenders import OURS
+from benchmarks.contenders import OURS, Contender
 from benchmarks.objective import LossFunction, disagreement
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Lap, interleaved, lap
@@ -96,12 +96,13 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:160].replace("|", "/")
 
 
-def stepper(loss_of: LossFunction, pair: Pair, size: Size, device: str) -> Callable[[], None]:
+def stepper(contender: Contender, loss_of: LossFunction, pair: Pair, size: Size, device: str) -> Callable[[], None]:
     """One optimizer step, complete."""
     batch = make_batch(size, device=device)
 
     def step() -> None:
-        loss_of(*batch).backward()
+        with contender.products(pair):
+            loss_of(*batch).backward()
         pair.optimizer.step()
         pair.optimizer.zero_grad()
         if device != "cpu":
@@ -136,7 +137,8 @@ def time_steps(job: Job) -> Result:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
         for name in job.contenders:
             try:
-                step = stepper(CONTENDERS[name].build(pair), pair, job.size, job.device)
+                contender = CONTENDERS[name]
+                step = stepper(contender, contender.build(pair), pair, job.size, job.device)
                 warm_up(name, step)
             except Exception as error:  # noqa: BLE001 - as above
                 result.failed[f"{name} {dtype}"] = first_line(error)
@@ -165,7 +167,7 @@ def peak_memory(job: Job) -> Result:
     try:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
         loss_of = CONTENDERS[name].build(pair)
-        step = stepper(loss_of, pair, job.size, job.device)
+        step = stepper(CONTENDERS[name], loss_of, pair, job.size, job.device)
         warm_up(name, step)
         gc.collect()
         if job.device == "cpu":
@@ -192,8 +194,9 @@ def profile(job: Job) -> Result:
     result = Result()
     try:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
-        step = stepper(CONTENDERS[name].build(pair), pair, job.size, job.device)
-        result.laps = anatomy(step, pair, job.size, job.rounds)
+        contender = CONTENDERS[name]
+        step = stepper(contender, contender.build(pair), pair, job.size, job.device)
+        result.laps = anatomy(step, contender, pair, job.size, job.rounds)
         result.shares = profiled(step)
     except Exception as error:  # noqa: BLE001 - as above
         result.failed[f"{name} {dtype}"] = first_line(error)

@@ -35,6 +35,7 @@ from apt_model.distill.manifest import (
     write_shard,
 )
 from apt_model.distill.packing import Packing, StoredTopK, concatenate
+from apt_model.distill.products import full_width
 from apt_model.distill.teachers import LiveTeacher, frozen
 from apt_model.errors import DataError, StorageError
 from apt_model.training.batch import Batch, to_batch
@@ -208,7 +209,7 @@ class Caching:
 
     def _ask(self, indices: NDArray[np.int64]) -> Iterator[Said]:
         """What the teacher says of these rows, in their order, some positions at a time."""
-        with frozen(self._model):
+        with frozen(self._model), full_width(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
                 logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)

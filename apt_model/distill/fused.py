@@ -20,7 +20,7 @@ from apt_model.distill.shown import Pulls, ShownTokens, Side, join, pulls_of, re
 from apt_model.distill.signals import Buffer, Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
 from apt_model.distill.topk import top_forward_kl
 
-BUDGET = 320 * 2**20  # bytes of both heads' logits at a time
+BUDGET = 256 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
 SMALL = 1e-30  # of a share, in float32
 LOSSLESS_SQUARES = 2  # of a softmax before its peak, 1/V at least, may leave float32's range

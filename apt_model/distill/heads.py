@@ -95,7 +95,9 @@ def find_head(model: nn.Module) -> OutputHead | None:
 
 def _is_hooked(linear: nn.Linear) -> bool:
     hooks = ("_forward_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return "forward" in vars(linear) or any(getattr(linear, name, None) for name in hooks)
+    stand_in = vars(linear).get("forward")
+    is_replaced = stand_in is not None and not getattr(stand_in, "computes_the_same", False)
+    return is_replaced or any(getattr(linear, name, None) for name in hooks)
 
 
 @torch.no_grad()
@@ -145,8 +147,12 @@ def _numbers(places: list[Any], names: tuple[str, ...]) -> list[float]:
 @contextmanager
 def forward_of(module: nn.Module, stand_in: Any) -> Iterator[None]:
     """`module` calls `stand_in` meanwhile; its hooks still fire."""
+    before = vars(module).get("forward")
     module.forward = stand_in
     try:
         yield
     finally:
-        del module.forward
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before

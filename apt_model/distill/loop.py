@@ -19,6 +19,7 @@ from apt_model.distill.checkpoints import Checkpoints, Stateful
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.cross_teacher import CrossTeacher, others_tokenizer
 from apt_model.distill.interrupt import Stop, stop_on_signals
+from apt_model.distill.products import full_width
 from apt_model.distill.run import Run
 from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, pick_device, trained
 from apt_model.distill.teachers import TeacherSource, frozen
@@ -90,7 +91,13 @@ def distill(
     source: nn.Module | TeacherSource = teacher
     if other is not None and isinstance(teacher, nn.Module):
         source = CrossTeacher(teacher, device, place, tokenizer=other, student_tokenizer=tokenizer, student=student)
-    with accelerate_state_of_our_own(), frozen(teacher), trained(student), _listening(checkpoints) as stop:
+    with (
+        accelerate_state_of_our_own(),
+        frozen(teacher),
+        trained(student),
+        full_width(student, teacher if isinstance(teacher, nn.Module) else teacher.model),
+        _listening(checkpoints) as stop,
+    ):
         run = Run(
             accelerator=make_accelerator(device, config.train.mixed_precision),
             student=student,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from apt_model.distill.heads import OutputHead
+from apt_model.distill.products import product_of
 
 FLOOR = -1e30  # stands for -inf where a difference of two of them must be 0 and not NaN
 MULTIPLE = 64  # of floats in a row: products with an odd row stride take half as long again
@@ -207,10 +208,11 @@ class HeadSignal:
             self._input = self._input * self._before
         rows = self._buffer[: stop - start]
         out = rows[:, : self.width]
-        if self._bias is None:
-            torch.mm(self._input, self._weight.t(), out=out)
-        else:
-            torch.addmm(self._bias, self._input, self._weight.t(), out=out)
+        with product_of(self._input, self._weight, self.width):
+            if self._bias is None:
+                torch.mm(self._input, self._weight.t(), out=out)
+            else:
+                torch.addmm(self._bias, self._input, self._weight.t(), out=out)
         if self._is_float32 and self.softcap is None:
             rows[:, self.width :] = FLOOR
 
@@ -241,20 +243,21 @@ class HeadSignal:
     def leave(self, gradients: "Gradients", unit: float) -> None:
         """Carry the chunk's gradients, times `unit`, over to hidden states, weight and bias."""
         rows, unit = self._buffer[: self._stop - self._start, : self.width], unit / self._room
-        if gradients.hidden is not None:
-            target = gradients.hidden[self._start : self._stop]
-            if self._is_float32:
-                torch.mm(rows, self._weight, out=target).mul_(unit * self._scale)
-            else:
-                torch.mul(torch.mm(rows, self._weight), unit * self._scale, out=target)
-        if gradients.weight is not None:
-            weight, factor = gradients.weight[: self.width], unit * self._scale / self._before
-            if self._is_float32:
-                weight.addmm_(rows.t(), self._input, beta=float(gradients.begun), alpha=factor)
-            elif gradients.begun:
-                weight.add_(torch.mm(rows.t(), self._input), alpha=factor)
-            else:
-                torch.mul(torch.mm(rows.t(), self._input), factor, out=weight)
+        with product_of(self._input, self._weight, self.width):
+            if gradients.hidden is not None:
+                target = gradients.hidden[self._start : self._stop]
+                if self._is_float32:
+                    torch.mm(rows, self._weight, out=target).mul_(unit * self._scale)
+                else:
+                    torch.mul(torch.mm(rows, self._weight), unit * self._scale, out=target)
+            if gradients.weight is not None:
+                weight, factor = gradients.weight[: self.width], unit * self._scale / self._before
+                if self._is_float32:
+                    weight.addmm_(rows.t(), self._input, beta=float(gradients.begun), alpha=factor)
+                elif gradients.begun:
+                    weight.add_(torch.mm(rows.t(), self._input), alpha=factor)
+                else:
+                    torch.mul(torch.mm(rows.t(), self._input), factor, out=weight)
         if gradients.bias is not None:
             gradients.bias[: self.width].add_(rows.sum(dim=0, dtype=torch.float32), alpha=unit * self._scale)
         gradients.begun = True

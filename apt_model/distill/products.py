@@ -1,0 +1,150 @@
+"""Matrix products in float32 over the full width of the CPU.
+
+torch hands them to MKL, which leaves half of an AMD CPU's AVX-512 idle; oneDNN, which torch brings too, uses all of it.
+torch asks oneDNN only where it is told that bf16 would be precise enough, and oneDNN takes that leave only on CPUs with
+matrix tiles (AMX): on others it computes in float32 all the same. That is proven here before it is relied on, and the
+setting stands only while one of these products is made. Knows nothing of losses or of what a model is for.
+"""
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from transformers.pytorch_utils import Conv1D
+
+from apt_model.distill.heads import forward_of
+
+LEAST_WORK = 2**24  # multiplications of a product; in a smaller one, finding oneDNN's kernel takes what it gains
+CPUINFO = Path("/proc/cpuinfo")
+PROBE = 256, 384, 192  # rows, sum, columns: large enough for the kernels of large products
+LOST_AT_MOST = 2e-6  # of a product, relative: in float32 5e-7 is lost, through TF32 3e-4, through bf16 2e-3
+PRECISION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+_IS_ON = ContextVar("full_width", default=False)
+
+
+@contextmanager
+def full_width(*models: nn.Module | None) -> Iterator[None]:
+    """Inside, products of float32 on this CPU that gain by it are made over its full width, as exactly as ever.
+
+    Which are: those of the models' linear layers, forward and backward, and what is computed under `product_of`.
+    Nothing changes on a CPU that gains nothing or would lose digits, nor where somebody has set a precision of their
+    own. `ATEN_CPU_CAPABILITY=avx2` in the environment keeps it off.
+    """
+    if PRECISION.fp32_precision not in ("none", "ieee") or not gains():
+        yield
+        return
+    token = _IS_ON.set(True)
+    try:
+        with ExitStack() as stack:
+            for layer in _linear_layers(models):
+                stack.enter_context(forward_of(layer, _AtFullWidth(layer)))
+            yield
+    finally:
+        _IS_ON.reset(token)
+
+
+@contextmanager
+def product_of(left: Tensor, right: Tensor, columns: int) -> Iterator[None]:
+    """Around the product, out of place or into a tensor, of `left` and `right`, which has so many columns."""
+    if _IS_ON.get() and _is_worth(left, right, columns):
+        with _asking_onednn():
+            yield
+    else:
+        yield
+
+
+@cache
+def gains() -> bool:
+    """Whether MKL leaves half of this CPU idle, and oneDNN is exact on it."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _is_amd() and _is_exact()
+
+
+def _is_amd() -> bool:
+    described = CPUINFO.read_text("utf-8", "replace") if CPUINFO.exists() else platform.processor()
+    return "AuthenticAMD" in described
+
+
+def _is_exact() -> bool:
+    """Multiply what bf16 and TF32 cannot hold, laid out in every way that a step has, and compare with float64."""
+    rows, length, columns = PROBE
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=generator) for shape in ((rows, length), (length, columns)))
+    expected = left.double() @ right.double()
+    with _asking_onednn():
+        found = [a @ b for a in (left, left.t().contiguous().t()) for b in (right, right.t().contiguous().t())]
+    return all(float((one - expected).norm() / expected.norm()) < LOST_AT_MOST for one in found)
+
+
+@contextmanager
+def _asking_onednn() -> Iterator[None]:
+    kept = PRECISION.fp32_precision
+    PRECISION.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        PRECISION.fp32_precision = kept
+
+
+def _is_worth(left: Tensor, right: Tensor, columns: int) -> bool:
+    return (
+        left.dtype == right.dtype == torch.float32
+        and left.device.type == right.device.type == "cpu"
+        and left.numel() * columns >= LEAST_WORK
+    )
+
+
+def _linear_layers(models: tuple[nn.Module | None, ...]) -> Iterator[nn.Module]:
+    """Plain linear layers whose forward nobody has replaced, each once."""
+    for model in models:
+        for module in model.modules() if model is not None else ():
+            if type(module) in (nn.Linear, Conv1D) and "forward" not in vars(module):
+                yield module
+
+
+class _AtFullWidth:
+    """What stands in for a linear layer's forward."""
+
+    computes_the_same = True
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        layer = self._layer
+        weight = layer.weight.t() if type(layer) is Conv1D else layer.weight
+        is_ours = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+        if is_ours and _is_worth(inputs, weight, len(weight)):
+            found: Tensor = _Linear.apply(inputs, weight, layer.bias)  # type: ignore[no-untyped-call]
+            return found
+        usual: Callable[[Any, Tensor], Tensor] = type(layer).forward
+        return usual(layer, inputs)
+
+
+class _Linear(torch.autograd.Function):
+    """`inputs @ weightᵀ + bias` of inputs (..., I) and a weight (O, I)."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(inputs, weight)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        with _asking_onednn():
+            found = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
+        return found.view(*inputs.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        inputs, weight = ctx.saved_tensors
+        rows = outer.reshape(-1, outer.shape[-1])
+        wanted = ctx.needs_input_grad
+        with _asking_onednn():
+            back = torch.mm(rows, weight).view(inputs.shape) if wanted[0] else None
+            gradient = torch.mm(rows.t(), inputs.reshape(-1, inputs.shape[-1])) if wanted[1] else None
+        return back, gradient, rows.sum(dim=0) if wanted[2] else None

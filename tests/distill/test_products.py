@@ -1,0 +1,195 @@
+"""Products over the CPU's full width are float32's, are made where they gain, and leave everything as it was."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from apt_model.distill import products
+from apt_model.distill.heads import find_head, forward_of
+from apt_model.distill.products import full_width
+from apt_model.events.records import Notice
+from tests.conftest import Listener
+from tests.distill.test_fused import Example, compare
+from tests.distill.test_loop import run
+
+LAYERS = {
+    "plain": lambda: nn.Linear(24, 40, bias=False),
+    "with a bias": lambda: nn.Linear(24, 40),
+    "as GPT-2 has them": lambda: Conv1D(40, 24),
+}
+
+
+class Setting:
+    """torch's own setting; remembers what it was set to."""
+
+    def __init__(self) -> None:
+        self.history: list[str] = []
+
+    @property
+    def fp32_precision(self) -> str:
+        return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+
+    @fp32_precision.setter
+    def fp32_precision(self, value: str) -> None:
+        self.history.append(value)
+        torch.backends.mkldnn.matmul.fp32_precision = value  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch) -> Setting:
+    """A CPU that gains, if only it is exact, whatever this one is; and every product large enough."""
+    if not products._is_exact():
+        pytest.skip("oneDNN multiplies float32 in less than float32 on this CPU: never used here")
+    monkeypatch.setattr(products, "gains", lambda: True)
+    monkeypatch.setattr(products, "LEAST_WORK", 1)
+    setting = Setting()
+    monkeypatch.setattr(products, "PRECISION", setting)
+    return setting
+
+
+def in_float64(layer: nn.Module, inputs: Tensor, outer: Tensor) -> list[Tensor]:
+    """Output and gradients, of the input, the weight and the bias if any."""
+    exact = copy.deepcopy(layer).double()
+    leaf = inputs.detach().double().requires_grad_()
+    found = exact(leaf)
+    found.backward(outer.double())
+    return [found.detach(), leaf.grad, *(p.grad for p in exact.parameters())]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_linear_layer_gives_the_values_and_gradients_of_float64(kind: str, setting: Setting) -> None:
+    layer = LAYERS[kind]()
+    inputs, outer = torch.randn(3, 7, 24, requires_grad=True), torch.randn(3, 40, 7).transpose(1, 2)
+    expected = in_float64(layer, inputs, outer)
+    with full_width(layer):
+        output = layer(inputs)
+        output.backward(outer)
+    found = [output.detach(), inputs.grad, *(p.grad for p in layer.parameters())]
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
+    assert setting.history == ["bf16", "none"] * 2  # forward and backward
+
+
+@pytest.mark.parametrize("form", [{}, {"bias": True}, {"softcap": 5.0}, {"scale": 0.5}], ids=str)
+def test_the_fused_loss_equals_float64(form: dict[str, Any], setting: Setting) -> None:
+    example = Example(**form)
+    with full_width():
+        found = example.fused(2.0)
+    found.loss.backward()
+    compare(found, example, example.exact(2.0), 1e-5)
+    assert setting.history == ["bf16", "none"] * 9  # three chunks: two heads forward, one back
+
+
+def test_a_student_learns_the_same_with_and_without(
+    listener: Listener, make_batches: Callable[..., Any], student: nn.Module, teacher: nn.Module, setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    other = copy.deepcopy(student)
+    run(listener, student, teacher, make_batches(count=6))
+    assert "bf16" in setting.history
+    assert not [notice for notice in listener.of(Notice) if notice.key == "notice.head_hidden"]
+    monkeypatch.setattr(products, "gains", lambda: False)
+    setting.history.clear()
+    run(Listener(), other, teacher, make_batches(count=6))
+    assert setting.history == []
+    for one, same in zip(student.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, same, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "recompute",
+    [
+        lambda layer, x: torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False),
+        lambda layer, x: torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=True),
+    ],
+    ids=["non-reentrant", "reentrant"],
+)
+def test_recomputed_activations_give_the_same_gradients(recompute: Any, setting: Setting) -> None:
+    layer, inputs = nn.Linear(24, 40), torch.randn(5, 24, requires_grad=True)
+    expected = in_float64(layer, inputs, torch.ones(5, 40))
+    with full_width(layer):
+        recompute(layer, inputs).sum().backward()
+    assert inputs.grad is not None
+    assert (inputs.grad.double() - expected[1]).norm() <= 1e-6 * expected[1].norm()
+
+
+def test_small_products_half_precision_and_autocast_are_left_to_torch(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = nn.Linear(24, 40)
+    with full_width(layer):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert layer(torch.randn(5, 24)).dtype == torch.bfloat16
+        assert layer.bfloat16()(torch.randn(5, 24).bfloat16()).dtype == torch.bfloat16
+        monkeypatch.setattr(products, "LEAST_WORK", 5 * 24 * 40 + 1)
+        layer.float()(torch.randn(5, 24))
+    assert setting.history == []
+
+
+def test_models_are_as_they_were_afterwards_even_after_an_error(student: nn.Module, setting: Setting) -> None:
+    def kept(inputs: Tensor) -> Tensor:
+        return inputs
+
+    def replaced() -> list[str]:
+        return [name for name, module in student.named_modules() if "forward" in vars(module)]
+
+    def fail() -> None:
+        with full_width(student, None, student):
+            assert vars(foreign)["forward"] is kept  # somebody else's: it stays
+            assert len(replaced()) == 8  # q, k, v, o, gate, up, down, and the head
+            raise ZeroDivisionError
+
+    foreign = student.model.layers[0].mlp.up_proj
+    with forward_of(foreign, kept):
+        with pytest.raises(ZeroDivisionError):
+            fail()
+        assert vars(foreign)["forward"] is kept
+    assert replaced() == []
+    assert setting.fp32_precision == "none"
+
+
+def test_a_head_is_still_found_and_bypassed_and_a_copy_stands_on_its_own(student: nn.Module, setting: Setting) -> None:
+    ids = torch.randint(3, 50, (2, 7))
+    with full_width(student), torch.no_grad():
+        whole = student(input_ids=ids).logits
+        head = find_head(student)
+        assert head is not None
+        with head.bypassed() as (seen):
+            student(input_ids=ids)
+        torch.testing.assert_close(head.logits(seen[0]), whole, rtol=0, atol=0)
+        twin = copy.deepcopy(student)
+        for parameter in student.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(twin(input_ids=ids).logits, whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "capability", "precision"),
+    [("GenuineIntel", "AVX512", "none"), ("AuthenticAMD", "AVX2", "none"), ("AuthenticAMD", "AVX512", "tf32")],
+)
+def test_other_cpus_and_a_precision_of_ones_own_change_nothing(
+    cpu: str, capability: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {cpu}\n")
+    monkeypatch.setattr(products, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(products, "gains", products.gains.__wrapped__)
+    layer = nn.Linear(24, 40)
+    torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
+    try:
+        with full_width(layer):
+            assert "forward" not in vars(layer)
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
+
+
+def test_a_cpu_where_digits_are_lost_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_asking_onednn", lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    assert not products._is_exact()
