@@ -151,7 +151,7 @@ class TrainConfig(_Section):
         "auto", description="bf16: the products of both output heads in bfloat16, sums in float32; faster, less exact"
     )
     chunk_rows: int | None = Field(
-        None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 320 MB, at most 256"
+        None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 256 MiB, at most 256"
     )
     max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
     merge_adapters: bool = Field(

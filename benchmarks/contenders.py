@@ -1,13 +1,14 @@
 """Who competes: the floor, the ways of this library, the plain loop; `peers` adds the other libraries.
 
-A contender is a way to the loss of a batch. The models, the backward pass and the optimizer step are the same for all.
+A contender is a way to the loss of a batch, and ours have products made as `distill` has them made. The models and the
+optimizer step are the same for all.
 """
 
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,8 @@ from apt_model.distill.products import full_width
 from apt_model.distill.signals import Buffer, HeadSignal, Signal
 from apt_model.training.batch import Batch
 from benchmarks.floor import floor_loss
-from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective
+from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
 from benchmarks.sizes import Pair
-
-
-def as_usual(pair: Pair) -> AbstractContextManager[None]:
-    """torch's own products."""
-    return nullcontext()
 
 
 def at_full_width(pair: Pair) -> AbstractContextManager[None]:
@@ -56,7 +52,7 @@ class Contender:
     objective: Objective = TASK
     package: str = "apt-model"
     note: str = ""
-    products: Callable[[Pair], AbstractContextManager[None]] = as_usual
+    products: Products = as_usual
 
 
 @torch.no_grad()

@@ -123,7 +123,7 @@ def check(job: Job) -> Result:
     for name in job.contenders:
         contender = CONTENDERS[name]
         try:
-            result.errors[name] = disagreement(contender.build, contender.objective)
+            result.errors[name] = disagreement(contender.build, contender.objective, contender.products)
         except Exception as error:  # noqa: BLE001 - another library may fail in any way: it is listed, the run goes on
             result.failed[name] = first_line(error)
     return result

@@ -209,10 +209,11 @@ class Caching:
 
     def _ask(self, indices: NDArray[np.int64]) -> Iterator[Said]:
         """What the teacher says of these rows, in their order, some positions at a time."""
-        with frozen(self._model), full_width(self._model):
+        with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
-                logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
+                with full_width(self._model):
+                    logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
                 self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 positions = torch.zeros_like(batch.labels, dtype=torch.bool)
                 positions[:, :-1] = batch.labels[:, 1:] != IGNORED

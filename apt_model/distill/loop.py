@@ -91,11 +91,13 @@ def distill(
     source: nn.Module | TeacherSource = teacher
     if other is not None and isinstance(teacher, nn.Module):
         source = CrossTeacher(teacher, device, place, tokenizer=other, student_tokenizer=tokenizer, student=student)
+    at = ((student, device), (teacher if isinstance(teacher, nn.Module) else teacher.model, place or device))
+    on_cpu = [model for model, where in at if where.type == "cpu"]
     with (
         accelerate_state_of_our_own(),
         frozen(teacher),
         trained(student),
-        full_width(student, teacher if isinstance(teacher, nn.Module) else teacher.model),
+        full_width(*on_cpu),
         _listening(checkpoints) as stop,
     ):
         run = Run(

@@ -7,7 +7,7 @@ setting stands only while one of these products is made. Knows nothing of losses
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
 from apt_model.distill.heads import forward_of
@@ -26,6 +26,7 @@ CPUINFO = Path("/proc/cpuinfo")
 PROBE = 256, 384, 192  # rows, sum, columns: large enough for the kernels of large products
 LOST_AT_MOST = 2e-6  # of a product, relative: in float32 5e-7 is lost, through TF32 3e-4, through bf16 2e-3
 PRECISION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+UNSAID = "none"  # what PRECISION holds where nobody has set it
 _IS_ON = ContextVar("full_width", default=False)
 
 
@@ -34,10 +35,10 @@ def full_width(*models: nn.Module | None) -> Iterator[None]:
     """Inside, products of float32 on this CPU that gain by it are made over its full width, as exactly as ever.
 
     Which are: those of the models' linear layers, forward and backward, and what is computed under `product_of`.
-    Nothing changes on a CPU that gains nothing or would lose digits, nor where somebody has set a precision of their
-    own. `ATEN_CPU_CAPABILITY=avx2` in the environment keeps it off.
+    Nothing changes on a CPU that gains nothing or would lose digits, in compiled models, or where somebody has set a
+    precision of their own. `ATEN_CPU_CAPABILITY=avx2` in the environment keeps it off.
     """
-    if PRECISION.fp32_precision not in ("none", "ieee") or not gains():
+    if PRECISION.fp32_precision != UNSAID or not gains():
         yield
         return
     token = _IS_ON.set(True)
@@ -79,17 +80,19 @@ def _is_exact() -> bool:
     expected = left.double() @ right.double()
     with _asking_onednn():
         found = [a @ b for a in (left, left.t().contiguous().t()) for b in (right, right.t().contiguous().t())]
+        found.append(torch.addmm(found[0], left, right, beta=0.5, alpha=0.5))
+        found.append(torch.mm(left, right, out=left.new_empty(rows, columns + 1)[:, :columns]))
     return all(float((one - expected).norm() / expected.norm()) < LOST_AT_MOST for one in found)
 
 
 @contextmanager
 def _asking_onednn() -> Iterator[None]:
-    kept = PRECISION.fp32_precision
-    PRECISION.fp32_precision = "bf16"
+    """The setting is the process's: what another thread multiplies meanwhile is as exact, by whichever library."""
     try:
+        PRECISION.fp32_precision = "bf16"
         yield
     finally:
-        PRECISION.fp32_precision = kept
+        PRECISION.fp32_precision = UNSAID
 
 
 def _is_worth(left: Tensor, right: Tensor, columns: int) -> bool:
@@ -103,13 +106,15 @@ def _is_worth(left: Tensor, right: Tensor, columns: int) -> bool:
 def _linear_layers(models: tuple[nn.Module | None, ...]) -> Iterator[nn.Module]:
     """Plain linear layers whose forward nobody has replaced, each once."""
     for model in models:
-        for module in model.modules() if model is not None else ():
+        if model is None or is_compiled_module(model):
+            continue
+        for module in model.modules():
             if type(module) in (nn.Linear, Conv1D) and "forward" not in vars(module):
                 yield module
 
 
 class _AtFullWidth:
-    """What stands in for a linear layer's forward."""
+    """What stands in for a linear layer's forward, and does as the layer itself where a copy outlives the run."""
 
     computes_the_same = True
 
@@ -118,33 +123,42 @@ class _AtFullWidth:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         layer = self._layer
-        weight = layer.weight.t() if type(layer) is Conv1D else layer.weight
-        is_ours = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-        if is_ours and _is_worth(inputs, weight, len(weight)):
-            found: Tensor = _Linear.apply(inputs, weight, layer.bias)  # type: ignore[no-untyped-call]
-            return found
-        usual: Callable[[Any, Tensor], Tensor] = type(layer).forward
-        return usual(layer, inputs)
+        weight, is_turned = layer.weight, type(layer) is Conv1D
+        is_plain = type(weight) is nn.Parameter and type(inputs) in (Tensor, nn.Parameter)
+        is_seen_through = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
+        columns = weight.shape[1 if is_turned else 0]
+        if not _IS_ON.get() or not is_plain or is_seen_through or not _is_worth(inputs, weight, columns):
+            usual: Tensor = type(layer).forward(layer, inputs)
+            return usual
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        found: Tensor = _Linear.apply(rows, weight, layer.bias, is_turned)  # type: ignore[no-untyped-call]
+        return found.view(*inputs.shape[:-1], columns)
 
 
 class _Linear(torch.autograd.Function):
-    """`inputs @ weightᵀ + bias` of inputs (..., I) and a weight (O, I)."""
+    """`rows @ weightᵀ + bias` of rows (R, I) and a weight (O, I), or (I, O) where it is turned already."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        rows = inputs.reshape(-1, inputs.shape[-1])
+    def forward(rows: Tensor, weight: Tensor, bias: Tensor | None, is_turned: bool) -> Tensor:
+        turned = weight if is_turned else weight.t()
         with _asking_onednn():
-            found = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
-        return found.view(*inputs.shape[:-1], -1)
+            return torch.mm(rows, turned) if bias is None else torch.addmm(bias, rows, turned)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs, weight = ctx.saved_tensors
-        rows = outer.reshape(-1, outer.shape[-1])
-        wanted = ctx.needs_input_grad
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        rows, weight, _, ctx.is_turned = inputs
+        wants_rows, wants_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(rows if wants_weight else None, weight if wants_rows else None)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        back = gradient = None
         with _asking_onednn():
-            back = torch.mm(rows, weight).view(inputs.shape) if wanted[0] else None
-            gradient = torch.mm(rows.t(), inputs.reshape(-1, inputs.shape[-1])) if wanted[1] else None
-        return back, gradient, rows.sum(dim=0) if wanted[2] else None
+            if weight is not None:
+                back = torch.mm(outer, weight.t() if ctx.is_turned else weight)
+            if rows is not None:
+                gradient = torch.mm(rows.t(), outer) if ctx.is_turned else torch.mm(outer.t(), rows)
+        return back, gradient, outer.sum(dim=0) if ctx.needs_input_grad[2] else None, None

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from apt_model.distill import products
+from apt_model.distill.caching import Caching
 from apt_model.distill.heads import find_head, forward_of
+from apt_model.distill.manifest import CacheSettings
 from apt_model.distill.products import full_width
 from apt_model.events.records import Notice
 from tests.conftest import Listener
@@ -92,7 +94,13 @@ def test_a_student_learns_the_same_with_and_without(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     other = copy.deepcopy(student)
+    of_the_teacher: list[bool] = []
+    block = teacher.model.layers[0].mlp
+    hook = block.register_forward_hook(lambda *_: of_the_teacher.append("forward" in vars(block.up_proj)))
     run(listener, student, teacher, make_batches(count=6))
+    hook.remove()
+    assert of_the_teacher
+    assert all(of_the_teacher)
     assert "bf16" in setting.history
     assert not [notice for notice in listener.of(Notice) if notice.key == "notice.head_hidden"]
     monkeypatch.setattr(products, "gains", lambda: False)
@@ -116,8 +124,49 @@ def test_recomputed_activations_give_the_same_gradients(recompute: Any, setting:
     expected = in_float64(layer, inputs, torch.ones(5, 40))
     with full_width(layer):
         recompute(layer, inputs).sum().backward()
-    assert inputs.grad is not None
-    assert (inputs.grad.double() - expected[1]).norm() <= 1e-6 * expected[1].norm()
+    for one, other in zip([inputs.grad, layer.weight.grad, layer.bias.grad], expected[1:], strict=True):
+        assert one is not None
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
+    assert setting.history == ["bf16", "none"] * 3  # forward, forward again, backward
+
+
+@pytest.mark.parametrize("after", [lambda y: y.clamp_(-1, 1), nn.ReLU(inplace=True), lambda y: y.view(6, -1).mul_(2)])
+def test_what_a_layer_puts_out_may_be_changed_in_place(after: Any, setting: Setting) -> None:
+    layer, inputs = nn.Linear(24, 40), torch.randn(3, 6, 24)
+    after(layer(inputs)).sum().backward()
+    expected = [parameter.grad for parameter in layer.parameters()]
+    layer.zero_grad()
+    with full_width(layer):
+        after(layer(inputs)).sum().backward()
+    torch.testing.assert_close([parameter.grad for parameter in layer.parameters()], expected)
+    assert "bf16" in setting.history
+
+
+@pytest.mark.parametrize(("trained", "kept"), [("weight", [(18, 24)]), ("inputs", [(40, 24)]), ("nothing", [])])
+def test_only_what_a_gradient_needs_is_kept(trained: str, kept: list[tuple[int, ...]], setting: Setting) -> None:
+    layer, inputs = nn.Linear(24, 40), torch.randn(3, 6, 24, requires_grad=trained == "inputs")
+    layer.requires_grad_(trained == "weight")
+    found = []
+    with full_width(layer), torch.autograd.graph.saved_tensors_hooks(lambda t: found.append(tuple(t.shape)), print):
+        layer(inputs)
+    assert found == kept
+
+
+def test_second_derivatives_and_function_transforms_are_a_plain_layers(setting: Setting) -> None:
+    layer, inputs = nn.Linear(24, 40), torch.randn(5, 24, requires_grad=True)
+
+    def penalty() -> Tensor:
+        (slope,) = torch.autograd.grad(layer(inputs).pow(2).sum(), inputs, create_graph=True)
+        (found,) = torch.autograd.grad(slope.pow(2).sum(), inputs)
+        return found
+
+    def slopes() -> Tensor:
+        found: Tensor = torch.func.vmap(torch.func.grad(lambda row: layer(row).sum()))(inputs.detach())
+        return found
+
+    expected = penalty(), slopes()
+    with full_width(layer):
+        torch.testing.assert_close((penalty(), slopes()), expected)
 
 
 def test_small_products_half_precision_and_autocast_are_left_to_torch(
@@ -141,15 +190,18 @@ def test_models_are_as_they_were_afterwards_even_after_an_error(student: nn.Modu
         return [name for name, module in student.named_modules() if "forward" in vars(module)]
 
     def fail() -> None:
-        with full_width(student, None, student):
+        with full_width(student, None, student, compiled):
             assert vars(foreign)["forward"] is kept  # somebody else's: it stays
             assert len(replaced()) == 8  # q, k, v, o, gate, up, down, and the head
-            raise ZeroDivisionError
+            assert "forward" not in vars(inner)
+            student.lm_head(torch.randn(5, 23))
 
-    foreign = student.model.layers[0].mlp.up_proj
+    foreign, inner = student.model.layers[0].mlp.up_proj, nn.Linear(2, 2)
+    compiled = torch.compile(inner, backend="eager")
     with forward_of(foreign, kept):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             fail()
+        assert "bf16" in setting.history
         assert vars(foreign)["forward"] is kept
     assert replaced() == []
     assert setting.fp32_precision == "none"
@@ -168,26 +220,48 @@ def test_a_head_is_still_found_and_bypassed_and_a_copy_stands_on_its_own(student
         for parameter in student.parameters():
             parameter.zero_()
         torch.testing.assert_close(twin(input_ids=ids).logits, whole, rtol=0, atol=0)
+    setting.history.clear()
+    torch.testing.assert_close(twin(input_ids=ids).logits, whole)
+    assert setting.history == []  # what outlives the run multiplies as it always did
 
 
 @pytest.mark.parametrize(
-    ("cpu", "capability", "precision"),
-    [("GenuineIntel", "AVX512", "none"), ("AuthenticAMD", "AVX2", "none"), ("AuthenticAMD", "AVX512", "tf32")],
+    ("cpu", "capability", "precision", "is_exact", "gains"),
+    [
+        ("AuthenticAMD", "AVX512", "none", True, True),
+        ("AuthenticAMD", "AVX512", "none", False, False),
+        ("AuthenticAMD", "AVX512", "tf32", True, False),
+        ("AuthenticAMD", "AVX512", "ieee", True, False),
+        ("AuthenticAMD", "AVX2", "none", True, False),
+        ("GenuineIntel", "AVX512", "none", True, False),
+    ],
 )
-def test_other_cpus_and_a_precision_of_ones_own_change_nothing(
-    cpu: str, capability: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_an_exact_amd_cpu_with_avx_512_and_nobodys_precision_is_asked(
+    cpu: str, capability: str, precision: str, is_exact: bool, gains: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {cpu}\n")
     monkeypatch.setattr(products, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(products, "_is_exact", lambda: is_exact)
     monkeypatch.setattr(products, "gains", products.gains.__wrapped__)
     layer = nn.Linear(24, 40)
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
     try:
         with full_width(layer):
-            assert "forward" not in vars(layer)
+            assert ("forward" in vars(layer)) == gains
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
+
+
+def test_a_cache_is_made_with_the_teacher_at_full_width(teacher: nn.Module, tmp_path: Path, setting: Setting) -> None:
+    rows = [{"input_ids": [1, 7, 9, 11, 2]}, {"input_ids": [1, 8, 8, 2]}]
+    caching = Caching(
+        teacher, rows, settings=CacheSettings(k=8, temperature=1.0, value_type="float16", max_length=16, packing=False)
+    )
+    setting.history.clear()
+    caching.run(tmp_path / "cache")
+    assert "bf16" in setting.history
 
 
 def test_a_cpu_where_digits_are_lost_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
