@@ -39,7 +39,7 @@ USUAL = [
     "floor",
     "floor-full-width",
     "plain",
-    "ours-plain",
+    "ours-written",
     "ours-fused-usual",
     "ours-fused",
     "ours-cached",
@@ -47,7 +47,7 @@ USUAL = [
     "liger-256-compiled",
     "modelopt",
 ]
-CURVED = ["floor", "ours-plain", "ours-fused", "liger-256-compiled"]
+CURVED = ["floor", "plain", "ours-fused", "liger-256-compiled"]
 QUIET = {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "PYTHONWARNINGS": "ignore"}
 
 

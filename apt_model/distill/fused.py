@@ -1,11 +1,10 @@
 """The distillation loss and its gradients in one pass over hidden states, a chunk of logits at a time.
 
-Writes out no logits but those of one chunk, whatever the batch. Knows nothing of how models are run, of batches, or of
-what a card does with what it reads here; `losses` holds the same loss in a few plain lines.
+Writes out no logits but those of one chunk, whatever the batch; a student that hides its head has written its own, and
+then nothing of their size is made but their gradient. Knows nothing of how models are run, of batches, or of what a card
+does with what it reads here; `losses` holds the same loss in a few plain lines.
 """
 
-import math
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +14,12 @@ from torch import Tensor
 
 from apt_model.config import LossKind
 from apt_model.distill.heads import OutputHead
-from apt_model.distill.kinds import KINDS, Block, resolve
-from apt_model.distill.shown import Pulls, ShownTokens, Side, join, pulls_of, read_tokens, softness_of
-from apt_model.distill.signals import Buffer, Gradients, HeadSignal, Signal, TopRows, padded, product_dtype
-from apt_model.distill.topk import top_forward_kl
+from apt_model.distill.passes import Pass
+from apt_model.distill.shown import Pulls, ShownTokens, join
+from apt_model.distill.signals import Buffer, Gradients, HeadSignal, Signal, WrittenSignal, padded, product_dtype
 
 BUDGET = 256 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
-SMALL = 1e-30  # of a share, in float32
-LOSSLESS_SQUARES = 2  # of a softmax before its peak, 1/V at least, may leave float32's range
-BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
 
 def fused_distillation(
     hidden: Tensor,
-    head: OutputHead,
+    head: OutputHead | None,
     teacher: Signal,
     labels: Tensor,
     *,
@@ -70,6 +65,7 @@ def fused_distillation(
     dtype: torch.dtype | None = None,
     shown: Sequence[int] = (),
     buffer: Buffer | None = None,
+    positions: Tensor | None = None,
 ) -> FusedLoss:
     """`weight · (alpha · Σ T² D(teacher, student) + beta · Σ CE)` over N positions, ready for `backward`.
 
@@ -77,7 +73,8 @@ def fused_distillation(
 
     Args:
         hidden: (N, H), the student's last hidden states at the positions to learn from; gradient flows into them.
-        head: the student's, gradient flows into its weight and bias where they are trained.
+            Without a head, the student's logits (M, V) instead.
+        head: the student's, gradient flows into its weight and bias where they are trained; None where it is hidden.
         teacher: of the same N positions, over the same temperature; its width, the shared vocabulary, decides how many
             columns of the student's head take part.
         labels: (N) int64, the token that follows each position; none of them -100.
@@ -90,9 +87,13 @@ def fused_distillation(
         dtype: of the products; the weight's own where None, autocast's where that is on.
         shown: indices into N, ascending, of what a card shows.
         buffer: room for a chunk of the student's logits, kept from call to call; the teacher has its own.
+        positions: (N) int64, the rows of the student's logits to learn from, where there is no head; all where None.
     """
-    dtype = product_dtype(head) if dtype is None else dtype
-    work = _Pass(
+    if head is None:
+        dtype = torch.float32
+    elif dtype is None:
+        dtype = product_dtype(head)
+    work = Pass(
         labels=labels,
         teacher=teacher,
         temperature=temperature,
@@ -103,10 +104,12 @@ def fused_distillation(
         mixture=mixture,
         chunk_rows=chunk_rows or chunk_rows_for(teacher.width, dtype),
         shown=shown,
-        buffer=buffer,
     )
     with torch.autocast(hidden.device.type, enabled=False):
-        loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work)  # type: ignore[no-untyped-call]
+        if head is None:
+            loss = _Written.apply(hidden, positions, work)  # type: ignore[no-untyped-call]
+        else:
+            loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work, buffer)  # type: ignore[no-untyped-call]
     return FusedLoss(
         loss=loss,
         kd=work.kd,
@@ -115,16 +118,6 @@ def fused_distillation(
         shown=join(work.readings) if work.readings else None,
         pulls=join(work.pulls) if work.pulls else None,
     )
-
-
-def log_sum_of(logits: Tensor, probs: Tensor, at: Tensor) -> Tensor:
-    """log Σ exp of `logits` (R, V), (R), from their softmax: one element of each row tells, that at column `at` (R, 1).
-
-    Where its share is too small to have all its digits, the row's peak is asked, which takes a look at all of it.
-    """
-    if logits.device.type == "cpu" and bool((share := probs.gather(1, at)).amin() > SMALL):
-        return (logits.gather(1, at) - share.log()).squeeze(1)
-    return logits.amax(dim=1) - probs.amax(dim=1).log()
 
 
 class _Fused(torch.autograd.Function):
@@ -138,7 +131,8 @@ class _Fused(torch.autograd.Function):
         bias: Tensor | None,
         head: OutputHead,
         dtype: torch.dtype,
-        work: "_Pass",
+        work: Pass,
+        buffer: Buffer | None,
     ) -> Tensor:
         wanted = ctx.needs_input_grad
         width = work.teacher.width
@@ -148,165 +142,49 @@ class _Fused(torch.autograd.Function):
             weight=fresh(weight.shape, dtype=torch.float32, device=hidden.device) if wanted[1] else None,
             bias=torch.zeros(len(weight), dtype=torch.float32, device=hidden.device) if wanted[2] else None,
         )
-        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype, buffer=work.buffer)
-        loss = work.run(student, gradients, learns=any(wanted))
+        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype, buffer=buffer)
+        loss = work.run(student, gradients if any(wanted) else None)
         ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:
-            raise RuntimeError("the fused loss hands out its gradients once: compute it again for a second backward")
-        (factor,) = outer
-        is_one = factor.device.type == "cpu" and factor.item() == 1
+        gradients = _take(ctx)
         found = (gradients.hidden, gradients.weight, gradients.bias)
         del gradients  # nobody else holds them: a parameter without a gradient takes its own as it is, uncopied
-        scaled = (g if g is None or is_one else g.mul_(factor) for g in found)
         hidden, head = ctx.dtypes
-        return *(None if g is None else g.to(to) for g, to in zip(scaled, (hidden, head, head), strict=True)), *[
-            None
-        ] * 3
+        scaled = [_times(g, outer[0], to) for g, to in zip(found, (hidden, head, head), strict=True)]
+        return *scaled, *[None] * 4
 
 
-class _Pass:
-    """One pass over N positions: its settings, its room to work in, what it found."""
+class _Written(torch.autograd.Function):
+    """The same for logits that the student has written out."""
 
-    def __init__(
-        self,
-        *,
-        labels: Tensor,
-        teacher: Signal,
-        temperature: float,
-        alpha: float,
-        beta: float,
-        weight: float,
-        kind: LossKind,
-        mixture: float | None,
-        chunk_rows: int,
-        shown: Sequence[int],
-        buffer: Buffer | None,
-    ) -> None:
-        self.teacher, self.temperature, self.chunk_rows, self.buffer = teacher, temperature, chunk_rows, buffer
-        self._labels, self._alpha, self._beta, self._weight = labels, alpha, beta, weight
-        name, self._mixture = resolve(kind, mixture)
-        self._kind = KINDS[name]
-        self._shown, self.readings, self.pulls = list(shown), list[ShownTokens](), list[Pulls]()
-        self._width = padded(teacher.width)
-        self._unit = alpha * temperature or beta  # gradients are made in this unit, so that one pass less is needed
-        self._spares, self._reading_room = list[Tensor](), list[Tensor]()
-        doublings = math.log2(temperature)
-        self._doublings = int(doublings) if doublings in range(1, 6) else None
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, positions: Tensor | None, work: Pass) -> Tensor:
+        rows = torch.arange(len(logits), device=logits.device) if positions is None else positions
+        # float16's gradients wait in float32 for the factor that lifts them into its range
+        dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
+        into = torch.zeros_like(logits, dtype=dtype) if ctx.needs_input_grad[0] else None
+        ctx.gradients, ctx.dtype = into, logits.dtype
+        width, temperature = work.teacher.width, work.temperature
+        return work.run(WrittenSignal(logits, rows, temperature=temperature, width=width, into=into, unit=work.unit))
 
-    def run(self, student: HeadSignal, gradients: Gradients, *, learns: bool) -> Tensor:
-        """Loss of all positions; their gradients, if anything learns."""
-        count, device = len(self._labels), self._labels.device
-        rows = self.chunk_rows
-        if device.type == "cpu":
-            rows = max(1, BLOCK_FLOATS // self._width)
-        rows = min(rows, self.chunk_rows, max(count, 1))
-        self._room = [torch.empty(rows, self._width, device=device) for _ in range(3)]
-        terms = torch.zeros(3, count, device=device)
-        for start in range(0, count, self.chunk_rows):
-            stop = min(start + self.chunk_rows, count)
-            student.begin(start, stop)
-            self.teacher.begin(start, stop)
-            for first in range(start, stop, rows):
-                last = min(first + rows, stop)
-                terms[:, first:last] = self._block(student, first - start, last - start, first)
-            if learns:
-                student.leave(gradients, self._unit * self._weight)
-        kd, self.ce, self.teacher_log_sum = terms.sum(dim=1)
-        self.kd = kd * self.temperature**2
-        loss: Tensor = self._weight * (self._alpha * self.kd + self._beta * self.ce)
-        return loss
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, None, None]:
+        return _times(_take(ctx), outer[0], ctx.dtype), None, None
 
-    def _block(self, student: HeadSignal, first: int, last: int, offset: int) -> Tensor:
-        """Divergence, cross-entropy and the teacher's log-sum (3, R); leaves the gradient with the student."""
-        logits, signal = student.block(first, last), self.teacher.block(first, last)
-        labels = self._labels[offset : offset + last - first].unsqueeze(1)
-        q, p, hard = (room[: last - first] for room in self._room)
-        torch.softmax(logits, dim=1, out=q)
-        log_sum = log_sum_of(logits, q, labels)
-        hard, share, hard_log_sum = self._at_temperature_one(logits, q, log_sum, labels, hard, p)
-        ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
-        here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
-        rows = [index - offset for index in here]
-        said, softness = Side(logits, hard, share, hard_log_sum), ce.new_empty(0)
-        if isinstance(signal, TopRows):
-            if here:
-                self._read(said, signal, rows, p)
-            gradient, teacher_log_sum = p, torch.zeros_like(ce)
-            divergence = top_forward_kl(logits, signal, q, log_sum, gradient)
-        else:
-            torch.softmax(signal, dim=1, out=p)
-            gradient, teacher_log_sum = signal, log_sum_of(signal, p, labels)
-            if here:
-                if not self._reading_room:
-                    self._reading_room = [torch.empty_like(room) for room in self._room[:2]]
-                spare, other = (room[: last - first] for room in self._reading_room)
-                at_one = self._at_temperature_one(signal, p, teacher_log_sum, labels, spare, other)
-                self._read(said, Side(signal, *at_one), rows, other)
-                softness = softness_of(rows, signal, p, teacher_log_sum, width=self.teacher.width)
-            block = Block(
-                student=logits,
-                teacher=signal,
-                q=q,
-                p=p,
-                q_log_sum=log_sum,
-                p_log_sum=teacher_log_sum,
-                mixture=self._mixture,
-                spares=self._spares,
-            )
-            divergence = self._kind(block)
-        if here:
-            kd = self._alpha * self.temperature
-            self.pulls.append(pulls_of(rows, said, labels, gradient, kd=kd, ce=self._beta, softness=softness))
-        self._combine(gradient, hard, share, labels)
-        if student.softcap is not None:
-            gradient.mul_(student.slope_of_cap(logits, hard))
-        student.put_gradient(first, last, gradient)
-        return torch.stack([divergence, ce, teacher_log_sum])
 
-    def _at_temperature_one(
-        self, logits: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, hard: Tensor, other: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """A softmax at temperature 1 as a tensor (R, V) and a factor for its rows, and its log-sum (R).
+def _take(ctx: Any) -> Any:
+    gradients, ctx.gradients = ctx.gradients, None
+    if gradients is None:
+        raise RuntimeError("the fused loss hands out its gradients once: compute it again for a second backward")
+    return gradients
 
-        It is the T-th power of the softmax at T, made anew to sum to 1: for T = 2, 4, 8 squares, not a second exp.
-        """
-        temperature = self.temperature
-        if temperature == 1:
-            return q, None, log_sum
-        if self._doublings is None:
-            torch.softmax(torch.mul(logits, temperature, out=other), dim=1, out=hard)
-            return hard, None, log_sum_of(other, hard, labels)
-        if self._doublings > LOSSLESS_SQUARES:
-            peak = q.amax(dim=1)
-            log_sum = log_sum + peak.log()
-            q = torch.mul(q, peak.reciprocal().unsqueeze(1), out=hard)
-        torch.mul(q, q, out=hard)
-        for _ in range(self._doublings - 1):
-            hard.mul_(hard)
-        total = hard.sum(dim=1)
-        return hard, total.reciprocal().unsqueeze(1), temperature * log_sum + total.log()
 
-    def _combine(self, gradient: Tensor, hard: Tensor, share: Tensor | None, labels: Tensor) -> None:
-        """Turn the divergence's gradient by logits / T into the whole loss's by the logits, in the pass's unit."""
-        ratio = self._beta / self._unit
-        if not self._alpha:
-            gradient.zero_()
-        if self._beta and share is None:
-            gradient.add_(hard, alpha=ratio)
-        elif self._beta and share is not None:
-            gradient.addcmul_(hard, share, value=ratio)
-        if self._beta:
-            gradient.scatter_add_(1, labels, gradient.new_full((1, 1), -ratio).expand_as(labels))
-
-    def _read(self, student: Side, teacher: Side | TopRows, rows: list[int], spare: Tensor) -> None:
-        """What a card shows of a block: read before the logits give way to their gradient."""
-        width = self.teacher.width
-        self.readings.append(
-            read_tokens(student, teacher, rows, temperature=self.temperature, width=width, spare=spare)
-        )
+def _times(gradient: Tensor | None, factor: Tensor, dtype: torch.dtype) -> Tensor | None:
+    if gradient is None:
+        return None
+    is_one = factor.device.type == "cpu" and factor.item() == 1
+    return (gradient if is_one else gradient.mul_(factor)).to(dtype)

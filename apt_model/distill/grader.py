@@ -1,7 +1,7 @@
 """Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
 
-The loss is fused (no logits but a chunk's) where the student's head can be had, and written out where not. Knows how a
-batch is graded; knows nothing of optimizers, epochs or who listens.
+The loss is fused: no logits but a chunk's where the student's head can be had, and none but its own where not. Knows how
+a batch is graded; knows nothing of optimizers, epochs or who listens.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,37 +125,41 @@ class Grader:
             self._head, self._has_looked = find_head(student), True
         learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
         with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
-            if self._head is not None and batch.teachers is None:
-                graded = self._fused(student, self._head, batch, row, learned, weight)
+            if batch.teachers is None:
+                graded = self._fused(student, batch, row, learned, weight)
             else:
-                graded = self._written_out(student, batch, row, weight)
+                graded = self._crossed(student, batch, row, weight)
         return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
 
-    def _written_out(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
-        if self._head is None:
-            self._say("notice.head_hidden")
+    def _crossed(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        """Against a teacher of other tokens: whole logits of both."""
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
         ce = torch.zeros_like(ce) if batch.is_written else ce
         readout = self.read(row, student_logits.detach(), teacher_logits, moved) if row is not None else None
         return Graded(self.weigh(kd, ce) * weight, self._terms(kd, ce), readout)
 
-    def _fused(
-        self, student: nn.Module, head: OutputHead, batch: Batch, row: CardRow | None, learned: Tensor, weight: float
-    ) -> Graded:
-        device, config = self._accelerator.device, self._config
+    def _fused(self, student: nn.Module, batch: Batch, row: CardRow | None, learned: Tensor, weight: float) -> Graded:
+        device, config, head = self._accelerator.device, self._config, self._head
         labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
         positions, moved = learned.to(device, non_blocking=True), batch.to(device)
         shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
-        columns = head.linear.out_features
+        if head is None:
+            self._say("notice.head_hidden")
         with self._accelerator.autocast():
+            if head is None:
+                said = self._forward(student, moved).flatten(0, 1)
+                columns = said.shape[-1]
+            else:
+                columns = head.linear.out_features
             signal = self._teacher.signal(
                 moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
             )
             self._shared(batch, signal.columns, columns)
-            hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
+            if head is not None:
+                said = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
             graded = fused_distillation(
-                hidden,
+                said,
                 head,
                 signal,
                 labels,
@@ -169,6 +173,7 @@ class Grader:
                 dtype=self._dtype,
                 shown=[int(index) for index in shown],
                 buffer=self._buffer,
+                positions=positions,
             )
         ce = torch.zeros_like(graded.ce) if batch.is_written else graded.ce
         readout = readout_of(graded.shown, graded.pulls) if graded.shown else None

@@ -22,7 +22,7 @@ REMEDY = (
     "a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
     "or mixed_precision=bf16"
 )
-WRITTEN_OUT = 8  # float32 copies of a batch's logits at the worst moment of the loss that is not fused
+WRITTEN_OUT = 3  # float32 copies of a batch's logits where the student hides its head: both models', and the gradient
 ROOMS = 3  # float32 buffers that the fused loss works in, besides both heads' logits
 
 
@@ -36,8 +36,8 @@ class MemoryNeed:
         optimizer: AdamW's two moments, each as large again.
         activations: what the student's forward pass keeps for the backward pass, as the probe measured it for a
             token, times the tokens of a batch.
-        logits: fused, both heads' logits of a chunk and three float32 buffers of its size; else eight float32 copies of
-            all logits of a batch.
+        logits: both heads' logits of a chunk and three float32 buffers of its size; where the student hides its head,
+            three float32 copies of all logits of a batch.
     """
 
     teacher: int

@@ -17,11 +17,10 @@ from apt_model.distill.checks import are_numbers
 from apt_model.distill.forward import Forward
 from apt_model.distill.fused import fused_distillation
 from apt_model.distill.heads import OutputHead, find_head
-from apt_model.distill.losses import distillation_sums
 from apt_model.distill.measure import row_sums
 from apt_model.distill.placement import device_of
 from apt_model.distill.readout import numbers
-from apt_model.distill.signals import HeadSignal
+from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
 from apt_model.training.batch import Batch
 from apt_model.training.encode import IGNORED
 
@@ -122,15 +121,26 @@ def _own_divergence(
     """The sum of KD of the student with itself as its teacher, each asked by itself, on the way that training goes."""
     how = config.distill
     kind: dict[str, Any] = {"temperature": how.temperature, "kind": how.loss_kind, "mixture": how.mixture}
-    if head is None:
-        return distillation_sums(call(student, batch), call(student, batch), batch.labels, **kind)[0]
     learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
-    hidden, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
     dtype = torch.bfloat16 if config.train.head_dtype == "bf16" else None
-    itself = HeadSignal(again, head, temperature=how.temperature, width=head.linear.out_features, dtype=dtype)
-    labels, rows = batch.labels.flatten()[learned + 1], config.train.chunk_rows
+    itself: Signal
+    if head is None:
+        said, again = (call(student, batch).flatten(0, 1) for _ in range(2))
+        itself = TensorSignal(again, temperature=how.temperature, width=again.shape[-1], positions=learned)
+    else:
+        said, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
+        itself = HeadSignal(again, head, temperature=how.temperature, width=head.linear.out_features, dtype=dtype)
     return fused_distillation(
-        hidden, head, itself, labels, alpha=how.alpha, beta=how.beta, chunk_rows=rows, dtype=dtype, **kind
+        said,
+        head,
+        itself,
+        batch.labels.flatten()[learned + 1],
+        alpha=how.alpha,
+        beta=how.beta,
+        chunk_rows=config.train.chunk_rows,
+        dtype=dtype,
+        positions=learned,
+        **kind,
     ).kd
 
 

@@ -91,17 +91,19 @@ class Signal(Protocol):
 
 
 class TensorSignal:
-    """Logits (N, V) that are there already, of any float dtype; -inf rules a column out.
+    """Logits (M, V) that are there already, of any float dtype; -inf rules a column out.
 
     Args:
-        logits: (N, V); columns beyond `width` are left out.
+        logits: (M, V); columns beyond `width` are left out.
         temperature: they are divided by it.
         width: the shared vocabulary.
+        positions: (N) int64, rows of `logits`; all of them where None.
     """
 
-    def __init__(self, logits: Tensor, *, temperature: float, width: int) -> None:
+    def __init__(self, logits: Tensor, *, temperature: float, width: int, positions: Tensor | None = None) -> None:
         self.width, self.columns = width, logits.shape[-1]
         self._logits, self._factor, self._start = logits.detach(), 1 / temperature, 0
+        self._positions = positions
         self._out = logits.new_empty((0, padded(width)), dtype=torch.float32)
 
     def begin(self, start: int, stop: int) -> None:
@@ -110,12 +112,37 @@ class TensorSignal:
 
     def block(self, first: int, last: int) -> Tensor:
         """Positions first to last of those begun."""
-        rows = self._logits[self._start + first : self._start + last, : self.width]
+        at = slice(self._start + first, self._start + last)
+        rows = self._logits[at if self._positions is None else self._positions[at]][:, : self.width]
         if len(self._out) < len(rows):
             self._out = self._out.new_empty((len(rows), padded(self.width)))
         out = self._out[: len(rows)].fill_(FLOOR)
         torch.mul(rows, self._factor, out=out[:, : self.width]).clamp_(min=FLOOR)
         return out
+
+
+class WrittenSignal(TensorSignal):
+    """A student's logits (M, V) that are there already; and back, from gradients there.
+
+    Args:
+        logits, temperature, width: as above.
+        positions: (N) int64, rows of `logits` to learn from.
+        into: (M, V), zeros, takes the gradients; None where nothing learns.
+        unit: a factor on them.
+    """
+
+    def __init__(
+        self, logits: Tensor, positions: Tensor, *, temperature: float, width: int, into: Tensor | None, unit: float
+    ) -> None:
+        super().__init__(logits, temperature=temperature, width=width, positions=positions)
+        self._places, self._into, self._unit = positions, into, unit
+
+    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
+        """The gradient by these logits (not over T) goes where gradients are kept; `gradient` is void afterwards."""
+        if self._into is not None:
+            places = self._places[self._start + first : self._start + last]
+            rows = gradient[:, : self.width].mul_(self._unit)
+            self._into[:, : self.width].index_copy_(0, places, rows.to(self._into.dtype))
 
 
 class TopSignal:

@@ -111,8 +111,9 @@ class LiveTeacher:
         """What the teacher says at N positions: through its head, or from its whole logits where it hides that."""
         head = self._head
         if head is None:
-            logits = self.logits(batch).flatten(0, 1).index_select(0, positions)
-            return TensorSignal(logits, temperature=temperature, width=min(columns, logits.shape[-1]))
+            logits = self.logits(batch).flatten(0, 1)
+            width = min(columns, logits.shape[-1])
+            return TensorSignal(logits, temperature=temperature, width=width, positions=positions)
         hidden = self._forward.hidden(self._model, batch.to(self._place), head).flatten(0, 1)
         hidden, width = hidden.index_select(0, positions.to(hidden.device)), min(columns, head.linear.out_features)
         signal = HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype, buffer=self._buffer)

@@ -114,7 +114,7 @@ def test_value_and_gradients_equal_float64(
 def test_the_size_of_a_chunk_and_of_a_block_changes_nothing(
     chunk_rows: int | None, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("apt_model.distill.fused.BLOCK_FLOATS", block)
+    monkeypatch.setattr("apt_model.distill.passes.BLOCK_FLOATS", block)
     example = Example(bias=True)
     found = example.fused(2.0, chunk_rows=chunk_rows)
     found.loss.backward()
@@ -360,6 +360,62 @@ def test_the_pull_of_a_teacher_known_in_part_is_that_of_what_it_is_known_to_say(
     torch.testing.assert_close(found.kd_pull, whole.kd_pull)
     torch.testing.assert_close(found.ce_pull, whole.ce_pull)
     assert len(found.softness) == 0
+
+
+def written(example: Example, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """The example's logits among others that nobody learns from, NaN, and where they are."""
+    logits = example.head.logits(example.hidden).to(dtype)
+    positions = torch.randperm(2 * N)[: len(logits)].sort().values
+    return torch.full((2 * N, V), torch.nan, dtype=dtype).index_copy(0, positions, logits), positions
+
+
+@pytest.mark.parametrize(("kind", "mixture"), KINDS)
+@pytest.mark.parametrize("form", [{}, {"bias": True, "softcap": 5.0, "scale": 0.5}], ids=str)
+@pytest.mark.parametrize("width", [V, V - 7])
+def test_logits_that_a_student_has_written_out_give_the_values_and_gradients_of_float64(
+    kind: Any, mixture: float | None, form: dict[str, Any], width: int
+) -> None:
+    for temperature, alpha in ((2.0, 0.7), (3.0, 0.0), (1.0, 1.0)):
+        example = Example(**form)
+        example.labels %= width
+        logits, positions = written(example)
+        weights = {"alpha": alpha, "beta": 1 - alpha, "kind": kind, "mixture": mixture}
+        found = fused_distillation(
+            logits, None, example.signal(temperature, width), example.labels, temperature=temperature,
+            chunk_rows=16, positions=positions, **weights,
+        )  # fmt: skip
+        (2 * found.loss).backward()
+        for gradient in example.gradients():
+            gradient /= 2
+        compare(found, example, example.exact(temperature, width=width, **weights), 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
+def test_written_logits_in_half_precision_keep_their_small_gradients(dtype: torch.dtype, tolerance: float) -> None:
+    example = Example()
+    logits, positions = written(example, dtype)
+    found = fused_distillation(
+        logits, None, example.signal(2.0), example.labels, temperature=2.0, alpha=0.7, beta=0.3, weight=1e-6,
+        positions=positions,
+    )  # fmt: skip
+    (1e6 * found.loss).backward()
+    for one, other in zip(example.gradients(), example.exact(2.0)[1], strict=True):
+        assert (one.double() - other).norm() <= tolerance * other.norm()
+
+
+def test_written_logits_without_a_gradient_or_a_position_give_a_loss_all_the_same() -> None:
+    example = Example()
+    logits, positions = written(example)
+    known = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3}
+    found = fused_distillation(logits.detach(), None, example.signal(2.0), example.labels, positions=positions, **known)
+    assert found.loss.item() == pytest.approx(example.exact(2.0)[0][2], rel=1e-5)
+    assert not found.loss.requires_grad
+    none = Example(count=0)
+    empty = fused_distillation(
+        torch.zeros(3, V, requires_grad=True), None, none.signal(2.0), none.labels, positions=positions[:0], **known
+    )
+    empty.loss.backward()
+    assert empty.loss.item() == 0
 
 
 def test_a_chunk_fits_its_budget() -> None:
