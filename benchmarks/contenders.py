@@ -9,7 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -106,12 +106,12 @@ def _plain(pair: Pair) -> LossFunction:
 class OursFused:
     """The fused step with both heads' room kept from step to step, as the loop has it."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, dtype: torch.dtype | None = None) -> None:
         student, teacher = find_head(pair.student), find_head(pair.teacher)
         assert student is not None
         assert teacher is not None
         self._pair, self._student, self._teacher = pair, student, teacher
-        self._buffers = Buffer(), Buffer()
+        self._buffers, self._dtype = (Buffer(), Buffer()), dtype
 
     @property
     def bytes_kept(self) -> int:
@@ -127,9 +127,9 @@ class OursFused:
             hidden, spoken, targets = hidden[counts], spoken[counts], targets[counts]
         weight, (own, teachers) = self._teacher.linear.weight, self._buffers
         signal = HeadSignal(
-            spoken, self._teacher, temperature=TASK.temperature, width=len(weight), dtype=weight.dtype, buffer=teachers
+            spoken, self._teacher, temperature=TASK.temperature, width=len(weight), dtype=self._dtype, buffer=teachers
         )
-        return fused(hidden, self._student, signal, targets, own)
+        return fused(hidden, self._student, signal, targets, own, dtype=self._dtype)
 
 
 class OursWritten(OursFused):
@@ -153,6 +153,7 @@ def fused(
     targets: Tensor,
     buffer: Buffer,
     positions: Tensor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The task's loss through the fused step, from what the student says at its head or before it."""
     return fused_distillation(
@@ -166,6 +167,7 @@ def fused(
         weight=1 / len(targets),
         buffer=buffer,
         positions=positions,
+        dtype=dtype,
     ).loss
 
 
@@ -248,6 +250,13 @@ OURS = [
         name="ours-fused",
         build=OursFused,
         note="`distill.fused.fused_distillation`, as `distill` runs it",
+        products=at_full_width,
+    ),
+    Contender(
+        name="ours-fused-bf16-head",
+        build=lambda pair: OursFused(pair, torch.bfloat16),
+        objective=replace(TASK, tolerance=2e-2),
+        note='the same with `head_dtype="bf16"`: the products of both heads',
         products=at_full_width,
     ),
     Contender(name="ours-fused-usual", build=OursFused, note="the same with torch's own products in float32"),

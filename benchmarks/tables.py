@@ -39,7 +39,8 @@ def label(key: str) -> str:
     name, _, dtype = key.partition(" ")
     if name not in CONTENDERS:
         return key
-    mark = "" if CONTENDERS[name].objective == TASK or name.startswith("floor") or name == "no-kd" else " †"
+    is_task = str(CONTENDERS[name].objective) == str(TASK)
+    mark = "" if is_task or name.startswith("floor") or name == "no-kd" else " †"
     text = f"{name}{mark}{'' if dtype == 'fp32' else f', all {dtype}'}"
     return f"**{text}**" if name.startswith("ours") else text
 
