@@ -137,9 +137,9 @@ class OursWritten(OursFused):
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch."""
+        logits = self._pair.student(ids).logits.flatten(0, 1)
         with torch.no_grad():
             spoken = self._pair.teacher.model(ids).last_hidden_state.flatten(0, 1)
-        logits = self._pair.student(ids).logits.flatten(0, 1)
         positions = F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
         head, (own, teachers), temperature = self._teacher, self._buffers, TASK.temperature
         signal = HeadSignal(spoken[positions], head, temperature=temperature, width=logits.shape[-1], buffer=teachers)
@@ -234,19 +234,6 @@ OURS = [
     ),
     Contender(name="plain", build=_plain, package="torch", note="the loop of the tutorials"),
     Contender(
-        name="ours-written",
-        build=OursWritten,
-        note="the same where the student hides its head, as a compiled one does: its logits are written out",
-        products=at_full_width,
-    ),
-    Contender(
-        name="ours-cached",
-        build=OursCached,
-        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
-        note="the same with `CachedTeacher` (8-bit values) for a teacher",
-        products=at_full_width,
-    ),
-    Contender(
         name="ours-fused",
         build=OursFused,
         note="`distill.fused.fused_distillation`, as `distill` runs it",
@@ -260,4 +247,17 @@ OURS = [
         products=at_full_width,
     ),
     Contender(name="ours-fused-usual", build=OursFused, note="the same with torch's own products in float32"),
+    Contender(
+        name="ours-written",
+        build=OursWritten,
+        note="the same where the student hides its head, as a compiled one does: its logits are written out",
+        products=at_full_width,
+    ),
+    Contender(
+        name="ours-cached",
+        build=OursCached,
+        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
+        note="the same with `CachedTeacher` (8-bit values) for a teacher",
+        products=at_full_width,
+    ),
 ]

@@ -163,13 +163,19 @@ class _Written(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, positions: Tensor | None, work: Pass) -> Tensor:
-        rows = torch.arange(len(logits), device=logits.device) if positions is None else positions
         # float16's gradients wait in float32 for the factor that lifts them into its range
         dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
         into = torch.zeros_like(logits, dtype=dtype) if ctx.needs_input_grad[0] else None
         ctx.gradients, ctx.dtype = into, logits.dtype
-        width, temperature = work.teacher.width, work.temperature
-        return work.run(WrittenSignal(logits, rows, temperature=temperature, width=width, into=into, unit=work.unit))
+        student = WrittenSignal(
+            logits,
+            temperature=work.temperature,
+            width=work.teacher.width,
+            positions=positions,
+            into=into,
+            unit=work.unit,
+        )
+        return work.run(student)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, None, None]:

@@ -37,7 +37,7 @@ class MemoryNeed:
         activations: what the student's forward pass keeps for the backward pass, as the probe measured it for a
             token, times the tokens of a batch.
         logits: both heads' logits of a chunk and three float32 buffers of its size; where the student hides its head,
-            three float32 copies of all logits of a batch.
+            three float32 copies of all logits of a batch besides.
     """
 
     teacher: int
@@ -73,8 +73,9 @@ def memory_needed(
 ) -> MemoryNeed:
     """An estimate of what a step needs on the training device.
 
-    Left out: what a layer needs for a moment, of the teacher or going backwards, the display, torch itself. Measured on
-    the CPU, between 0.7 and 2.1 times of what a step took beyond the models (docs/log.md).
+    Left out: what a layer needs for a moment, of the teacher or going backwards, validation (both models' logits, whole),
+    the display, torch itself. Measured on the CPU, between 0.7 and 2.1 times of what a step took beyond the models
+    (docs/log.md).
 
     Args:
         student, teacher: on any device.
@@ -94,7 +95,7 @@ def memory_needed(
         gradients=trained,
         optimizer=2 * trained,
         activations=round(kept_bytes * tokens),
-        logits=fused if is_fused else WRITTEN_OUT * 4 * tokens * width,
+        logits=fused + (0 if is_fused else WRITTEN_OUT * 4 * tokens * width),
     )
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from apt_model.config import LossKind
 from apt_model.distill.kinds import KINDS, Block, resolve
 from apt_model.distill.shown import Pulls, ShownTokens, Side, pulls_of, read_tokens, softness_of
-from apt_model.distill.signals import Gradients, HeadSignal, Signal, TopRows, WrittenSignal, padded
+from apt_model.distill.signals import FLOOR, Gradients, HeadSignal, Signal, TopRows, WrittenSignal, padded
 from apt_model.distill.topk import top_forward_kl
 
+UNBOUNDED = 1e15  # nats: FLOOR has stood for -inf
 SMALL = 1e-30  # of a share, in float32
 LOSSLESS_SQUARES = 2  # of a softmax before its peak, 1/V at least, may leave float32's range
 BLOCK_FLOATS = 2**18  # of an elementwise pass on the CPU: what is written once is read again from the cache
@@ -95,7 +96,8 @@ class Pass:
         torch.softmax(logits, dim=1, out=q)
         log_sum = log_sum_of(logits, q, labels)
         hard, share, hard_log_sum = self._at_temperature_one(logits, q, log_sum, labels, hard, p)
-        ce = hard_log_sum - self.temperature * logits.gather(1, labels).squeeze(1)
+        chosen = logits.gather(1, labels).squeeze(1)
+        ce = (hard_log_sum - self.temperature * chosen).masked_fill_(chosen <= FLOOR, math.inf)
         here = self._shown[bisect_left(self._shown, offset) : bisect_left(self._shown, offset + len(logits))]
         rows = [index - offset for index in here]
         said, softness = Side(logits, hard, share, hard_log_sum), ce.new_empty(0)
@@ -132,7 +134,7 @@ class Pass:
         if isinstance(student, HeadSignal) and student.softcap is not None:
             gradient.mul_(student.slope_of_cap(logits, hard))
         student.put_gradient(first, last, gradient)
-        return torch.stack([divergence, ce, teacher_log_sum])
+        return torch.stack([divergence.masked_fill_(divergence > UNBOUNDED, math.inf), ce, teacher_log_sum])
 
     def _at_temperature_one(
         self, logits: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, hard: Tensor, other: Tensor

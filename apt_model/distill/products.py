@@ -123,16 +123,20 @@ class _AtFullWidth:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         layer = self._layer
+        if torch.compiler.is_compiling() or not _IS_ON.get() or torch.is_autocast_enabled("cpu"):
+            return self._usual(inputs)
         weight, is_turned = layer.weight, type(layer) is Conv1D
         is_plain = type(weight) is nn.Parameter and type(inputs) in (Tensor, nn.Parameter)
-        is_seen_through = torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
         columns = weight.shape[1 if is_turned else 0]
-        if not _IS_ON.get() or not is_plain or is_seen_through or not _is_worth(inputs, weight, columns):
-            usual: Tensor = type(layer).forward(layer, inputs)
-            return usual
+        if not is_plain or not _is_worth(inputs, weight, columns):
+            return self._usual(inputs)
         rows = inputs.reshape(-1, inputs.shape[-1])
         found: Tensor = _Linear.apply(rows, weight, layer.bias, is_turned)  # type: ignore[no-untyped-call]
         return found.view(*inputs.shape[:-1], columns)
+
+    def _usual(self, inputs: Tensor) -> Tensor:
+        found: Tensor = type(self._layer).forward(self._layer, inputs)
+        return found
 
 
 class _Linear(torch.autograd.Function):

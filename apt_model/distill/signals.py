@@ -103,7 +103,7 @@ class TensorSignal:
     def __init__(self, logits: Tensor, *, temperature: float, width: int, positions: Tensor | None = None) -> None:
         self.width, self.columns = width, logits.shape[-1]
         self._logits, self._factor, self._start = logits.detach(), 1 / temperature, 0
-        self._positions = positions
+        self._positions = torch.arange(len(logits), device=logits.device) if positions is None else positions
         self._out = logits.new_empty((0, padded(width)), dtype=torch.float32)
 
     def begin(self, start: int, stop: int) -> None:
@@ -112,37 +112,44 @@ class TensorSignal:
 
     def block(self, first: int, last: int) -> Tensor:
         """Positions first to last of those begun."""
-        at = slice(self._start + first, self._start + last)
-        rows = self._logits[at if self._positions is None else self._positions[at]][:, : self.width]
+        rows = self._logits.index_select(0, self._places(first, last))[:, : self.width]
         if len(self._out) < len(rows):
             self._out = self._out.new_empty((len(rows), padded(self.width)))
         out = self._out[: len(rows)].fill_(FLOOR)
-        torch.mul(rows, self._factor, out=out[:, : self.width]).clamp_(min=FLOOR)
+        out[:, : self.width].copy_(rows).mul_(self._factor).clamp_(min=FLOOR)
         return out
+
+    def _places(self, first: int, last: int) -> Tensor:
+        return self._positions[self._start + first : self._start + last]
 
 
 class WrittenSignal(TensorSignal):
     """A student's logits (M, V) that are there already; and back, from gradients there.
 
     Args:
-        logits, temperature, width: as above.
-        positions: (N) int64, rows of `logits` to learn from.
+        logits, temperature, width, positions: as above.
         into: (M, V), zeros, takes the gradients; None where nothing learns.
         unit: a factor on them.
     """
 
     def __init__(
-        self, logits: Tensor, positions: Tensor, *, temperature: float, width: int, into: Tensor | None, unit: float
+        self,
+        logits: Tensor,
+        *,
+        temperature: float,
+        width: int,
+        positions: Tensor | None,
+        into: Tensor | None,
+        unit: float,
     ) -> None:
         super().__init__(logits, temperature=temperature, width=width, positions=positions)
-        self._places, self._into, self._unit = positions, into, unit
+        self._into, self._unit = into, unit
 
     def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
         """The gradient by these logits (not over T) goes where gradients are kept; `gradient` is void afterwards."""
         if self._into is not None:
-            places = self._places[self._start + first : self._start + last]
             rows = gradient[:, : self.width].mul_(self._unit)
-            self._into[:, : self.width].index_copy_(0, places, rows.to(self._into.dtype))
+            self._into[:, : self.width].index_copy_(0, self._places(first, last), rows.to(self._into.dtype))
 
 
 class TopSignal:
@@ -249,7 +256,7 @@ class HeadSignal:
         if self._block is not None:
             if len(self._block) < last - first:
                 self._block = torch.empty(rows.shape, device=rows.device)
-            rows = torch.mul(rows, self._after, out=self._block[: last - first])
+            rows = self._block[: last - first].copy_(rows).mul_(self._after)
         if self.softcap is not None:
             rows.tanh_().mul_(self.softcap / self._temperature)
         if self.softcap is not None or self._block is not None:

@@ -112,8 +112,11 @@ class LiveTeacher:
         head = self._head
         if head is None:
             logits = self.logits(batch).flatten(0, 1)
+            known: Tensor | None = positions
+            if 2 * len(positions) < len(logits):  # most of them need not be kept
+                logits, known = logits.index_select(0, positions), None
             width = min(columns, logits.shape[-1])
-            return TensorSignal(logits, temperature=temperature, width=width, positions=positions)
+            return TensorSignal(logits, temperature=temperature, width=width, positions=known)
         hidden = self._forward.hidden(self._model, batch.to(self._place), head).flatten(0, 1)
         hidden, width = hidden.index_select(0, positions.to(hidden.device)), min(columns, head.linear.out_features)
         signal = HeadSignal(hidden, head, temperature=temperature, width=width, dtype=dtype, buffer=self._buffer)

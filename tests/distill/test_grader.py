@@ -10,6 +10,7 @@ from torch import nn
 
 from apt_model.events.records import EpochFinished, Notice, Observation, StepDone
 from tests.conftest import VOCABULARY, Listener
+from tests.distill.plain import write_everything_out
 from tests.distill.test_loop import Plain, run
 
 
@@ -20,7 +21,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Listener]:
     def run_plainly(*arguments: Any, **settings: Any) -> Listener:
         heard = Listener()
         with monkeypatch.context() as patched:
-            patched.setattr("apt_model.distill.grader.find_head", lambda model: None)
+            write_everything_out(patched)
             run(heard, *arguments, **settings)
         return heard
 

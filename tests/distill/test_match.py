@@ -15,6 +15,7 @@ from apt_model.errors import ConfigError, ModelError
 from apt_model.events.records import Notice, StepDone
 from apt_model.training.encode import IGNORED
 from tests.conftest import Listener
+from tests.distill.plain import write_everything_out
 from tests.distill.test_grader import same_course
 from tests.distill.test_loop import Plain, run
 
@@ -169,7 +170,7 @@ def test_fused_and_written_out_go_the_same_way(
     other, batches, heard = copy.deepcopy(student), make_batches(), Listener()
     more = {"gradient_accumulation_steps": 2, "num_epochs": 2, **BOTH}
     run(listener, student, teacher, batches, **more)
-    monkeypatch.setattr("apt_model.distill.grader.find_head", lambda model: None)
+    write_everything_out(monkeypatch)
     run(heard, other, teacher, batches, **more)
     same_course(listener, heard, rel=1e-4)
     for one, two in zip(listener.of(StepDone), heard.of(StepDone), strict=True):

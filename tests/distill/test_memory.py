@@ -101,7 +101,9 @@ def test_what_a_forward_pass_keeps_is_measured_for_a_token() -> None:
     assert seen.kept_bytes == 8 + 8 * 4 + 16 * 4  # its id, the input of the first layer, that of the last
 
 
-@pytest.mark.parametrize(("is_fused", "logits"), [(False, 3 * 4 * 100 * 64), (True, 7 * 64 * (2 * 4 + 3 * 4))])
+@pytest.mark.parametrize(
+    ("is_fused", "logits"), [(False, 3 * 4 * 100 * 64 + 7 * 64 * (2 * 4 + 3 * 4)), (True, 7 * 64 * (2 * 4 + 3 * 4))]
+)
 def test_a_steps_memory_is_the_sum_of_its_parts(is_fused: bool, logits: int) -> None:
     student, teacher = Small(), Small().double()
     student.layers[0].requires_grad_(False)

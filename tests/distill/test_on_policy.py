@@ -17,6 +17,7 @@ from apt_model.events.records import Notice, Observation, StepDone
 from apt_model.generation.answers import draw, generate
 from apt_model.training.batch import Batch
 from tests.conftest import VOCABULARY, Listener
+from tests.distill.plain import write_everything_out
 from tests.distill.test_loop import Plain, run, state
 
 END, PAD = 2, 0
@@ -124,7 +125,7 @@ def test_written_out_as_fused(
 ) -> None:
     other, heard = copy.deepcopy(scripted), Listener()
     run(listener, scripted, teacher, [DATA], on_policy=1.0)
-    monkeypatch.setattr("apt_model.distill.grader.find_head", lambda model: None)
+    write_everything_out(monkeypatch)
     run(heard, other, teacher, [DATA], on_policy=1.0)
     (one,), (two,) = listener.of(StepDone), heard.of(StepDone)
     assert (one.loss, one.kd, one.grad_norm) == pytest.approx((two.loss, two.kd, two.grad_norm), rel=1e-4)

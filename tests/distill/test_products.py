@@ -169,6 +169,14 @@ def test_second_derivatives_and_function_transforms_are_a_plain_layers(setting: 
         torch.testing.assert_close((penalty(), slopes()), expected)
 
 
+def test_a_compiled_layer_inside_the_model_is_compiled_as_it_stands(setting: Setting) -> None:
+    layer, inputs = nn.Linear(24, 40), torch.randn(5, 24)
+    with full_width(layer):
+        layer.compile(backend="eager", fullgraph=True)
+        torch.testing.assert_close(layer(inputs), inputs @ layer.weight.t() + layer.bias)
+    assert setting.history == []
+
+
 def test_small_products_half_precision_and_autocast_are_left_to_torch(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
