@@ -1,8 +1,8 @@
 """The distillation loss and its gradients in one pass over hidden states, a chunk of logits at a time.
 
 Writes out no logits but those of one chunk, whatever the batch; a student that hides its head has written its own, and
-then nothing of their size is made but their gradient. Knows nothing of how models are run, of batches, or of what a card
-does with what it reads here; `losses` holds the same loss in a few plain lines.
+then nothing of their size is made but their gradient. Knows nothing of how models are run, of batches, or of what a
+card does with what it reads here; `losses` holds the same loss in a few plain lines.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
 
-The loss is fused: no logits but a chunk's where the student's head can be had, and none but its own where not. Knows how
-a batch is graded; knows nothing of optimizers, epochs or who listens.
+The loss is fused: no logits but a chunk's where the student's head can be had, none but its own where not. Knows how a
+batch is graded; knows nothing of optimizers, epochs or who listens.
 """
 
 from collections.abc import Callable, Sequence

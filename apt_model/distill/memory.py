@@ -73,8 +73,8 @@ def memory_needed(
 ) -> MemoryNeed:
     """An estimate of what a step needs on the training device.
 
-    Left out: what a layer needs for a moment, of the teacher or going backwards, validation (both models' logits, whole),
-    the display, torch itself. Measured on the CPU, between 0.7 and 2.1 times of what a step took beyond the models
+    Left out: what a layer needs for a moment, of the teacher or going backwards, validation (whole logits of both), the
+    display, torch itself. Measured on the CPU, between 0.7 and 2.1 times of what a step took beyond the models
     (docs/log.md).
 
     Args:

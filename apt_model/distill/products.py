@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ PROBE = 256, 384, 192  # rows, sum, columns: large enough for the kernels of lar
 LOST_AT_MOST = 2e-6  # of a product, relative: in float32 5e-7 is lost, through TF32 3e-4, through bf16 2e-3
 PRECISION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 UNSAID = "none"  # what PRECISION holds where nobody has set it
+_SETTING = RLock()  # of lessons in threads, each finds it as nobody has set it
 _IS_ON = ContextVar("full_width", default=False)
 
 
@@ -38,7 +40,9 @@ def full_width(*models: nn.Module | None) -> Iterator[None]:
     Nothing changes on a CPU that gains nothing or would lose digits, in compiled models, or where somebody has set a
     precision of their own. `ATEN_CPU_CAPABILITY=avx2` in the environment keeps it off.
     """
-    if PRECISION.fp32_precision != UNSAID or not gains():
+    with _SETTING:
+        is_ours_to_set = PRECISION.fp32_precision == UNSAID
+    if not is_ours_to_set or not gains():
         yield
         return
     token = _IS_ON.set(True)
@@ -88,11 +92,12 @@ def _is_exact() -> bool:
 @contextmanager
 def _asking_onednn() -> Iterator[None]:
     """The setting is the process's: what another thread multiplies meanwhile is as exact, by whichever library."""
-    try:
-        PRECISION.fp32_precision = "bf16"
-        yield
-    finally:
-        PRECISION.fp32_precision = UNSAID
+    with _SETTING:
+        try:
+            PRECISION.fp32_precision = "bf16"
+            yield
+        finally:
+            PRECISION.fp32_precision = UNSAID
 
 
 def _is_worth(left: Tensor, right: Tensor, columns: int) -> bool:

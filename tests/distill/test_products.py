@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -260,6 +261,32 @@ def test_only_an_exact_amd_cpu_with_avx_512_and_nobodys_precision_is_asked(
             assert ("forward" in vars(layer)) == gains
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = "none"  # type: ignore[attr-defined]
+
+
+def test_a_lesson_that_begins_while_another_thread_multiplies_does_not_take_the_setting_for_somebodys(
+    setting: Setting,
+) -> None:
+    layer, is_multiplying, may_end = nn.Linear(24, 40), Event(), Event()
+    replaced: list[bool] = []
+
+    def multiply() -> None:
+        with products._asking_onednn():
+            is_multiplying.set()
+            may_end.wait(10)
+
+    def begin() -> None:
+        with full_width(layer):
+            replaced.append("forward" in vars(layer))
+
+    threads = Thread(target=multiply), Thread(target=begin)
+    threads[0].start()
+    assert is_multiplying.wait(10)
+    threads[1].start()
+    threads[1].join(0.2)  # time enough to look
+    may_end.set()
+    for thread in threads:
+        thread.join(10)
+    assert replaced == [True]
 
 
 def test_a_cache_is_made_with_the_teacher_at_full_width(teacher: nn.Module, tmp_path: Path, setting: Setting) -> None:
