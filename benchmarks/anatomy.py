@@ -55,7 +55,7 @@ def products(contender: Contender, pair: Pair, size: Size) -> Callable[[], None]
             for start in range(0, count, CHUNK):
                 chunk = hidden[start : start + CHUNK]
                 here = logits[: len(chunk)]
-                with product_of(chunk, student, len(student)):
+                with product_of(chunk, student):
                     torch.mm(spoken[start : start + CHUNK], teacher.t(), out=told[: len(chunk)])
                     torch.mm(chunk, student.t(), out=here)
                     torch.mm(here, student, out=grad_hidden[start : start + CHUNK])

@@ -22,7 +22,7 @@ from apt_model.distill.heads import OutputHead, find_head
 from apt_model.distill.manifest import CacheSettings
 from apt_model.distill.products import full_width
 from apt_model.distill.signals import Buffer, HeadSignal, Signal
-from apt_model.training.batch import Batch
+from apt_model.training.batch import Batch, learned_positions
 from benchmarks.floor import floor_loss
 from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
 from benchmarks.sizes import Pair
@@ -140,7 +140,7 @@ class OursWritten(OursFused):
         logits = self._pair.student(ids).logits.flatten(0, 1)
         with torch.no_grad():
             spoken = self._pair.teacher.model(ids).last_hidden_state.flatten(0, 1)
-        positions = F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
+        positions = learned_positions(labels)
         head, (own, teachers), temperature = self._teacher, self._buffers, TASK.temperature
         signal = HeadSignal(spoken[positions], head, temperature=temperature, width=logits.shape[-1], buffer=teachers)
         return fused(logits, None, signal, labels.flatten()[positions + 1], own, positions)
@@ -193,7 +193,7 @@ class OursCached:
         if self._cached is None:
             self._cached = self._cache(batch)
         hidden = self._pair.student.model(ids).last_hidden_state.flatten(0, 1)
-        learned = F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
+        learned = learned_positions(labels)
         width = len(self._head.linear.weight)
         signal = self._cached.signal(batch, learned, temperature=TASK.temperature, columns=width, dtype=None)
         return fused(hidden[learned], self._head, signal, labels.flatten()[learned + 1], self._buffer)

@@ -30,7 +30,7 @@ def throw_away(hidden: Tensor, weight: Tensor, line: int) -> None:
     """Make the logits of hidden states (N, H) with a head (V, H), chunk by chunk, and keep none."""
     buffer = room(min(CHUNK, len(hidden)), weight, line)
     for chunk in hidden.split(CHUNK):
-        with product_of(chunk, weight, len(weight)):
+        with product_of(chunk, weight):
             torch.mm(chunk, weight.t(), out=buffer[: len(chunk)])
 
 
@@ -49,7 +49,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         surprise = torch.zeros((), device=hidden.device)
         for start in range(0, count, CHUNK):
             chunk, targets = hidden[start : start + CHUNK], labels[start : start + CHUNK].unsqueeze(1)
-            with product_of(chunk, weight, width):
+            with product_of(chunk, weight):
                 scores = torch.mm(chunk, weight.t(), out=logits[: len(chunk)])
             for first in range(0, len(chunk), rows):
                 part, target = scores[first : first + rows], targets[first : first + rows]
@@ -60,7 +60,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
                 share.scatter_(1, target, hit - 1)
                 if block is not None:
                     part.copy_(share)
-            with product_of(chunk, weight, width):
+            with product_of(chunk, weight):
                 torch.mm(scores, weight, out=grad_hidden[start : start + len(chunk)])
                 torch.addmm(grad_weight, scores.t(), chunk, beta=int(start > 0), alpha=1 / count, out=grad_weight)
         ctx.gradients = grad_hidden.div_(count), grad_weight

@@ -7,8 +7,7 @@ product of a shape takes longer than the next ones; oneDNN keeps the last 1,024 
 """
 
 import statistics
-import time
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,20 +15,15 @@ from torch import Tensor
 
 from apt_model.distill.products import full_width, gains, product_of
 from benchmarks.contenders import OursFused, at_full_width
-from benchmarks.objective import LossFunction, Products, as_usual
-from benchmarks.sizes import SIZES, Pair, make_pair
+from benchmarks.objective import as_usual
+from benchmarks.rounds import lap
+from benchmarks.sizes import SIZES, make_batch, make_pair
 from benchmarks.tables import grid
+from benchmarks.worker import take_step
 
 SHAPES = [(640, 128, 256), (2_048, 256, 512), (256, 256, 50_257), (256, 128, 151_936)]  # rows, in, out
 LENGTHS = [("demo", 40), ("demo", 200), ("S", 128)]  # size, the longest batch
 REPEATS, STEPS = 7, 40
-
-
-def seconds(turn: Callable[[], object]) -> float:
-    """CPU time of one turn."""
-    started = time.process_time()
-    turn()
-    return time.process_time() - started
 
 
 def layouts(rows: int, width: int, columns: int) -> dict[str, tuple[Tensor, Tensor]]:
@@ -45,20 +39,12 @@ def by_shape() -> str:
         for name, (left, right) in layouts(*shape).items():
             work, out = 2 * left.numel() * right.shape[1], torch.zeros(len(left), right.shape[1])
             turn = partial(torch.mm, left, right, out=out)
-            usual = min(seconds(turn) for _ in range(REPEATS))
-            with full_width(), product_of(left, right, right.shape[1]):
-                first, *more = [seconds(turn) for _ in range(REPEATS)]
+            usual = min(lap(turn).cpu for _ in range(REPEATS))
+            with full_width(), product_of(left, right):
+                first, *more = [lap(turn).cpu for _ in range(REPEATS)]
             speeds = [f"{work / least / 1e9:.0f}" for least in (usual, min(more))]
             rows.append(["×".join(map(str, shape)), name, *speeds, f"{1e3 * (first - statistics.median(more)):.1f}"])
     return grid(["rows × in × out", "product", "usual, GF/s", "full width, GF/s", "a kernel's making, ms"], rows)
-
-
-def step(pair: Pair, loss_of: LossFunction, ids: Tensor, products: Products) -> None:
-    """One optimizer step."""
-    with products(pair):
-        loss_of(ids, ids.clone()).backward()
-    pair.optimizer.step()
-    pair.optimizer.zero_grad()
 
 
 def by_length() -> str:
@@ -70,11 +56,11 @@ def by_length() -> str:
         for said, lengths in ((f"8 to {longest}, drawn", drawn), (f"{longest}", [longest] * STEPS)):
             pair = make_pair(size, dtype=torch.float32)
             loss_of, spent = OursFused(pair), dict.fromkeys((as_usual, at_full_width), 0.0)
-            step(pair, loss_of, torch.zeros(size.rows, 4, dtype=torch.int64), as_usual)
+            take_step(loss_of, pair, make_batch(replace(size, length=4)), as_usual)
             for turn, length in enumerate(lengths):
-                ids = torch.randint(size.vocabulary, (size.rows, length))
+                batch = make_batch(replace(size, length=length))
                 for products in list(spent)[:: 1 if turn % 2 else -1]:
-                    spent[products] += seconds(partial(step, pair, loss_of, ids, products))
+                    spent[products] += lap(partial(take_step, loss_of, pair, batch, products)).cpu
             usual, wide = spent.values()
             rows.append([name, said, f"{1e3 * usual / STEPS:.0f}", f"{1e3 * wide / STEPS:.0f}", f"{wide / usual:.2f}"])
     return grid(["size", "tokens a row", "usual, ms a step", "full width, ms a step", "ratio"], rows)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from benchmarks.anatomy import anatomy, profiled
 from benchmarks.contenders import OURS, Contender
-from benchmarks.objective import LossFunction, disagreement
+from benchmarks.objective import LossFunction, Products, disagreement
 from benchmarks.peers import PEERS
 from benchmarks.rounds import Lap, interleaved, lap
 from benchmarks.sizes import Pair, Size, make_batch, make_pair
@@ -96,15 +97,20 @@ def first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:160].replace("|", "/")
 
 
-def stepper(contender: Contender, loss_of: LossFunction, pair: Pair, size: Size, device: str) -> Callable[[], None]:
+def take_step(loss_of: LossFunction, pair: Pair, batch: tuple[Tensor, Tensor], products: Products) -> None:
     """One optimizer step, complete."""
+    with products(pair):
+        loss_of(*batch).backward()
+    pair.optimizer.step()
+    pair.optimizer.zero_grad()
+
+
+def stepper(contender: Contender, loss_of: LossFunction, pair: Pair, size: Size, device: str) -> Callable[[], None]:
+    """A contender's step on the batch of that size, until the device has done it."""
     batch = make_batch(size, device=device)
 
     def step() -> None:
-        with contender.products(pair):
-            loss_of(*batch).backward()
-        pair.optimizer.step()
-        pair.optimizer.zero_grad()
+        take_step(loss_of, pair, batch, contender.products)
         if device != "cpu":
             torch.accelerator.synchronize()
 

@@ -38,7 +38,7 @@ from apt_model.distill.packing import Packing, StoredTopK, concatenate
 from apt_model.distill.products import full_width
 from apt_model.distill.teachers import LiveTeacher, frozen
 from apt_model.errors import DataError, StorageError
-from apt_model.training.batch import Batch, to_batch
+from apt_model.training.batch import Batch, learned_positions, to_batch
 from apt_model.training.encode import IGNORED
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
@@ -215,9 +215,7 @@ class Caching:
                 with full_width(self._model):
                     logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
                 self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
-                positions = torch.zeros_like(batch.labels, dtype=torch.bool)
-                positions[:, :-1] = batch.labels[:, 1:] != IGNORED
-                places = positions.flatten().nonzero().flatten().to(self._device)
+                places = learned_positions(batch.labels).to(self._device)
                 for some in torch.split(places, max(1, CHUNK_LOGITS // self._vocabulary)):
                     yield keep_top_k(logits[some, : self._vocabulary], self._settings.k, self._settings.temperature)
 

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from typing import NamedTuple, TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -26,7 +25,7 @@ from apt_model.distill.signals import Buffer
 from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
 from apt_model.distill.teachers import TeacherSource
 from apt_model.errors import ModelError
-from apt_model.training.batch import Batch
+from apt_model.training.batch import Batch, learned_positions
 from apt_model.training.encode import IGNORED
 
 T = TypeVar("T", float, Tensor)
@@ -123,7 +122,7 @@ class Grader:
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         if not self._has_looked:
             self._head, self._has_looked = find_head(student), True
-        learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()  # known on the CPU
+        learned = learned_positions(batch.labels)  # known on the CPU
         with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
             if batch.teachers is None:
                 graded = self._fused(student, batch, row, learned, weight)

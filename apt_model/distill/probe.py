@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
 from apt_model.config import LessonConfig
@@ -21,7 +20,7 @@ from apt_model.distill.measure import row_sums
 from apt_model.distill.placement import device_of
 from apt_model.distill.readout import numbers
 from apt_model.distill.signals import HeadSignal, Signal, TensorSignal
-from apt_model.training.batch import Batch
+from apt_model.training.batch import Batch, learned_positions
 from apt_model.training.encode import IGNORED
 
 ROWS, TOKENS = 4, 128
@@ -121,7 +120,7 @@ def _own_divergence(
     """The sum of KD of the student with itself as its teacher, each asked by itself, on the way that training goes."""
     how = config.distill
     kind: dict[str, Any] = {"temperature": how.temperature, "kind": how.loss_kind, "mixture": how.mixture}
-    learned = F.pad(batch.labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
+    learned = learned_positions(batch.labels)
     dtype = torch.bfloat16 if config.train.head_dtype == "bf16" else None
     itself: Signal
     if head is None:

@@ -6,6 +6,7 @@ matrix tiles (AMX): on others it computes in float32 all the same. That is prove
 setting stands only while one of these products is made. Knows nothing of losses or of what a model is for.
 """
 
+import math
 import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,9 +57,9 @@ def full_width(*models: nn.Module | None) -> Iterator[None]:
 
 
 @contextmanager
-def product_of(left: Tensor, right: Tensor, columns: int) -> Iterator[None]:
-    """Around the product, out of place or into a tensor, of `left` and `right`, which has so many columns."""
-    if _IS_ON.get() and _is_worth(left, right, columns):
+def product_of(left: Tensor, right: Tensor) -> Iterator[None]:
+    """Around the product of `left` (..., I) and a `right` of I by anything, either way round, or one as large."""
+    if _IS_ON.get() and _is_worth(left, right):
         with _asking_onednn():
             yield
     else:
@@ -100,11 +101,11 @@ def _asking_onednn() -> Iterator[None]:
             PRECISION.fp32_precision = UNSAID
 
 
-def _is_worth(left: Tensor, right: Tensor, columns: int) -> bool:
+def _is_worth(left: Tensor, right: Tensor) -> bool:
     return (
         left.dtype == right.dtype == torch.float32
         and left.device.type == right.device.type == "cpu"
-        and left.numel() * columns >= LEAST_WORK
+        and math.prod(left.shape[:-1]) * right.numel() >= LEAST_WORK
     )
 
 
@@ -132,12 +133,11 @@ class _AtFullWidth:
             return self._usual(inputs)
         weight, is_turned = layer.weight, type(layer) is Conv1D
         is_plain = type(weight) is nn.Parameter and type(inputs) in (Tensor, nn.Parameter)
-        columns = weight.shape[1 if is_turned else 0]
-        if not is_plain or not _is_worth(inputs, weight, columns):
+        if not is_plain or not _is_worth(inputs, weight):
             return self._usual(inputs)
         rows = inputs.reshape(-1, inputs.shape[-1])
         found: Tensor = _Linear.apply(rows, weight, layer.bias, is_turned)  # type: ignore[no-untyped-call]
-        return found.view(*inputs.shape[:-1], columns)
+        return found.view(*inputs.shape[:-1], -1)
 
     def _usual(self, inputs: Tensor) -> Tensor:
         found: Tensor = type(self._layer).forward(self._layer, inputs)

@@ -242,7 +242,7 @@ class HeadSignal:
             self._input = self._input * self._before
         rows = self._buffer[: stop - start]
         out = rows[:, : self.width]
-        with product_of(self._input, self._weight, self.width):
+        with product_of(self._input, self._weight):
             if self._bias is None:
                 torch.mm(self._input, self._weight.t(), out=out)
             else:
@@ -277,7 +277,7 @@ class HeadSignal:
     def leave(self, gradients: "Gradients", unit: float) -> None:
         """Carry the chunk's gradients, times `unit`, over to hidden states, weight and bias."""
         rows, unit = self._buffer[: self._stop - self._start, : self.width], unit / self._room
-        with product_of(self._input, self._weight, self.width):
+        with product_of(self._input, self._weight):
             if gradients.hidden is not None:
                 target = gradients.hidden[self._start : self._stop]
                 if self._is_float32:

@@ -9,12 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from apt_model.errors import DataError
 from apt_model.training.encode import IGNORED, encode_rows
 from apt_model.training.paired import Pair, encode_for_both
+
+
+def learned_positions(labels: Tensor) -> Tensor:
+    """Which of the B · L positions predict a label that is not -100, (N) int64, ascending; the label is one further.
+
+    Shapes: labels (B, L), not shifted.
+    """
+    return F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
 
 
 @dataclass(frozen=True, kw_only=True)
