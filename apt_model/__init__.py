@@ -17,35 +17,35 @@ _HOMES = {
     "Run": "apt_model.review.run",
     "TrainConfig": "apt_model.config",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
-    "alignment_table": "apt_model.training.spans",
-    "create_compressed_model": "apt_model.distill.student",
+    "alignment_table": "apt_model.data.alignment",
+    "create_compressed_model": "apt_model.distill.students.fresh",
     "evaluate_text_quality": "apt_model.generation.evaluator",
-    "get_model_size": "apt_model.training.checkpoint",
-    "load_dataset": "apt_model.training.data",
-    "load_model": "apt_model.training.checkpoint",
+    "get_model_size": "apt_model.models.pretrained",
+    "load_dataset": "apt_model.data.dataset",
+    "load_model": "apt_model.models.pretrained",
     "quick_visual_distill": "apt_model.plugins.visual_distillation_plugin",
     "read_events": "apt_model.events.runfile",
-    "save_model": "apt_model.training.checkpoint",
+    "save_model": "apt_model.models.pretrained",
     "show_evaluation": "apt_model.render.evaluation",
-    "shrink": "apt_model.distill.prune.shrink",
+    "shrink": "apt_model.distill.students.shrink",
 }
 
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from apt_model.config import DisplayConfig, DistillConfig, LessonConfig, TrainConfig
-    from apt_model.distill.prune.shrink import shrink
-    from apt_model.distill.student import create_compressed_model
+    from apt_model.data.alignment import alignment_table
+    from apt_model.data.dataset import load_dataset
+    from apt_model.distill.students.fresh import create_compressed_model
+    from apt_model.distill.students.shrink import shrink
     from apt_model.errors import AptModelError
     from apt_model.events.runfile import read_events
     from apt_model.generation.evaluator import evaluate_text_quality
+    from apt_model.models.pretrained import get_model_size, load_model, save_model
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
     from apt_model.render.evaluation import show_evaluation
     from apt_model.review.run import Run
-    from apt_model.training.checkpoint import get_model_size, load_model, save_model
-    from apt_model.training.data import load_dataset
-    from apt_model.training.spans import alignment_table
 
 
 def __getattr__(name: str) -> Any:

@@ -21,8 +21,8 @@ import datasets
 import torch
 
 from apt_model.commands.console import hush_libraries
+from apt_model.data.dataset import make_dataloader
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from apt_model.training.data import make_dataloader
 from benchmarks.quality import Portions, School, add_material
 from benchmarks.tables import grid
 

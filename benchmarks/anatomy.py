@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from apt_model.distill.products import product_of
+from apt_model.models.wide_matmul import product_of
 from benchmarks.contenders import Contender
 from benchmarks.floor import CHUNK, room
 from benchmarks.rounds import Lap, interleaved

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apt_model.distill.cached_teacher import to_rows
-from apt_model.distill.keep import keep_top_k
-from apt_model.distill.losses import token_kl
-from apt_model.distill.packing import Packing
-from apt_model.distill.signals import TopRows
-from apt_model.distill.sparse import sparse_token_kl
-from apt_model.training.checkpoint import load_model
-from apt_model.training.data import load_dataset, tokenize_dataset
+from apt_model.data.dataset import load_dataset, tokenize_dataset
+from apt_model.distill.losses.logit_blocks import TopRows
+from apt_model.distill.losses.reference import token_kl
+from apt_model.distill.losses.topk_logits import sparse_token_kl
+from apt_model.distill.teachers.cache.codec import Packing
+from apt_model.distill.teachers.cache.topk import keep_top_k
+from apt_model.distill.teachers.cached import to_rows
+from apt_model.models.pretrained import load_model
 
 SIZES = (8, 16, 32, 64, 128, 256)
 TEMPERATURES = (1.0, 2.0, 4.0)

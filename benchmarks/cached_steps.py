@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from apt_model.distill.cached_teacher import CachedTeacher
-from apt_model.distill.caching import Caching
-from apt_model.distill.manifest import CacheSettings
+from apt_model.distill.teachers.cache.manifest import CacheSettings
+from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.render.log import LogSink
 from benchmarks.sizes import llama

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils import set_seed
 
 from apt_model.commands.console import hush_libraries
-from apt_model.training.checkpoint import load_model
+from apt_model.models.pretrained import load_model
 
 HELD_OUT = 10  # every tenth question
 FORMS = ("什么是{title}？", "请介绍一下{title}。", "{title}有什么用？", "怎样使用{title}？")

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apt_model.distill import checkpoints
+from apt_model.distill.checkpoints import manager
 from apt_model.distill.grader import Grader
 from apt_model.distill.nonfinite import NonFinite
 from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -163,14 +163,15 @@ def interval(ratios: list[float]) -> str:
 
 def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
     """Milliseconds by the wall of one save, and of `torch.save` of as much; the median."""
+    from apt_model.distill.manager.progress import Progress
+
     from apt_model.config import TrainConfig
-    from apt_model.distill.progress import Progress
 
     pair = make_pair(SIZES[size], dtype=torch.float32)
     student, optimizer = pair.student, pair.optimizer
     student(input_ids=torch.ones(1, 4).long()).logits.sum().backward()
     optimizer.step()
-    state = checkpoints.RunState(
+    state = manager.RunState(
         student=student,
         optimizer=optimizer,
         progress=Progress(step=1, epoch=1),
@@ -180,7 +181,7 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
         loader=[],
     )
     root.mkdir()
-    keeper = checkpoints.Checkpoints(root, TrainConfig())
+    keeper = manager.Checkpoints(root, TrainConfig())
     plain = root / "plain.pt"
 
     def torch_save() -> None:

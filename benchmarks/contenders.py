@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.distill.cached_teacher import CachedTeacher
-from apt_model.distill.caching import Caching
-from apt_model.distill.fused import fused_distillation
-from apt_model.distill.heads import OutputHead, find_head
-from apt_model.distill.manifest import CacheSettings
-from apt_model.distill.products import full_width
-from apt_model.distill.signals import Buffer, HeadSignal, Signal
-from apt_model.training.batch import Batch, learned_positions
+from apt_model.data.batch import Batch, learned_positions
+from apt_model.distill.losses.fused import fused_distillation
+from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, Signal
+from apt_model.distill.teachers.cache.manifest import CacheSettings
+from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cached import CachedTeacher
+from apt_model.models.output_head import OutputHead, find_head
+from apt_model.models.wide_matmul import full_width
 from benchmarks.floor import floor_loss
 from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
 from benchmarks.sizes import Pair

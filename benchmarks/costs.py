@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerFast
 
 from apt_model.config import DisplayConfig
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.readout import CardRow, read_row
+from apt_model.distill.losses.readout import CardRow, read_row
 from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.events.records import Observation, ScoredObservation
 from apt_model.events.runfile import RunFile

@@ -17,11 +17,11 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from apt_model.distill.cross_teacher import others_tokenizer
+from apt_model.data.dataset import make_dataloader
+from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
 from apt_model.generation.evaluator import evaluate_text_quality
+from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from apt_model.training.checkpoint import load_model
-from apt_model.training.data import make_dataloader
 
 ARMS: dict[str, dict[str, Any]] = {
     "labels alone": {"alpha": 0.0, "cross_tokenizer": "kl"},

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apt_model.distill.products import product_of
+from apt_model.models.wide_matmul import product_of
 from benchmarks.sizes import Pair
 
 CHUNK = 256  # positions a matrix product; more gains nothing on a CPU

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from apt_model.distill.products import full_width, gains, product_of
+from apt_model.models.wide_matmul import full_width, gains, product_of
 from benchmarks.contenders import OursFused, at_full_width
 from benchmarks.objective import as_usual
 from benchmarks.rounds import lap

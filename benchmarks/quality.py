@@ -28,15 +28,15 @@ from torch import Tensor, nn
 
 from apt_model.commands.console import hush_libraries
 from apt_model.commands.control import ALONE, overall
+from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_dataset
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.prune.shrink import shrink
-from apt_model.distill.student import create_compressed_model
+from apt_model.distill.students.fresh import create_compressed_model
+from apt_model.distill.students.shrink import shrink
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.records import EpochFinished, Event
 from apt_model.generation.evaluator import evaluate_text_quality
+from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from apt_model.training.checkpoint import load_model
-from apt_model.training.data import load_dataset, make_dataloader, tokenize_dataset
 from benchmarks.tables import MISSING, grid
 
 HELD_OUT = 8  # of the demo's sentences, every eighth

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 import transformers
 
-from apt_model.distill.prune.shrink import shrink
-from apt_model.distill.student import create_compressed_model, parse_student
+from apt_model.distill.students.fresh import create_compressed_model, parse_student
+from apt_model.distill.students.shrink import shrink
 from apt_model.generation.evaluator import evaluate_text_quality
+from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
-from apt_model.training.checkpoint import load_model
 
 FRESH_RATE, CUT_RATE = 3e-3, 1e-3  # a fresh student needs the larger one, what is learned already does not outlive it
 LOOKED_AT = 64  # rows that students are cut by

@@ -13,8 +13,8 @@ from accelerate.utils import set_seed
 from transformers import DataCollatorForSeq2Seq, LlamaForCausalLM, Trainer, TrainingArguments
 
 from apt_model.commands.console import hush_libraries
-from apt_model.training.checkpoint import load_model
-from apt_model.training.data import load_dataset, tokenize_dataset
+from apt_model.data.dataset import load_dataset, tokenize_dataset
+from apt_model.models.pretrained import load_model
 from benchmarks.crossing import fresh_llama, own_tokenizer
 
 SEED, VOCABULARY = 0, 3_000

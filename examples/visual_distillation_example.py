@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
+from apt_model.data.dataset import load_dataset
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.student import create_compressed_model
+from apt_model.distill.students.fresh import create_compressed_model
 from apt_model.generation.evaluator import evaluate_text_quality
+from apt_model.models.pretrained import get_model_size, load_model, save_model
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
-from apt_model.training.checkpoint import get_model_size, load_model, save_model
-from apt_model.training.data import load_dataset
 
 EPOCHS = 8
 SENTENCES = 12  # 每个主题

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.config import TrainConfig
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.encode import IGNORED
 from apt_model.demo.lesson import BATCH_SIZE, load_teacher, new_student, read_corpus
-from apt_model.distill.losses import distillation_sums, token_kl
+from apt_model.distill.losses.reference import distillation_sums, token_kl
 from apt_model.distill.setup import make_optimizer, make_schedule
-from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

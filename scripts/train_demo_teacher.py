@@ -17,9 +17,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from apt_model.config import TrainConfig
+from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import read_corpus
 from apt_model.distill.setup import make_optimizer
-from apt_model.training.batch import to_batch
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
 HOME = Path(__file__).parent.parent / "apt_model" / "demo" / "teacher"

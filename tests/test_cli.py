@@ -17,7 +17,7 @@ from apt_model.cli import main
 from apt_model.commands.console import program
 from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
-from apt_model.training.checkpoint import save_model
+from apt_model.models.pretrained import save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
 

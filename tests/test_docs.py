@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apt_model.training.checkpoint import save_model
+from apt_model.models.pretrained import save_model
 
 HOME = Path(__file__).parent.parent
 

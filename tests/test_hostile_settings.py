@@ -15,10 +15,10 @@ from apt_model.cli import make_parser
 from apt_model.commands.options import read_settings
 from apt_model.config import PRESETS, LessonConfig
 from apt_model.config import settings as known_settings
-from apt_model.distill.setup import pick_device
-from apt_model.distill.student import parse_student
+from apt_model.distill.students.fresh import parse_student
 from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
+from apt_model.models.devices import pick_device
 from apt_model.plugins.session import read_config
 
 KEYS = [*(key for _, key, _ in known_settings()), "preset", "temprature", "lr"]

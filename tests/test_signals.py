@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from apt_model.training.checkpoint import save_model
-from apt_model.training.snapshot import newest_snapshot, snapshots
+from apt_model.models.pretrained import save_model
+from apt_model.storage import newest_snapshot, snapshots
 
 pytestmark = pytest.mark.slow
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 40

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def _talk(arguments: argparse.Namespace) -> None:
     from apt_model.generation.talk import continue_text
-    from apt_model.training.checkpoint import load_model
+    from apt_model.models.pretrained import load_model
 
     if arguments.max_new_tokens < 1:
         raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")

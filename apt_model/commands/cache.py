@@ -34,12 +34,12 @@ def add(commands: Any) -> None:
 def _cache(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
     say = speaker(config.display.lang)
-    from apt_model.distill.caching import Caching
-    from apt_model.distill.manifest import CacheSettings, check_settings, prepare_directory
-    from apt_model.distill.setup import pick_device
+    from apt_model.data.dataset import load_dataset, tokenize_dataset
+    from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
+    from apt_model.distill.teachers.cache.writer import Caching
+    from apt_model.models.devices import pick_device
     from apt_model.render.bar import ProgressBar
     from apt_model.render.terminal import make_console
-    from apt_model.training.data import load_dataset, tokenize_dataset
 
     settings = CacheSettings(
         k=arguments.k,

@@ -95,7 +95,7 @@ class Control:
 
     def _taught(self, config: LessonConfig, student: Any, name: str) -> Any:
         """The student after its run; taken from there where that is done already, gone on with where it is not."""
-        from apt_model.training.checkpoint import load_model
+        from apt_model.models.pretrained import load_model
 
         out = self._folder(config, name)
         if (out / SUMMARY).exists() and (out / STUDENT).exists():

@@ -43,12 +43,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if given < least:
             raise ConfigError(f"{name} is too small", got=given, expected=f"{least} or more")
     say, out = speaker(arguments.lang), arguments.out and _writable(Path(arguments.out))
-    from apt_model.distill.setup import pick_device
+    from apt_model.data.dataset import load_dataset, make_dataloader
+    from apt_model.data.encode import refuse_other_tokenizer
     from apt_model.generation.evaluator import evaluate_text_quality
+    from apt_model.models.devices import pick_device
+    from apt_model.models.pretrained import load_model
     from apt_model.render.evaluation import show_evaluation
-    from apt_model.training.checkpoint import load_model
-    from apt_model.training.data import load_dataset, make_dataloader
-    from apt_model.training.encode import refuse_other_tokenizer
 
     device = pick_device(arguments.device)
     hush_libraries()

@@ -71,9 +71,9 @@ class Lesson:
         resume_anyway: bool = False,
     ) -> None:
         """Teach a student in place; with `plain`, without showing cards."""
+        from apt_model.data.dataset import make_dataloader
         from apt_model.plugins.distillation_plugin import DistillationPlugin
         from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
-        from apt_model.training.data import make_dataloader
 
         run = (
             DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
@@ -108,7 +108,7 @@ class Lesson:
         )
 
     def _shown(self) -> Any:
-        from apt_model.training.data import make_dataloader
+        from apt_model.data.dataset import make_dataloader
 
         return make_dataloader(self.looked_at, batch_size=self.batch_size, shuffle=False)
 

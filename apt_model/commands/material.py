@@ -84,7 +84,7 @@ class Material:
     @cached_property  # every id of both is compared
     def others_tokenizer(self) -> Any:
         """The teacher's, where the student has another one; None where they have one in common."""
-        from apt_model.training.encode import differing_ids
+        from apt_model.data.encode import differing_ids
 
         both = self.teacher_tokenizer, self.student_tokenizer
         return self.teacher_tokenizer if None not in both and differing_ids(*both) else None
@@ -95,7 +95,7 @@ class Material:
         Raises:
             DataError: nobody asked for it. ConfigError: a cached teacher.
         """
-        from apt_model.distill.cross_teacher import others_tokenizer
+        from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
 
         tokenizer = self.student_tokenizer if self.student_tokenizer is not None else self.teacher_tokenizer
         others_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
@@ -107,8 +107,8 @@ class Material:
         Raises:
             DataError: it does not.
         """
-        from apt_model.distill.cached_teacher import CachedTeacher
-        from apt_model.training.data import tokenize_dataset
+        from apt_model.data.dataset import tokenize_dataset
+        from apt_model.distill.teachers.cached import CachedTeacher
 
         if self.others_tokenizer is not None:  # each batch is encoded twice, from its text
             return self.rows, self.looked_at
@@ -125,9 +125,9 @@ class Material:
         Raises:
             AptModelError: the first thing that would spoil the run.
         """
-        from apt_model.distill.cached_teacher import CachedTeacher
-        from apt_model.distill.doctor import examine
-        from apt_model.distill.setup import pick_device
+        from apt_model.distill.teachers.cached import CachedTeacher
+        from apt_model.doctor.examine import examine
+        from apt_model.models.devices import pick_device
         from apt_model.render.checkup import show_findings
 
         found = examine(
@@ -157,7 +157,7 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
         rows = rows.select([index * len(rows) // few for index in range(few)])
     some = list(islice(rows, count))
     if packs_with:
-        from apt_model.training.encode import pack_rows
+        from apt_model.data.encode import pack_rows
 
         packed = pack_rows(some, packs_with, config.train.max_length)
         some = [{"input_ids": ids, "labels": labels} for ids, labels in packed]
@@ -171,10 +171,10 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     if arguments.packing and config.distill.cross_tokenizer != "refuse":
         got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
         raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
-    from apt_model.distill.student import parse_student
-    from apt_model.training.adapters import add_lora, parse_lora
-    from apt_model.training.checkpoint import load_model
-    from apt_model.training.data import load_dataset, split_dataset
+    from apt_model.data.dataset import load_dataset, split_dataset
+    from apt_model.distill.students.fresh import parse_student
+    from apt_model.models.lora import add_lora, parse_lora
+    from apt_model.models.pretrained import load_model
 
     sizes = parse_student(arguments.student)
     lora = parse_lora(arguments.lora) if arguments.lora is not None else None
@@ -221,8 +221,8 @@ def prepare(config: LessonConfig) -> None:
     """Seed before the student is made; refuse a device or a tracker that is not there before the teacher is loaded."""
     from accelerate.utils import set_seed
 
-    from apt_model.distill.setup import pick_device
-    from apt_model.integrations.trackers import refuse_missing
+    from apt_model.models.devices import pick_device
+    from apt_model.plugins.trackers import refuse_missing
 
     refuse_missing(config.display.report_to)
     pick_device(config.train.device)

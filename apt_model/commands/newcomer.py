@@ -17,11 +17,11 @@ def make_student(
     Raises:
         ModelError: sizes that the teacher's kind cannot have, or a teacher that cannot be cut. DataError: no text.
     """
-    from apt_model.distill.student import create_compressed_model, looks_at_text
+    from apt_model.distill.students.fresh import create_compressed_model, looks_at_text
 
     if not looks_at_text(sizes):
         return create_compressed_model(teacher, **sizes)
-    from apt_model.distill.prune.shrink import shrink
+    from apt_model.distill.students.shrink import shrink
     from apt_model.render.bar import ProgressBar
     from apt_model.render.sentences import duration, percent
     from apt_model.render.terminal import make_console

@@ -43,8 +43,8 @@ def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple
     """
     import torch
 
-    from apt_model.distill.setup import pick_device
-    from apt_model.training.checkpoint import load_model
+    from apt_model.models.devices import pick_device
+    from apt_model.models.pretrained import load_model
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     teacher, tokenizer, _ = load_model(
@@ -66,7 +66,7 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.teacher is None:
             raise ConfigError("there is no teacher", fix="give --teacher, or --teacher-cache")
         return {}
-    from apt_model.distill.manifest import read_manifest
+    from apt_model.distill.teachers.cache.manifest import read_manifest
 
     manifest = read_manifest(Path(arguments.teacher_cache))
     if manifest is None:
@@ -85,7 +85,7 @@ def load_teacher(arguments: argparse.Namespace, config: LessonConfig) -> tuple[A
     if arguments.teacher_cache is None:
         teacher, tokenizer = load_precisely(arguments, config)
         return teacher, teacher, tokenizer
-    from apt_model.distill.cached_teacher import CachedTeacher
+    from apt_model.distill.teachers.cached import CachedTeacher
 
     cached = CachedTeacher(arguments.teacher_cache)
     cached.refuse_other(

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from apt_model.distill.student import create_compressed_model
-from apt_model.training.checkpoint import load_model
+from apt_model.distill.students.fresh import create_compressed_model
+from apt_model.models.pretrained import load_model
 
 BATCH_SIZE = 16
 SETTINGS: Mapping[str, Any] = {

@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from apt_model.config import LessonConfig
-from apt_model.distill.match import Matcher
-from apt_model.distill.memory import explained_out_of_memory
+from apt_model.distill.batches import Window
+from apt_model.distill.losses.layer_matching import Matcher
 from apt_model.distill.on_policy import OnPolicy
-from apt_model.distill.walk import Window
+from apt_model.distill.out_of_memory import explained_out_of_memory
 
 
 class Beyond:

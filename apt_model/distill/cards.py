@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from torch import nn
 
 from apt_model.config import DisplayConfig
-from apt_model.distill.readout import CardRow, RowReadout, choose_row
+from apt_model.data.batch import Batch
+from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row
 from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.distill.validation import Validator
-from apt_model.training.batch import Batch
 
 
 class Cards:

@@ -13,16 +13,16 @@ from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from apt_model.config import DisplayConfig
-from apt_model.distill.forward import Forward, limits
-from apt_model.distill.prompts import beginning
-from apt_model.distill.readout import undisturbed
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.encode import UNLIMITED, encode
+from apt_model.data.prompts import beginning
+from apt_model.data.rng import undisturbed
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.teachers import in_eval_mode
 from apt_model.events.records import ExamAnswer, ExamTaken
 from apt_model.events.sinks import Guard
-from apt_model.generation.answers import answer_ids
-from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import UNLIMITED, encode
+from apt_model.models.forward import Forward, limits
+from apt_model.models.generate import answer_ids
+from apt_model.models.modes import in_eval_mode
 
 PROMPTS = 3  # taken from data where nobody gave any
 MOST_GIVEN_TOKENS = 256  # of a question

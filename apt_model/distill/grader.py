@@ -13,20 +13,20 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from apt_model.config import DistillConfig, TrainConfig
+from apt_model.data.batch import Batch, learned_positions
+from apt_model.data.encode import IGNORED
 from apt_model.distill.checks import are_numbers
-from apt_model.distill.crossing import CrossedLogits
-from apt_model.distill.forward import Forward
-from apt_model.distill.fused import fused_distillation
-from apt_model.distill.heads import OutputHead, find_head
-from apt_model.distill.losses import distillation_sums
-from apt_model.distill.match import Matcher, Seen
-from apt_model.distill.readout import CardRow, RowReadout, read_row, readout_of
-from apt_model.distill.signals import Buffer
-from apt_model.distill.sparse import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
-from apt_model.distill.teachers import TeacherSource
+from apt_model.distill.losses.cross_vocabulary import CrossedLogits
+from apt_model.distill.losses.fused import fused_distillation
+from apt_model.distill.losses.layer_matching import Matcher, Seen
+from apt_model.distill.losses.logit_blocks import Buffer
+from apt_model.distill.losses.readout import CardRow, RowReadout, read_row, readout_of
+from apt_model.distill.losses.reference import distillation_sums
+from apt_model.distill.losses.topk_logits import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
+from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
-from apt_model.training.batch import Batch, learned_positions
-from apt_model.training.encode import IGNORED
+from apt_model.models.forward import Forward
+from apt_model.models.output_head import OutputHead, find_head
 
 T = TypeVar("T", float, Tensor)
 TeacherLogits = Tensor | SparseLogits | CrossedLogits

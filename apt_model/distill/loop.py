@@ -15,17 +15,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
-from apt_model.distill.checkpoints import Checkpoints, Stateful
+from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
-from apt_model.distill.cross_teacher import CrossTeacher, others_tokenizer
 from apt_model.distill.interrupt import Stop, stop_on_signals
-from apt_model.distill.products import full_width
 from apt_model.distill.run import Run
-from apt_model.distill.setup import accelerate_state_of_our_own, make_accelerator, pick_device, trained
-from apt_model.distill.teachers import TeacherSource, frozen
+from apt_model.distill.setup import make_accelerator, trained
+from apt_model.distill.teachers.cross_tokenizer import CrossTeacher, others_tokenizer
+from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Audience
+from apt_model.models.devices import accelerate_state_of_our_own, pick_device
+from apt_model.models.modes import frozen
+from apt_model.models.wide_matmul import full_width
 
 
 def distill(
@@ -95,7 +97,7 @@ def distill(
     on_cpu = [model for model, where in at if where.type == "cpu"]
     with (
         accelerate_state_of_our_own(),
-        frozen(teacher),
+        frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
         trained(student),
         full_width(*on_cpu),
         _listening(checkpoints) as stop,

@@ -10,11 +10,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from apt_model.config import TrainConfig
-from apt_model.distill.checkpoints import Checkpoints
+from apt_model.distill.batches import Window
+from apt_model.distill.checkpoints.manager import Checkpoints
+from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.grader import Grader
-from apt_model.distill.progress import Progress
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.walk import Window
 from apt_model.errors import NumericError
 from apt_model.events.records import Notice
 

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from apt_model.config import DistillConfig
-from apt_model.distill.forward import limits
-from apt_model.distill.prompts import beginning
-from apt_model.distill.teachers import in_eval_mode
+from apt_model.data.batch import Batch
+from apt_model.data.encode import IGNORED
+from apt_model.data.prompts import beginning
 from apt_model.errors import ModelError
-from apt_model.generation.answers import draw
-from apt_model.training.batch import Batch
-from apt_model.training.encode import IGNORED
+from apt_model.models.forward import limits
+from apt_model.models.generate import draw
+from apt_model.models.modes import in_eval_mode
 
 
 class OnPolicy:

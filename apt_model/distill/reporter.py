@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from apt_model.distill.pieces import Pieces
-from apt_model.distill.readout import CardRow, Decoder, RowReadout, undisturbed
+from apt_model.data.rng import undisturbed
+from apt_model.data.token_text import Pieces
+from apt_model.distill.losses.readout import CardRow, RowReadout
 from apt_model.errors import StorageError
 from apt_model.events.records import Event, Notice, Observation, Source
-from apt_model.events.sinks import Audience
+from apt_model.events.sinks import Audience, Guard
 from apt_model.events.tokens import Candidate, TokenDetail
 
 MAX_CHARACTERS = 1_000
@@ -32,6 +33,28 @@ class SeenRow:
     batch: int
     card: CardRow
     readout: RowReadout
+
+
+class Decoder:
+    """Token ids as text, whatever the tokenizer does: where it fails, a placeholder stands in and the guard knows."""
+
+    def __init__(self, tokenizer: Any, guard: Guard) -> None:
+        self._tokenizer, self._guard = tokenizer, guard
+        self._size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+
+    def __call__(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out; ids that are no token (-100, padding of the head) are dropped."""
+        placeholder = f"⟨{len(ids)} tokens⟩"
+        if self._tokenizer is None or not ids:
+            return placeholder if ids else ""
+        return self._guard.run("tokenizer", lambda: self._decode(ids), placeholder)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        real = [token for token in ids if token >= 0 and (self._size is None or token < self._size)]
+        text = self._tokenizer.decode(real, skip_special_tokens=True)
+        if not isinstance(text, str):
+            raise TypeError(f"decode returned {type(text).__name__}, not str")
+        return text
 
 
 class Reporter:

@@ -16,26 +16,26 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from apt_model.config import LessonConfig
+from apt_model.distill.batches import Walk, Window
 from apt_model.distill.beyond import Beyond
 from apt_model.distill.cards import Cards
-from apt_model.distill.checkpoints import Checkpoints, RunState, Stateful, identity
+from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
+from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.exam import Exam
-from apt_model.distill.forward import Forward, model_card, shared_vocabulary, vocabulary_of
 from apt_model.distill.grader import Grader
 from apt_model.distill.interrupt import Stop
-from apt_model.distill.memory import explained_out_of_memory
+from apt_model.distill.losses.readout import numbers
 from apt_model.distill.nonfinite import NonFinite, clip
-from apt_model.distill.progress import Progress
-from apt_model.distill.readout import numbers
+from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard, sum_over_processes
-from apt_model.distill.teachers import TeacherSource, as_source
+from apt_model.distill.teachers.live import TeacherSource, as_source
 from apt_model.distill.validation import Validator
-from apt_model.distill.walk import Walk, Window
 from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone, Validation
 from apt_model.events.sinks import Audience
+from apt_model.models.forward import Forward, model_card, shared_vocabulary, vocabulary_of
 
 
 class Run:

@@ -3,7 +3,6 @@
 Knows nothing of losses or lessons.
 """
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
@@ -20,28 +18,8 @@ from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config import TrainConfig
-from apt_model.errors import ConfigError, DataError, DeviceError, brief
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the accelerator of this machine, or the CPU.
-
-    Raises:
-        ConfigError: no such device; DeviceError: not on this machine.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("device is unknown", got=brief(name), expected="cpu, cuda, cuda:N or mps") from error
-    if device.type != "cpu":
-        backend = getattr(torch, device.type, None)
-        if backend is None or not backend.is_available():
-            raise DeviceError(f"this machine has no {device.type}", got=f"device={name}", fix="device=cpu")
-        if device.index is not None and device.index >= backend.device_count():
-            raise DeviceError("device is not there", got=name, expected=f"0 to {backend.device_count() - 1}")
-    return device
+from apt_model.data.batch import steps_per_epoch
+from apt_model.errors import ConfigError, DataError
 
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
@@ -65,27 +43,6 @@ def _no_accumulation() -> dict[str, Any]:
     """The loop divides by the tokens of the whole step itself; accelerate must not divide again, whatever its
     environment says."""
     return {"gradient_accumulation_plugin": GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)}
-
-
-@contextmanager
-def accelerate_state_of_our_own() -> Iterator[None]:
-    """accelerate keeps its state process-wide: a run starts without it, and gives back what was there before.
-
-    Under a launcher the processes share it, and it stays.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        yield
-        return
-    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
-    before = [dict(state) for state in shared]
-    for state in shared:
-        state.clear()
-    try:
-        yield
-    finally:
-        for state, values in zip(shared, before, strict=True):
-            state.clear()
-            state.update(values)
 
 
 def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
@@ -142,14 +99,6 @@ def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:
         raise DataError("several processes need a DataLoader", got=type(batches).__name__)
     loader: Iterable[Any] = accelerator.prepare_data_loader(batches)
     return loader
-
-
-def steps_per_epoch(batches: Iterable[Any], accumulation: int) -> int | None:
-    """Optimizer steps in one pass; None where the data has no length."""
-    try:
-        return math.ceil(len(batches) / accumulation)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def sum_over_processes(count: int, accelerator: Accelerator) -> int:

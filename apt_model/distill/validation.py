@@ -13,13 +13,14 @@ import torch
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import nn
 
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.rng import undisturbed
 from apt_model.distill.grader import Grader
-from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, undisturbed
+from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.teachers import in_eval_mode
 from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
-from apt_model.training.batch import Batch, to_batch
+from apt_model.models.modes import in_eval_mode
 
 MAX_PAIRS = 16  # rows read as texts in a pass
 

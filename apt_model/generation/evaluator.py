@@ -13,18 +13,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from apt_model.distill.forward import model_card
-from apt_model.distill.placement import device_of, lent
-from apt_model.distill.readout import undisturbed
-from apt_model.distill.setup import pick_device
-from apt_model.distill.teachers import frozen
+from apt_model.data.rng import undisturbed
 from apt_model.errors import ConfigError
 from apt_model.events.evaluation import Evaluation
+from apt_model.generation.answer_scores import judge
 from apt_model.generation.bootstrap import Interval, Numbers, ratio_interval, resampled_sums, safe_exp
-from apt_model.generation.inference import measure_inference
-from apt_model.generation.reading import Reading
-from apt_model.generation.wording import judge
+from apt_model.generation.corpus_scores import Reading
+from apt_model.generation.speed import measure_inference
 from apt_model.i18n import Phrases
+from apt_model.models.devices import device_of, lent, pick_device
+from apt_model.models.forward import model_card
+from apt_model.models.modes import frozen
 
 FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # what is divided by what, and what then
     "loss": ("ce", "tokens", float),

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from apt_model.data.encode import UNLIMITED, encode
 from apt_model.errors import DataError
-from apt_model.training.encode import UNLIMITED, encode
 
 
 def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:

@@ -13,13 +13,15 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from apt_model.config import LessonConfig
-from apt_model.distill.forward import Forward
-from apt_model.distill.losses import distillation_sums
-from apt_model.distill.readout import CardRow, RowReadout, choose_row, numbers, read_row, undisturbed
-from apt_model.distill.teachers import LiveTeacher, in_eval_mode
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.encode import IGNORED
+from apt_model.data.rng import undisturbed
+from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row, numbers, read_row
+from apt_model.distill.losses.reference import distillation_sums
+from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError
-from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED
+from apt_model.models.forward import Forward
+from apt_model.models.modes import in_eval_mode
 
 PROBE_ROWS = 8
 GIVE_ONE = "pass probe=, a batch or a list of texts"

@@ -15,8 +15,9 @@ from torch import nn
 from transformers import TrainerCallback
 
 from apt_model.config import LessonConfig, TrainConfig
+from apt_model.data.batch import to_batch
+from apt_model.data.encode import refuse_other_tokenizer
 from apt_model.distill.checks import refuse_shared_weights
-from apt_model.distill.forward import model_card
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import ConfigError, ModelError
 from apt_model.events.runfile import EVENTS, RunFile
@@ -24,14 +25,13 @@ from apt_model.events.sinks import Audience, Sink
 from apt_model.integrations.probe import Probe, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
+from apt_model.models.forward import model_card
 from apt_model.plugins.session import read_config
 from apt_model.plugins.viewer import start_viewer
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.spikes import SpikeWatch
-from apt_model.training.batch import to_batch
-from apt_model.training.encode import refuse_other_tokenizer
 
 OURS = ("max_length",)  # of the training settings; the others are the trainer's own
 

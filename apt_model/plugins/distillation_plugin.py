@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
-from apt_model.distill.teachers import TeacherSource
+from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Guard, Sink
 from apt_model.plugins.session import read_config, run_session

@@ -17,19 +17,19 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
-from apt_model.distill.checkpoints import Checkpoints, Stateful
+from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.loop import distill
-from apt_model.distill.setup import pick_device
-from apt_model.distill.teachers import TeacherSource
+from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
+from apt_model.models.devices import pick_device
+from apt_model.models.pretrained import get_model_size, save_model
 from apt_model.plugins.viewer import start_viewer
+from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
-from apt_model.training.checkpoint import get_model_size, save_model
-from apt_model.training.snapshot import one_writer
 
 CALL_ARGUMENTS = ("num_epochs", "device")
 Notices = list[tuple[str, Mapping[str, str | int | float]]]
@@ -165,7 +165,7 @@ def _speaks() -> bool:
 def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
     if not names or not _speaks():
         return []
-    from apt_model.integrations.trackers import trackers  # its package holds a front door that imports this module
+    from apt_model.plugins.trackers import trackers  # its package holds a front door that imports this module
 
     return trackers(names, directory)
 

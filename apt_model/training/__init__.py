@@ -1,1 +1,1 @@
-"""What a run needs around the step: models on disk, text as batches."""
+"""The guide's address of model loading and saving; the code is in `apt_model.models.pretrained`."""

@@ -23,7 +23,11 @@ class Fault:
     short: str = ""
 
 
-_RESUME, _KILLS, _HOSTILE = "distill/test_resume.py", "distill/test_kills.py", "distill/test_hostile.py"
+_RESUME, _KILLS, _HOSTILE = (
+    "distill/checkpoints/test_resume.py",
+    "distill/checkpoints/test_kills.py",
+    "distill/test_hostile.py",
+)
 _LOOP, _SIGNALS, _GUIDE = "distill/test_loop.py", "test_signals.py", "plugins/test_guide.py"
 _SANE, _CARDS, _TEACHING = "render/test_sanitise.py", "render/test_cards.py", "teaching/test_teaching.py"
 
@@ -154,7 +158,7 @@ FAULTS = (
             *of(_SIGNALS, "a_teacher_of_nan_is_one_line_with_exit_code_four"),
             *of(_LOOP, "columns_that_both_rule_out_do_not_hurt"),
             *of(
-                "distill/test_losses.py",
+                "distill/losses/test_reference.py",
                 "what_the_teacher_rules_out_counts_nothing",
                 "what_stands_where_nothing_is_to_be_learned_cannot_spoil_the_loss",
             ),
@@ -164,7 +168,10 @@ FAULTS = (
     Fault(
         13,
         "T² scale has a golden test",
-        of("distill/test_losses.py", "t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_it"),
+        of(
+            "distill/losses/test_reference.py",
+            "t_squared_keeps_the_gradient_of_the_same_size_and_temperature_changes_it",
+        ),
     ),
     Fault(14, "alpha, beta NaN, out of range, not summing to 1: exit 2", (*_BAD_VALUE, *_MISTAKE, *_ANY_CONFIG)),
     Fault(
@@ -180,7 +187,7 @@ FAULTS = (
     Fault(
         22,
         "no remote code; safetensors only",
-        of("training/test_checkpoint.py", "a_models_own_config_cannot_switch_on_remote_code"),
+        of("models/test_pretrained.py", "a_models_own_config_cannot_switch_on_remote_code"),
     ),
     Fault(23, "SIGTERM: step finished, saved, 143", of(_SIGNALS, _STOPPED)),
     Fault(
@@ -225,7 +232,7 @@ FAULTS = (
         (
             *of(_LOOP, "any_form_of_batch_teaches_the_same", "strings_are_tokenized_on_the_way", _ONE_LINE),
             *of(_HOSTILE, "whatever_a_loader_yields_is_a_batch_or_a_data_error"),
-            *of("training/test_hostile_data.py", "any_file_gives_a_batch_or_a_data_error"),
+            *of("data/test_hostile_data.py", "any_file_gives_a_batch_or_a_data_error"),
         ),
     ),
     Fault(35, "empty dataset: exit 3", of(_LOOP, "no_data_at_all_is_an_error")),
@@ -264,7 +271,11 @@ FAULTS = (
             "the_dummy_tokenizer_works",
         ),
     ),
-    Fault(44, "ids that are no token: filtered", of("distill/test_readout.py", "ids_that_are_no_token_are_left_out")),
+    Fault(
+        44,
+        "ids that are no token: filtered",
+        of("distill/losses/test_readout.py", "ids_that_are_no_token_are_left_out"),
+    ),
     Fault(
         45,
         "ids beyond the vocabulary, sequence too long: exit 3",
@@ -274,7 +285,7 @@ FAULTS = (
         46,
         "cached teacher: stale exit 3, corrupt made again",
         of(
-            "distill/test_caching.py",
+            "distill/teachers/cache/test_writer.py",
             "a_changed_teacher_tokenizer_or_data_is_refused_by_name",
             "only_the_damaged_shard_is_made_again",
             "a_damaged_order_or_manifest_is_named",
@@ -285,13 +296,13 @@ FAULTS = (
         47,
         "huge vocabulary: chunked, estimate; out of memory: exit 4",
         (
-            *of("distill/test_fused.py", "a_chunk_fits_its_budget"),
+            *of("distill/losses/test_fused.py", "a_chunk_fits_its_budget"),
             *of(
-                "distill/test_memory.py",
+                "doctor/test_memory.py",
                 "a_steps_memory_is_the_sum_of_its_parts",
                 "a_step_that_runs_out_of_memory_ends_with_the_remedy_and_the_last_good_checkpoint",
             ),
-            *of("distill/test_doctor.py", "too_little_memory_is_told", "a_model_too_large_for_the_machine_is_wrong"),
+            *of("doctor/test_examine.py", "too_little_memory_is_told", "a_model_too_large_for_the_machine_is_wrong"),
         ),
     ),
     Fault(

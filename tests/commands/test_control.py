@@ -13,7 +13,7 @@ from apt_model.events.evaluation import Evaluation
 from apt_model.events.records import RunFinished, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.i18n import Phrases
-from apt_model.training.checkpoint import load_model, save_model
+from apt_model.models.pretrained import load_model, save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 4
 

@@ -8,8 +8,8 @@ import pytest
 
 from apt_model.cli import main
 from apt_model.events.runfile import read_events
-from apt_model.training.checkpoint import save_model
-from tests.distill.test_resume import TIMES
+from apt_model.models.pretrained import save_model
+from tests.distill.checkpoints.test_resume import TIMES
 
 FIXED = ["--teacher", "teacher", "--data", "text.txt", "--device", "cpu", "--batch-size", "8"]
 NEW = ["--student", "layers=1,hidden=16"]

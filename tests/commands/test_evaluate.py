@@ -11,7 +11,7 @@ import pytest
 from apt_model.cli import main
 from apt_model.events.runfile import EVENTS
 from apt_model.generation.evaluator import evaluate_text_quality
-from apt_model.training.checkpoint import save_model
+from apt_model.models.pretrained import save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"]
 PAIRS = [{"prompt": "ab", "completion": "人工智能"}, {"prompt": "the", "completion": "网络"}]

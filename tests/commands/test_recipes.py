@@ -8,7 +8,7 @@ from apt_model.cli import main, make_parser
 from apt_model.commands.options import read_settings
 from apt_model.commands.recipes import all_recipes, find_recipe
 from apt_model.config import LessonConfig
-from apt_model.distill.student import parse_student
+from apt_model.distill.students.fresh import parse_student
 from apt_model.errors import ConfigError
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from apt_model.cli import main
+from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import load_teacher, new_student, read_corpus
 from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
 from apt_model.teaching.topics import default_topics, detect_topic
-from apt_model.training.batch import to_batch
 
 
 def test_the_corpus_has_six_hundred_different_sentences_over_the_eight_topics() -> None:

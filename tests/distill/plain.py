@@ -8,10 +8,10 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.config import LossKind
-from apt_model.distill.fused import FusedLoss, fused_distillation
-from apt_model.distill.losses import token_divergence
-from apt_model.distill.signals import Signal, TopRows
-from apt_model.distill.sparse import sparse_token_kl
+from apt_model.distill.losses.fused import FusedLoss, fused_distillation
+from apt_model.distill.losses.logit_blocks import Signal, TopRows
+from apt_model.distill.losses.reference import token_divergence
+from apt_model.distill.losses.topk_logits import sparse_token_kl
 
 
 def write_everything_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,15 @@ from accelerate import Accelerator
 from torch import nn
 
 from apt_model.config import DisplayConfig, LessonConfig
-from apt_model.distill.cached_teacher import CachedTeacher
-from apt_model.distill.caching import Caching
+from apt_model.data.batch import to_batch
 from apt_model.distill.exam import Exam, beginnings
 from apt_model.distill.loop import distill
-from apt_model.distill.manifest import CacheSettings
 from apt_model.distill.reporter import Reporter
+from apt_model.distill.teachers.cache.manifest import CacheSettings
+from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.sinks import Audience
-from apt_model.training.batch import to_batch
 
 PROMPTS = ("互联网", "the network is")
 Teach = Callable[..., list[Any]]

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.encode import IGNORED
 from apt_model.errors import DataError, StorageError
 from apt_model.events.records import Notice
 from apt_model.events.runfile import EVENTS, RunFile, read_events
-from apt_model.training.batch import Batch, to_batch
-from apt_model.training.encode import IGNORED
-from apt_model.training.snapshot import json_writer, read_json, snapshots, why_damaged, write_snapshot
+from apt_model.storage import json_writer, read_json, snapshots, why_damaged, write_snapshot
 
 FILES = ("student.safetensors", "optimizer.safetensors", "generators.safetensors", "state.json", "manifest.json")
 

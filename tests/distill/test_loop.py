@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from apt_model.config import LessonConfig
 from apt_model.distill.loop import distill
-from apt_model.distill.setup import accelerate_state_of_our_own
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
 from apt_model.events.sinks import Audience
+from apt_model.models.devices import accelerate_state_of_our_own
 from tests.conftest import VOCABULARY, Listener
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from apt_model.config import DistillConfig
+from apt_model.data.batch import Batch
 from apt_model.distill.on_policy import OnPolicy
 from apt_model.errors import ConfigError, ModelError
 from apt_model.events.records import Notice, Observation, StepDone
-from apt_model.generation.answers import draw, generate
-from apt_model.training.batch import Batch
+from apt_model.models.generate import draw, generate
 from tests.conftest import VOCABULARY, Listener
 from tests.distill.plain import write_everything_out
 from tests.distill.test_loop import Plain, run, state

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from apt_model.distill.readout import CardRow, RowReadout
+from apt_model.distill.losses.readout import CardRow, RowReadout
 from apt_model.distill.reporter import Reporter, SeenRow
 from apt_model.events.records import Observation
 from apt_model.events.sinks import Audience

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import apt_model
+from apt_model.data.batch import to_batch
 from apt_model.errors import ConfigError, DataError, DeviceError, ModelError, NumericError, StorageError
 from apt_model.generation.evaluator import evaluate_text_quality
-from apt_model.training.batch import to_batch
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化", "a"]
 CHATS = [("ab", "人工智能"), ("a long question, is it", "医疗"), ("c", "the network is large")]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from apt_model.training.encode import encode
+from apt_model.data.encode import encode
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 4
 EVERY_TIME = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "learning_rate": 5e-3}

@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.config import LessonConfig
+from apt_model.data.batch import to_batch
 from apt_model.errors import DataError
 from apt_model.integrations.probe import Probe, first_rows
-from apt_model.training.batch import to_batch
 
 CPU = torch.device("cpu")
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import apt_model.training.checkpoint
-from apt_model.distill.student import create_compressed_model
+import apt_model.models.pretrained
+from apt_model.data.dataset import load_dataset
+from apt_model.distill.students.fresh import create_compressed_model
 from apt_model.errors import ConfigError
+from apt_model.models.pretrained import get_model_size, save_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
-from apt_model.training.checkpoint import get_model_size, save_model
-from apt_model.training.data import load_dataset
 
 QUICK_START = """
 from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
-from apt_model.training.checkpoint import load_model
+from apt_model.models.pretrained import load_model
 
 # 加载模型
 teacher_model, tokenizer, config = load_model("apt_model_large")
@@ -142,7 +142,7 @@ class DummyTokenizer:
 tokenizer = DummyTokenizer()
 """
 COMPLETE = """
-from apt_model.training.checkpoint import load_model, save_model
+from apt_model.models.pretrained import load_model, save_model
 from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
 from torch.utils.data import DataLoader
 
@@ -284,7 +284,7 @@ def test_the_complete_example_runs_as_the_guide_shows_it_from_the_teacher_to_an_
         assert words in shown
     before, after = (get_model_size(names[f"{role}_model"]) for role in ("teacher", "student"))
     assert f"模型大小: {before:.1f}MB → {after:.1f}MB" in shown
-    again, _, config = apt_model.training.checkpoint.load_model("apt_model_distilled")
+    again, _, config = apt_model.models.pretrained.load_model("apt_model_distilled")
     assert (config.num_hidden_layers, config.hidden_size) == (1, 16)
     for one, two in zip(again.parameters(), names["student_model"].parameters(), strict=True):
         assert torch.equal(one, two)
@@ -431,7 +431,7 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
         AutoTokenizer.from_pretrained("lesson/student")("人工")["input_ids"]
         == classroom["tokenizer"]("人工")["input_ids"]
     )
-    student, tokenizer, config = apt_model.training.checkpoint.load_model("lesson")
+    student, tokenizer, config = apt_model.models.pretrained.load_model("lesson")
     assert (config.hidden_size, len(tokenizer)) == (16, len(classroom["tokenizer"]))
     assert not student.training
 

@@ -1,0 +1,285 @@
+"""Files and datasets as rows that can be learned from. Built on Hugging Face `datasets`: read once, cached on disk,
+mapped into memory, or streamed.
+
+Knows files and columns; knows nothing of models, losses or lessons. Rows become token ids in `encode`, batches in
+`batch`.
+"""
+
+import lzma
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import pyarrow
+import torch
+from torch.utils.data import DataLoader
+
+from apt_model.data.encode import COLUMNS, encode_rows, pack_rows
+from apt_model.errors import AptModelError, ConfigError, DataError
+
+_TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
+FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `datasets` for an ending, and its options
+    ".txt": _TEXT,
+    ".text": _TEXT,
+    ".md": _TEXT,
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".parquet": ("parquet", {}),
+}
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+WORTH_MORE_PROCESSES = 20_000  # rows; below, starting processes takes longer than they save
+SHUFFLE_BUFFER = 10_000
+UNREADABLE = (  # what the readers of `datasets`, pandas, arrow and the compressors have been seen to raise
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
+    zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
+)  # fmt: skip
+
+Source = str | Path
+Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
+
+
+def load_dataset(
+    source: Source | Sequence[Source],
+    *,
+    split: str = "train",
+    text_column: str | None = None,
+    streaming: bool = False,
+) -> Rows:
+    """Rows of text, chats, or prompts with completions.
+
+    A row has `text`, `messages` (a chat; ShareGPT's `conversations` become it), or `prompt` and `completion`; token
+    ids (`input_ids`, `labels`) are taken as they are. Text files give a row a line, stripped, empty ones left out.
+
+    Args:
+        source: a file (txt, jsonl, json, csv, tsv, parquet; may be compressed), several of them, a folder of them, a
+            directory that `Dataset.save_to_disk` wrote, or the name of a dataset on the hub ("owner/name", or
+            "owner/name:config").
+        split: of a dataset that has several.
+        text_column: the column that holds the text, where it has another name.
+        streaming: read while training goes on, for what does not fit on this disk or in memory.
+
+    Returns:
+        A `datasets.Dataset`, or an `IterableDataset` where `streaming`.
+
+    Raises:
+        DataError: no such file or dataset, one that cannot be read, or rows without anything to learn from.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    if not sources:
+        raise DataError("no data", got="an empty list of files")
+    with readable("data " + ", ".join(map(str, sources))):
+        return _load(sources, split, text_column, streaming)
+
+
+def _load(sources: Sequence[Source], split: str, text_column: str | None, streaming: bool) -> Rows:
+    read = chain.from_iterable(_read(one, split, streaming) for one in sources)
+    parts = [_learnable(rows, text_column, name) for name, rows in read if _columns(rows)]
+    kinds = sorted({" and ".join(sorted(_columns(part))) for part in parts})
+    if len(kinds) > 1:
+        seen = ", ".join(kinds)
+        raise DataError("the files hold rows of different kinds", got=seen, fix="distill on one kind at a time")
+    if not any(list(islice(part, 1)) for part in parts):
+        raise DataError("no text to learn from", got=f"0 rows in {', '.join(map(str, sources))}")
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+
+
+def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows, Rows]:
+    """Rows to learn from, and rows to look at: a share of them below 1, a number of them from 1 on.
+
+    Streamed rows give the first ones away, since their number is not known.
+
+    Raises:
+        ConfigError: a share of a stream, or more than there are.
+    """
+    if isinstance(rows, datasets.IterableDataset):
+        if validation < 1 or validation != int(validation):
+            raise ConfigError("validation share of a stream", got=validation, expected="a number of rows, 1 or more")
+        return rows.skip(int(validation)), rows.take(int(validation))
+    count = int(validation) if validation >= 1 else round(validation * len(rows))
+    if not 0 < count < len(rows):
+        expected = f"a share, or 1 to {len(rows) - 1} rows"
+        raise ConfigError("validation rows do not fit the data", got=validation, expected=expected)
+    halves = rows.train_test_split(test_size=count, seed=seed)
+    return halves["train"], halves["test"]
+
+
+def tokenize_dataset(
+    rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
+) -> Rows:
+    """The rows as token ids and labels, in parallel, cached on disk by `datasets` for the next time.
+
+    Args:
+        rows: as `load_dataset` gives them.
+        tokenizer: a Hugging Face tokenizer.
+        max_length: tokens of a row at most; what is longer is cut, or with `packing` goes on in the next block.
+        packing: join rows to blocks of `max_length` tokens, each beginning with the start token if there is one, so
+            that no place is padding. The last block of each thousand rows may be shorter.
+        num_proc: processes; as many as there are cores, where None and it pays.
+
+    Raises:
+        DataError: rows that cannot be encoded; names what was seen.
+    """
+    how: dict[str, Any] = {
+        "batched": True,
+        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing},
+        "remove_columns": _columns(rows),
+    }
+    with readable("data to encode"):
+        if isinstance(rows, datasets.IterableDataset):
+            return rows.map(_tokenize, **how)
+        if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
+            num_proc = os.cpu_count()
+        return rows.map(_tokenize, num_proc=num_proc, **how)
+
+
+def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
+    """Batches of rows as the loop takes them, of any kind and length; it encodes and pads what is left to do.
+
+    The order follows from `seed` alone, whatever else draws random numbers. A stream is shuffled within a buffer of
+    10,000 rows.
+
+    Raises:
+        DataError: there is no row; or, while a stream is read, that it cannot be.
+    """
+    if isinstance(rows, datasets.IterableDataset):
+        rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
+        shuffle = False
+    elif not len(rows):
+        raise DataError("no row has a token to learn from", got="0 rows", fix="look at the data: are its texts empty?")
+    generator = torch.Generator().manual_seed(seed)
+    return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list, generator=generator)
+
+
+class _Reading(DataLoader[Any]):
+    """A stream is read while training goes on: only then it shows what cannot be."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        with readable("data"):
+            yield from super().__iter__()
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Whatever a library raises while it reads, as one error of ours.
+
+    Raises:
+        DataError: `what` cannot be read.
+    """
+    try:
+        yield
+    except AptModelError:
+        raise
+    except UNREADABLE as error:
+        fix = "convert it, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
+        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
+
+
+def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Rows]]:
+    """The named parts of a source: one a file format."""
+    path = Path(source)
+    with readable(f"data {source}"):
+        if path.is_file():
+            if path.stat().st_size:
+                yield str(path), _from_files([path], _ending(path), streaming)
+        elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            yield str(path), _from_disk(path, split, streaming)
+        elif path.is_dir():
+            by_ending: dict[str, list[Path]] = {}
+            for file in sorted(path.rglob("*")):
+                if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
+                    by_ending.setdefault(_ending(file), []).append(file)
+            if not by_ending:
+                raise DataError(f"{path} holds no data", expected=f"files that end in {', '.join(FORMATS)}")
+            for ending, files in by_ending.items():
+                yield str(path), _from_files(files, ending, streaming)
+        elif path.suffix or len(path.parts) > 2 or path.is_absolute():
+            raise DataError(f"there is no file {path}", fix="check the path")
+        else:
+            name, _, config = str(source).partition(":")
+            yield str(source), datasets.load_dataset(name, config or None, split=split, streaming=streaming)
+
+
+def _ending(file: Path) -> str:
+    """What a file's name ends with, compression aside: `.jsonl` of `chats.jsonl.gz`."""
+    endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix not in COMPRESSED]
+    return endings[-1] if endings else ""
+
+
+def _from_files(files: Sequence[Path], ending: str, streaming: bool) -> Rows:
+    kind, options = FORMATS.get(ending, FORMATS[".txt"])
+    if kind == "json":
+        _refuse_null(files)
+    names = {"train": [str(file) for file in files]}
+    loaded: Rows = datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
+    return loaded.map(_strip, batched=True) if kind == "text" else loaded
+
+
+def _refuse_null(files: Sequence[Path]) -> None:
+    """pyarrow's reader of JSON (26.0) takes the whole process down where the first row is null."""
+    for file in files:
+        with fsspec.open(str(file), "rb", compression="infer") as content:
+            if content.read(4096).lstrip().startswith(b"null"):
+                raise DataError(f"the first row of {file} is null", expected="an object", fix="take it out")
+
+
+def _from_disk(path: Path, split: str, streaming: bool) -> Rows:
+    loaded = datasets.load_from_disk(str(path))
+    if isinstance(loaded, datasets.DatasetDict):
+        if split not in loaded:
+            raise DataError(f"{path} has no split {split!r}", expected=", ".join(loaded))
+        loaded = loaded[split]
+    return loaded.to_iterable_dataset() if streaming else loaded
+
+
+def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
+    """The rows with the columns that can be learned from, and no others."""
+    columns = _columns(rows)
+    if text_column is not None:
+        if text_column not in columns:
+            raise DataError(f"{name} has no column {text_column!r}", expected=", ".join(columns))
+        return rows.select_columns([text_column]).rename_column(text_column, "text")
+    for kind in COLUMNS:
+        if set(kind) <= set(columns):
+            return rows.select_columns([*kind, *({"labels"} & set(columns) if kind == ("input_ids",) else ())])
+    if "conversations" in columns:
+        return rows.select_columns(["conversations"]).rename_column("conversations", "messages")
+    expected = ", ".join(" and ".join(kind) for kind in COLUMNS)
+    raise DataError(
+        f"{name} has no column to learn from", got=", ".join(columns), expected=expected, fix="name one as text_column"
+    )
+
+
+def _columns(rows: Rows) -> list[str]:
+    """Names of the columns; of a stream that does not know them yet, by its first row."""
+    return list(rows.column_names or next(iter(rows), {}))
+
+
+def _strip(batch: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {"text": [line for line in map(str.strip, batch["text"]) if line]}
+
+
+def _tokenize(
+    batch: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int, packing: bool
+) -> dict[str, list[list[int]]]:
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
+    kept = [(ids, labels) for ids, labels in encoded if ids]
+    return {"input_ids": [ids for ids, _ in kept], "labels": [labels for _, labels in kept]}
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:300]

@@ -1,0 +1,64 @@
+"""Where the random generators stand: read as plain values, and put back.
+
+Knows python's, numpy's, torch's and a data loader's own; knows nothing of what draws from them.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def read_generators(device: torch.device, loader: Iterable[Any]) -> tuple[dict[str, Any], Tensors]:
+    """All generators as (JSON values, tensors)."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    plain = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+    tensors = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    tensors |= {f"loader.{index}": own.get_state() for index, own in enumerate(_own_generators(loader))}
+    return plain, tensors
+
+
+def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device, loader: Iterable[Any]) -> None:
+    """Put all generators where `read_generators` found them.
+
+    Raises:
+        KeyError: one that is there now was not there then.
+    """
+    version, keys, gauss = plain["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, numpy_keys, *rest = plain["numpy"]
+    np.random.set_state((kind, np.array(numpy_keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(tensors["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["cuda"], device)
+    for index, own in enumerate(_own_generators(loader)):
+        own.set_state(tensors[f"loader.{index}"])
+
+
+def _own_generators(loader: Iterable[Any]) -> list[torch.Generator]:
+    """What a data loader and its samplers draw from, if it is theirs alone."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = [getattr(holder, "generator", None) for holder in holders]
+    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Whatever happens inside, the random generators of python, numpy and torch are afterwards as they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

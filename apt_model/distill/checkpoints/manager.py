@@ -1,0 +1,313 @@
+"""A run on disk and back: what has to be kept so that it goes on exactly where it was.
+
+Knows what makes up a run (weights, optimizer, schedule, generators, counters); knows nothing of files beyond names, and
+nothing of a step.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from apt_model.config import DistillConfig, LessonConfig, TrainConfig, settings
+from apt_model.data.batch import Batch, steps_per_epoch
+from apt_model.data.rng import Tensors, read_generators, set_generators
+from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
+from apt_model.distill.checkpoints.progress import Progress
+from apt_model.errors import ConfigError, StorageError
+from apt_model.events.records import ModelCard
+from apt_model.models.fingerprints import hash_tensors
+from apt_model.models.lora import frozen_tensors, has_adapters
+from apt_model.models.weights import load_weights, save_weights, weights_of
+from apt_model.storage import (
+    Writer,
+    forget_after,
+    json_writer,
+    newest_snapshot,
+    prune,
+    read_json,
+    snapshots,
+    step_of,
+    unfinished_snapshots,
+    why_damaged,
+    write_snapshot,
+)
+
+CHECKPOINTS = "checkpoints"
+STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
+GENERATORS, STATE = "generators.safetensors", "state.json"
+BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
+MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
+MAY_CHANGE |= {"merge_adapters", "teacher_device"}
+
+
+class Stateful(Protocol):
+    """Something whose state is JSON values: the lesson's statistics, the place in the record, a schedule."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What there is to keep."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Take it up again."""
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """The parts of a run that a checkpoint holds.
+
+    Attributes:
+        student: without a wrapper of accelerate's.
+        beside: what is trained with it and is no part of it; None where there is no such parameter.
+        others: schedule, scaler, statistics and the like, by name.
+        identity: what must be the same when the run is taken up: settings, sizes, data.
+        at_epoch_start: the generators when the present epoch began, from which its order of data follows.
+    """
+
+    student: nn.Module
+    beside: nn.Module | None = None
+    optimizer: Optimizer
+    progress: Progress
+    others: Mapping[str, Stateful]
+    identity: Mapping[str, Any]
+    device: torch.device
+    loader: Iterable[Any]
+    at_epoch_start: tuple[dict[str, Any], Tensors] | None = None
+
+
+class Checkpoints:
+    """Keeps the checkpoints of a run.
+
+    Args:
+        run_dir: they go to `checkpoints` below it.
+        config: how often, and how many are kept.
+        resume_from: a checkpoint, or a run directory whose newest whole one is taken; a run that was broken off
+            before its first begins anew, as it does where this is None.
+        may_differ: go on although settings, sizes or data are not what they were.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: TrainConfig, *, resume_from: Path | None = None, may_differ: bool = False
+    ) -> None:
+        self.folder = run_dir / CHECKPOINTS
+        self._config, self._may_differ = config, may_differ
+        self._clock = time.monotonic()
+        self._best: tuple[float, int] | None = None  # score and step
+        self._saved_step = 0
+        self.newest: Path | None = None
+        self.skipped: list[str] = []
+        if resume_from is not None:
+            self.newest = self._find(resume_from)
+
+    def _find(self, place: Path) -> Path | None:
+        if place.parent.name == CHECKPOINTS:
+            reason = why_damaged(place)
+            if reason is None:
+                return place
+            before = [path for path in snapshots(place.parent) if path.name < place.name and why_damaged(path) is None]
+            fix = f"resume from {before[-1]}" if before else "begin anew"
+            raise StorageError(f"checkpoint {place} cannot be used", got=reason, fix=fix)
+        found, skipped = newest_snapshot(place / CHECKPOINTS)
+        if found is None and skipped:
+            got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
+            raise StorageError(f"no whole checkpoint in {place / CHECKPOINTS}", got=got, fix="begin anew")
+        self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
+        self.skipped += [f"{path.name}: its save was broken off" for path in unfinished_snapshots(place / CHECKPOINTS)]
+        return found
+
+    def last_good(self) -> str | None:
+        """For error messages: where the last whole checkpoint is."""
+        return f"step {step_of(self.newest)} ({self.newest})" if self.newest else None
+
+    def is_due(self, step: int) -> bool:
+        """Whether so many steps or minutes have passed."""
+        every, minutes = self._config.save_steps, self._config.save_minutes
+        by_steps = every is not None and step % every == 0 and step != self._saved_step
+        return by_steps or (minutes is not None and time.monotonic() - self._clock >= 60 * minutes)
+
+    def save(self, run: RunState, *, score: float | None = None) -> None:
+        """Write a checkpoint; then remove those that are no longer to be kept.
+
+        Args:
+            run: what to keep.
+            score: the lower the better; the best scored checkpoint is kept.
+
+        Raises:
+            StorageError: it could not be written; the ones before are intact.
+        """
+        progress = run.progress
+        if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
+            self._best = (score, progress.step)
+        write_state, tensors, generators = self._state_of(run)
+        beside = run.beside
+        modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
+        weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
+        about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
+        self.newest = write_snapshot(
+            self.folder,
+            progress.step,
+            {
+                **{name: partial(save_weights, module) for name, module in modules.items()},
+                OPTIMIZER: lambda path: save_file(tensors, path),
+                GENERATORS: lambda path: save_file(generators, path),
+                STATE: write_state,
+            },
+            about_bytes=about + BESIDES,
+        )
+        self._clock, self._saved_step = time.monotonic(), progress.step
+        prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
+
+    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
+        """What writes the state, the optimizer's tensors, and the generators'."""
+        tensors, settings = optimizer_state(run.optimizer)
+        now, now_tensors = read_generators(run.device, run.loader)
+        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
+        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
+            f"epoch.{k}": v for k, v in then_tensors.items()
+        }
+        state = {
+            "progress": run.progress.state_dict(),
+            "identity": dict(run.identity),
+            "others": {name: one.state_dict() for name, one in run.others.items()},
+            "optimizer": settings,
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "best": self._best,
+        }
+        try:
+            return json_writer(state), tensors, generators
+        except (TypeError, ValueError, RecursionError) as error:
+            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
+            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
+
+    def check(self, run: RunState) -> None:
+        """See that a run can be taken up, where it is to be, and kept; before anything of it is touched.
+
+        Raises:
+            ConfigError: settings, sizes or data are not what they were, and lists them; or some of the run is neither
+                a tensor nor a JSON value.
+            StorageError: the checkpoint does not say what it was.
+        """
+        if self.newest is not None:
+            try:
+                then = dict(read_json(self.newest / STATE)["identity"])
+            except (OSError, LookupError, TypeError, ValueError) as error:
+                got = f"{type(error).__name__}: {error}"[:300]
+                raise StorageError(f"checkpoint {self.newest} cannot be taken up", got=got) from error
+            self._refuse_another_run(then, run.identity)
+        self._state_of(run)
+        strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
+        if strange:
+            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
+            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
+
+    def restore(self, run: RunState) -> None:
+        """Put a run where the checkpoint left it; its generators stay to be set by `set_generators`.
+
+        Raises:
+            StorageError: something is missing from the checkpoint, or is not what it should be.
+        """
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        path = self.newest
+        try:
+            state = read_json(path / STATE)
+            run.progress.load_state_dict(state["progress"])
+            load_weights(run.student, path / STUDENT)
+            if run.beside is not None:
+                load_weights(run.beside, path / BESIDE)
+            load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
+            for name, one in run.others.items():
+                refuse_missing(name, one.state_dict(), state["others"][name])
+                one.load_state_dict(state["others"][name])
+            self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
+            self._generators = state["generators"], load_file(path / GENERATORS)
+            refuse_missing("generators", ("now", "epoch"), state["generators"])
+            refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+            self._saved_step = run.progress.step
+            forget_after(path.parent, path)
+        except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"checkpoint {path} cannot be taken up", got=got, fix="resume from another") from error
+
+    def set_generators(self, when: str, run: RunState) -> tuple[dict[str, Any], Tensors]:
+        """Put the generators where they were at the start of the "epoch", or "now": when the checkpoint was written."""
+        plain, tensors = self._generators
+        mine = {k.removeprefix(f"{when}."): v for k, v in tensors.items() if k.startswith(f"{when}.")}
+        try:
+            set_generators(plain[when], mine, run.device, run.loader)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"random generators of checkpoint {self.newest} cannot be set", got=got) from error
+        return plain[when], mine
+
+    def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
+        """Write out the batches of a step that went wrong, to be looked at; None where that cannot be done."""
+        path = self.folder.parent / f"nonfinite-step-{step:08}.safetensors"
+        tensors = {
+            f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
+            for index, batch in enumerate(batches)
+            for name in ("input_ids", "attention_mask", "labels")
+        }
+        try:
+            save_file(tensors, path)
+        except (OSError, SafetensorError):
+            return None
+        return path
+
+    def refuse_other_data(self, then: str, now: str) -> None:
+        """Refuse to go on with an epoch whose first batch is another.
+
+        Raises:
+            ConfigError: it is.
+        """
+        if then != now and not self._may_differ:
+            fix = "give the same data, or say that it may differ (--resume-anyway)"
+            raise ConfigError("the data is not what it was: the epoch's first batch differs", fix=fix)
+
+    def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        then = {**{key: field.default for _, key, field in settings() if key in now}, **then}  # settings grow in number
+        names = dict.fromkeys([*then, *now])
+        differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
+        if differ and not self._may_differ:
+            fix = "resume with what it was begun with, or say that it may differ (--resume-anyway)"
+            raise ConfigError("the run was begun with something else", got="; ".join(differ), fix=fix)
+
+
+def identity(
+    config: LessonConfig,
+    models: tuple[ModelCard, ModelCard],
+    batches: Iterable[Any],
+    *,
+    processes: int,
+    optimizer: Optimizer,
+    keeps: Iterable[str],
+    student_model: nn.Module,
+) -> dict[str, Any]:
+    """What has to be the same when a run is taken up, as JSON values."""
+    flat = config.to_dict()
+    fixed = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
+    teacher, student = models
+    return {
+        **{key: flat[key] for key in fixed},
+        "teacher": f"{teacher.name} of {teacher.parameters:,} parameters",
+        "student": f"{student.name} of {student.parameters:,} parameters",
+        "batches": steps_per_epoch(batches, 1),
+        "batch_size": getattr(batches, "batch_size", None),
+        "processes": processes,
+        "optimizer": type(optimizer).__name__,
+        "keeps": sorted(keeps),
+        **({"base": hash_tensors(frozen_tensors(student_model))} if has_adapters(student_model) else {}),
+    }
+
+
+def fingerprint(batch: Batch) -> str:
+    """A hash of a batch's tokens and labels."""
+    return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()

@@ -1,0 +1,53 @@
+"""An optimizer's state as tensors and JSON values, and back. Knows nothing of files."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from apt_model.data.rng import Tensors
+
+
+def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
+    """An optimizer's state as tensors by "parameter.name", and the rest as JSON values."""
+    state = optimizer.state_dict()
+    tensors: Tensors = {}
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entry in state["state"].items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
+
+
+def refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
+    missing = sorted(set(expected) - set(found))
+    if missing:
+        raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
+
+
+def load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
+    """Take up what `optimizer_state` gave.
+
+    Raises:
+        ValueError: it is another optimizer's, or not whole.
+    """
+    refuse_missing("optimizer", settings["tensors"], tensors)
+    state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    groups = [
+        {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
+    ]
+    for now, then in zip(optimizer.state_dict()["param_groups"], groups, strict=True):
+        refuse_missing("optimizer", now, then)
+    expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
+    if expected and expected != state.keys():
+        raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,233 @@
+"""How far a student is from a teacher with another vocabulary: compared where both have read the same text.
+
+Pure functions of logits and spans. They know nothing of tokenizers, models, or where spans come from.
+
+Before the first token of a span both have read the same bytes, and behind its last one they have again. What both say
+there are outcomes of one question, "how does the text go on?": with the span's own text (the product of its tokens'
+probabilities), with something else that begins as a token of both vocabularies, or otherwise.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from apt_model.config import CrossTokenizer
+from apt_model.data.batch import Batch
+from apt_model.data.encode import IGNORED
+from apt_model.distill.losses.divergences import TINY
+from apt_model.distill.losses.logit_blocks import FLOOR
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
+
+FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginnings:
+    """What the tokens of two vocabularies begin with, out of what both have.
+
+    Attributes:
+        count: of beginnings.
+        student, teacher: (V) int64 each, the beginning of a token; `count` for tokens that have none.
+    """
+
+    count: int
+    student: Tensor
+    teacher: Tensor
+
+    @classmethod
+    def of(
+        cls, found: tuple[int, dict[int, int], dict[int, int]], *, student_width: int, teacher_width: int
+    ) -> "Beginnings":
+        """From `training.spans.common_beginnings` of student and teacher, for heads of these widths."""
+        count, *sides = found
+        tables = []
+        for ids, width in zip(sides, (student_width, teacher_width), strict=True):
+            table = torch.full((width,), count)
+            fit = {token: begin for token, begin in ids.items() if token < width}
+            table[torch.tensor(list(fit), dtype=torch.int64)] = torch.tensor(list(fit.values()), dtype=torch.int64)
+            tables.append(table)
+        return cls(count=count, student=tables[0], teacher=tables[1])
+
+    def to(self, device: torch.device) -> "Beginnings":
+        """The same on another device."""
+        return Beginnings(count=self.count, student=self.student.to(device), teacher=self.teacher.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """What one model says of S spans.
+
+    Attributes:
+        first: (S, V) float32, log-probabilities at each span's first token.
+        text: (S) the log-probability of the whole span: the sum of its tokens'.
+        rest: (S) of its tokens after the first.
+        token: (S) int64, its first token.
+    """
+
+    first: Tensor
+    text: Tensor
+    rest: Tensor
+    token: Tensor
+
+
+def side_of(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -> Side:
+    """One model's word on spans.
+
+    Shapes: logits (B, L, V), any float dtype; ids (B, L); spans (S, 3): row, first token, number of tokens, at least 1,
+    the first not 0, since logits at l predict token l + 1.
+    """
+    row, first, count = spans.unbind(dim=1)
+    places, starts = _places(row * ids.shape[1] + first, count), count.cumsum(0) - count
+    tokens = ids.flatten()[places]
+    log_probs = (logits.flatten(0, 1)[places - 1].float() / temperature).log_softmax(dim=-1)
+    own = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
+    owner = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+    rest = own.new_zeros(len(count)).index_add(0, owner, own.index_fill(0, starts, 0.0))
+    return Side(first=log_probs[starts], text=own[starts] + rest, rest=rest, token=tokens[starts])
+
+
+def outcome_kl(student: Side, teacher: Side, beginnings: Beginnings) -> Tensor:
+    """KL(teacher ‖ student) over the outcomes of each span, in nats, (S): never negative, 0 for equal outcomes.
+
+    The outcomes: the span's text; anything else that begins so, for each beginning; all that has none. With one
+    vocabulary and spans of one token these are the tokens. Gradient flows to the student only.
+    Source: the chain rule and the data processing inequality of KL (Cover & Thomas, sections 2.5 and 2.8), the product
+    along a span as in TRL's GOLD.
+    """
+    p, q = (
+        _others(teacher, beginnings.teacher, beginnings.count),
+        _others(student, beginnings.student, beginnings.count),
+    )
+    others = (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(dim=1)
+    return others + teacher.text.exp() * (teacher.text.clamp(min=FLOOR) - student.text.clamp(min=FLOOR))
+
+
+def _others(side: Side, beginning: Tensor, count: int) -> Tensor:
+    """The probabilities of all outcomes but the span's text, (S, count + 1)."""
+    token = side.token.unsqueeze(1)
+    left = side.first.gather(1, token).exp() * -torch.expm1(side.rest.unsqueeze(1))
+    probs = side.first.exp().scatter(1, token, left)
+    return probs.new_zeros(len(probs), count + 1).index_add(1, beginning, probs)
+
+
+def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ |difference| of two sets of probabilities, each in falling order, the shorter filled up with 0, (S).
+
+    Shapes: (S, any) and (S, any). Gradient flows to the student only.
+    Source: Boizard et al. 2024 (ULD), arXiv:2402.12030, section 3.2.
+    """
+    width = max(student.shape[1], teacher.shape[1])
+    one, other = (
+        F.pad(probs.sort(dim=1, descending=True).values, (0, width - probs.shape[1])) for probs in (student, teacher)
+    )
+    return (one - other).abs().sum(dim=1)
+
+
+def span_distance(
+    student: Side, teacher: Side, beginnings: Beginnings, *, kind: CrossTokenizer, temperature: float
+) -> Tensor:
+    """What the student is graded on at each span, (S).
+
+    kl: T² · the outcomes' KL.
+    uld: T · the sorted distance of all probabilities at the span's first token, each times the probability of the
+        span's other tokens (Source: ULD; the product as in TRL's GOLD, `uld_token_merge_strategy="observed"`).
+    """
+    if kind == "kl":
+        return temperature**2 * outcome_kl(student, teacher, beginnings)
+    merged = [(side.first + side.rest.unsqueeze(1)).exp() for side in (student, teacher)]
+    return temperature * sorted_distance(*merged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossedLogits:
+    """A teacher's logits over its own tokens, and where they meet the student's.
+
+    Attributes:
+        logits: (B, M, the teacher's V), without gradient.
+        beginnings: what both vocabularies have in common.
+        kind: how spans are graded.
+        temperature: at which they are.
+    """
+
+    logits: Tensor
+    beginnings: Beginnings
+    kind: CrossTokenizer
+    temperature: float
+
+    def sums(self, student_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """KD as a sum over spans, and CE over the labels of a batch, both to be divided by the number of labels.
+
+        A span's KL is about as large as those of its tokens together (the chain rule), so dividing by tokens is right.
+        """
+        has_label = batch.labels[:, 1:] != IGNORED
+        ce = F.cross_entropy(student_logits[:, :-1][has_label].float(), batch.labels[:, 1:][has_label], reduction="sum")
+        kd = ce.new_zeros(())
+        for spans in self._chunks(batch, student_logits.shape[-1]):
+            student, teacher = self._sides(student_logits, batch, spans, temperature=self.temperature)
+            how = {"kind": self.kind, "temperature": self.temperature}
+            kd = kd + span_distance(student, teacher, self.beginnings, **how).sum()  # type: ignore[arg-type]
+        return kd, ce
+
+    @torch.no_grad()
+    def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
+        """At how many of the student's tokens in spans what both find likeliest at the span's start begins alike."""
+        count = torch.zeros((), dtype=torch.int64, device=student_logits.device)
+        for spans in self._chunks(batch, student_logits.shape[-1]):
+            sides = self._sides(student_logits, batch, spans, temperature=1.0)
+            count += spans[:, 2][self._is_same(*sides)].sum()
+        return count
+
+    @torch.no_grad()
+    def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
+        """What a card shows of a row: each one's likeliest tokens along the spans, and numbers a span.
+
+        The numbers are of the outcomes at temperature 1; there are no candidates and no entropies to show side by side.
+        """
+        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
+        spans = batch.teachers.spans
+        spans = spans[spans[:, 0] == card.row]
+        shown = spans[torch.isin(spans[:, 1] - 1, card.positions.to(spans.device))]
+        spans = shown if len(shown) else spans
+        student, teacher = self._sides(student_logits, batch, spans, temperature=1.0)
+        kl = outcome_kl(student, teacher, self.beginnings).clamp(min=0)
+        normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), self._is_same(student, teacher).float().mean()])
+        said = [
+            logits[card.row, _places(spans[:, 1 + 2 * side], spans[:, 2 + 2 * side]) - 1].argmax(dim=-1).tolist()
+            for side, logits in enumerate((student_logits, self.logits))
+        ]
+        return RowReadout(
+            teacher_ids=said[1],
+            student_ids=said[0],
+            normalised_kl=normalised_kl,
+            agreement=agreement,
+            kl_nats=kl.tolist(),
+            teacher_top=[],
+            student_top=[],
+            teacher_entropy=[],
+            student_entropy=[],
+        )
+
+    def _is_same(self, student: Side, teacher: Side) -> Tensor:
+        begins = self.beginnings
+        return begins.teacher[teacher.first.argmax(dim=1)] == begins.student[student.first.argmax(dim=1)]
+
+    def _chunks(self, batch: Batch, width: int) -> tuple[Tensor, ...]:
+        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
+        spans = batch.teachers.spans
+        rows = max(1, FLOATS_AT_ONCE // max(width, self.logits.shape[-1]))
+        return torch.split(spans, rows) if len(spans) else ()
+
+    def _sides(self, student_logits: Tensor, batch: Batch, spans: Tensor, *, temperature: float) -> tuple[Side, Side]:
+        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
+        return (
+            side_of(student_logits, batch.input_ids, spans[:, :3], temperature=temperature),
+            side_of(self.logits, batch.teachers.input_ids, spans[:, [0, 3, 4]], temperature=temperature),
+        )
+
+
+def _places(first: Tensor, count: Tensor) -> Tensor:
+    """The tokens of spans, one after the other."""
+    starts = torch.repeat_interleave(first - (count.cumsum(0) - count), count)
+    return starts + torch.arange(len(starts), device=starts.device)

@@ -1,0 +1,307 @@
+"""Logits a chunk at a time, where they come from: a head's product, a tensor that is there already, a cached top-k.
+
+Knows how to fill a buffer and how a head's gradient leaves it; knows nothing of divergences, labels or lessons.
+All logits here are divided by the temperature, float32, and padded on the right to a width that the hardware likes;
+the padding holds FLOOR, which no softmax sees.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from apt_model.models.output_head import OutputHead
+from apt_model.models.wide_matmul import product_of
+
+FLOOR = -1e30  # stands for -inf where a difference of two of them must be 0 and not NaN
+MULTIPLE = 64  # of floats in a row: products with an odd row stride take half as long again
+FLOAT16_ROOM = 1024.0  # gradients of a softmax are too small for float16's range
+
+
+def padded(width: int) -> int:
+    """The width of a buffer for `width` columns."""
+    return -(-width // MULTIPLE) * MULTIPLE
+
+
+def product_dtype(head: OutputHead) -> torch.dtype:
+    """What a head's product is computed in here and now: autocast's type where that is on, else the weight's own."""
+    weight = head.linear.weight
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+class Buffer:
+    """Room for a chunk of logits that is kept from step to step: on a CPU, fresh pages for it cost more than a pass
+    over it. Elsewhere torch's own allocator keeps them.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    @property
+    def bytes_kept(self) -> int:
+        """What it holds."""
+        return self._memory.nbytes
+
+    def rows(self, count: int, width: int, *, like: Tensor) -> Tensor:
+        """(count, width) of the type and on the device of `like`, uninitialised; what was given before is void."""
+        if like.device.type != "cpu":
+            return like.new_empty((count, width))
+        needed = count * width * like.itemsize
+        if self._memory.nbytes < needed:
+            self._memory = torch.empty(0)  # the old one goes before the new one comes
+            self._memory = torch.empty(needed, dtype=torch.uint8)
+        return self._memory[:needed].view(like.dtype).view(count, width)
+
+
+class TopRows(NamedTuple):
+    """A teacher's distribution over R tokens' successors, of which only the top K are known.
+
+    Attributes:
+        ids: (R, K) int64, distinct within a row.
+        log_probs: (R, K) float32, log-probabilities at the training temperature; exp of them and the tail sum to 1.
+        log_tail: (R) float32, log of the probability of all other ids together; -inf where K is the vocabulary.
+        log_tail_at_one: (R) float32, the same at temperature 1, for what a card shows.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    log_tail: Tensor
+    log_tail_at_one: Tensor
+
+
+class Signal(Protocol):
+    """What the teacher says of N positions, a few of them at a time.
+
+    Attributes:
+        width: columns of its logits that take part: the shared vocabulary.
+        columns: columns that the teacher has.
+    """
+
+    width: int
+    columns: int
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+
+    def block(self, first: int, last: int) -> "Tensor | TopRows":
+        """Positions first to last of those begun: logits (R, padded width) that may be written into, or the top K."""
+
+
+class TensorSignal:
+    """Logits (M, V) that are there already, of any float dtype; -inf rules a column out.
+
+    Args:
+        logits: (M, V); columns beyond `width` are left out.
+        temperature: they are divided by it.
+        width: the shared vocabulary.
+        positions: (N) int64, rows of `logits`; all of them where None.
+    """
+
+    def __init__(self, logits: Tensor, *, temperature: float, width: int, positions: Tensor | None = None) -> None:
+        self.width, self.columns = width, logits.shape[-1]
+        self._logits, self._factor, self._start = logits.detach(), 1 / temperature, 0
+        self._positions = torch.arange(len(logits), device=logits.device) if positions is None else positions
+        self._out = logits.new_empty((0, padded(width)), dtype=torch.float32)
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._start = start
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun."""
+        rows = self._logits.index_select(0, self._places(first, last))[:, : self.width]
+        if len(self._out) < len(rows):
+            self._out = self._out.new_empty((len(rows), padded(self.width)))
+        out = self._out[: len(rows)].fill_(FLOOR)
+        out[:, : self.width].copy_(rows).mul_(self._factor).clamp_(min=FLOOR)
+        return out
+
+    def _places(self, first: int, last: int) -> Tensor:
+        return self._positions[self._start + first : self._start + last]
+
+
+class WrittenSignal(TensorSignal):
+    """A student's logits (M, V) that are there already; and back, from gradients there.
+
+    Args:
+        logits, temperature, width, positions: as above.
+        into: (M, V), zeros, takes the gradients; None where nothing learns.
+        unit: a factor on them.
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        *,
+        temperature: float,
+        width: int,
+        positions: Tensor | None,
+        into: Tensor | None,
+        unit: float,
+    ) -> None:
+        super().__init__(logits, temperature=temperature, width=width, positions=positions)
+        self._into, self._unit = into, unit
+
+    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
+        """The gradient by these logits (not over T) goes where gradients are kept; `gradient` is void afterwards."""
+        if self._into is not None:
+            rows = gradient[:, : self.width].mul_(self._unit)
+            self._into[:, : self.width].index_copy_(0, self._places(first, last), rows.to(self._into.dtype))
+
+
+class TopSignal:
+    """The top K of N positions, from wherever they are kept.
+
+    Args:
+        read: `(start, stop) -> TopRows` of these positions, on the training device.
+        width: the vocabulary they were taken from.
+    """
+
+    def __init__(self, read: Callable[[int, int], TopRows], *, width: int) -> None:
+        self.width = self.columns = width
+        self._read, self._start = read, 0
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._start = start
+
+    def block(self, first: int, last: int) -> TopRows:
+        """Positions first to last of those begun."""
+        return self._read(self._start + first, self._start + last)
+
+
+class MovedSignal:
+    """What another signal says, on another device."""
+
+    def __init__(self, signal: "HeadSignal", device: torch.device) -> None:
+        self.width, self.columns = signal.width, signal.columns
+        self._signal, self._device = signal, device
+
+    def begin(self, start: int, stop: int) -> None:
+        """Positions start to stop come next."""
+        self._signal.begin(start, stop)
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun."""
+        return self._signal.block(first, last).to(self._device)
+
+
+class HeadSignal:
+    """What a head makes of hidden states, a chunk at a time into one buffer; and back, from gradients there.
+
+    Args:
+        hidden: (N, H), of any float dtype.
+        head: whose weight and bias are read as they are now; no gradient is recorded.
+        temperature: logits are divided by it.
+        width: the shared vocabulary; columns beyond are not computed.
+        dtype: of the products; autocast's where None and that is on, else the weight's own. Sums over chunks are
+            float32.
+        buffer: room for a chunk, its own where None; no other signal in use may have the same.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        head: OutputHead,
+        *,
+        temperature: float,
+        width: int,
+        dtype: torch.dtype | None = None,
+        buffer: Buffer | None = None,
+    ) -> None:
+        dtype = product_dtype(head) if dtype is None else dtype
+        self.width, self.columns = width, head.linear.out_features
+        self.softcap, self._temperature = head.softcap, temperature
+        self._hidden, self._scale = hidden.detach(), head.scale
+        self._weight = head.linear.weight.detach()[:width].to(dtype)
+        self._kept = buffer or Buffer()
+        self._buffer = hidden.new_empty((0, padded(width)), dtype=dtype)
+        # Logits come out of the product as they are used: z / T, or z / cap before tanh. In low precision the factor
+        # waits until they are float32, so that it costs no accuracy.
+        factor = head.scale / (head.softcap or temperature)
+        self._is_float32 = dtype == torch.float32
+        self._before, self._after = (factor, 1.0) if self._is_float32 else (1.0, factor)
+        self._room = 1.0 if dtype != torch.float16 else FLOAT16_ROOM
+        self._block = None if self._is_float32 else self._buffer.new_empty(0, dtype=torch.float32)
+        bias = head.linear.bias
+        self._bias = None
+        if bias is not None:
+            self._bias = (bias.detach()[:width].to(dtype) * self._before).clamp_(min=max(FLOOR, torch.finfo(dtype).min))
+        self._start = self._stop = 0
+
+    def begin(self, start: int, stop: int) -> None:
+        """Compute positions start to stop."""
+        self._start, self._stop = start, stop
+        if len(self._buffer) < stop - start:
+            self._buffer = self._kept.rows(stop - start, self._buffer.shape[1], like=self._buffer)
+        self._input = self._hidden[start:stop].to(self._weight.dtype)
+        if self._before != 1.0:
+            self._input = self._input * self._before
+        rows = self._buffer[: stop - start]
+        out = rows[:, : self.width]
+        with product_of(self._input, self._weight):
+            if self._bias is None:
+                torch.mm(self._input, self._weight.t(), out=out)
+            else:
+                torch.addmm(self._bias, self._input, self._weight.t(), out=out)
+        if self._is_float32 and self.softcap is None:
+            rows[:, self.width :] = FLOOR
+
+    def block(self, first: int, last: int) -> Tensor:
+        """Positions first to last of those begun: (R, padded width)."""
+        rows = self._buffer[first:last]
+        if self._block is not None:
+            if len(self._block) < last - first:
+                self._block = torch.empty(rows.shape, device=rows.device)
+            rows = self._block[: last - first].copy_(rows).mul_(self._after)
+        if self.softcap is not None:
+            rows.tanh_().mul_(self.softcap / self._temperature)
+        if self.softcap is not None or self._block is not None:
+            rows[:, self.width :] = FLOOR
+        return rows
+
+    def slope_of_cap(self, block: Tensor, out: Tensor) -> Tensor:
+        """The derivative of a soft-capped logit by the uncapped one, from logits / T."""
+        assert self.softcap is not None  # noqa: S101 - the caller asked
+        return torch.mul(block, block, out=out).mul_(-((self._temperature / self.softcap) ** 2)).add_(1)
+
+    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
+        """The gradient by these logits (not over T) takes their place, unless it was made there."""
+        rows = self._buffer[first:last]
+        if gradient.data_ptr() != rows.data_ptr():
+            torch.mul(gradient, self._room, out=rows)
+
+    def leave(self, gradients: "Gradients", unit: float) -> None:
+        """Carry the chunk's gradients, times `unit`, over to hidden states, weight and bias."""
+        rows, unit = self._buffer[: self._stop - self._start, : self.width], unit / self._room
+        with product_of(self._input, self._weight):
+            if gradients.hidden is not None:
+                target = gradients.hidden[self._start : self._stop]
+                if self._is_float32:
+                    torch.mm(rows, self._weight, out=target).mul_(unit * self._scale)
+                else:
+                    torch.mul(torch.mm(rows, self._weight), unit * self._scale, out=target)
+            if gradients.weight is not None:
+                weight, factor = gradients.weight[: self.width], unit * self._scale / self._before
+                if self._is_float32:
+                    weight.addmm_(rows.t(), self._input, beta=float(gradients.begun), alpha=factor)
+                elif gradients.begun:
+                    weight.add_(torch.mm(rows.t(), self._input), alpha=factor)
+                else:
+                    torch.mul(torch.mm(rows.t(), self._input), factor, out=weight)
+        if gradients.bias is not None:
+            gradients.bias[: self.width].add_(rows.sum(dim=0, dtype=torch.float32), alpha=unit * self._scale)
+        gradients.begun = True
+
+
+@dataclass
+class Gradients:
+    """Sums in float32, of whatever wants a gradient: hidden states (N, H), weight (V, H), bias (V)."""
+
+    hidden: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    begun: bool = False

@@ -1,0 +1,143 @@
+"""The one place where tensors become numbers and text. What comes out can be shown; nothing here trains.
+
+Knows nothing of what the numbers mean for a lesson.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apt_model.data.batch import Batch
+from apt_model.data.encode import IGNORED
+from apt_model.distill.losses.token_stats import Pulls, ShownTokens, join, read_tokens, side_of
+from apt_model.distill.losses.topk_logits import SparseLogits
+
+MAX_CARD_TOKENS, MAX_PROMPT_TOKENS = 128, 64
+FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardRow:
+    """Which part of a batch a card shows: found on the CPU, before the step, without reading a logit.
+
+    Attributes:
+        row: index in the batch.
+        positions: logits at these positions are shown; each predicts the token after it.
+        given_ids: the tokens just before the shown part.
+        input_ids: the row's own tokens.
+    """
+
+    row: int
+    positions: Tensor
+    given_ids: list[int]
+    input_ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowReadout:
+    """What both said on a `CardRow`, as numbers; everything is at temperature 1.
+
+    Attributes:
+        teacher_ids, student_ids: the most probable token at each position.
+        normalised_kl: mean of 1 - exp(-KL(teacher ‖ student)).
+        agreement: share of the positions where both have the same token.
+        kl_nats: KL(teacher ‖ student) at each position.
+        teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
+        teacher_entropy, student_entropy: nats at each position; the teacher's is empty where it is not known.
+        kd_pull, ce_pull, softness: means of `shown.Pulls`; None where they are not known.
+    """
+
+    teacher_ids: list[int]
+    student_ids: list[int]
+    normalised_kl: float
+    agreement: float
+    kl_nats: list[float]
+    teacher_top: list[list[tuple[int, float]]]
+    student_top: list[list[tuple[int, float]]]
+    teacher_entropy: list[float]
+    student_entropy: list[float]
+    kd_pull: float | None = None
+    ce_pull: float | None = None
+    softness: float | None = None
+
+
+def numbers(values: Sequence[Tensor]) -> list[float]:
+    """Scalar tensors as floats, in a single transfer from the device: the step's only synchronisation."""
+    reading: list[float] = torch.stack([value.detach().float() for value in values]).tolist()
+    return reading
+
+
+def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
+    """The row to show, round and round by `turn` among those with something to learn; None if there is none.
+
+    The first token of a text is a guess for anyone, so the shown part begins after `given_tokens` real ones, where
+    the row is long enough. Of what the student wrote itself, all is shown, and (the end of) its prompt is
+    what was given.
+    """
+    if batch.is_written:
+        given_tokens = 0
+    valid = batch.labels[:, 1:] != IGNORED
+    if batch.teachers is not None:
+        valid &= batch.teachers.covers(batch.labels.shape[1])[:, 1:]
+    candidates = valid.any(dim=1).nonzero().flatten().tolist()
+    if not candidates:
+        return None
+    row = candidates[turn % len(candidates)]
+    text = batch.attention_mask[row].nonzero().flatten()
+    first, last = int(text[0]), int(text[-1])
+    learned = valid[row].nonzero().flatten()
+    shown = learned[learned >= first + given_tokens]
+    if not len(shown):
+        shown = learned
+    shown = shown[:MAX_CARD_TOKENS]
+    start = int(shown[0]) + 1
+    ids = batch.input_ids[row]
+    return CardRow(
+        row=row,
+        positions=shown,
+        given_ids=ids[max(first, start - (MAX_PROMPT_TOKENS if batch.is_written else given_tokens)) : start].tolist(),
+        input_ids=ids[first : last + 1][: 2 * MAX_CARD_TOKENS].tolist(),
+    )
+
+
+@torch.no_grad()
+def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
+    """Read one row of the logits (B, L, V) that the step trains on."""
+    positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
+    readings = []
+    for some in torch.split(positions, max(1, FLOATS_AT_ONCE // width)):
+        student = side_of(student_logits[card.row].index_select(0, some), width=width)
+        spare = torch.empty_like(student.probs)
+        if isinstance(teacher_logits, SparseLogits):
+            readings.append(teacher_logits.read(card.row, student, some, spare=spare))
+            continue
+        teacher, rows = side_of(teacher_logits[card.row].index_select(0, some), width=width), range(len(some))
+        readings.append(read_tokens(student, teacher, rows, temperature=1.0, width=width, spare=spare))
+    return readout_of(join(readings))
+
+
+def readout_of(shown: ShownTokens, pulls: Pulls | None = None) -> RowReadout:
+    """What was read of a row's tokens, as numbers."""
+    student, teacher = shown.student_best, shown.teacher_best
+    known = {} if pulls is None else {name: part.mean() for name, part in pulls._asdict().items() if len(part)}
+    normalised_kl, agreement, *moved = numbers(
+        [-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean(), *known.values()]
+    )
+    return RowReadout(
+        teacher_ids=teacher.tolist(),
+        student_ids=student.tolist(),
+        normalised_kl=normalised_kl,
+        agreement=agreement,
+        kl_nats=shown.kl_nats.tolist(),
+        teacher_top=_pairs(shown.teacher_ids, shown.teacher_probs),
+        student_top=_pairs(shown.student_ids, shown.student_probs),
+        teacher_entropy=shown.teacher_entropy.tolist(),
+        student_entropy=shown.student_entropy.tolist(),
+        **dict(zip(known, moved, strict=True)),
+    )
+
+
+def _pairs(ids: Tensor, probs: Tensor) -> list[list[tuple[int, float]]]:
+    return [list(zip(*row, strict=True)) for row in zip(ids.tolist(), probs.tolist(), strict=True)]

@@ -1,0 +1,38 @@
+"""The forward KL to a teacher of whom only the top K are known. Pure arithmetic, like `kinds`."""
+
+import torch
+from torch import Tensor
+
+from apt_model.distill.losses.divergences import TINY
+from apt_model.distill.losses.logit_blocks import TopRows
+
+
+def top_forward_kl(logits: Tensor, teacher: TopRows, q: Tensor, q_log_sum: Tensor, gradient: Tensor) -> Tensor:
+    """Σ over the top K of p (log p − log q), and the tail as one bucket: p_t (log p_t − log q_t), (R) in nats.
+
+    A lower bound of KL(p ‖ q) (by the log-sum inequality), exact where K is the vocabulary. `gradient` gets the
+    derivative by `logits`: q − p in the top K, q (1 − p_t / q_t) in the tail.
+
+    Shapes: logits, q, gradient (R, V); q_log_sum (R).
+    """
+    known = teacher.log_probs.exp()
+    tail = teacher.log_tail.exp()
+    student_known = q.gather(1, teacher.ids)
+    student_log = logits.gather(1, teacher.ids) - q_log_sum.unsqueeze(1)
+    student_tail = gradient.copy_(q).scatter_(1, teacher.ids, 0.0).sum(dim=1).clamp_(min=TINY)
+    kl = (known * (teacher.log_probs - student_log)).sum(dim=1)
+    kl += torch.where(tail > 0, tail * (teacher.log_tail - student_tail.log()), 0.0)
+    gradient.mul_((1 - tail / student_tail).unsqueeze(1)).scatter_(1, teacher.ids, student_known - known)
+    return kl
+
+
+def at_temperature_one(teacher: TopRows, *, temperature: float) -> TopRows:
+    """The same distribution at temperature 1, from its logits' differences and the mass of its tail there."""
+    known = torch.log1p(-teacher.log_tail_at_one.exp()).unsqueeze(1)
+    log_probs = (teacher.log_probs * temperature).log_softmax(dim=1) + known
+    return TopRows(
+        ids=teacher.ids,
+        log_probs=log_probs,
+        log_tail=teacher.log_tail_at_one,
+        log_tail_at_one=teacher.log_tail_at_one,
+    )

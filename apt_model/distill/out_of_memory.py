@@ -1,0 +1,44 @@
+"""Out of memory: recognise it in what torch raises, and tell it in one line with the remedy."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from apt_model.data.batch import Batch
+from apt_model.errors import OutOfMemoryError
+
+SAID_BY_TORCH = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS; the CPU; the CPU
+REMEDY = (
+    "a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
+    "or mixed_precision=bf16"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, of the machine or of an accelerator."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_BY_TORCH)
+
+
+@contextmanager
+def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> Iterator[None]:
+    """Inside, running out of memory is told in one line, with the largest of the step's batches and the remedy.
+
+    Raises:
+        OutOfMemoryError: instead of what torch raised; the weights are those before the step, if it had not begun to
+            update them.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        rows, length = max((tuple(batch.input_ids.shape) for batch in batches), key=lambda shape: shape[0] * shape[1])
+        raise OutOfMemoryError(
+            f"step {step} needs more memory than there is",
+            got=f"a batch of {rows} × {length} tokens, and: {said}",
+            fix=REMEDY,
+        ) from error

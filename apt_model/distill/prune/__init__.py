@@ -1,1 +1,0 @@
-"""Students cut out of their teacher: fewer layers, heads and neurons, a narrower stream."""

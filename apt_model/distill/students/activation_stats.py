@@ -1,0 +1,135 @@
+"""A teacher that reads a few batches while its stream, heads and neurons are watched.
+
+Knows hooks and sums; knows nothing of what is kept or cut.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apt_model.data.batch import Batch
+from apt_model.distill.losses.metrics import row_sums
+from apt_model.distill.students.architecture import Anatomy, layers_of, matrix_of, normalised, stream_norms
+from apt_model.models.modes import in_eval_mode
+from apt_model.models.output_head import forward_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activity:
+    """Sums over the tokens read and, for the stream, over the norms that it is read through.
+
+    Attributes:
+        covariance: (H, H), float64, of the normalised stream before its gains.
+        channels: (H,), squares of what leaves the norms, gains and biases included.
+        heads: for each layer, (heads,): squares of what each head writes into the stream.
+        neurons: for each layer, (neurons,): the same of each neuron.
+        tokens: how many were read.
+    """
+
+    covariance: Tensor
+    channels: Tensor
+    heads: dict[int, Tensor]
+    neurons: dict[int, Tensor]
+    tokens: int
+
+
+@contextmanager
+def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) -> Iterator[Callable[[Batch], Tensor]]:
+    """Inside, a function from a batch to the model's logits (B, L, V): in eval mode, without gradient, and without the
+    given layers, which hand through what they get. The model is afterwards as it was."""
+    device = next(model.parameters()).device
+
+    def read(batch: Batch) -> Tensor:
+        batch = batch.to(device)
+        logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+        return logits
+
+    def hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+    layers = layers_of(model, anatomy)
+    with in_eval_mode(model), ExitStack() as stack, torch.no_grad():
+        for index in without:
+            stack.enter_context(forward_of(layers[index], hand_through))
+        yield read
+
+
+def mean_loss(
+    model: nn.Module,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    *,
+    without: Collection[int],
+    tick: Callable[[], None],
+) -> float:
+    """Cross-entropy to the labels, nats a token, of the model without some of its layers; `tick` after each batch."""
+    total = count = 0.0
+    with reader(model, anatomy, without) as read:
+        for batch in batches:
+            logits = read(batch)
+            sums = row_sums(logits, batch.labels.to(logits.device))
+            total, count = total + float(sums.ce.sum()), count + float(sums.tokens.sum())
+            tick()
+    return total / max(count, 1.0)
+
+
+def watch_activity(
+    model: Any,
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    *,
+    kept: tuple[int, ...],
+    head_size: int,
+    tick: Callable[[], None],
+) -> Activity:
+    """Read the batches with the kept layers alone; `tick` is called after each."""
+    layers, width = layers_of(model, anatomy), matrix_of(model.get_submodule(anatomy.embeddings[0])).shape[0]
+    device = next(model.parameters()).device
+    covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
+    channels = torch.zeros(width, dtype=torch.float64, device=device)
+    heads: dict[int, Any] = dict.fromkeys(kept, 0)
+    neurons: dict[int, Any] = dict.fromkeys(kept, 0)
+    real = torch.zeros(0, dtype=torch.bool, device=device)  # the batch's tokens that are no padding, in one row
+    tokens = 0
+
+    def see_stream(_: Any, inputs: Any, output: Tensor) -> None:
+        seen = normalised(inputs[0].reshape(-1, width)[real], anatomy)
+        covariance.add_((seen.T @ seen).double())
+        channels.add_(output.reshape(-1, width)[real].double().square().sum(0))
+
+    def see_heads(index: int) -> Callable[[Any, Any], None]:
+        def see(module: Any, inputs: Any) -> None:
+            found = inputs[0].reshape(len(real), -1, head_size)[real].float()  # (tokens, heads, head size)
+            by_head = matrix_of(module).float().reshape(width, -1, head_size)
+            # |W x|² summed over tokens is the trace of WᵀW · xxᵀ: no (tokens, heads, H) is ever there
+            grams = torch.einsum("whd,whe->hde", by_head, by_head) * torch.einsum("thd,the->hde", found, found)
+            heads[index] += grams.sum((1, 2)).double()
+
+        return see
+
+    def see_neurons(index: int) -> Callable[[Any, Any], None]:
+        def see(module: Any, inputs: Any) -> None:
+            squares = inputs[0].reshape(len(real), -1)[real].float().square().sum(0)
+            neurons[index] += (squares * matrix_of(module).float().square().sum(0)).double()
+
+        return see
+
+    with ExitStack() as stack:
+        for _, norm in stream_norms(model, anatomy, kept):
+            stack.callback(norm.register_forward_hook(see_stream).remove)
+        for index in kept:
+            out, mlp = (layers[index].get_submodule(name) for name in (anatomy.attention_out, anatomy.mlp_out))
+            stack.callback(out.register_forward_pre_hook(see_heads(index)).remove)
+            stack.callback(mlp.register_forward_pre_hook(see_neurons(index)).remove)
+        dropped = set(range(len(layers))) - set(kept)
+        read = stack.enter_context(reader(model, anatomy, dropped))
+        for batch in batches:
+            real = batch.attention_mask.to(device).reshape(-1) == 1
+            tokens += int(real.sum())
+            read(batch)
+            tick()
+    return Activity(covariance=covariance, channels=channels, heads=heads, neurons=neurons, tokens=tokens)

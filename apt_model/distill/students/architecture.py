@@ -1,0 +1,239 @@
+"""Where each family of models keeps what reads the residual stream and what writes into it.
+
+Knows names of modules; knows nothing of which parts of them are worth keeping.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from apt_model.distill.students.widths import Widths
+from apt_model.errors import ModelError
+
+Rows = Literal["q", "kv", "qkv", "qkv_by_head", "neurons", "gate_up"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """The parts of one family, named as in its `state_dict`; those of a layer relative to the layer.
+
+    Attributes:
+        stack: the list of layers.
+        embeddings: what begins the stream, tokens first, then positions where they are learned.
+        norms: the norms that a layer reads the stream through, and the matrices behind each, with what their output
+            rows are: query heads, key-value heads, all three after one another or head by head (GPT-NeoX), neurons, or
+            gates and then neurons.
+        attention_out: the matrix that writes what the heads found.
+        mlp_out: the matrix that writes what the neurons found.
+        after: norms of what is written, just before it is added.
+        last_norm: the norm before the output head.
+        norm: "rms", "rms_plus_one" (Gemma keeps its gains less one), or "layer" (mean taken away, and a bias).
+        free_heads: whether the size of a head may differ from width / heads.
+        scaled_embeddings: whether token embeddings are multiplied by sqrt(width), as in Gemma.
+    """
+
+    stack: str
+    embeddings: tuple[str, ...]
+    norms: Mapping[str, Mapping[str, Rows]]
+    attention_out: str
+    mlp_out: str
+    last_norm: str
+    after: tuple[str, ...] = ()
+    norm: Literal["rms", "rms_plus_one", "layer"] = "rms"
+    free_heads: bool = True
+    scaled_embeddings: bool = False
+
+
+QKV: Mapping[str, Rows] = {"self_attn.q_proj": "q", "self_attn.k_proj": "kv", "self_attn.v_proj": "kv"}
+GATED: Mapping[str, Rows] = {"mlp.gate_proj": "neurons", "mlp.up_proj": "neurons"}
+
+LLAMA = Anatomy(
+    stack="model.layers",
+    embeddings=("model.embed_tokens",),
+    norms={"input_layernorm": QKV, "post_attention_layernorm": GATED},
+    attention_out="self_attn.o_proj",
+    mlp_out="mlp.down_proj",
+    last_norm="model.norm",
+)
+GEMMA = replace(LLAMA, norm="rms_plus_one", scaled_embeddings=True)
+GEMMA_2 = replace(
+    GEMMA,
+    norms={"input_layernorm": QKV, "pre_feedforward_layernorm": GATED},
+    after=("post_attention_layernorm", "post_feedforward_layernorm"),
+)
+PHI_3 = replace(
+    LLAMA,
+    norms={
+        "input_layernorm": {"self_attn.qkv_proj": "qkv"},
+        "post_attention_layernorm": {"mlp.gate_up_proj": "gate_up"},
+    },
+)
+GPT_2 = Anatomy(
+    stack="transformer.h",
+    embeddings=("transformer.wte", "transformer.wpe"),
+    norms={"ln_1": {"attn.c_attn": "qkv"}, "ln_2": {"mlp.c_fc": "neurons"}},
+    attention_out="attn.c_proj",
+    mlp_out="mlp.c_proj",
+    last_norm="transformer.ln_f",
+    norm="layer",
+    free_heads=False,
+)
+OPT = Anatomy(
+    stack="model.decoder.layers",
+    embeddings=("model.decoder.embed_tokens", "model.decoder.embed_positions"),
+    norms={"self_attn_layer_norm": QKV, "final_layer_norm": {"fc1": "neurons"}},
+    attention_out="self_attn.out_proj",
+    mlp_out="fc2",
+    last_norm="model.decoder.final_layer_norm",
+    norm="layer",
+    free_heads=False,
+)
+GPT_NEOX = Anatomy(
+    stack="gpt_neox.layers",
+    embeddings=("gpt_neox.embed_in",),
+    norms={
+        "input_layernorm": {"attention.query_key_value": "qkv_by_head"},
+        "post_attention_layernorm": {"mlp.dense_h_to_4h": "neurons"},
+    },
+    attention_out="attention.dense",
+    mlp_out="mlp.dense_4h_to_h",
+    last_norm="gpt_neox.final_layer_norm",
+    norm="layer",
+    free_heads=False,
+)
+PHI = Anatomy(
+    stack="model.layers",
+    embeddings=("model.embed_tokens",),
+    norms={"input_layernorm": {**QKV, "mlp.fc1": "neurons"}},
+    attention_out="self_attn.dense",
+    mlp_out="mlp.fc2",
+    last_norm="model.final_layernorm",
+    norm="layer",
+    free_heads=False,
+)
+FAMILIES: Mapping[str, Anatomy] = {
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "smollm3": LLAMA,
+    "gemma": GEMMA,
+    "gemma2": GEMMA_2,
+    "gemma3_text": GEMMA_2,
+    "phi3": PHI_3,
+    "gpt2": GPT_2,
+    "opt": OPT,
+    "gpt_neox": GPT_NEOX,
+    "phi": PHI,
+}
+
+
+def anatomy_of(model: Any) -> Anatomy:
+    """The anatomy of a loaded causal language model.
+
+    Raises:
+        ModelError: a family that is not known, or a model of a known one whose parts are wrapped, quantized or missing.
+    """
+    config: Any = getattr(model, "config", None)
+    kind = getattr(config, "model_type", type(model).__name__)
+    anatomy = FAMILIES.get(kind)
+    head = model.get_output_embeddings() if callable(getattr(model, "get_output_embeddings", None)) else None
+    if head is None:
+        got, fix = type(model).__name__, "pass the loaded teacher"
+        raise ModelError("a student is cut out of a causal language model", got=got, fix=fix)
+    if anatomy is None:
+        raise ModelError(
+            "cannot cut a student out of a teacher of this kind",
+            got=kind,
+            expected=f"one of {', '.join(FAMILIES)}",
+            fix="take layers=N,init=teacher, which copies layers of any kind, or a fresh student",
+        )
+    try:
+        embeddings = embeddings_of(model, anatomy)
+        matrices = [*embeddings, head]
+        for layer in layers_of(model, anatomy):
+            names = [name for readers in anatomy.norms.values() for name in readers]
+            matrices += [layer.get_submodule(name) for name in (*names, anatomy.attention_out, anatomy.mlp_out)]
+            for name in (*anatomy.norms, *anatomy.after):
+                layer.get_submodule(name)
+        model.get_submodule(anatomy.last_norm)
+    except AttributeError as error:  # such as OPT-350m, which has no norm at the end
+        raise ModelError(f"this {kind} is not built as others of its family", got=str(error)) from error
+    strange = [type(m).__name__ for m in matrices if type(m) not in (nn.Linear, Conv1D) and m not in embeddings]
+    strange += [str(m.weight.dtype) for m in matrices if not m.weight.is_floating_point()]
+    strange += [f"embeddings of {len(matrix_of(e))}" for e in embeddings if len(matrix_of(e)) != config.hidden_size]
+    strange += ["norms without gains"] if getattr(config, "layer_norm_elementwise_affine", True) is False else []
+    if strange:
+        expected = "plain float weights, embeddings as wide as the stream, norms with gains"
+        raise ModelError(f"this {kind} cannot be cut", got=strange[0], expected=expected)
+    return anatomy
+
+
+def widths_of(model: Any, anatomy: Anatomy) -> tuple[Widths, int]:
+    """The widths of a model, as its matrices have them (configs may lack some), and the size of a head."""
+    layer = layers_of(model, anatomy)[0]
+    kinds = {kind: name for readers in anatomy.norms.values() for name, kind in readers.items()}
+    heads = model.config.num_attention_heads
+    head_size = matrix_of(layer.get_submodule(anatomy.attention_out)).shape[1] // heads
+    groups = heads
+    if "kv" in kinds:
+        groups = len(matrix_of(layer.get_submodule(kinds["kv"]))) // head_size
+    elif "qkv" in kinds:
+        groups = (len(matrix_of(layer.get_submodule(kinds["qkv"]))) // head_size - heads) // 2
+    widths = Widths(
+        hidden=len(matrix_of(embeddings_of(model, anatomy)[0])),
+        groups=groups,
+        per_group=heads // groups,
+        neurons=matrix_of(layer.get_submodule(anatomy.mlp_out)).shape[1],
+    )
+    return widths, head_size
+
+
+def layers_of(model: nn.Module, anatomy: Anatomy) -> list[nn.Module]:
+    """The layers, first to last."""
+    return list(model.get_submodule(anatomy.stack).children())
+
+
+def embeddings_of(model: nn.Module, anatomy: Anatomy) -> list[Any]:
+    """The embeddings, tokens first."""
+    return [model.get_submodule(name) for name in anatomy.embeddings]
+
+
+def stream_norms(model: nn.Module, anatomy: Anatomy, layers: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    """Every norm that the stream is read through, in the order it is: those of the given layers, then the last.
+
+    Its name in the full model comes with it.
+    """
+    for index in layers:
+        for name in anatomy.norms:
+            full = f"{anatomy.stack}.{index}.{name}"
+            yield full, model.get_submodule(full)
+    yield anatomy.last_norm, model.get_submodule(anatomy.last_norm)
+
+
+def matrix_of(module: Any) -> Tensor:
+    """The weight of a linear layer or Conv1D as (outputs, inputs); of an embedding as (width, tokens).
+
+    So what a module writes into the stream is always its first dimension. A view of the weight.
+    """
+    weight: Tensor = module.weight
+    return weight.T if isinstance(module, Conv1D | nn.Embedding) else weight
+
+
+@torch.no_grad()
+def normalised(hidden: Tensor, anatomy: Anatomy) -> Tensor:
+    """What a norm makes of the stream (..., H) before its gains: mean square 1, with LayerNorm mean 0 too; float32."""
+    hidden = hidden.float()
+    if anatomy.norm == "layer":
+        hidden = hidden - hidden.mean(dim=-1, keepdim=True)
+    return hidden * hidden.square().mean(dim=-1, keepdim=True).clamp(min=1e-12).rsqrt()
+
+
+def gains_of(norm: Any, anatomy: Anatomy) -> Tensor:
+    """The gains (H,) of a norm, float64."""
+    gains: Tensor = norm.weight.detach().double()
+    return gains + 1 if anatomy.norm == "rms_plus_one" else gains

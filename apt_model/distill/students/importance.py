@@ -1,0 +1,98 @@
+"""Which layers, heads and neurons a student gets.
+
+Knows what was seen of the teacher's parts; knows nothing of how weights are cut.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from apt_model.data.batch import Batch
+from apt_model.distill.students.activation_stats import mean_loss, reader
+from apt_model.distill.students.architecture import Anatomy, layers_of
+
+
+def layers_by_angle(
+    model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
+) -> tuple[int, ...]:
+    """All layers but one block that lies together: the one whose output is turned least from its input.
+
+    The angle is the mean over tokens of arccos(cosine) between the stream before the block and behind it. One reading.
+    Source: Gromov et al. 2024, arXiv:2403.17887, section 3.2 (there, of each text's last token alone).
+    """
+    layers = layers_of(model, anatomy)
+    block = len(layers) - count
+    angles = torch.zeros(count + 1, dtype=torch.float64)
+    before: list[Tensor] = []
+    real = torch.zeros(0, dtype=torch.bool)
+
+    def see(_: Any, inputs: Any, output: Tensor) -> None:
+        if not before:
+            before.append(inputs[0].flatten(0, 1)[real].float())
+        before.append(output.flatten(0, 1)[real].float())
+        if len(before) > block:
+            at = len(before) - 1 - block
+            cosine = F.cosine_similarity(before[at], before[-1], dim=-1).clamp(-1, 1)
+            angles[at] += float(cosine.arccos().sum()) / math.pi
+
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(see).remove)
+        read = stack.enter_context(reader(model, anatomy))
+        device = next(model.parameters()).device
+        for batch in batches:
+            before.clear()
+            real = batch.attention_mask.to(device).flatten() == 1
+            read(batch)
+            tick()
+    first = int(angles.argmin())
+    return tuple(index for index in range(len(layers)) if not first <= index < first + block)
+
+
+def layers_by_loss(
+    model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
+) -> tuple[int, ...]:
+    """Drop the layer that is missed least, by the loss without it; then the next, and so on until `count` are left.
+
+    Reads the batches once for every layer that is there, each time that one goes.
+    Source: Song et al. 2024, arXiv:2402.09025 (SLEB), algorithm 1.
+    """
+    kept = list(range(len(layers_of(model, anatomy))))
+    dropped: list[int] = []
+    while len(kept) > count:
+        losses = {index: mean_loss(model, anatomy, batches, without=[*dropped, index], tick=tick) for index in kept}
+        least = min(kept, key=lambda index: losses[index])
+        kept.remove(least)
+        dropped.append(least)
+    return tuple(kept)
+
+
+def readings_of_loss(layers: int, count: int) -> int:
+    """How often `layers_by_loss` reads the batches."""
+    return sum(range(count + 1, layers + 1))
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """The places (count,) of the highest scores, in the order they stand."""
+    return scores.topk(count).indices.sort().values
+
+
+def best_heads(scores: Tensor, *, groups: int, per_group: int, of: int) -> tuple[Tensor, Tensor]:
+    """Key-value heads kept, and query heads kept: as many for each of them.
+
+    Args:
+        scores: (query heads,), of the teacher; those of one group lie together.
+        groups: key-value heads that the student gets.
+        per_group: query heads that it gets for each.
+        of: key-value heads that the teacher has.
+    """
+    by_group = scores.reshape(of, -1)
+    chosen = by_group.topk(per_group, dim=1)
+    kept_groups = best(chosen.values.sum(dim=1), groups)
+    heads = chosen.indices[kept_groups] + kept_groups[:, None] * by_group.shape[1]
+    return kept_groups, heads.sort(dim=1).values.flatten()

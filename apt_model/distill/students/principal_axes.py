@@ -1,0 +1,66 @@
+"""Which directions of the residual stream a student keeps: principal components, or the busiest channels.
+
+One map for all layers. SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) turns each layer's stream its own way and pays
+for it with a matrix on every shortcut; with one map a student is a plain model of its family, that loads anywhere.
+Knows second moments; knows nothing of models.
+"""
+
+import torch
+from torch import Tensor
+
+from apt_model.distill.students.importance import best
+
+
+def principal_axes(covariance: Tensor, width: int, *, keep_mean: bool) -> Tensor:
+    """The map (width, H), rows orthonormal, float64, onto the strongest principal components.
+
+    With `keep_mean` (models with LayerNorm), the direction (1, ..., 1) of the teacher is mapped to that of the student,
+    and the components are chosen at right angles to it: so taking the mean away commutes with the map, and a LayerNorm
+    stays one. One of the `width` directions carries the mean.
+    """
+    size = len(covariance)
+    covariance = (covariance + covariance.T) / 2
+    if not keep_mean:
+        return _strongest(covariance, width)
+    ones = _ones(size, covariance)
+    centre = torch.eye(size, dtype=torch.float64, device=covariance.device) - torch.outer(ones, ones)
+    # below every other direction, so that even those that the text never used are at right angles to it
+    covariance = centre @ covariance @ centre - torch.outer(ones, ones) * (1 + covariance.diagonal().sum())
+    mean = _ones(width, covariance)
+    return _away_from_mean(mean) @ _strongest(covariance, width - 1) + torch.outer(mean, ones)
+
+
+def busiest_channels(channels: Tensor, width: int) -> Tensor:
+    """The map (width, H), float64, that picks the channels with the largest squares, in the order they stand.
+
+    Source: Muralidharan et al. 2024, arXiv:2407.14679 (Minitron), section 2.2, with squares for magnitudes.
+    """
+    return torch.eye(len(channels), dtype=torch.float64, device=channels.device)[best(channels, width)]
+
+
+def energy_kept(covariance: Tensor, axes: Tensor) -> float:
+    """The share, 0..1, of the normalised stream's squares that a map keeps."""
+    return float((axes @ covariance * axes).sum() / covariance.diagonal().sum())
+
+
+def _strongest(covariance: Tensor, count: int) -> Tensor:
+    """The eigenvectors (count, H) with the largest eigenvalues, largest first."""
+    vectors: Tensor = torch.linalg.eigh(covariance).eigenvectors
+    return vectors.flip(1)[:, :count].T
+
+
+def _ones(size: int, like: Tensor) -> Tensor:
+    return torch.full((size,), size**-0.5, dtype=torch.float64, device=like.device)
+
+
+def _away_from_mean(mean: Tensor) -> Tensor:
+    """An orthonormal basis (n, n − 1) of all that is at right angles to a unit vector with no −1 in front.
+
+    The columns, but the first, of the reflection that swaps `mean` and the first axis.
+    """
+    size = len(mean)
+    eye = torch.eye(size, dtype=mean.dtype, device=mean.device)
+    normal = mean - eye[0]
+    length = normal.square().sum()
+    reflection = eye if length == 0 else eye - 2 * torch.outer(normal, normal) / length
+    return reflection[:, 1:]

@@ -1,0 +1,203 @@
+"""What a teacher's cache belongs to, which files it consists of, and how they are written so that none is half there.
+
+Knows files, sizes and hashes; knows nothing of what a shard holds, of models or losses.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.numpy import save
+
+from apt_model.distill.teachers.cache.codec import ValueType
+from apt_model.errors import ConfigError, StorageError
+from apt_model.events.records import ModelCard
+from apt_model.storage import sync
+
+MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
+OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # how the names of a cache's files begin
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CacheSettings(_Record):
+    """How signals are kept; a cache made with others is another cache.
+
+    Attributes:
+        k: tokens kept at a position.
+        temperature: of the training; the tail's mass is kept at this one and at 1.
+        value_type: "log8" or "float16".
+        max_length: tokens of a row at most.
+        packing: rows were joined to blocks of `max_length`.
+    """
+
+    k: int
+    temperature: float
+    value_type: ValueType
+    max_length: int
+    packing: bool
+
+
+class CacheIdentity(_Record):
+    """What a cache belongs to. Hashes are sha256 in hex.
+
+    Attributes:
+        teacher: hash of the weights and the config.
+        card: what the teacher was, for people.
+        config: hash of the config alone.
+        tokenizer: hash of its vocabulary; None without one.
+        data: hash of the keys of all rows.
+        vocabulary: ids that stand for a token, from 0 on.
+        rows: different ones, with something to learn.
+        tokens: positions in all rows.
+        settings: how signals are kept.
+    """
+
+    schema_version: Literal[1] = 1
+    teacher: str
+    card: ModelCard
+    config: str
+    tokenizer: str | None
+    data: str
+    vocabulary: int
+    rows: int
+    tokens: int
+    settings: CacheSettings
+
+    def differences(self, other: "CacheIdentity") -> list[str]:
+        """What this cache has and the other has not, in words: "another teacher", "temperature 1.0 instead of 4.0"."""
+        names = {"teacher": "another teacher", "tokenizer": "another tokenizer", "data": "other data"}
+        mine, others = ({"vocabulary": one.vocabulary, **one.settings.model_dump()} for one in (self, other))
+        return [text for name, text in names.items() if getattr(self, name) != getattr(other, name)] + differing(
+            mine, others
+        )
+
+
+def differing(cached: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
+    """The wanted values that a cache has not, in words."""
+    return [f"{key} {cached[key]} instead of {value}" for key, value in wanted.items() if cached[key] != value]
+
+
+class Shard(_Record):
+    """One file of a cache, as it should be."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+class Manifest(_Record):
+    """What a cache is and holds; unfinished as long as it has fewer shards than `shard_count`."""
+
+    identity: CacheIdentity
+    order: Shard
+    shard_count: int
+    shards: tuple[Shard, ...] = ()
+
+
+def read_manifest(directory: Path) -> Manifest | None:
+    """The manifest of a cache; None where there is none.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    path = directory / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        got = error.strerror if isinstance(error, OSError) else str(error).replace("\n", " ")[:200]
+        raise StorageError(
+            f"{path} is damaged", got=got, fix=f"delete {directory}, and cache the teacher again"
+        ) from error
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Replace the manifest in one step."""
+    write_file(directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
+
+
+def write_shard(directory: Path, name: str, tensors: Mapping[str, NDArray[Any]]) -> Shard:
+    """Write tensors as a shard that is either whole or not there."""
+    content = save({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()})
+    write_file(directory / name, content)
+    return Shard(file=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write, sync, and only then give it its name; what is left of a failed attempt is removed.
+
+    Raises:
+        StorageError: no space, or no permission; says how many bytes were needed.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        need = f"{len(content):,} bytes, and a directory that can be written"
+        raise StorageError(f"{path} cannot be written", got=error.strerror, expected=need) from error
+
+
+def is_sound(directory: Path, shard: Shard) -> bool:
+    """Whether a file is there, as long as it should be, and of the right hash."""
+    path = directory / shard.file
+    try:
+        if path.stat().st_size != shard.size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
+    except OSError:
+        return False
+
+
+def check_settings(settings: CacheSettings, batch_size: int) -> None:
+    """Refuse what no cache can be made with.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    for name, value in (("k", settings.k), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is too small", got=value, expected="1 or more")
+    if not 0 < settings.temperature < math.inf:
+        raise ConfigError("temperature is out of range", got=settings.temperature, expected="a number greater than 0")
+
+
+def prepare_directory(directory: str | Path) -> Path:
+    """The directory, there and writable; what a killed run left half written is removed.
+
+    Raises:
+        StorageError: it cannot be written, or holds something else than a cache.
+    """
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
+        if foreign:
+            got = ", ".join(foreign[:3])
+            raise StorageError(f"{path} holds something else", got=got, expected="a new directory, or a cache")
+        for left_over in path.glob(".tmp-*"):
+            left_over.unlink()
+        probe = path / ".tmp-probe"
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"cache directory {path} cannot be written", got=error.strerror) from error
+    return path

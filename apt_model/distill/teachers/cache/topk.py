@@ -1,0 +1,82 @@
+"""What is kept of a teacher's logits, and what leaving the rest out hides. Knows nothing of models, rows or files."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from apt_model.distill.teachers.cache.codec import StoredTopK, concatenate
+from apt_model.errors import NumericError
+
+LEAST_GAP = 1e-7  # of all but the first, so that a tie cannot hide which one is the argmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What is kept of some positions, and what it leaves out: (N,) mass kept, hidden and whole KL, as in `Estimate`."""
+
+    stored: StoredTopK
+    mass_kept: NDArray[np.float32]
+    hidden_kl: NDArray[np.float32]
+    whole_kl: NDArray[np.float32]
+
+
+def join(parts: "list[Said]") -> Said:
+    """Positions one after the other."""
+    return Said(
+        stored=concatenate([part.stored for part in parts]),
+        mass_kept=np.concatenate([part.mass_kept for part in parts]),
+        hidden_kl=np.concatenate([part.hidden_kl for part in parts]),
+        whole_kl=np.concatenate([part.whole_kl for part in parts]),
+    )
+
+
+def real_vocabulary(width: int, tokenizer: Any) -> int:
+    """Columns of the head that stand for a token; heads are often padded to a round number."""
+    return width if tokenizer is None else min(width, max(tokenizer.get_vocab().values()) + 1)
+
+
+@torch.no_grad()
+def keep_top_k(logits: Tensor, k: int, temperature: float) -> Said:
+    """The k highest of logits (N, V), what the rest weighs, and what leaving it out hides.
+
+    Raises:
+        NumericError: NaN or infinity among the logits; minus infinity is taken as ruled out.
+    """
+    logits = logits.float()
+    if not torch.isfinite(logits.amax(dim=-1)).all():
+        raise NumericError("the teacher's logits are not finite", got="NaN or infinity", fix="look at the teacher")
+    values, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
+    gaps = values[:, :1] - values
+    gaps[:, 1:].clamp_(min=LEAST_GAP)
+    rest = logits.scatter(-1, ids, -torch.inf)
+    tails = [_log_share(rest / t, logits / t) for t in (temperature, 1.0)]
+    scaled, tail = logits / temperature, tails[0]
+    mass, count = tail.exp(), (rest > -torch.inf).sum(dim=-1)
+    within = torch.where(count > 0, count.clamp(min=1).log() - _entropy(rest / temperature), 0.0)
+    whole = (logits > -torch.inf).sum(dim=-1).log() - _entropy(scaled)
+    return Said(
+        stored=StoredTopK(
+            ids=ids.cpu().numpy(),
+            gaps=gaps.cpu().numpy(),
+            tails=torch.stack(tails, dim=-1).cpu().numpy(),
+        ),
+        mass_kept=(1 - mass).cpu().numpy(),
+        hidden_kl=(temperature**2 * mass * within).cpu().numpy(),
+        whole_kl=(temperature**2 * whole).cpu().numpy(),
+    )
+
+
+def _log_share(part: Tensor, whole: Tensor) -> Tensor:
+    return part.logsumexp(dim=-1) - whole.logsumexp(dim=-1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Of softmax(logits), in nats; 0 where all are minus infinity."""
+    probabilities = logits.softmax(dim=-1).nan_to_num()
+    return logits.logsumexp(dim=-1).nan_to_num(neginf=0.0) - (
+        probabilities * logits.masked_fill(probabilities == 0, 0.0)
+    ).sum(dim=-1)

@@ -1,0 +1,327 @@
+"""Runs a teacher once over the data and keeps what it says, so that students can learn without it.
+
+Knows the teacher, the rows and the cache's files; knows nothing of students, losses or screens. A run that was cut
+off goes on where it stopped, and leaves the same bytes as one that was not.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from torch import nn
+
+from apt_model.data.batch import Batch, learned_positions, to_batch
+from apt_model.data.encode import IGNORED
+from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate
+from apt_model.distill.teachers.cache.manifest import (
+    ORDER,
+    TEACHER,
+    CacheIdentity,
+    CacheSettings,
+    Manifest,
+    check_settings,
+    is_sound,
+    prepare_directory,
+    read_manifest,
+    write_manifest,
+    write_shard,
+)
+from apt_model.distill.teachers.cache.reader import hash_keys, shard_tensors
+from apt_model.distill.teachers.cache.topk import Said, join, keep_top_k, real_vocabulary
+from apt_model.distill.teachers.live import LiveTeacher
+from apt_model.errors import DataError, StorageError
+from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
+from apt_model.models.modes import frozen
+from apt_model.models.wide_matmul import full_width
+
+BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
+SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
+MOST_SHARDS = 512
+SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
+CHUNK_LOGITS = 2**22  # looked at together
+ROWS_AT_ONCE = 256
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a cache will be like, from a sample of its rows.
+
+    Attributes:
+        positions: with a label, in all rows.
+        bytes_per_token: of a position.
+        total_bytes: of all shards.
+        seconds: the teacher's time for all rows.
+        mass_kept: probability of the k tokens at the training's temperature, mean over positions.
+        hidden_kl_nats: T² times the KL that one bucket for the tail hides from a student that knows nothing of it
+            (all of its tail equally likely), mean over positions.
+        whole_kl_nats: T² times the KL of a student that knows nothing at all.
+    """
+
+    positions: int
+    bytes_per_token: float
+    total_bytes: int
+    seconds: float
+    mass_kept: float
+    hidden_kl_nats: float
+    whole_kl_nats: float
+
+
+class Caching:
+    """A teacher, the rows it will be asked about, and how its answers are kept.
+
+    Making one reads every row once, and lets the teacher answer a sample.
+
+    Args:
+        teacher: from token ids (B, L) to logits (B, L, V); unchanged afterwards.
+        rows: a `datasets.Dataset` from `tokenize_dataset`, or a sequence of rows that `to_batch` takes; equal rows
+            are cached once, rows without a label not at all.
+        tokenizer: the teacher's.
+        settings: how signals are kept; k is cut to the vocabulary.
+        device: where the teacher runs.
+        batch_size: rows the teacher reads at once.
+
+    Raises:
+        DataError: no row has a label, or a row that the teacher cannot take.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        rows: Any,
+        *,
+        settings: CacheSettings,
+        tokenizer: Any = None,
+        device: torch.device | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        check_settings(settings, batch_size)
+        self._model, self._rows, self._tokenizer, self._batch_size = teacher, rows, tokenizer, batch_size
+        self._settings, self._device = settings, device or torch.device("cpu")
+        self._teacher = LiveTeacher(teacher, self._device)
+        self._keys, self._indices, self._counts = self._read_rows()
+        if not self._keys:
+            raise DataError("no row has a label to learn from", got=f"{len(rows)} rows")
+        self._sample, self._sample_seconds = self._ask_sample()
+        self.identity = self._identify()
+
+    def refuse_other(self, directory: str | Path) -> None:
+        """Refuse a directory with a cache of another teacher, tokenizer, data or settings.
+
+        Raises:
+            DataError: names what differs.
+        """
+        manifest = read_manifest(Path(directory))
+        if manifest is not None and (differ := manifest.identity.differences(self.identity)):
+            raise DataError(
+                f"cache {directory} is of something else",
+                got=", ".join(differ),
+                fix="give another directory, or delete this one",
+            )
+
+    def estimate(self) -> Estimate:
+        """Size, time and error, from the sample."""
+        sampled = len(self._sample.stored)
+        packing = self._packing(self._frequencies())
+        packed = sum(len(packing.pack(part)) for part in _blocks(self._sample.stored))
+        positions = int(self._counts.sum())
+        return Estimate(
+            positions=positions,
+            bytes_per_token=packed / sampled,
+            total_bytes=round(packed / sampled * positions),
+            seconds=self._sample_seconds / sampled * positions,
+            mass_kept=float(self._sample.mass_kept.mean()),
+            hidden_kl_nats=float(self._sample.hidden_kl.mean()),
+            whole_kl_nats=float(self._sample.whole_kl.mean()),
+        )
+
+    def run(self, directory: str | Path, progress: Progress = lambda done, total: None) -> Manifest:
+        """Make the cache, or what is missing of it.
+
+        Args:
+            directory: empty, or holding a cache of the same teacher, tokenizer, data and settings.
+            progress: called with the positions that are done, and all there are.
+
+        Raises:
+            DataError: the directory holds a cache of something else; names what differs.
+            StorageError: no space, or not writable. NumericError: logits that are not finite.
+        """
+        directory = prepare_directory(directory)
+        manifest = self._begin(directory)
+        plan = self._plan()
+        sound = {shard.file: shard for shard in manifest.shards if is_sound(directory, shard)}
+        total, done = int(self._counts.sum()), sum(self._positions(plan[_number(name)]) for name in sound)
+        self._refuse_too_little_space(directory, total - done)
+        packing = self._packing(load_file(directory / ORDER)["order"])
+        progress(done, total)
+        for number, part in enumerate(plan):
+            name = f"shard-{number:05}.safetensors"
+            if name not in sound:
+                tensors = self._shard(part, packing, partial(_forward, progress, done, total))
+                sound[name] = write_shard(directory, name, tensors)
+                done += self._positions(part)
+                manifest = manifest.model_copy(update={"shards": tuple(sound[key] for key in sorted(sound))})
+                write_manifest(directory, manifest)
+        return manifest
+
+    def _read_rows(self) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
+        """Key, index and number of positions of each different row that has any."""
+        seen: dict[bytes, tuple[int, int]] = {}
+        for start in range(0, len(self._rows), ROWS_AT_ONCE):
+            indices = range(start, min(start + ROWS_AT_ONCE, len(self._rows)))
+            for index, batch in self._one_by_one(indices):
+                self._teacher.check(batch)
+                for offset, key in enumerate(row_keys(batch)):
+                    positions = int((batch.labels[offset, 1:] != IGNORED).sum())
+                    if positions:
+                        seen.setdefault(key, (index + offset, positions))
+        places = np.array(list(seen.values()), dtype=np.int64).reshape(-1, 2)
+        return list(seen), places[:, 0], places[:, 1]
+
+    def _one_by_one(self, indices: range) -> Iterator[tuple[int, Batch]]:
+        """Batches whose rows are those of the data, one for one: rows without a token are left out of larger ones."""
+        batch = self._batch(indices)
+        if len(batch.input_ids) == len(indices):
+            yield indices[0], batch
+        else:
+            yield from ((index, self._batch([index])) for index in indices)
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        rows = [self._rows[int(index)] for index in indices]
+        return to_batch(rows, tokenizer=self._tokenizer, max_length=self._settings.max_length)
+
+    def _ask_sample(self) -> tuple[Said, float]:
+        spread = np.linspace(0, len(self._keys) - 1, min(SAMPLE_ROWS, len(self._keys))).round().astype(int)
+        within = np.cumsum(self._counts[spread]) <= SAMPLE_POSITIONS
+        within[0] = True
+        started = time.perf_counter()
+        said = list(self._ask(self._indices[spread[within]]))
+        seconds = time.perf_counter() - started
+        return join(said), seconds
+
+    def _ask(self, indices: NDArray[np.int64]) -> Iterator[Said]:
+        """What the teacher says of these rows, in their order, some positions at a time."""
+        with frozen(self._model):
+            for start in range(0, len(indices), self._batch_size):
+                batch = self._batch(indices[start : start + self._batch_size].tolist())
+                with full_width(self._model):
+                    logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
+                self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
+                places = learned_positions(batch.labels).to(self._device)
+                for some in torch.split(places, max(1, CHUNK_LOGITS // self._vocabulary)):
+                    yield keep_top_k(logits[some, : self._vocabulary], self._settings.k, self._settings.temperature)
+
+    def _identify(self) -> CacheIdentity:
+        settings = self._settings.model_copy(update={"k": min(self._settings.k, self._vocabulary)})
+        self._settings = settings
+        return CacheIdentity(
+            teacher=hash_model(self._model),
+            card=self._teacher.card,
+            config=hash_config(getattr(self._model, "config", None)),
+            tokenizer=hash_tokenizer(self._tokenizer),
+            data=hash_keys(self._keys),
+            vocabulary=self._vocabulary,
+            rows=len(self._keys),
+            tokens=int(self._counts.sum()),
+            settings=settings,
+        )
+
+    def _begin(self, directory: Path) -> Manifest:
+        """The manifest as far as it goes; a new one, with the teacher's config and tokenizer, in a new directory."""
+        self.refuse_other(directory)
+        manifest = read_manifest(directory)
+        if manifest is not None and is_sound(directory, manifest.order):
+            return manifest
+        try:
+            for part in (getattr(self._model, "config", None), self._tokenizer):
+                if part is not None and hasattr(part, "save_pretrained"):
+                    part.save_pretrained(directory / TEACHER)
+        except OSError as error:
+            raise StorageError(f"{directory / TEACHER} cannot be written", got=error.strerror) from error
+        order = write_shard(directory, ORDER, {"order": self._frequencies()})
+        if manifest is not None and manifest.order == order:
+            return manifest
+        manifest = Manifest(identity=self.identity, order=order, shard_count=len(self._plan()))
+        write_manifest(directory, manifest)
+        return manifest
+
+    def _frequencies(self) -> NDArray[np.int64]:
+        counts = np.bincount(self._sample.stored.ids.ravel(), minlength=self._vocabulary)
+        return np.argsort(-counts, kind="stable")
+
+    def _packing(self, order: NDArray[np.int64]) -> Packing:
+        return Packing(order=order, k=self._settings.k, value_type=self._settings.value_type)
+
+    def _plan(self) -> list[slice]:
+        """Which rows go into which shard; follows from the data alone."""
+        ends = np.cumsum(self._counts)
+        size = max(SHARD_POSITIONS, -(-int(ends[-1]) // MOST_SHARDS))
+        shards = (ends - self._counts) // size
+        starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()
+        return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(ends)], strict=True)]
+
+    def _positions(self, part: slice) -> int:
+        return int(self._counts[part].sum())
+
+    def _shard(self, part: slice, packing: Packing, progress: Callable[[int], None]) -> dict[str, NDArray[Any]]:
+        """The teacher's answers to the rows of a shard, rows of like length together."""
+        order = np.arange(len(self._keys))[part]
+        order = order[np.argsort(self._counts[order], kind="stable")]
+        rows = [(self._keys[row], int(self._counts[row])) for row in order]
+        blocks: list[tuple[int, bytes]] = []
+        waiting: list[StoredTopK] = []
+        at = done = 0
+        for said in self._ask(self._indices[order]):
+            waiting.append(said.stored)
+            done += len(said.stored)
+            while at < len(rows):
+                here = _rows_of_a_block([count for _, count in rows[at:]])
+                size = sum(count for _, count in rows[at : at + here])
+                if sum(map(len, waiting)) < size:
+                    break
+                gathered = concatenate(waiting)
+                blocks.append((here, packing.pack(gathered[:size])))
+                waiting = [gathered[size:]]
+                at += here
+            progress(done)
+        return shard_tensors(rows, blocks)
+
+    def _refuse_too_little_space(self, directory: Path, positions: int) -> None:
+        need = round(self.estimate().bytes_per_token * positions)
+        free = shutil.disk_usage(directory).free
+        if need > free:
+            expected = f"{need:,} bytes"
+            raise StorageError(
+                f"too little space for the cache in {directory}", got=f"{free:,} bytes", expected=expected
+            )
+
+
+def _blocks(stored: StoredTopK) -> Iterator[StoredTopK]:
+    return (stored[start : start + BLOCK_POSITIONS] for start in range(0, len(stored), BLOCK_POSITIONS))
+
+
+def _rows_of_a_block(counts: Sequence[int]) -> int:
+    """How many of the next rows make a block: as many as it takes, or all that are left."""
+    total = 0
+    for number, count in enumerate(counts, start=1):
+        total += count
+        if total >= BLOCK_POSITIONS:
+            return number
+    return len(counts)
+
+
+def _forward(progress: Progress, before: int, total: int, new: int) -> None:
+    progress(before + new, total)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("shard-").partition(".")[0])

@@ -1,0 +1,108 @@
+"""The doctor's look at tokenizers and data: what could be wrong with them before a model has read a word.
+
+Knows tokenizers and batches; knows nothing of models or losses.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from apt_model.data.alignment import shared_tokens
+from apt_model.data.batch import Batch, rows_of, to_batch
+from apt_model.data.encode import IGNORED, OR_CROSS, UNLIMITED, differing_ids, encode_rows, refuse_other_tokenizer
+from apt_model.errors import ConfigError, DataError
+from apt_model.events.checkup import Finding, wrong
+
+MUCH_PADDING = 0.5  # of all places: more than half of the work is for nothing
+SPECIAL = ("bos", "eos", "pad")
+
+
+def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) -> Iterator[Finding]:
+    """Whether ids mean the same to both, and which of them have a meaning of their own; None where one has none.
+
+    Two tokenizers that differ, and may, are compared by what they have in common.
+    """
+    if may_differ:
+        counts = {"teacher": len(teacher), "student": len(student), "shared": len(shared_tokens(student, teacher))}
+        yield Finding(key="tokenizers_crossed", values={name: f"{count:,}" for name, count in counts.items()})
+        return
+    try:
+        refuse_other_tokenizer(teacher, student, fix=OR_CROSS)
+    except DataError as error:
+        differ = differing_ids(teacher, student)
+        first = ", ".join(f"{index}: {one!r} / {other!r}" for index, one, other in differ[:3])
+        yield wrong("tokenizers_differ", error, count=f"{len(differ):,}", first=first)
+        return
+    ours = teacher if teacher is not None else student
+    if ours is None:
+        return
+    if teacher is not None and student is not None:
+        yield Finding(key="tokenizers", values={"count": f"{len(ours):,}"})
+        ids = {name: [getattr(one, f"{name}_token_id", None) for one in (teacher, student)] for name in SPECIAL}
+        special = ", ".join(f"{name} {mine} ≠ {its}" for name, (mine, its) in ids.items() if mine != its)
+        if special:
+            yield Finding(key="special_differ", state="advice", values={"differ": special})
+    eos = getattr(ours, "eos_token_id", None)
+    if eos is not None and eos == getattr(ours, "pad_token_id", None):
+        yield Finding(key="pad_is_eos", values={"id": eos})
+
+
+def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:
+    """How much of what is learned stands where teacher and student, each in its own tokens, meet in the text."""
+    learned = sum(batch.label_count for batch in batches)
+    spans = [batch.teachers.spans for batch in batches if batch.teachers is not None]
+    covered = sum(int(some[:, 2].sum()) for some in spans)
+    if learned:
+        values = {"share": f"{100 * covered / learned:.0f}%", "spans": f"{sum(map(len, spans)):,}"}
+        yield Finding(key="spans" if covered else "spans_none", state="well" if covered else "advice", values=values)
+
+
+def read_batches(
+    raws: Iterable[Any], tokenizer: Any, max_length: int, *, teacher_tokenizer: Any = None
+) -> tuple[list[Batch], list[Finding]]:
+    """The batches as the loop will see them, and what kept one from being read."""
+    batches: list[Batch] = []
+    for raw in raws:
+        try:
+            batches.append(
+                to_batch(raw, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer)
+            )
+        except (ConfigError, DataError) as error:
+            rows = rows_of(raw) or []
+            is_chat = any("messages" in row and "input_ids" not in row for row in rows)
+            lacks_template = is_chat and getattr(tokenizer, "chat_template", None) is None
+            return batches, [wrong("no_template" if lacks_template else "refused", error)]
+    return batches, []
+
+
+def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:
+    """How much there is to learn from, how many rows teach nothing, how much is padding."""
+    rows = sum(len(batch.labels) for batch in batches)
+    places = sum(batch.labels.numel() for batch in batches)
+    real = sum(int(batch.attention_mask.sum()) for batch in batches)
+    learned = sum(batch.label_count for batch in batches)
+    masked = sum(int((batch.labels[:, 1:] == IGNORED).all(dim=1).sum()) for batch in batches)
+    seen = {"rows": f"{rows:,}", "masked": f"{masked:,}", "learned": f"{learned:,}"}
+    if not learned:
+        fix = f"give labels: {IGNORED} marks what is not to be learned; max_length must not cut the answers off"
+        error = DataError("not one label to learn from", got=f"{rows} rows looked at, all labels {IGNORED}", fix=fix)
+        yield wrong("masked_all", error, **seen)
+        return
+    share = f"{100 * learned / max(real, 1):.0f}%"
+    yield Finding(key="masks", values={**seen, "share": share, "padding": f"{100 * (1 - real / places):.0f}%"})
+    if masked:
+        yield Finding(key="masked_some", state="advice", values=seen)
+    if 1 - real / places > MUCH_PADDING:
+        yield Finding(key="padding", state="advice", values={"padding": f"{100 * (1 - real / places):.0f}%"})
+
+
+def look_at_lengths(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Iterator[Finding]:
+    """How many rows `max_length` cuts; nothing where they are token ids already, which nobody cuts."""
+    lengths: list[int] = []
+    for raw in raws:
+        rows = [row for row in rows_of(raw) or [] if "input_ids" not in row]
+        lengths += [len(ids) for ids, _ in encode_rows(rows, tokenizer, UNLIMITED)] if rows else []
+    if not lengths:
+        return
+    cut = sum(length > max_length for length in lengths)
+    values = {"rows": f"{len(lengths):,}", "cut": f"{cut:,}", "longest": f"{max(lengths):,}", "limit": str(max_length)}
+    yield Finding(key="lengths_cut" if cut else "lengths", state="advice" if cut else "well", values=values)

@@ -1,0 +1,163 @@
+"""Both models on a few rows, once, for the doctor: what they say, how wide it is, what a gradient would have to keep.
+
+Tensors end here. Knows nothing of what is good or bad.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apt_model.config import LessonConfig
+from apt_model.data.batch import Batch, learned_positions
+from apt_model.data.encode import IGNORED
+from apt_model.distill.checks import are_numbers
+from apt_model.distill.losses.fused import fused_distillation
+from apt_model.distill.losses.logit_blocks import HeadSignal, Signal, TensorSignal
+from apt_model.distill.losses.metrics import row_sums
+from apt_model.distill.losses.readout import numbers
+from apt_model.models.devices import device_of
+from apt_model.models.forward import Forward
+from apt_model.models.output_head import OutputHead, find_head
+
+ROWS, TOKENS = 4, 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What was seen; losses are nats a token, NaN where the logits are no numbers.
+
+    Attributes:
+        teacher_width, student_width: columns of their logits.
+        not_numbers: the roles whose logits are NaN, +inf, or -inf everywhere.
+        own_kl: KL(student ‖ student) at the training temperature, through the loss that trains: 0.
+        kl: KL(teacher ‖ student) at temperature 1.
+        teacher_ce, student_ce: cross-entropy on the labels.
+        kept_bytes: what the student's forward pass keeps for a token until the backward pass, weights aside.
+        is_fused: whether the loss goes without whole logits.
+    """
+
+    teacher_width: int
+    student_width: int
+    not_numbers: tuple[str, ...]
+    own_kl: float
+    kl: float
+    teacher_ce: float
+    student_ce: float
+    kept_bytes: float
+    is_fused: bool
+
+
+def probe_batch(batches: Sequence[Batch]) -> Batch | None:
+    """The first rows with something to learn in their first tokens, or anywhere; None where there is none."""
+    for width in (TOKENS, max((batch.labels.shape[1] for batch in batches), default=0)):
+        for batch in batches:
+            rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
+            if len(rows):
+                parts = {name: getattr(batch, name)[rows, :width] for name in ("input_ids", "attention_mask", "labels")}
+                return Batch(**parts)
+    return None
+
+
+def probed(
+    student: nn.Module,
+    teacher: nn.Module,
+    few: Batch,
+    *,
+    forwards: tuple[Forward, Forward],
+    config: LessonConfig,
+    device: torch.device,
+) -> Probe:
+    """Let both read `few`.
+
+    Args:
+        student, teacher: in eval mode, the student on `device`.
+        few: on the CPU.
+        forwards: how the student and the teacher are called.
+        config: its temperature and precision.
+        device: where to read.
+
+    Raises:
+        ModelError: no logits, or logits that do not fit the batch.
+    """
+    batch, (call_student, call_teacher), precision = few.to(device), forwards, config.train.mixed_precision
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    with torch.autocast(device.type, dtype) if precision != "no" else nullcontext():
+        kept = _Kept(student)
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+            own = call_student(student, batch).detach()
+        head = find_head(student)
+        with torch.no_grad():
+            theirs = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
+        own_kd = _own_divergence(student, batch, head, call_student, config)
+    pairs = (("student", own), ("teacher", theirs))
+    sums, ours = row_sums(own, batch.labels, theirs), row_sums(theirs, batch.labels)
+    assert sums.kl is not None  # noqa: S101 - a teacher was given
+    tokens, temperature = sums.tokens.sum(), config.distill.temperature
+    own_kl, kl, teacher_ce, student_ce = numbers(
+        [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), ours.ce.sum(), sums.ce.sum())]
+    )
+    return Probe(
+        teacher_width=theirs.shape[-1],
+        student_width=own.shape[-1],
+        not_numbers=tuple(role for role, logits in pairs if not are_numbers(logits)),
+        own_kl=own_kl,
+        kl=kl,
+        teacher_ce=teacher_ce,
+        student_ce=student_ce,
+        kept_bytes=kept.bytes / few.input_ids.numel(),
+        is_fused=head is not None,
+    )
+
+
+@torch.no_grad()
+def _own_divergence(
+    student: nn.Module, batch: Batch, head: OutputHead | None, call: Forward, config: LessonConfig
+) -> Tensor:
+    """The sum of KD of the student with itself as its teacher, each asked by itself, on the way that training goes."""
+    how = config.distill
+    kind: dict[str, Any] = {"temperature": how.temperature, "kind": how.loss_kind, "mixture": how.mixture}
+    learned = learned_positions(batch.labels)
+    dtype = torch.bfloat16 if config.train.head_dtype == "bf16" else None
+    itself: Signal
+    if head is None:
+        said, again = (call(student, batch).flatten(0, 1) for _ in range(2))
+        itself = TensorSignal(again, temperature=how.temperature, width=again.shape[-1], positions=learned)
+    else:
+        said, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
+        itself = HeadSignal(again, head, temperature=how.temperature, width=head.linear.out_features, dtype=dtype)
+    return fused_distillation(
+        said,
+        head,
+        itself,
+        batch.labels.flatten()[learned + 1],
+        alpha=how.alpha,
+        beta=how.beta,
+        chunk_rows=config.train.chunk_rows,
+        dtype=dtype,
+        positions=learned,
+        **kind,
+    ).kd
+
+
+class _Kept:
+    """Counts the bytes of what a forward pass keeps for the backward pass, each storage once, the weights not at all.
+
+    Used as the packing hook: it hands each tensor through.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+        self._held: list[Tensor] = []  # a storage that is freed meanwhile would lend its address to another
+        self.bytes = 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self._held.append(tensor)
+            self.bytes += storage.nbytes()
+        return tensor

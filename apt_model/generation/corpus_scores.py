@@ -1,0 +1,124 @@
+"""One pass over the data with a model and its teacher: what every document adds up to, and what each of them answers.
+
+Knows models and batches; knows nothing of figures made from the sums.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apt_model.data.batch import Batch, rows_of, to_batch
+from apt_model.data.encode import prompt_and_reference
+from apt_model.distill.losses.metrics import RowSums, row_sums
+from apt_model.errors import DataError, NumericError
+from apt_model.generation.answer_scores import need_sacrebleu
+from apt_model.generation.bootstrap import Numbers
+from apt_model.generation.byte_counts import scored_bytes
+from apt_model.models.forward import Forward
+from apt_model.models.generate import answer
+
+Asked = tuple[list[int], str]  # a prompt's token ids, and the reference of its answer
+
+
+class Reading:
+    """What was read so far.
+
+    Args:
+        models: by role, "student" and perhaps "control" and "teacher", that one last; in eval mode.
+        tokenizer: encodes and decodes; None where the data is token ids.
+        places: where each takes its input.
+        max_length: tokens of a text at most.
+        max_new_tokens: length of an answer at most; 0 asks nothing.
+        max_prompts: how many prompts are answered; None for all.
+
+    Attributes:
+        answers: by role, in the order of `references`.
+        references: what should have been answered.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, nn.Module],
+        tokenizer: Any,
+        places: Mapping[str, torch.device],
+        *,
+        max_length: int,
+        max_new_tokens: int,
+        max_prompts: int | None,
+    ) -> None:
+        self._models, self._tokenizer, self._places = models, tokenizer, places
+        self._max_length, self._max_new_tokens, self._max_prompts = max_length, max_new_tokens, max_prompts
+        self._forwards = {role: Forward(model, role) for role, model in models.items()}
+        self._sums: dict[str, list[dict[str, Numbers]]] = {role: [] for role in models}
+        self.answers: dict[str, list[str]] = {role: [] for role in models}
+        self.references: list[str] = []
+
+    def read(self, batches: Iterable[Any]) -> None:
+        """Take in every batch.
+
+        Raises:
+            ConfigError, DataError, ModelError, NumericError: as `evaluate_text_quality` says.
+        """
+        index = -1
+        for index, raw in enumerate(batches):
+            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length)
+            asked = self._asked(raw)
+            if asked:
+                need_sacrebleu()
+            if batch.label_count:
+                self._score(index, batch)
+            self._ask(asked)
+        if not self._sums["student"]:
+            raise DataError("not one label to score", got=f"{index + 1} batches", fix="give data, and mask less of it")
+
+    def documents(self, role: str) -> dict[str, Numbers]:
+        """Each document's sums by name, (documents,) each: those of `RowSums`, and the bytes of the scored text."""
+        parts = self._sums[role]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _score(self, index: int, batch: Batch) -> None:
+        for forward in self._forwards.values():
+            forward.check(batch)
+        spelled = {"bytes": scored_bytes(batch, self._tokenizer)} if hasattr(self._tokenizer, "decode") else {}
+        place = self._places["student"]
+        labels = batch.labels.to(place)
+        logits = {
+            role: forward(self._models[role], batch.to(self._places[role])).to(place)
+            for role, forward in self._forwards.items()
+        }
+        for role in reversed(logits):
+            other = logits.get("teacher") if role != "teacher" else None
+            sums = _columns(row_sums(logits[role], labels, other), spelled)
+            if not all(np.isfinite(column).all() for column in sums.values()):
+                raise NumericError(f"the {role}'s logits are not finite in batch {index}", fix="look at the batch")
+            scored = sums["tokens"] > 0
+            self._sums[role].append({name: column[scored] for name, column in sums.items()})
+
+    def _asked(self, raw: Any) -> list[Asked]:
+        """What the rows of a batch ask, as far as it is to be answered."""
+        left = None if self._max_prompts is None else self._max_prompts - len(self.references)
+        if not self._max_new_tokens or left == 0:
+            return []
+        asked = [prompt_and_reference(row, self._tokenizer) for row in rows_of(raw) or ()]
+        return [one for one in asked if one is not None][:left]
+
+    def _ask(self, asked: list[Asked]) -> None:
+        if not asked:
+            return
+        prompts, references = zip(*asked, strict=True)
+        for role, model in self._models.items():
+            said = answer(model, self._tokenizer, prompts, max_new_tokens=self._max_new_tokens, role=role)
+            self.answers[role] += said
+        self.references += references
+
+
+def _columns(sums: RowSums, more: Mapping[str, Tensor]) -> dict[str, Numbers]:
+    """The sums of a batch on the CPU, in a single transfer."""
+    named = {field.name: getattr(sums, field.name) for field in fields(sums)}
+    found = {name: value for name, value in named.items() if value is not None}
+    table = torch.stack(list(found.values())).cpu().double().numpy()
+    return dict(zip(found, table, strict=True)) | {name: value.double().numpy() for name, value in more.items()}

@@ -1,0 +1,191 @@
+"""Models on disk: load one by name, save one so that it can be loaded without us.
+
+Knows nothing of training. Only safetensors and GGUF are read, nothing is unpickled, no remote code runs unasked.
+"""
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_model as load_tensors
+from safetensors.torch import save_model as save_tensors
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from apt_model.errors import ConfigError, ModelError, StorageError
+from apt_model.events.runfile import EVENTS, STUDENT
+from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
+
+Quantization = Literal["bnb-8bit", "bnb-4bit"]
+
+WEIGHTS = "model.safetensors"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_model(
+    name: str | Path,
+    *,
+    model: nn.Module | None = None,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    quantization: Quantization | None = None,
+    device: torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any, Any]:
+    """A model with its tokenizer and config.
+
+    Args:
+        name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
+            weights are dequantized), adapters that were saved alone (their model is loaded too), or a directory that
+            holds just one model somewhere, such as an installed package.
+        model: a plain module that `save_model` saved: its weights are filled in from `name`.
+        dtype: of the weights; "auto": as they are stored. Without a say in what is quantized.
+        quantization: let bitsandbytes quantize the weights to 8 or 4 bits (NF4) while they are read. A model that is
+            quantized already (GPTQ, AWQ, bitsandbytes) says so in its own config, and needs nothing here.
+        device: where a quantized model is to be, which cannot be moved afterwards; elsewhere None, the CPU.
+        trust_remote_code: let a model bring its own code; nothing but this argument can allow it.
+
+    Returns:
+        `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None where there are none.
+
+    Raises:
+        ModelError: no such model, a damaged one, or one that would need code from outside.
+        ConfigError: a package is missing that reads it: `gguf`, `peft`, bitsandbytes, or one that transformers names.
+    """
+    path = Path(name)
+    if (path / STUDENT).is_dir():
+        path = path / STUDENT
+    elif (path / EVENTS).exists():
+        raise ModelError(f"run {name} has no student", fix="let a lesson finish: the student is saved at its end")
+    if model is not None:
+        return _fill(model, path), None, None
+    if not path.exists() and not _HUB_ID.fullmatch(str(name)):
+        raise ModelError(f"there is no directory {name}", fix="check the path")
+    if (path / ADAPTER_CONFIG).exists() and not (path / "config.json").exists():
+        return _with_adapters(path, dtype)
+    path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
+    source, gguf = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
+    if gguf and find_spec("gguf") is None:
+        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
+    how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
+    try:
+        loading: Any = AutoModelForCausalLM.from_pretrained(
+            source if path.exists() else str(name),
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **gguf,
+            **how,
+        )
+        loaded, report = loading
+        if report["missing_keys"]:
+            raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
+        tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
+    except ImportError as error:  # transformers names the package that a quantized model needs
+        raise ConfigError(f"model {name} needs a package that is not here", got=_first_line(error)) from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise ModelError(
+            f"model {name} cannot be loaded",
+            got=_first_line(error),
+            expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
+        ) from error
+    _forget_gguf(loaded)
+    return loaded, tokenizer, loaded.config
+
+
+def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:
+    """How transformers is asked for it."""
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(f"{quantization} needs the bitsandbytes package", fix="pip install bitsandbytes")
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+    settings: dict[str, Any] = four if quantization == "bnb-4bit" else {"load_in_8bit": True}
+    return {
+        "quantization_config": BitsAndBytesConfig(**settings),  # type: ignore[no-untyped-call]
+        "device_map": {"": device or torch.device("cpu")},
+        "dtype": torch.bfloat16 if settings is four else torch.float16,  # what its kernels compute in
+    }
+
+
+def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
+    """Save a model (and its tokenizer, if there is one) as a directory that transformers loads without us.
+
+    A plain module is saved as safetensors alone; `load_model(path, model=...)` fills it again. Of a model with adapters
+    (peft) these are saved alone, or with `merge_adapters` a plain model that they are part of.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if has_adapters(model) and merge_adapters:
+            model = merged(model)
+        if has_adapters(model):
+            model.save_pretrained(str(directory))  # type: ignore[operator]
+        elif isinstance(model, PreTrainedModel):
+            _forget_gguf(model)
+            model.save_pretrained(directory)
+        else:
+            save_tensors(model, str(directory / WEIGHTS))
+        if hasattr(tokenizer, "save_pretrained"):
+            tokenizer.save_pretrained(directory)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        got = getattr(error, "strerror", None) or _first_line(error)
+        raise StorageError(f"model cannot be saved to {path}", got=got, fix="free some space") from error
+
+
+def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any, Any]:
+    """Saved adapters on the model that they belong to, loaded by the same rules; the tokenizer beside them first."""
+    model, tokenizer, config = load_model(base_of(path), dtype=dtype)
+    own = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
+    return attach(model, path), own if own is not None else tokenizer, config
+
+
+def _fill(model: nn.Module, path: Path) -> nn.Module:
+    try:
+        load_tensors(model, str(path / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"weights in {path} do not fill the model", got=_first_line(error)) from error
+    return model.eval()
+
+
+def get_model_size(model: nn.Module) -> float:
+    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; what two modules share counts once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
+
+
+def _only_model_in(directory: Path) -> Path:
+    """The one model below a directory that is none itself."""
+    found = [path.parent for path in sorted(directory.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
+    found += sorted(directory.rglob("*.gguf"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        seen = ", ".join(str(path) for path in found[:5])
+        raise ModelError(f"{directory} holds {len(found)} models", got=seen, fix="name one of them")
+    expected = "config.json beside *.safetensors, or a *.gguf file"
+    raise ModelError(f"{directory} holds no model", expected=expected, fix="check the path")
+
+
+def _forget_gguf(model: Any) -> None:
+    """transformers takes a model read from GGUF for a quantized one, and refuses to save it; its weights are plain."""
+    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
+    if method == "gguf":
+        del model.config.quantization_config
+        model.hf_quantizer, model.is_quantized = None, False
+
+
+def _tokenizer(source: str, **how: Any) -> Any:
+    """The tokenizer beside a model; None where a local directory has no tokenizer file at all."""
+    path = Path(source)
+    if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
+        return None
+    return AutoTokenizer.from_pretrained(source, **how)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
