@@ -11,8 +11,8 @@ from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from apt_model.dashboard.shorten import shorten
 from apt_model.dashboard.tail import Line, Tail, is_verdict, whole_lines
+from apt_model.events.runfile import within_limit
 
 POLL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 15.0
@@ -129,7 +129,7 @@ def _message(line: Line) -> bytes:
     """A line as a server-sent event; empty where it is no event."""
     end, text = line
     try:
-        text = shorten(text)
+        text = within_limit(text)
         is_event = isinstance(json.loads(text), dict)
     except ValueError:
         is_event = False

@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from apt_model.dashboard.shorten import shorten
 from apt_model.dashboard.tail import Line
 from apt_model.dashboard.thinning import Criterion, Record, Thinned
-from apt_model.events.runfile import encode
+from apt_model.events.runfile import encode, within_limit
 
 STEPS, CARDS, OTHERS = 1_200, 200, 512  # buckets; up to three steps and two cards in one
 OTHERS_BYTES = 600_000
@@ -70,7 +69,7 @@ class History:
         for place, line in lines:
             try:
                 record = json.loads(line)
-                line = shorten(line)
+                line = within_limit(line)
             except ValueError:
                 continue
             if isinstance(record, dict):

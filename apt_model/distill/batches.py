@@ -6,8 +6,7 @@ Knows how data is drawn and drawn again; knows nothing of what is learned from i
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from apt_model.config import TrainConfig
-from apt_model.data.batch import Batch, to_batch
+from apt_model.data.batch import Batch
 from apt_model.data.rng import read_generators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, fingerprint
 from apt_model.errors import ConfigError
@@ -20,10 +19,9 @@ class Walk:
 
     Args:
         batches: anything that `to_batch` takes.
+        collate: makes a `Batch` of what the data yields.
         check: refuses a batch, still on the CPU, that a model cannot take.
-        tokenizer: encodes batches of strings.
-        teacher_tokenizer: the teacher's, where it is another one.
-        config: batches per step, tokens per row.
+        accumulation: batches of one optimizer step.
         keeper: has the generators of the checkpoint that the run goes on from.
         state: the run as a checkpoint holds it.
     """
@@ -32,15 +30,13 @@ class Walk:
         self,
         batches: Iterable[Any],
         *,
+        collate: Callable[[Any], Batch],
         check: Callable[[Batch], None],
-        tokenizer: Any,
-        teacher_tokenizer: Any,
-        config: TrainConfig,
+        accumulation: int,
         keeper: Checkpoints | None,
         state: RunState,
     ) -> None:
-        self._batches, self._check, self._tokenizer, self._config = batches, check, tokenizer, config
-        self._teacher_tokenizer = teacher_tokenizer
+        self._batches, self._collate, self._check, self._accumulation = batches, collate, check, accumulation
         self._keeper, self._state = keeper, state
 
     def windows(self) -> Iterator[Window]:
@@ -53,7 +49,7 @@ class Walk:
         for index, batch in self._numbered():
             self._check(batch)
             window.append((index, batch))
-            if len(window) == self._config.gradient_accumulation_steps:
+            if len(window) == self._accumulation:
                 yield window
                 window = []
         if window:
@@ -71,12 +67,7 @@ class Walk:
         for index, raw in enumerate(self._batches):
             if 0 < index < done - 1:
                 continue
-            batch = to_batch(
-                raw,
-                tokenizer=self._tokenizer,
-                max_length=self._config.max_length,
-                teacher_tokenizer=self._teacher_tokenizer,
-            )
+            batch = self._collate(raw)
             if index == 0 and keeper is not None:
                 progress.first_batch = fingerprint(batch)
                 if done:

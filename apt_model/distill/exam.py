@@ -81,9 +81,14 @@ class Exam:
         if self._begun and self._goes_on:
             self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the exam before the first step is still to be held."""
+        return self._goes_on and not self._begun
+
     def begin(self, student: nn.Module, batches: Sequence[Batch]) -> None:
         """Before the first step: find the prompts, in `batches` where the settings have none, and ask for once."""
-        if self._goes_on and not self._begun:
+        if self.waits:
             self._begun = True
             self._goes_on = self._guard.run("exam", lambda: self._choose(batches), False)
             self._take(student, epoch=0)

@@ -15,10 +15,12 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from apt_model.config import DistillConfig
+from apt_model.config import DistillConfig, LessonConfig
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
 from apt_model.data.prompts import beginning
+from apt_model.distill.batches import Window
+from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.errors import ModelError
 from apt_model.models.forward import limits
 from apt_model.models.generate import draw
@@ -64,6 +66,28 @@ class OnPolicy:
         self._config, self._seed = config, seed
         self._accelerator, self._tokenizer, self._vocabulary = accelerator, tokenizer, vocabulary
         self._positions = min((most for _, most in map(limits, (student, teacher)) if most is not None), default=None)
+
+    @classmethod
+    def wanted(
+        cls, config: LessonConfig, student: nn.Module, teacher: nn.Module | None, **knows: Any
+    ) -> "OnPolicy | None":
+        """One where `on_policy` is above 0 and the teacher model itself is there; `knows` goes to the class."""
+        if teacher is None or not config.distill.on_policy:
+            return None
+        return cls(config.distill, student=student, teacher=teacher, seed=config.train.seed or 0, **knows)
+
+    @property
+    def notice(self) -> tuple[str, dict[str, str | int]]:
+        """How much of the run is on-policy, as a notice's key and values."""
+        share, most = self._config.on_policy, self._config.on_policy_tokens
+        return "notice.on_policy", {"percent": f"{100 * share:g}", "tokens": most}
+
+    def window(self, student: nn.Module, window: Window, *, step: int) -> Window:
+        """The batches of optimizer step `step`: those of the data, or where it is on-policy the student's own texts."""
+        if not self.is_due(step):
+            return window
+        with explained_out_of_memory(step, [batch for _, batch in window]):
+            return [(index, self.write(student, batch)) for index, batch in window]
 
     def is_due(self, step: int) -> bool:
         """Whether optimizer step `step`, from 1, learns from the student's own texts."""

@@ -4,7 +4,7 @@ Looks without touching: eval mode, no gradient, and the random generators are le
 the student is trained or of what a lesson makes of the numbers.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel, set_seed
 from torch import nn
 
-from apt_model.data.batch import Batch, to_batch
+from apt_model.data.batch import Batch
 from apt_model.data.rng import undisturbed
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row, numbers
@@ -31,9 +31,7 @@ class Validator:
     Args:
         batches: a DataLoader or list of anything that `to_batch` takes; gone through once an epoch.
         grader: grades a batch.
-        tokenizer: encodes batches of strings.
-        max_length: tokens of a row where it does.
-        teacher_tokenizer: the teacher's, where it is another one.
+        collate: makes a `Batch` of what the data yields.
         given_tokens: tokens before the texts begin.
         device: whose random generators are kept.
 
@@ -49,18 +47,15 @@ class Validator:
         batches: Iterable[Any],
         *,
         grader: Grader,
-        tokenizer: Any,
-        max_length: int,
-        teacher_tokenizer: Any,
+        collate: Callable[[Any], Batch],
         given_tokens: int,
         device: torch.device,
     ) -> None:
         if isinstance(batches, Iterator):
             fix = "pass a DataLoader or a list"
             raise DataError("validation data can be read only once", got=type(batches).__name__, fix=fix)
-        self._source, self._grader, self._device = batches, grader, device
-        self._tokenizer, self._max_length, self._given_tokens = tokenizer, max_length, given_tokens
-        self._teacher_tokenizer = teacher_tokenizer
+        self._source, self._collate, self._grader = batches, collate, grader
+        self._given_tokens, self._device = given_tokens, device
         self._for_cards: Iterator[Batch] = iter(())
         self.taken = 0
 
@@ -128,12 +123,7 @@ class Validator:
     def _batches(self) -> Iterator[Batch]:
         found = 0
         for raw in self._source:
-            batch = to_batch(
-                raw,
-                tokenizer=self._tokenizer,
-                max_length=self._max_length,
-                teacher_tokenizer=self._teacher_tokenizer,
-            )
+            batch = self._collate(raw)
             self._grader.check(batch)
             if batch.label_count:
                 found += 1

@@ -173,7 +173,25 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     line = encode(record) + b"\n"
     if len(line) <= MAX_LINE:
         return line
-    return encode(shortened(record, fits=lambda shorter: len(encode(shorter)) < MAX_LINE)) + b"\n"
+    return encode(_to_fit(record)) + b"\n"
+
+
+def within_limit(line: bytes) -> bytes:
+    """A line that somebody else may have written, without its end: itself up to MAX_LINE bytes, else shortened.
+
+    Raises:
+        ValueError: it is longer, and no JSON object.
+    """
+    if len(line) <= MAX_LINE:
+        return line
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError("no event")
+    return encode(_to_fit(record))
+
+
+def _to_fit(record: Mapping[str, Any]) -> dict[str, Any]:
+    return shortened(record, fits=lambda shorter: len(encode(shorter)) < MAX_LINE)
 
 
 def read_events(run: str | Path) -> Iterator[Event]:

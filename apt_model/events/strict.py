@@ -11,6 +11,7 @@ from typing import Any
 
 ELLIPSIS = "…"
 LONGEST_TEXT, SHORTEST_TEXT = 2**16, 2**4
+MOST_ENTRIES = 1_000, 200, 40  # of a list or mapping, where cutting texts was not enough: no record of ours
 
 Place = tuple[Any, Any] | tuple[()]  # the place of what something is in, and its key there
 
@@ -71,11 +72,12 @@ def _path(place: Place) -> Iterator[str]:
 def shortened(record: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
     """The record in as many bytes as it may have: a card's tokens go first, from the last one, then the ends of texts.
 
-    `truncated` in it says what is not whole: its place, as in `nonfinite`, and how many tokens or characters it had.
+    A record that another program wrote loses the ends of its lists too, at the worst all but its numbers. `truncated`
+    in it says what is not whole: its place, as in `nonfinite`, and how many tokens, characters or entries it had.
     """
     cut: dict[str, int] = {}
     short = {**record, "truncated": cut}
-    if short.get("detail"):
+    if _has_tokens(short):
         cut["detail"] = tokens = len(short["detail"]["kl_nats"])
         too_many = bisect_left(range(tokens), True, key=lambda index: not fits(_with_tokens_up_to(index + 1, short)))
         short = _with_tokens_up_to(too_many, short)
@@ -83,7 +85,25 @@ def shortened(record: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], 
     while not fits(short) and most > SHORTEST_TEXT:
         most //= 2
         short = {**_with_texts_up_to(most, short, cut, ()), "truncated": cut}
-    return short
+    for most in MOST_ENTRIES:
+        if fits(short):
+            return short
+        short = {key: _with_entries_up_to(most, value, cut, ((), key)) for key, value in short.items()}
+        short["truncated"] = cut
+    return short if fits(short) else {**_scalars(short), "truncated": {}}
+
+
+def _has_tokens(record: Mapping[str, Any]) -> bool:
+    """Whether a record has a card's columns of tokens, as ours do; another program's may be of any form."""
+    detail = record.get("detail")
+    return isinstance(detail, Mapping) and "kl_nats" in detail and all(isinstance(c, list) for c in detail.values())
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a record is short whatever it is: its numbers, and which event of which run it is."""
+    named = {key: record[key] for key in ("kind", "run_id") if isinstance(record.get(key), str)}
+    numbers = {key: value for key, value in record.items() if isinstance(value, int | float) and len(key) < 100}
+    return named | dict(list(numbers.items())[: MOST_ENTRIES[-1]])
 
 
 def _with_tokens_up_to(count: int, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,3 +125,14 @@ def _with_texts_up_to(most: int, value: Any, cut: dict[str, int], place: Place) 
     if isinstance(value, list):
         return [_with_texts_up_to(most, item, cut, (place, index)) for index, item in enumerate(value)]
     return value
+
+
+def _with_entries_up_to(most: int, value: Any, cut: dict[str, int], place: Place) -> Any:
+    if not isinstance(value, Mapping | list):
+        return value
+    if len(value) > most:
+        cut.setdefault(".".join(_path(place)), len(value))
+    if isinstance(value, list):
+        return [_with_entries_up_to(most, item, cut, (place, at)) for at, item in enumerate(value[:most])]
+    some = list(value.items())[:most]
+    return {key: _with_entries_up_to(most, item, cut, (place, key)) for key, item in some}

@@ -10,10 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
+from apt_model.distill.inputs import Data, Models
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Guard, Sink
-from apt_model.plugins.session import read_config, run_session
+from apt_model.plugins.session import RunFolder, Viewers, lesson_of, read_config, run_session
 from apt_model.render.log import LogSink
 
 
@@ -54,21 +55,16 @@ class DistillationPlugin:
             log = guard.run("LogSink", lambda: LogSink(display.lang, every=display.sample_frequency), None)
             sinks = [log] if log is not None else []
         return run_session(
-            config=self.config,
-            student_model=student_model,
-            teacher_model=teacher_model,
-            train_dataloader=train_dataloader,
-            eval_dataloader=eval_dataloader,
-            optimizer=optimizer,
-            scheduler=scheduler,
-            tokenizer=tokenizer,
-            teacher_tokenizer=teacher_tokenizer,
-            num_epochs=num_epochs,
-            device=device,
-            run_dir=run_dir,
-            resume_from=resume_from,
-            resume_anyway=resume_anyway,
-            sinks=sinks,
-            scorer=None,
-            guard=guard,
+            lesson_of(self.config, num_epochs=num_epochs, device=device),
+            Models(
+                student=student_model,
+                teacher=teacher_model,
+                tokenizer=tokenizer,
+                teacher_tokenizer=teacher_tokenizer,
+                optimizer=optimizer,
+                scheduler=scheduler,
+            ),
+            Data(train=train_dataloader, validation=eval_dataloader),
+            folder=RunFolder.of(run_dir, resume_from, resume_anyway),
+            viewers=Viewers(sinks=sinks, scorer=None, guard=guard),
         )

@@ -5,21 +5,19 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
+from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.loop import distill
-from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
@@ -32,7 +30,6 @@ from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
 
 CALL_ARGUMENTS = ("num_epochs", "device")
-Notices = list[tuple[str, Mapping[str, str | int | float]]]
 
 
 class StatefulScorer(Stateful, Protocol):
@@ -67,94 +64,142 @@ def read_config(
     return config
 
 
+def lesson_of(config: LessonConfig, *, num_epochs: int, device: str | torch.device) -> LessonConfig:
+    """A front door's settings with those of the call.
+
+    Raises:
+        ConfigError: one of them is bad.
+    """
+    return LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Where a run is kept, as the user gives it.
+
+    Attributes:
+        path: the run directory; None keeps nothing.
+        resume_from: a checkpoint, or the run directory whose newest whole one is taken.
+        may_differ: go on although settings or data are not what they were.
+    """
+
+    path: Path | None
+    resume_from: Path | None
+    may_differ: bool
+
+    @classmethod
+    def of(cls, path: str | Path | None, resume_from: str | Path | None, may_differ: bool) -> "RunFolder":
+        """From the arguments of a front door.
+
+        Raises:
+            ConfigError: there is no run directory to go on in, or the checkpoint is another run's.
+        """
+        if resume_from is not None and path is None:
+            raise ConfigError("resume_from needs a run directory to go on in", fix="pass run_dir=")
+        if resume_from is not None and not Path(resume_from).resolve().is_relative_to(Path(path or ".").resolve()):
+            expected = f"{path}, or a checkpoint in it"
+            raise ConfigError("resume_from is of another run", got=str(resume_from), expected=expected)
+        begin = Path(resume_from) if resume_from is not None else None
+        return cls(path=Path(path) if path is not None else None, resume_from=begin, may_differ=may_differ)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Viewers:
+    """Who watches a run: sinks, the scorer that makes a lesson of it (None: numbers only), the guard of both."""
+
+    sinks: Sequence[Sink]
+    scorer: StatefulScorer | None
+    guard: Guard
+
+
 def run_session(
-    *,
-    config: LessonConfig,
-    student_model: nn.Module,
-    teacher_model: nn.Module | TeacherSource,
-    train_dataloader: Iterable[Any],
-    eval_dataloader: Iterable[Any] | None,
-    optimizer: Optimizer | None,
-    scheduler: LRScheduler | None,
-    tokenizer: Any,
-    teacher_tokenizer: Any,
-    num_epochs: int,
-    device: str | torch.device,
-    run_dir: str | Path | None,
-    resume_from: str | Path | None,
-    resume_anyway: bool,
-    sinks: Sequence[Sink],
-    scorer: StatefulScorer | None,
-    guard: Guard,
+    config: LessonConfig, models: Models, data: Data, *, folder: RunFolder, viewers: Viewers
 ) -> RunFinished:
-    """Train; keep the record, the checkpoints and the student in `run_dir`, if there is one. Cards need a scorer.
+    """Train; keep the record, the checkpoints and the student in the run directory, if there is one.
 
     A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. Under a
     launcher the first process keeps the record, and there are no checkpoints.
     """
-    lesson = LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
-    if resume_from is not None and run_dir is None:
-        raise ConfigError("resume_from needs a run directory to go on in", fix="pass run_dir=")
-    if resume_from is not None and not Path(resume_from).resolve().is_relative_to(Path(run_dir or ".").resolve()):
-        raise ConfigError(
-            "resume_from is of another run", got=str(resume_from), expected=f"{run_dir}, or a checkpoint in it"
-        )
-    if lesson.display.dashboard and run_dir is None:
+    if config.display.dashboard and folder.path is None:
         raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
-    place, notices = _place(lesson)
-    directory = Path(run_dir) if run_dir is not None and _speaks() else None
-    resumes = resume_from is not None
+    device, notices = _place(config)
+    directory = folder.path if _speaks() else None
     if directory is not None:
-        check_run_directory(directory, resumes=resumes)
-    reports = _trackers(lesson.display.report_to, directory)
+        check_run_directory(directory, resumes=folder.resume_from is not None)
+    trackers = _trackers(config.display.report_to, directory)
     with one_writer(directory) if directory is not None else nullcontext():
-        checkpoints, record, spikes = None, None, SpikeWatch()
-        keep_too: dict[str, Stateful] = {}
-        if directory is not None and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            begin = Path(resume_from) if resume_from is not None else None
-            checkpoints = Checkpoints(directory, lesson.train, resume_from=begin, may_differ=resume_anyway)
-            notices += [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
-            if resumes and checkpoints.newest is None and (directory / SUMMARY).exists():
-                fix = "choose another run directory"
-                raise StorageError(f"{directory} is a finished run without a checkpoint to go on from", fix=fix)
-            if checkpoints.newest is not None:
-                notices.append(("notice.resumed", {"from": checkpoints.last_good() or ""}))
-        if directory is not None:
-            record = RunFile(directory, resumes=resumes)
-            if checkpoints is None or checkpoints.newest is None:
-                record.load_state_dict({"bytes": 0, "waiting": []})
-            keep_too = {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
-        audience = Audience([*sinks, *reports], record=record, scorer=scorer, watchers=[spikes], guard=guard)
-        if directory is not None and lesson.display.dashboard:
-            guard.run("viewer", partial(start_viewer, directory, lang=lesson.display.lang), None)
+        checkpoints = _checkpoints(config, folder, directory)
+        notices += _notices_of(checkpoints)
+        record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
+        audience = Audience(
+            [*viewers.sinks, *trackers],
+            record=record,
+            scorer=viewers.scorer,
+            watchers=[spikes],
+            guard=viewers.guard,
+        )
+        if directory is not None and config.display.dashboard:
+            viewers.guard.run("viewer", partial(start_viewer, directory, lang=config.display.lang), None)
         try:
             verdict = distill(
-                student=student_model,
-                teacher=teacher_model,
-                batches=train_dataloader,
-                eval_batches=eval_dataloader,
-                audience=audience,
-                config=lesson,
-                device=place,
-                tokenizer=tokenizer,
-                teacher_tokenizer=teacher_tokenizer,
-                optimizer=optimizer,
-                scheduler=scheduler,
-                checkpoints=checkpoints,
-                keep_too=keep_too,
-                observe_samples=scorer is not None,
-                holds_exams=scorer is not None and directory is not None,
-                notices=notices,
+                models,
+                data,
+                config=config,
+                device=device,
+                watching=Watching(
+                    audience=audience,
+                    shows_cards=viewers.scorer is not None,
+                    holds_exams=viewers.scorer is not None and directory is not None,
+                    notices=notices,
+                ),
+                keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
             )
         finally:
             audience.close()
         if directory is not None:
-            try:
-                _keep_student(student_model, tokenizer, directory, merge_adapters=lesson.train.merge_adapters)
-            except StorageError as error:
-                error.last_good = checkpoints.last_good() if checkpoints is not None else None
-                raise
+            _keep_student(models, directory, checkpoints, merge_adapters=config.train.merge_adapters)
     return verdict
+
+
+def _checkpoints(config: LessonConfig, folder: RunFolder, directory: Path | None) -> Checkpoints | None:
+    """What writes the run's checkpoints; None where nothing is kept, or several processes train.
+
+    Raises:
+        StorageError: the run is finished, and has no checkpoint to go on from.
+    """
+    if directory is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return None
+    found = Checkpoints(directory, config.train, resume_from=folder.resume_from, may_differ=folder.may_differ)
+    if folder.resume_from is not None and found.newest is None and (directory / SUMMARY).exists():
+        fix = "choose another run directory"
+        raise StorageError(f"{directory} is a finished run without a checkpoint to go on from", fix=fix)
+    return found
+
+
+def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
+    """Which checkpoints were passed over, and which one the run goes on from."""
+    if checkpoints is None:
+        return []
+    skipped: list[KeyedNotice] = [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
+    resumed = checkpoints.last_good()
+    return [*skipped, ("notice.resumed", {"from": resumed})] if resumed is not None else skipped
+
+
+def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
+    """The run's record, empty unless the run goes on from a checkpoint."""
+    if directory is None:
+        return None
+    record = RunFile(directory, resumes=folder.resume_from is not None)
+    if checkpoints is None or checkpoints.newest is None:
+        record.load_state_dict({"bytes": 0, "waiting": []})
+    return record
+
+
+def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:
+    """What a checkpoint holds besides the training; nothing where no record is kept."""
+    if record is None:
+        return {}
+    return {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
 
 
 def _speaks() -> bool:
@@ -165,12 +210,12 @@ def _speaks() -> bool:
 def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
     if not names or not _speaks():
         return []
-    from apt_model.plugins.trackers import trackers  # its package holds a front door that imports this module
+    from apt_model.plugins.trackers import trackers  # takes a second to import: only for those who name a tracker
 
     return trackers(names, directory)
 
 
-def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
+def _place(lesson: LessonConfig) -> tuple[torch.device, list[KeyedNotice]]:
     """Where to train, and what there is to say of it."""
     try:
         return pick_device(lesson.train.device), []
@@ -178,23 +223,25 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, Notices]:
         return torch.device("cpu"), [("notice.no_cuda", {"device": lesson.train.device})]
 
 
-def _keep_student(student: nn.Module, tokenizer: Any, directory: Path, *, merge_adapters: bool) -> None:
+def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | None, *, merge_adapters: bool) -> None:
     """Save the student so that it is there whole, or not at all.
 
     Raises:
-        StorageError: it could not be written.
+        StorageError: it could not be written; the checkpoint that holds it is named.
     """
     unfinished = directory / f".{STUDENT}"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        save_model(student, tokenizer, unfinished, merge_adapters=merge_adapters)
+        save_model(models.student, models.tokenizer, unfinished, merge_adapters=merge_adapters)
         shutil.rmtree(directory / STUDENT, ignore_errors=True)
         unfinished.rename(directory / STUDENT)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise StorageError(
+        told = StorageError(
             f"the student cannot be saved to {directory / STUDENT}",
             got=error.got if isinstance(error, StorageError) else error.strerror,
-            expected=f"room for about {round(get_model_size(student) * 2**20):,} bytes",
+            expected=f"room for about {round(get_model_size(models.student) * 2**20):,} bytes",
             fix="free some space, then resume the run, which is over but for that",
-        ) from error
+        )
+        told.last_good = checkpoints.last_good() if checkpoints is not None else None
+        raise told from error

@@ -14,6 +14,7 @@ from torch import nn
 from apt_model.config import DisplayConfig, LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.distill.exam import Exam, beginnings
+from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.teachers.cache.manifest import CacheSettings
@@ -31,16 +32,14 @@ def teach(listener: Any, teacher: Any, student: Any, tokenizer: Any, make_batche
     """Teach for two epochs of three steps; what was told."""
 
     def run(by_itself: bool = False, **more: Any) -> list[Any]:
+        given = {"student": student, "teacher": teacher, "tokenizer": tokenizer}
+        data = Data(train=more.pop("batches", make_batches(count=3)), validation=more.pop("eval_batches", None))
         distill(
-            student=more.pop("student", student),
-            teacher=more.pop("teacher", teacher),
-            batches=more.pop("batches", make_batches(count=3)),
-            eval_batches=more.pop("eval_batches", None),
-            audience=Audience([listener]),
-            tokenizer=more.pop("tokenizer", tokenizer),
+            Models(**{name: more.pop(name, one) for name, one in given.items()}),
+            data,
             config=LessonConfig.from_dict({"num_epochs": 2, "exam_tokens": 5, "learning_rate": 0.05, **more}),
             device=torch.device("cpu"),
-            holds_exams=by_itself,
+            watching=Watching(audience=Audience([listener]), holds_exams=by_itself),
         )
         return listener.of(ExamTaken)
 

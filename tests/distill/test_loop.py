@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from apt_model.config import LessonConfig
+from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
@@ -22,15 +23,12 @@ CPU = torch.device("cpu")
 
 
 def run(listener: Listener, student: nn.Module, teacher: nn.Module, batches: Any, **settings: Any) -> RunFinished:
-    """A short run; `settings` are config keys, or arguments of `distill`."""
-    arguments = {
-        key: settings.pop(key) for key in ("tokenizer", "optimizer", "scheduler", "observe_samples") if key in settings
-    }
+    """A short run; `settings` are config keys, or parts of `Models` and `Watching`."""
+    given = {key: settings.pop(key) for key in ("tokenizer", "optimizer", "scheduler") if key in settings}
+    watching = Watching(audience=Audience([listener]), shows_cards=settings.pop("shows_cards", True))
     config = LessonConfig.from_dict({"num_epochs": 1, "learning_rate": 1e-2, "sample_frequency": 2, **settings})
-    audience = Audience([listener])
-    return distill(
-        student=student, teacher=teacher, batches=batches, audience=audience, config=config, device=CPU, **arguments
-    )
+    models, data = Models(student=student, teacher=teacher, **given), Data(train=batches)
+    return distill(models, data, config=config, device=CPU, watching=watching)
 
 
 def state(model: nn.Module) -> dict[str, bytes]:

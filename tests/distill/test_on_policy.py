@@ -182,7 +182,7 @@ def test_whether_somebody_looks_changes_no_weight(
     ends = []
     for looks in (False, True):
         student = make_model(hidden=16, layers=1, seed=2, attention_dropout=0.1)
-        more = {"seed": 1, "sample_frequency": 1, "observe_samples": looks, "tokenizer": tokenizer}
+        more = {"seed": 1, "sample_frequency": 1, "shows_cards": looks, "tokenizer": tokenizer}
         more |= {"on_policy": 0.5, "on_policy_tokens": 6, "num_epochs": 2, "loss_kind": kind}
         heard = Listener()
         run(heard, student, teacher, make_batches(), **more, **({"exam_prompts": ["ab"]} if looks else {}))

@@ -12,6 +12,7 @@ import json, sys, torch
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 from apt_model.config import LessonConfig
+from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.events.records import StepDone
 from apt_model.events.sinks import Audience
@@ -36,8 +37,8 @@ ear, student = Ear(), model(2, 16)
 accumulation, size = map(int, sys.argv[1:3])
 config = LessonConfig.from_dict({"num_epochs": 2, "learning_rate": 1e-2, "gradient_accumulation_steps": accumulation,
                                  **json.loads(sys.argv[4])})
-distill(student=student, teacher=model(1, 32), batches=DataLoader(rows, batch_size=size), audience=Audience([ear]),
-        config=config, device=torch.device("cpu"))
+distill(Models(student=student, teacher=model(1, 32)), Data(train=DataLoader(rows, batch_size=size)),
+        config=config, device=torch.device("cpu"), watching=Watching(audience=Audience([ear])))
 if ear.heard:
     weights = [p.double().sum().item() for p in student.parameters()]
     open(sys.argv[3], "w").write(json.dumps([ear.heard, weights]))

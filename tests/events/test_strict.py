@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from apt_model.errors import DataError
 from apt_model.events.records import Event, ExamAnswer, ExamTaken, Notice, RunStarted, ScoredObservation
-from apt_model.events.runfile import MAX_LINE, RunFile, encode, from_record, line_of, read_events, to_record
+from apt_model.events.runfile import (
+    MAX_LINE,
+    RunFile,
+    encode,
+    from_record,
+    line_of,
+    read_events,
+    to_record,
+    within_limit,
+)
 from apt_model.events.tokens import TokenDetail
 from tests.events.test_events import CARD, EVENTS
 
@@ -167,3 +176,26 @@ def test_an_exam_of_long_answers_fits_too(tmp_path: Path) -> None:
     file.emit(exam)
     file.close()
     assert list(read_events(tmp_path / "run")) == [back]
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        {"numbers": list(range(100_000)), "step": 5},
+        {"detail": {"kl_nats": "no list"}, "texts": ["字" * 20] * 5_000, "step": 5},
+        {"detail": list(range(100_000)), "step": 5},
+        {**{f"key {index} " + "k" * 500: index for index in range(1_000)}, "step": 5},
+        {"deep": {f"{a}": {f"{b}": "x" * 10 for b in range(300)} for a in range(300)}, "step": 5},
+    ],
+)
+def test_a_record_of_another_program_is_cut_to_what_fits_whatever_its_form(foreign: dict[str, Any]) -> None:
+    line = within_limit(encode({"kind": "card", "run_id": "r", **foreign}))
+    cut = json.loads(line)
+    assert len(line) < MAX_LINE
+    assert "truncated" in cut
+    assert (cut["kind"], cut["run_id"], cut["step"]) == ("card", "r", 5)
+
+
+def test_a_long_line_that_is_no_event_is_refused() -> None:
+    with pytest.raises(ValueError, match="no event"):
+        within_limit(encode([0] * 100_000))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
 from apt_model.config import DistillConfig
@@ -87,6 +88,36 @@ class Matcher(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         widths = [(self._student.widths[own], self._teacher.widths[their]) for own, their in self.pairs if states]
         self.projections = nn.ModuleList(_projection(*pair, generator) for pair in widths).to(device)
+
+    @classmethod
+    def wanted(
+        cls, config: DistillConfig, student: nn.Module, teacher: nn.Module | None, *, device: torch.device, seed: int
+    ) -> "Matcher | None":
+        """A matcher where `hidden_weight` or `attention_weight` asks for one and the teacher model itself is there.
+
+        The student is moved to `device` first: its layers are found by a forward pass.
+        """
+        if teacher is None or not (config.hidden_weight or config.attention_weight):
+            return None
+        return cls(config, student.to(device), teacher, device=device, seed=seed)
+
+    @property
+    def notice(self) -> tuple[str, dict[str, str]]:
+        """Which layers are compared, as a notice's key and values."""
+        return "notice.matching", {"pairs": ", ".join(f"{own}:{their}" for own, their in self.pairs)}
+
+    @contextmanager
+    def trained_by(self, optimizer: Optimizer) -> Iterator[None]:
+        """Inside, the projections are trained with the optimizer's first parameters; afterwards it is rid of them."""
+        ours = set(self.parameters())
+        optimizer.param_groups[0]["params"].extend(self.parameters())
+        try:
+            yield
+        finally:
+            group = optimizer.param_groups[0]  # another dict than before, where a checkpoint was loaded
+            group["params"] = [parameter for parameter in group["params"] if parameter not in ours]
+            for parameter in ours:
+                optimizer.state.pop(parameter, None)
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
+from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.distill.losses.fused import fused_distillation
 from apt_model.distill.losses.topk_logits import sparse_distillation_sums
@@ -45,14 +46,11 @@ def teach(listener: Any, tokenizer: Any) -> Teach:
     ) -> Any:
         before = len(listener.events)
         distill(
-            student=student,
-            teacher=teacher,
-            batches=DataLoader(rows, batch_size=batch_size, shuffle=True, collate_fn=list),
-            eval_batches=evaluate,
-            audience=Audience([listener]),
+            Models(student=student, teacher=teacher, tokenizer=tokenizer),
+            Data(train=DataLoader(rows, batch_size=batch_size, shuffle=True, collate_fn=list), validation=evaluate),
             config=LessonConfig.from_dict({**LESSON, "sample_frequency": 1, **more}),
             device=torch.device("cpu"),
-            tokenizer=tokenizer,
+            watching=Watching(audience=Audience([listener])),
         )
         return listener.events[before:]
 

@@ -1,0 +1,190 @@
+"""Assemble a training run: from models, data and settings to the parts that the loop in `run` puts to work.
+
+Knows which part needs what; knows nothing of the order in which things happen.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from apt_model.config import LessonConfig
+from apt_model.distill.cards import Cards
+from apt_model.distill.exam import Exam
+from apt_model.distill.grader import Grader
+from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
+from apt_model.distill.losses.layer_matching import Matcher
+from apt_model.distill.nonfinite import NonFinite
+from apt_model.distill.on_policy import OnPolicy
+from apt_model.distill.optimizer_step import OptimizerStep
+from apt_model.distill.reporter import Reporter
+from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard
+from apt_model.distill.teachers.live import TeacherSource
+from apt_model.distill.validation import Validator
+from apt_model.events.records import ModelCard
+from apt_model.models.forward import Forward, model_card, shared_vocabulary, vocabulary_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """What a training run is made of.
+
+    Attributes:
+        student: wrapped for training on the accelerator's device.
+        batches: this process's part of the training data.
+        epochs, total_steps: how long the run is; steps are None where the data has no length.
+        optimizer, scheduler: the student's, not wrapped.
+        keeps_rate: the learning rate cannot follow its schedule, since the length is not known.
+        cards_of_models: teacher and student in numbers.
+        vocabulary: columns of the logits that both heads have, where both tell.
+        matcher: layer matching, where the settings ask for it.
+        on_policy: texts of the student's own, likewise.
+        grader, step: the loss and its gradient; the update.
+        validator: has the validation data, on the main process.
+        report, cards, exam: what the audience is told, and when.
+    """
+
+    student: nn.Module
+    batches: Iterable[Any]
+    epochs: int
+    total_steps: int | None
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    keeps_rate: bool
+    cards_of_models: tuple[ModelCard, ModelCard]
+    vocabulary: int | None
+    matcher: Matcher | None
+    on_policy: OnPolicy | None
+    grader: Grader
+    step: OptimizerStep
+    validator: Validator | None
+    report: Reporter
+    cards: Cards
+    exam: Exam
+
+    @property
+    def projections(self) -> Matcher | None:
+        """The matcher where it has parameters: they are trained with the student and kept beside it."""
+        return self.matcher if self.matcher is not None and any(True for _ in self.matcher.parameters()) else None
+
+    def notices(self) -> Iterator[KeyedNotice]:
+        """What the reader should know of these parts."""
+        yield from (part.notice for part in (self.matcher, self.on_policy) if part is not None)
+
+
+def assemble(
+    models: Models,
+    data: Data,
+    *,
+    source: TeacherSource,
+    config: LessonConfig,
+    accelerator: Accelerator,
+    watching: Watching,
+    keeping: Keeping,
+) -> Parts:
+    """Build the parts of a run; the student is moved to its device and wrapped, nothing is learned yet.
+
+    Raises:
+        ConfigError, DataError, ModelError: models, data and settings do not go together.
+    """
+    student, train, report = models.student, config.train, _reporter(models, watching, accelerator)
+    source.begin(config.distill)
+    vocabulary = shared_vocabulary(source.vocabulary, vocabulary_of(student))
+    matcher = Matcher.wanted(config.distill, student, source.model, device=accelerator.device, seed=train.seed or 0)
+    on_policy = OnPolicy.wanted(
+        config, student, source.model, accelerator=accelerator, tokenizer=models.tokenizer, vocabulary=vocabulary
+    )
+    grader = Grader(
+        student=Forward(student, "student"),
+        teacher=source,
+        accelerator=accelerator,
+        config=config.distill,
+        train=train,
+        matcher=matcher,
+        say=report.say,
+    )
+    validator = _validator(models, data, config, grader, accelerator)
+    nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
+    exam = _exam(models, source, config, report, accelerator, watching)
+    batches = shard(data.train, accelerator)
+    epochs, total_steps = run_length(batches, train)
+    wrapped = accelerator.prepare_model(student)
+    own = models.optimizer is None
+    optimizer = models.optimizer or make_optimizer(wrapped, train)
+    scheduler = make_schedule(optimizer, train, total_steps) if own else models.scheduler
+    falls = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
+    return Parts(
+        student=wrapped,
+        batches=batches,
+        epochs=epochs,
+        total_steps=total_steps,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        keeps_rate=own and total_steps is None and falls,
+        cards_of_models=(source.card, model_card(student)),
+        vocabulary=vocabulary,
+        matcher=matcher,
+        on_policy=on_policy,
+        grader=grader,
+        step=OptimizerStep(
+            wrapped,
+            optimizer,
+            scheduler,
+            grader=grader,
+            nonfinite=nonfinite,
+            accelerator=accelerator,
+            config=train,
+        ),
+        validator=validator,
+        report=report,
+        cards=Cards(report, config.display, validator, wanted=watching.shows_cards),
+        exam=exam,
+    )
+
+
+def _reporter(models: Models, watching: Watching, accelerator: Accelerator) -> Reporter:
+    return Reporter(
+        watching.audience,
+        tokenizer=models.tokenizer,
+        teacher_tokenizer=models.teacher_tokenizer,
+        device=accelerator.device,
+        speaks=accelerator.is_main_process,
+    )
+
+
+def _validator(
+    models: Models, data: Data, config: LessonConfig, grader: Grader, accelerator: Accelerator
+) -> Validator | None:
+    if data.validation is None or not accelerator.is_main_process:
+        return None
+    return Validator(
+        data.validation,
+        collate=models.collate(max_length=config.train.max_length),
+        grader=grader,
+        given_tokens=config.display.given_tokens,
+        device=accelerator.device,
+    )
+
+
+def _exam(
+    models: Models,
+    source: TeacherSource,
+    config: LessonConfig,
+    report: Reporter,
+    accelerator: Accelerator,
+    watching: Watching,
+) -> Exam:
+    return Exam(
+        config.display,
+        report=report,
+        guard=watching.audience.guard,
+        accelerator=accelerator,
+        teacher=source.model,
+        tokenizer=models.tokenizer,
+        teacher_tokenizer=models.teacher_tokenizer,
+        by_itself=watching.holds_exams,
+    )

@@ -1,0 +1,101 @@
+"""What a distillation run is given, in four frozen records: models, data, what is kept of it, who is told.
+
+Knows types; knows nothing of what a run does with them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from apt_model.data.batch import Batch, to_batch
+from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
+from apt_model.distill.teachers.live import TeacherSource
+from apt_model.events.sinks import Audience
+
+KeyedNotice = tuple[str, Mapping[str, str | int | float]]  # key of a sentence, and what fills it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Models:
+    """Teacher and student, and what trains the student.
+
+    Attributes:
+        student: any module from token ids (B, L) to logits (B, L, V); trained in place.
+        teacher: the same, larger; frozen during the run, unchanged afterwards. Or a `TeacherSource`, such as a
+            `CachedTeacher`.
+        tokenizer: decodes texts for the cards, encodes batches of strings.
+        teacher_tokenizer: the teacher's own. If its token ids differ, `cross_tokenizer` must say how to compare, and
+            the batches must be text.
+        optimizer: None for AdamW with weight decay on matrices only, whose rate follows `lr_scheduler_type`.
+        scheduler: steps after each optimizer step; None leaves the rate of a given optimizer alone.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | TeacherSource
+    tokenizer: Any = None
+    teacher_tokenizer: Any = None
+    optimizer: Optimizer | None = None
+    scheduler: LRScheduler | None = None
+
+    def collate(self, *, max_length: int) -> Callable[[Any], Batch]:
+        """`to_batch` with these tokenizers: any usual form of batch, on the CPU, as token ids, mask and labels."""
+        return partial(
+            to_batch, tokenizer=self.tokenizer, teacher_tokenizer=self.teacher_tokenizer, max_length=max_length
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Data:
+    """Batches of any form that `to_batch` takes.
+
+    Attributes:
+        train: a DataLoader or any iterable; iterated once an epoch.
+        validation: measured after each epoch by the main process, never learned from.
+    """
+
+    train: Iterable[Any]
+    validation: Iterable[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Keeping:
+    """What a run leaves on disk so that it can be resumed.
+
+    Attributes:
+        checkpoints: writes them, and knows the one to resume from; SIGTERM and Ctrl-C then save before they stop.
+        parts: what else goes into a checkpoint, by name: the lesson's statistics, the place in the record.
+    """
+
+    checkpoints: Checkpoints | None = None
+    parts: Mapping[str, Stateful] = field(default_factory=dict)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoints is not None and self.checkpoints.newest is not None
+
+    def last_good(self) -> str | None:
+        """For error messages: where the last whole checkpoint is."""
+        return self.checkpoints.last_good() if self.checkpoints is not None else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Watching:
+    """Who is told of a run, and what is shown to them.
+
+    Attributes:
+        audience: gets every event; nothing it does reaches the training.
+        shows_cards: read texts out of every `sample_frequency`-th batch.
+        holds_exams: hold exams even where the settings name no prompts.
+        notices: told once, as soon as the run has started.
+    """
+
+    audience: Audience
+    shows_cards: bool = True
+    holds_exams: bool = False
+    notices: Iterable[KeyedNotice] = ()

@@ -1,0 +1,105 @@
+"""One optimizer step: forward and backward over a window of batches, clipping, the update, the learning rate.
+
+Tensors end here. Knows nothing of epochs, checkpoints or who is told.
+"""
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import NamedTuple
+
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from apt_model.config import TrainConfig
+from apt_model.distill.batches import Window
+from apt_model.distill.checkpoints.progress import Progress
+from apt_model.distill.grader import Grader
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
+from apt_model.distill.nonfinite import NonFinite, clip
+from apt_model.distill.out_of_memory import explained_out_of_memory
+
+
+class StepTaken(NamedTuple):
+    """An optimizer step in numbers: means over its tokens, and what was read for the cards of its batches."""
+
+    loss: float
+    kd: float
+    ce: float
+    hidden: float
+    attention: float
+    grad_norm: float
+    learning_rate: float
+    readouts: list[RowReadout | None]
+
+
+class OptimizerStep:
+    """Updates the student.
+
+    Args:
+        student: as it is wrapped for training.
+        optimizer: the student's, as the caller knows it; accelerate wraps it here.
+        scheduler: of its learning rate; None leaves the rate alone.
+        grader: leaves the gradients.
+        nonfinite: looks at loss and gradient before they reach a weight.
+        accelerator: scales, clips and sums over processes.
+        config: the largest gradient norm.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        *,
+        grader: Grader,
+        nonfinite: NonFinite,
+        accelerator: Accelerator,
+        config: TrainConfig,
+    ) -> None:
+        self._student, self._grader, self._nonfinite = student, grader, nonfinite
+        self._accelerator, self._config, self._scheduler = accelerator, config, scheduler
+        self._optimizer = accelerator.prepare_optimizer(optimizer)
+        self._optimizer.zero_grad()
+
+    def take(self, window: Window, rows: Sequence[CardRow | None], tokens: int, progress: Progress) -> StepTaken | None:
+        """Learn from a window of batches; None where the step was given up because it was not finite.
+
+        Args:
+            window: numbered batches.
+            rows: what a card shows of each, read during the step.
+            tokens: labels in the whole step, over all processes.
+            progress: the step before; its count of steps given up is kept there.
+
+        Raises:
+            NumericError, OutOfMemoryError: the weights are those before the step.
+        """
+        batches = [batch for _, batch in window]
+        with explained_out_of_memory(progress.step + 1, batches):
+            sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
+            norm = clip(self._accelerator, self._trained(), self._config)
+            kd, ce, hidden, attention, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        loss, scaler = self._grader.weigh(kd, ce, hidden, attention), self._accelerator.scaler
+        is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
+        if not is_overflow and not self._nonfinite.allows(loss, grad_norm, window, progress):
+            self._optimizer.zero_grad()
+            if scaler is not None:
+                scaler.update()  # ends what the look at the gradients has begun
+            return None
+        with explained_out_of_memory(progress.step + 1, batches):
+            self._optimizer.step()
+        self._schedule(loss)
+        self._optimizer.zero_grad()
+        return StepTaken(loss, kd, ce, hidden, attention, grad_norm, learning_rate, readouts)
+
+    def _trained(self) -> list[nn.Parameter]:
+        """The student's parameters, and the layer matcher's projections while they are trained with it."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
+    def _schedule(self, loss: float) -> None:
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(loss)
+        elif self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
+            self._scheduler.step()
