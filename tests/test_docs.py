@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+import apt_model
 from apt_model.models.pretrained import save_model
 
 HOME = Path(__file__).parent.parent
+DECISIONS = [f"docs/decisions/{path.name}" for path in sorted((HOME / "docs/decisions").glob("[!R]*.md"))]
 MODELS_AND_TEXT = {"teacher", "student", "tokenizer", "lines"}
 MADE_BEFORE = {"teacher_model", "student_model", "tokenizer", "train_dataloader", "plugin"}
 
@@ -158,3 +160,38 @@ def test_the_one_way_in_is_the_package_itself() -> None:
     imports = [(name, line) for name, line in found if re.match(r"\s*(from|import) apt_model", line)]
     assert {name for name, _ in imports} >= {"README.md", "CONTRIBUTING.md", "tutorial.ipynb"}
     assert [one for one in imports if not re.match(r"from apt_model import |import apt_model$", one[1])] == []
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md", *DECISIONS])
+def test_every_place_in_the_code_that_a_page_names_is_there(page: str) -> None:
+    pattern = r"`([\w./]+\.(?:py|js|css|toml|txt))(?::(\w+))?`"
+    places = re.findall(pattern, (HOME / page).read_text("utf-8"))
+    assert places, "a page of why and where names its places"
+    for path, name in places:
+        (found,) = [file for file in (HOME / "apt_model" / path, HOME / path) if file.is_file()] or [None]
+        assert found is not None, f"{page}: {path}"
+        assert re.search(rf"\b{name}\b", found.read_text("utf-8")), f"{page}: {path}:{name}"
+
+
+def test_a_checkpoint_holds_what_the_design_says(
+    student: Any, teacher: Any, tokenizer: Any, make_batches: Any, tmp_path: Path
+) -> None:
+    config = {"hidden_weight": 1.0, "max_steps": 1, "show_samples": False}
+    plugin = apt_model.VisualDistillationPlugin(config)
+    plugin.visual_distill_model(student, teacher, make_batches(), tokenizer=tokenizer, device="cpu", run_dir=tmp_path)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+    design = (HOME / "docs/design.md").read_text("utf-8")
+    files, keys = (
+        dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", table, flags=re.MULTILINE))
+        for table in re.findall(r"^\| (?:file|key of `state.json`) \|.*\n\|[-|]+\n((?:\|.*\n)+)", design, re.MULTILINE)
+    )
+    assert files.keys() == {path.name for path in checkpoint.iterdir()}
+    assert keys.keys() == state.keys()
+    assert set(re.findall(r"`(\w+)`", keys["others"])) == state["others"].keys() | {"scaler"}
+
+
+def test_the_index_of_decisions_lists_each_of_them() -> None:
+    listed = re.findall(r"^- \[.+\]\((.+)\)$", (HOME / "docs/decisions/README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(listed) == 6
+    assert {f"docs/decisions/{name}" for name in listed} >= set(DECISIONS)
