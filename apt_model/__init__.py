@@ -13,11 +13,16 @@ _HOMES = {
     "DisplayConfig": "apt_model.config",
     "DistillConfig": "apt_model.config",
     "DistillationPlugin": "apt_model.plugins.distillation_plugin",
+    "Event": "apt_model.events.records",
     "LessonConfig": "apt_model.config",
     "Run": "apt_model.review.run",
+    "ScoredObservation": "apt_model.events.records",
+    "TerminalSink": "apt_model.render.terminal",
     "TrainConfig": "apt_model.config",
+    "VisualDistillationCallback": "apt_model.integrations.trainer_callback",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
     "alignment_table": "apt_model.data.alignment",
+    "continue_text": "apt_model.generation.talk",
     "create_compressed_model": "apt_model.distill.students.fresh",
     "evaluate_text_quality": "apt_model.generation.evaluator",
     "get_model_size": "apt_model.models.pretrained",
@@ -39,12 +44,16 @@ if TYPE_CHECKING:
     from apt_model.distill.students.fresh import create_compressed_model
     from apt_model.distill.students.shrink import shrink
     from apt_model.errors import AptModelError
+    from apt_model.events.records import Event, ScoredObservation
     from apt_model.events.runfile import read_events
     from apt_model.generation.evaluator import evaluate_text_quality
+    from apt_model.generation.talk import continue_text
+    from apt_model.integrations.trainer_callback import VisualDistillationCallback
     from apt_model.models.pretrained import get_model_size, load_model, save_model
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
     from apt_model.render.evaluation import show_evaluation
+    from apt_model.render.terminal import TerminalSink
     from apt_model.review.run import Run
 
 

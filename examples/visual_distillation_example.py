@@ -15,12 +15,17 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from apt_model.data.dataset import load_dataset
-from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.students.fresh import create_compressed_model
-from apt_model.generation.evaluator import evaluate_text_quality
-from apt_model.models.pretrained import get_model_size, load_model, save_model
-from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
+from apt_model import (
+    VisualDistillationPlugin,
+    create_compressed_model,
+    demo,
+    evaluate_text_quality,
+    get_model_size,
+    load_dataset,
+    load_model,
+    quick_visual_distill,
+    save_model,
+)
 
 EPOCHS = 8
 SENTENCES = 12  # 每个主题
@@ -29,12 +34,12 @@ SENTENCES = 12  # 每个主题
 def textbook(first: int = 0, count: int | None = None) -> list[str]:
     """每个主题从第 first 句起的若干句。"""
     count = SENTENCES if count is None else count
-    return [sentence for sentences in read_corpus().values() for sentence in sentences[first : first + count]]
+    return [sentence for sentences in demo.read_corpus().values() for sentence in sentences[first : first + count]]
 
 
 def basic() -> None:
     """示例 1：基础可视化蒸馏。插件、优化器、数据都自己准备，配置全用默认值（温度 4.0）。"""
-    teacher_model, tokenizer = load_teacher()
+    teacher_model, tokenizer = demo.load_teacher()
     student_model = create_compressed_model(teacher_model, num_layers=2, hidden_size=128)
     plugin = VisualDistillationPlugin({"temperature": 4.0, "alpha": 0.7, "beta": 0.3})
     plugin.visual_distill_model(
@@ -50,7 +55,7 @@ def basic() -> None:
 
 def quick_start() -> None:
     """示例 2：快速启动。一个函数就够；从头开始的学生，温度 1 学得更快。"""
-    teacher_model, tokenizer = load_teacher()
+    teacher_model, tokenizer = demo.load_teacher()
     quick_visual_distill(
         student_model=create_compressed_model(teacher_model, num_layers=2, hidden_size=128),
         teacher_model=teacher_model,
@@ -73,7 +78,7 @@ class PatientTeacher(VisualDistillationPlugin):
 
 def custom_config() -> None:
     """示例 3：自定义配置。教学预设、差异对照、自己的主题和评语，训练后读统计信息。"""
-    teacher_model, tokenizer = load_teacher()
+    teacher_model, tokenizer = demo.load_teacher()
     plugin = PatientTeacher({"preset": "teaching", "temperature": 2.0, "alpha": 0.9, "learning_rate": 3e-3})
     plugin.topic_keywords["量子计算"] = ["量子", "量子比特", "叠加态", "纠缠"]
     plugin.topic_keywords["区块链"] = ["区块链", "比特币", "以太坊", "智能合约"]
@@ -95,7 +100,7 @@ def whole_flow() -> None:
     """示例 4：集成到训练流程。加载教师、创建学生、准备数据、蒸馏、保存、评估。"""
     home = Path(tempfile.mkdtemp(prefix="apt_model_example_"))
     print(f"📁 文件都写在 {home}")
-    save_model(*load_teacher(), home / "apt_model_large")
+    save_model(*demo.load_teacher(), home / "apt_model_large")
     (home / "train.txt").write_text("\n".join(textbook()), encoding="utf-8")
     (home / "test.txt").write_text("\n".join(textbook(first=SENTENCES, count=4)), encoding="utf-8")
 

@@ -1,42 +1,86 @@
-"""Every Python block of the README and of CONTRIBUTING runs, in order, as a reader would type it."""
+"""Every Python block of the README, of CONTRIBUTING and of the guide runs as a reader would copy it."""
 
+import ast
+import builtins
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import apt_model
 from apt_model.models.pretrained import save_model
 
 HOME = Path(__file__).parent.parent
+DECISIONS = [f"docs/decisions/{path.name}" for path in sorted((HOME / "docs/decisions").glob("[!R]*.md"))]
+MODELS_AND_TEXT = {"teacher", "student", "tokenizer", "lines"}
+MADE_BEFORE = {"teacher_model", "student_model", "tokenizer", "train_dataloader", "plugin"}
 
 
 def blocks(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (HOME / name).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
+def not_its_own(block: str) -> set[str]:
+    """The names that a block uses and neither imports nor makes."""
+    nodes = list(ast.walk(ast.parse(block)))
+    made = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    made |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    made |= {
+        (one.asname or one.name).partition(".")[0] for node in nodes if hasattr(node, "names") for one in node.names
+    }
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - made - set(dir(builtins))
+
+
+def run_each_with_its_own_imports(found: list[str], handed_on: set[str]) -> tuple[dict[str, Any], int]:
+    """Run each block in a namespace of its own; of the blocks before it has what it names, models and data at most.
+
+    Returns:
+        All names that the blocks made, and how many of the blocks needed none from another.
+    """
+    names: dict[str, Any] = {}
+    alone = 0
+    for block in found:
+        needed = not_its_own(block)
+        assert needed <= handed_on, "a block carries the imports it needs"
+        alone += not needed
+        space = {name: names[name] for name in needed}
+        exec(block, space)
+        names |= space
+    return names, alone
+
+
 @pytest.mark.filterwarnings(
     "ignore:unclosed file:ResourceWarning", "ignore:`[a-z_]*gradient_checkpointing[a-z_]*` is deprecated:FutureWarning"
 )
 @pytest.mark.parametrize(
-    ("name", "teacher_dir", "book", "count"),
+    ("name", "teacher_dir", "book", "count", "alone"),
     [
-        ("README.md", "教师目录", "课本.txt", 3),
-        ("README.en.md", "teacher_dir", "book.txt", 3),
-        ("CONTRIBUTING.md", "t", "b", 1),
+        ("README.md", "教师目录", "课本.txt", 3, 1),
+        ("README.en.md", "teacher_dir", "book.txt", 3, 1),
+        ("CONTRIBUTING.md", "t", "b", 1, 1),
     ],
 )
 def test_the_python_of_a_page_runs(
-    name: str, teacher_dir: str, book: str, count: int, teacher: Any, tokenizer: Any, tmp_path: Path, monkeypatch: Any
+    name: str,
+    teacher_dir: str,
+    book: str,
+    count: int,
+    alone: int,
+    teacher: Any,
+    tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_model(teacher, tokenizer, teacher_dir)
     Path(book).write_text("人工智能是全球最大的网络。\n医疗教育经济文化\n" * 8, encoding="utf-8")
     found = blocks(name)
     assert len(found) == count
-    names: dict[str, Any] = {}
-    for block in found:
-        exec(block, names)
+    names, ran_alone = run_each_with_its_own_imports(found, MODELS_AND_TEXT)
+    assert ran_alone == alone
     if "README" in name:
         assert names["plugin"].stats["total_samples"] == 1
 
@@ -51,9 +95,8 @@ def test_the_python_of_the_guide_runs(
         Path(book).write_text("人工智能是全球最大的网络。\n医疗教育经济文化\n" * 4, encoding="utf-8")
     found = blocks(name)
     assert len(found) == 10
-    names: dict[str, Any] = {}
-    for block in found:
-        exec(block, names)
+    names, ran_alone = run_each_with_its_own_imports(found, MADE_BEFORE)
+    assert ran_alone == 6, "the quick start, settings, situations, topics, the complete example, looking again"
     assert names["student_model"].config.hidden_size == 16
     assert names["fresh_student"]["temperature"] == 1.0
     assert "perplexity" in Path("evaluation.json").read_text()
@@ -85,7 +128,70 @@ def test_every_command_of_the_pages_is_one_that_there_is() -> None:
 
 
 def test_every_link_inside_the_docs_leads_somewhere() -> None:
-    pages = [*HOME.glob("*.md"), *(HOME / "docs").glob("*.md")]
+    pages = [*HOME.glob("*.md"), *(HOME / "docs").rglob("*.md")]
     links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))]
     assert len(links) > 5
     assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_anchor_in_the_docs_is_a_heading() -> None:
+    def anchors(page: Path) -> set[str]:
+        heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), flags=re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+    pages = [*HOME.glob("*.md"), *(HOME / "docs").rglob("*.md")]
+    links = [
+        (page, *link) for page in pages for link in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(links) > 20
+    broken = [(page.name, to, one) for page, to, one in links if one not in anchors(page.parent / to if to else page)]
+    assert broken == []
+
+
+def test_the_one_way_in_is_the_package_itself() -> None:
+    sources = [(page, page.read_text("utf-8")) for page in [*HOME.glob("*.md"), *(HOME / "docs").rglob("*.md")]]
+    sources += [(path, path.read_text("utf-8")) for path in (HOME / "examples").glob("*.py")]
+    for path in (HOME / "examples").glob("*.ipynb"):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        sources.append((path, "\n".join("".join(cell["source"]) for cell in cells)))
+    found = [
+        (path.name, line) for path, text in sources for line in re.findall(r"^.*\bapt_model\b.*$", text, re.MULTILINE)
+    ]
+    imports = [(name, line) for name, line in found if re.match(r"\s*(from|import) apt_model", line)]
+    assert {name for name, _ in imports} >= {"README.md", "CONTRIBUTING.md", "tutorial.ipynb"}
+    assert [one for one in imports if not re.match(r"from apt_model import |import apt_model$", one[1])] == []
+
+
+@pytest.mark.parametrize("page", ["docs/design.md", "CONTRIBUTING.md", *DECISIONS])
+def test_every_place_in_the_code_that_a_page_names_is_there(page: str) -> None:
+    pattern = r"`([\w./]+\.(?:py|js|css|toml|txt))(?::(\w+))?`"
+    places = re.findall(pattern, (HOME / page).read_text("utf-8"))
+    assert places, "a page of why and where names its places"
+    for path, name in places:
+        (found,) = [file for file in (HOME / "apt_model" / path, HOME / path) if file.is_file()] or [None]
+        assert found is not None, f"{page}: {path}"
+        assert re.search(rf"\b{name}\b", found.read_text("utf-8")), f"{page}: {path}:{name}"
+
+
+def test_a_checkpoint_holds_what_the_design_says(
+    student: Any, teacher: Any, tokenizer: Any, make_batches: Any, tmp_path: Path
+) -> None:
+    config = {"hidden_weight": 1.0, "max_steps": 1, "show_samples": False}
+    plugin = apt_model.VisualDistillationPlugin(config)
+    plugin.visual_distill_model(student, teacher, make_batches(), tokenizer=tokenizer, device="cpu", run_dir=tmp_path)
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    state = json.loads((checkpoint / "state.json").read_text("utf-8"))
+    design = (HOME / "docs/design.md").read_text("utf-8")
+    files, keys = (
+        dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", table, flags=re.MULTILINE))
+        for table in re.findall(r"^\| (?:file|key of `state.json`) \|.*\n\|[-|]+\n((?:\|.*\n)+)", design, re.MULTILINE)
+    )
+    assert files.keys() == {path.name for path in checkpoint.iterdir()}
+    assert keys.keys() == state.keys()
+    assert set(re.findall(r"`(\w+)`", keys["others"])) == state["others"].keys() | {"scaler"}
+
+
+def test_the_index_of_decisions_lists_each_of_them() -> None:
+    listed = re.findall(r"^- \[.+\]\((.+)\)$", (HOME / "docs/decisions/README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(listed) == 6
+    assert {f"docs/decisions/{name}" for name in listed} >= set(DECISIONS)

@@ -1,6 +1,7 @@
 """The floors of the house: nothing on a lower floor knows a higher one."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -50,6 +51,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "commands": DISTILL | SHOWN | {"doctor", "generation", "plugins", "demo", "recipes"},
     "cli": {"commands", "render", ""},
     "__main__": {"cli"},
+}
+# Which rooms import a library; every other room does without.
+IMPORTED_BY: dict[str, set[str]] = {
+    "accelerate": {"models", LOSSES, "distill", "plugins", "commands"},
+    "transformers": {"models", TEACHERS, STUDENTS, "distill", "integrations", "demo", "commands"},
+    "datasets": {"data", "commands"},
+    "rich": {"render"},
+    "starlette": {"dashboard"},
 }
 WITHOUT_TORCH = EVERYWHERE | {"locales", "recipes", "faults"} | SHOWN
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
@@ -110,6 +119,35 @@ def broken_rules(sources: dict[tuple[str, ...], str]) -> list[str]:
 
 def sources() -> dict[tuple[str, ...], str]:
     return {parts: path.read_text("utf-8") for parts, path in modules().items()}
+
+
+def importers(sources: dict[tuple[str, ...], str]) -> dict[str, set[str]]:
+    """The rooms that import each library of IMPORTED_BY."""
+    found: dict[str, set[str]] = {library: set() for library in IMPORTED_BY}
+    for parts, source in sources.items():
+        for library in {name.partition(".")[0] for name in imports_of(source)} & found.keys():
+            found[library].add(room_of(parts))
+    return found
+
+
+def test_a_library_is_imported_by_the_rooms_of_its_row_and_by_no_other() -> None:
+    assert importers(sources()) == IMPORTED_BY
+    planted = {("render", "card"): "def f():\n    from accelerate.utils import set_seed\nimport rich.text"}
+    assert importers(planted) == {**{name: set() for name in IMPORTED_BY}, "accelerate": {"render"}, "rich": {"render"}}
+
+
+def rows_of_design(first: str) -> dict[str, set[str]]:
+    """A table of docs/design.md, by its first heading: the first cell of each row, and the names in the last."""
+    text = (HOME.parent / "docs/design.md").read_text("utf-8")
+    (table,) = re.findall(rf"^\| {first} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.MULTILINE)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {re.findall(r"`([^`]+)`", one[0])[0]: set(re.findall(r"`([^`]+)`", one[-1])) for one in cells}
+
+
+def test_the_tables_of_the_design_are_these() -> None:
+    rooms = {room: allowed - {""} for room, allowed in MAY_IMPORT.items() if room not in EVERYWHERE}
+    assert rows_of_design("room") == rooms
+    assert rows_of_design("library") == IMPORTED_BY
 
 
 def test_every_import_is_in_the_table_and_there_are_imports_to_check() -> None:

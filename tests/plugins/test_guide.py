@@ -19,7 +19,7 @@ from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugi
 
 QUICK_START = """
 from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
-from apt_model.models.pretrained import load_model
+from apt_model.training.checkpoint import load_model
 
 # 加载模型
 teacher_model, tokenizer, config = load_model("apt_model_large")
@@ -142,7 +142,7 @@ class DummyTokenizer:
 tokenizer = DummyTokenizer()
 """
 COMPLETE = """
-from apt_model.models.pretrained import load_model, save_model
+from apt_model.training.checkpoint import load_model, save_model
 from apt_model.plugins.visual_distillation_plugin import quick_visual_distill
 from torch.utils.data import DataLoader
 
@@ -234,6 +234,18 @@ def classroom(
         "train_dataloader": make_batches(),
         "tokenizer": tokenizer,
     }
+
+
+def test_the_addresses_of_the_guide_lead_to_the_public_names() -> None:
+    from apt_model.generation.evaluator import evaluate_text_quality
+    from apt_model.plugins import visual_distillation_plugin
+    from apt_model.training import checkpoint
+
+    assert evaluate_text_quality is apt_model.evaluate_text_quality
+    for name in ("VisualDistillationPlugin", "quick_visual_distill"):
+        assert getattr(visual_distillation_plugin, name) is getattr(apt_model, name)
+    for name in ("get_model_size", "load_model", "save_model"):
+        assert getattr(checkpoint, name) is getattr(apt_model, name)
 
 
 def test_method_one_runs_as_the_guide_shows_it(classroom: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
