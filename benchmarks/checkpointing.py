@@ -163,9 +163,8 @@ def interval(ratios: list[float]) -> str:
 
 def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
     """Milliseconds by the wall of one save, and of `torch.save` of as much; the median."""
-    from apt_model.distill.checkpoints.progress import Progress
-
     from apt_model.config import TrainConfig
+    from apt_model.distill.checkpoints.progress import Progress
 
     pair = make_pair(SIZES[size], dtype=torch.float32)
     student, optimizer = pair.student, pair.optimizer
