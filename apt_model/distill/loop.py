@@ -99,7 +99,7 @@ def distill(
         accelerate_state_of_our_own(),
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
         trained(student),
-        full_width(*on_cpu),
+        full_width(*on_cpu, setting=config.train.wide_matmul),
         _listening(checkpoints) as stop,
     ):
         run = Run(
