@@ -27,6 +27,7 @@ check: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/deptry .
 	$(BIN)/pytest -q
 
 format: $(VENV)/.tools

@@ -24,6 +24,7 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
 
 Tracker = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 CrossTokenizer = Literal["refuse", "kl", "uld"]
+WideMatmul = Literal["auto", "off"]
 LossKind = Literal["forward_kl", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"]
 MIXTURES: Mapping[str, float] = {"jsd": 0.5, "skew_kl": 0.1, "skew_reverse_kl": 0.1}
 
@@ -149,6 +150,11 @@ class TrainConfig(_Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast, through accelerate")
     head_dtype: Literal["auto", "bf16"] = Field(
         "auto", description="bf16: the products of both output heads in bfloat16, sums in float32; faster, less exact"
+    )
+    wide_matmul: WideMatmul = Field(
+        "auto",
+        description="auto: large float32 products go to oneDNN instead of MKL where that is proven as exact and faster "
+        "(AMD CPUs with AVX-512); off: torch decides, as without us",
     )
     chunk_rows: int | None = Field(
         None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 256 MiB, at most 256"

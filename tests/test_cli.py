@@ -17,6 +17,7 @@ from apt_model.cli import main
 from apt_model.commands.console import program
 from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
+from apt_model.models import wide_matmul
 from apt_model.models.pretrained import save_model
 
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
@@ -323,6 +324,27 @@ def test_a_teacher_is_cached_and_then_is_not_needed_any_more(school: Path, capsy
     assert "温度=2.0" in shown
     assert "偷懒程度" in shown
     assert (school / "run" / "student" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(("flags", "is_told"), [((), True), (("--wide-matmul", "off"), False)])
+def test_caching_tells_of_products_through_onednn(
+    flags: tuple[str, ...], is_told: bool, school: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(wide_matmul, "gains", lambda: True)
+    monkeypatch.setattr(wide_matmul, "LEAST_WORK", 1)
+    assert cache("--lang", "en", *flags) == 0
+    assert (capsys.readouterr().out.count("wide_matmul=off leaves them to MKL") == 1) == is_told
+
+
+@pytest.mark.parametrize("flags", [(), ("--wide-matmul", "off")])
+def test_a_run_is_resumed_with_the_wide_matmul_that_it_was_begun_with(
+    flags: tuple[str, ...], school: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = "auto" if flags else "off"
+    assert distill(*flags, "--max-steps", "2") == 0
+    assert distill(*flags, "--max-steps", "2", "--resume", "--wide-matmul", other) == 2
+    assert f"wide_matmul: {flags[1] if flags else 'auto'} then, {other} now" in capsys.readouterr().err
 
 
 def test_a_second_caching_asks_the_teacher_nothing_new(school: Path, capsys: pytest.CaptureFixture[str]) -> None:

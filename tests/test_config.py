@@ -121,6 +121,16 @@ def test_whatever_the_values_either_a_lesson_or_a_config_error(values: dict[str,
         assert 0 < lesson.distill.temperature < float("inf")
 
 
+def test_wide_matmul_is_auto_or_off(tmp_path: Path) -> None:
+    assert LessonConfig().train.wide_matmul == "auto"
+    (tmp_path / "lesson.toml").write_text('wide_matmul = "off"', encoding="utf-8")
+    lesson = LessonConfig.from_toml(tmp_path / "lesson.toml")
+    assert lesson.train.wide_matmul == "off"
+    assert LessonConfig.from_dict(lesson.to_dict()) == lesson
+    with pytest.raises(ConfigError, match=r"wide_matmul: got 'on' \(str\), expected 'auto' or 'off'"):
+        LessonConfig.from_dict({"wide_matmul": "on"})
+
+
 def test_a_layer_map_is_last_even_or_pairs() -> None:
     for good in ("last", "even", "1:1", "2:4,4:8"):
         assert LessonConfig.from_dict({"layer_map": good}).distill.layer_map == good

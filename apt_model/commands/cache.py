@@ -9,7 +9,7 @@ from apt_model.commands.options import add_command, add_settings, add_source, re
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
 
-SETTINGS = ("temperature", "max_length", "device", "lang")
+SETTINGS = ("temperature", "wide_matmul", "max_length", "device", "lang")
 
 
 def add(commands: Any) -> None:
@@ -55,10 +55,18 @@ def _cache(arguments: argparse.Namespace) -> None:
     teacher, tokenizer = load_precisely(arguments, config)
     rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
     caching = Caching(
-        teacher, rows, settings=settings, tokenizer=tokenizer, device=device, batch_size=arguments.batch_size
+        teacher,
+        rows,
+        settings=settings,
+        tokenizer=tokenizer,
+        device=device,
+        batch_size=arguments.batch_size,
+        wide_matmul=config.train.wide_matmul,
     )
     caching.refuse_other(out)
     _tell_plan(caching, say)
+    if caching.uses_onednn:
+        print_line("🔧 " + say("notice.wide_matmul"))
     with ProgressBar(make_console(), say) as bar:
         caching.run(out, bar.advance)
     print_line(say("cache.done", path=out))

@@ -9,7 +9,7 @@ import secrets
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -65,15 +65,15 @@ class Doorman:
             return PlainTextResponse("Only this server's own page may ask.\n", 403)
         if scope["method"] not in METHODS:
             return PlainTextResponse("There is nothing to change here.\n", 405, {"allow": ", ".join(METHODS)})
-        return self._ask_for_token(scope, headers) if self._token is not None else None
+        return self._ask_for_token(scope) if self._token is not None else None
 
-    def _ask_for_token(self, scope: Scope, headers: Headers) -> Response | None:
+    def _ask_for_token(self, scope: Scope) -> Response | None:
         shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and _equal(shown, self._token or ""):
             answer = RedirectResponse("./", 303)  # so that the token is in no history and no bookmark
             answer.set_cookie(self._cookie, self._pass, httponly=True, samesite="strict", path="/")
             return answer
-        known = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
+        known = HTTPConnection(scope).cookies.get(self._cookie, "")
         if _equal(known, self._pass):
             return None
         text = "Paste the whole address that apt-model printed, token included, into the address bar.\n"

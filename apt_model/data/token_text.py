@@ -22,7 +22,7 @@ class Pieces:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
-        self._is_byte_level = self._fast is not None and b'"ByteLevel"' in self._fast.decoder.__getstate__()
+        self._is_byte_level = self._fast is not None and self._fast.decoder.decode(["Ã", "©"]) == "é"  # C3 A9 in UTF-8
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {id for id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self._size = len(tokenizer)

@@ -27,6 +27,7 @@ from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
 from apt_model.models.output_head import OutputHead, find_head
+from apt_model.models.wide_matmul import uses_onednn
 
 T = TypeVar("T", float, Tensor)
 TeacherLogits = Tensor | SparseLogits | CrossedLogits
@@ -117,6 +118,8 @@ class Grader:
             readouts.append(graded.readout)
         if self._matcher is not None:
             self._matcher.share_gradients(accelerator)
+        if uses_onednn():
+            self._say("notice.wide_matmul")
         return sums, readouts
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:

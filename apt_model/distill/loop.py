@@ -65,7 +65,7 @@ def distill(
         accelerate_state_of_our_own(),
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
         trained(student),
-        full_width(*_on_cpu(models, device, place)),
+        full_width(*_on_cpu(models, device, place), setting=config.train.wide_matmul),
         _listening(keeping) as stop,
     ):
         run = TrainingRun(

@@ -4,7 +4,7 @@ Knows how a transformers model can be watched; knows nothing of losses, batches,
 """
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -130,9 +130,11 @@ class Watcher:
                 seen.attended[layer + 1] = Attended(query, key, value)
             return own(module, query, key, value, *args, **kwargs)
 
-        before = ALL_ATTENTION_FUNCTIONS._local_mapping.copy()
-        ALL_ATTENTION_FUNCTIONS[name] = look
+        ALL_ATTENTION_FUNCTIONS[name] = look  # hides the library's own function, or one that somebody has put there
         try:
             yield
         finally:
-            ALL_ATTENTION_FUNCTIONS._local_mapping = before
+            with suppress(KeyError):  # a lesson in another thread was faster
+                ALL_ATTENTION_FUNCTIONS.pop(name)
+            if ALL_ATTENTION_FUNCTIONS.get(name) is not own:  # somebody's: pop has uncovered the library's
+                ALL_ATTENTION_FUNCTIONS[name] = own

@@ -1,9 +1,10 @@
-"""Matrix products in float32 over the full width of the CPU.
+"""Matrix products in float32 through oneDNN instead of MKL, on CPUs where that is faster and as exact.
 
-torch hands them to MKL, which leaves half of an AMD CPU's AVX-512 idle; oneDNN, which torch brings too, uses all of it.
-torch asks oneDNN only where it is told that bf16 would be precise enough, and oneDNN takes that leave only on CPUs with
-matrix tiles (AMX): on others it computes in float32 all the same. That is proven here before it is relied on, and the
-setting stands only while one of these products is made. Knows nothing of losses or of what a model is for.
+On an AMD CPU with AVX-512, torch's MKL computes with half of each vector register; oneDNN, which comes with torch, uses
+the whole. torch hands float32 products to oneDNN only under `fp32_precision = "bf16"`, which permits oneDNN to round
+its inputs to bf16. oneDNN makes use of that permission only on CPUs with matrix tiles (AMX). `_is_exact` proves on this
+machine that it does not, and the permission stands only for the length of one product. Knows nothing of losses, or of
+what a model is for. Why at all, measured gains and when to drop it: docs/decisions/wide-matmul.md.
 """
 
 import math
@@ -11,6 +12,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import RLock
@@ -21,46 +23,70 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from apt_model.config import WideMatmul
 from apt_model.models.output_head import forward_of
 
-LEAST_WORK = 2**24  # multiplications of a product; in a smaller one, finding oneDNN's kernel takes what it gains
+LEAST_WORK = 2**24  # multiplications in a product; in a smaller one, oneDNN's search for a kernel takes what it gains
 CPUINFO = Path("/proc/cpuinfo")
-PROBE = 256, 384, 192  # rows, sum, columns: large enough for the kernels of large products
-LOST_AT_MOST = 2e-6  # of a product, relative: in float32 5e-7 is lost, through TF32 3e-4, through bf16 2e-3
+PROBE = 256, 384, 192  # rows, inner size, columns: large enough for the kernels that large products get
+MOST_ERROR = 2e-6  # of a product, relative to float64: float32 gives 5e-7, TF32 3e-4, bf16 2e-3
 PRECISION: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-UNSAID = "none"  # what PRECISION holds where nobody has set it
-_SETTING = RLock()  # of lessons in threads, each finds it as nobody has set it
-_IS_ON = ContextVar("full_width", default=False)
+UNSET = "none"  # what PRECISION.fp32_precision holds until somebody sets it
+_SETTING = RLock()  # the setting is the process's: a run that begins in another thread must not take ours for a user's
+
+
+@dataclass
+class _Active:
+    """An active `full_width`, and whether a product has gone to oneDNN in it."""
+
+    has_multiplied: bool = False
+
+
+_ACTIVE: ContextVar[_Active | None] = ContextVar("full_width", default=None)
 
 
 @contextmanager
-def full_width(*models: nn.Module | None) -> Iterator[None]:
-    """Inside, products of float32 on this CPU that gain by it are made over its full width, as exactly as ever.
+def full_width(*models: nn.Module | None, setting: WideMatmul = "auto") -> Iterator[None]:
+    """Context manager around a run: large float32 products on the CPU go to oneDNN, where that is faster and exact.
 
-    Which are: those of the models' linear layers, forward and backward, and what is computed under `product_of`.
-    Nothing changes on a CPU that gains nothing or would lose digits, in compiled models, or where somebody has set a
-    precision of their own. `ATEN_CPU_CAPABILITY=avx2` in the environment keeps it off.
+    It covers the models' linear layers, forward and backward, and whatever is computed under `product_of`. Products
+    stay with MKL where `setting` is "off", on a CPU that gains nothing or would lose digits, in compiled models, and
+    where the user has set a precision for oneDNN. `ATEN_CPU_CAPABILITY=avx2` in the environment has that effect too.
+
+    Args:
+        models: those that compute on the CPU; None is skipped.
+        setting: `wide_matmul` of the settings.
     """
     with _SETTING:
-        is_ours_to_set = PRECISION.fp32_precision == UNSAID
-    if not is_ours_to_set or not gains():
+        is_set_by_user = PRECISION.fp32_precision != UNSET
+    if setting == "off" or is_set_by_user or not gains():
         yield
         return
-    token = _IS_ON.set(True)
+    token = _ACTIVE.set(_Active())
     try:
         with ExitStack() as stack:
             for layer in _linear_layers(models):
-                stack.enter_context(forward_of(layer, _AtFullWidth(layer)))
+                stack.enter_context(forward_of(layer, _WideLinear(layer)))
             yield
     finally:
-        _IS_ON.reset(token)
+        _ACTIVE.reset(token)
+
+
+def uses_onednn() -> bool:
+    """Whether a product has gone to oneDNN so far, inside the `full_width` that this is called in."""
+    active = _ACTIVE.get()
+    return active is not None and active.has_multiplied
 
 
 @contextmanager
 def product_of(left: Tensor, right: Tensor) -> Iterator[None]:
-    """Around the product of `left` (..., I) and a `right` of I by anything, either way round, or one as large."""
-    if _IS_ON.get() and _is_worth(left, right):
-        with _asking_onednn():
+    """Context manager around one matrix product: uses oneDNN if the product is large enough to gain.
+
+    The product is `left` (..., I) @ `right` (I, N), `left @ right.T` with `right` (N, I), or another one of as many
+    multiplications, such as a gradient of these.
+    """
+    if _ACTIVE.get() is not None and _is_worth(left, right):
+        with _onednn():
             yield
     else:
         yield
@@ -68,7 +94,7 @@ def product_of(left: Tensor, right: Tensor) -> Iterator[None]:
 
 @cache
 def gains() -> bool:
-    """Whether MKL leaves half of this CPU idle, and oneDNN is exact on it."""
+    """Whether oneDNN is faster than MKL on this CPU, and as exact."""
     return torch.backends.cpu.get_cpu_capability() == "AVX512" and _is_amd() and _is_exact()
 
 
@@ -78,30 +104,39 @@ def _is_amd() -> bool:
 
 
 def _is_exact() -> bool:
-    """Multiply what bf16 and TF32 cannot hold, laid out in every way that a step has, and compare with float64."""
-    rows, length, columns = PROBE
+    """Whether oneDNN computes in float32: its error against float64 is too small for inputs rounded to bf16 or TF32.
+
+    Tries row-major and column-major operands, addmm, and output into a slice: a layout may have a kernel of its own.
+    """
+    rows, inner, columns = PROBE
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(shape, generator=generator) for shape in ((rows, length), (length, columns)))
+    left, right = (torch.randn(shape, generator=generator) for shape in ((rows, inner), (inner, columns)))
     expected = left.double() @ right.double()
-    with _asking_onednn():
+    with _onednn():
         found = [a @ b for a in (left, left.t().contiguous().t()) for b in (right, right.t().contiguous().t())]
-        found.append(torch.addmm(found[0], left, right, beta=0.5, alpha=0.5))
+        found.append(torch.addmm(found[0], left, right, beta=0.5, alpha=0.5))  # half of each: the product again
         found.append(torch.mm(left, right, out=left.new_empty(rows, columns + 1)[:, :columns]))
-    return all(float((one - expected).norm() / expected.norm()) < LOST_AT_MOST for one in found)
+    return all(float((one - expected).norm() / expected.norm()) < MOST_ERROR for one in found)
 
 
 @contextmanager
-def _asking_onednn() -> Iterator[None]:
-    """The setting is the process's: what another thread multiplies meanwhile is as exact, by whichever library."""
+def _onednn() -> Iterator[None]:
+    """Context manager in which torch hands float32 products to oneDNN.
+
+    The setting is process-wide, so products in other threads go to oneDNN meanwhile; they are as exact there.
+    """
+    if (active := _ACTIVE.get()) is not None:
+        active.has_multiplied = True
     with _SETTING:
         try:
             PRECISION.fp32_precision = "bf16"
             yield
         finally:
-            PRECISION.fp32_precision = UNSAID
+            PRECISION.fp32_precision = UNSET
 
 
 def _is_worth(left: Tensor, right: Tensor) -> bool:
+    # rows of left times all elements of right: the multiplications, whichever way round right is stored
     return (
         left.dtype == right.dtype == torch.float32
         and left.device.type == right.device.type == "cpu"
@@ -110,7 +145,7 @@ def _is_worth(left: Tensor, right: Tensor) -> bool:
 
 
 def _linear_layers(models: tuple[nn.Module | None, ...]) -> Iterator[nn.Module]:
-    """Plain linear layers whose forward nobody has replaced, each once."""
+    """The linear layers to cover: of exactly these classes, and with a `forward` that nobody has replaced."""
     for model in models:
         if model is None or is_compiled_module(model):
             continue
@@ -119,55 +154,64 @@ def _linear_layers(models: tuple[nn.Module | None, ...]) -> Iterator[nn.Module]:
                 yield module
 
 
-class _AtFullWidth:
-    """What stands in for a linear layer's forward, and does as the layer itself where a copy outlives the run."""
+class _WideLinear:
+    """Replacement for a linear layer's `forward`: multiplies through oneDNN where that gains.
 
-    computes_the_same = True
+    A deepcopy of the model made during the run keeps this object; outside `full_width` it computes as the layer does.
+    """
+
+    computes_the_same = True  # `find_head` may take the layer for a plain one
 
     def __init__(self, layer: Any) -> None:
         self._layer = layer
 
     def __call__(self, inputs: Tensor) -> Tensor:
         layer = self._layer
-        if torch.compiler.is_compiling() or not _IS_ON.get() or torch.is_autocast_enabled("cpu"):
-            return self._usual(inputs)
-        weight, is_turned = layer.weight, type(layer) is Conv1D
+        if torch.compiler.is_compiling() or _ACTIVE.get() is None or torch.is_autocast_enabled("cpu"):
+            return self._plain(inputs)
+        weight, is_transposed = layer.weight, type(layer) is Conv1D
+        # tensor subclasses (quantized weights, functorch's) bring kernels of their own
         is_plain = type(weight) is nn.Parameter and type(inputs) in (Tensor, nn.Parameter)
         if not is_plain or not _is_worth(inputs, weight):
-            return self._usual(inputs)
+            return self._plain(inputs)
         rows = inputs.reshape(-1, inputs.shape[-1])
-        found: Tensor = _Linear.apply(rows, weight, layer.bias, is_turned)  # type: ignore[no-untyped-call]
-        return found.view(*inputs.shape[:-1], -1)
+        output: Tensor = _Linear.apply(rows, weight, layer.bias, is_transposed)  # type: ignore[no-untyped-call]
+        return output.view(*inputs.shape[:-1], -1)
 
-    def _usual(self, inputs: Tensor) -> Tensor:
-        found: Tensor = type(self._layer).forward(self._layer, inputs)
-        return found
+    def _plain(self, inputs: Tensor) -> Tensor:
+        output: Tensor = type(self._layer).forward(self._layer, inputs)
+        return output
 
 
 class _Linear(torch.autograd.Function):
-    """`rows @ weightᵀ + bias` of rows (R, I) and a weight (O, I), or (I, O) where it is turned already."""
+    """Linear layer, forward and backward, through oneDNN: `rows @ weightᵀ + bias`.
+
+    Shapes: rows (R, I); weight (O, I), or (I, O) where it is stored transposed, as in GPT-2's Conv1D; output (R, O).
+    A function of its own, because autograd's backward of `linear` runs outside the context of the forward pass.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rows: Tensor, weight: Tensor, bias: Tensor | None, is_turned: bool) -> Tensor:
-        turned = weight if is_turned else weight.t()
-        with _asking_onednn():
+    def forward(rows: Tensor, weight: Tensor, bias: Tensor | None, is_transposed: bool) -> Tensor:
+        turned = weight if is_transposed else weight.t()  # (I, O)
+        with _onednn():
             return torch.mm(rows, turned) if bias is None else torch.addmm(bias, rows, turned)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        rows, weight, _, ctx.is_turned = inputs
-        wants_rows, wants_weight, *_ = ctx.needs_input_grad
-        ctx.save_for_backward(rows if wants_weight else None, weight if wants_rows else None)
+        rows, weight, _, ctx.is_transposed = inputs
+        needs_rows, needs_weight, *_ = ctx.needs_input_grad
+        # each gradient is made from the other input: keep only what will be used
+        ctx.save_for_backward(rows if needs_weight else None, weight if needs_rows else None)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
-        back = gradient = None
-        with _asking_onednn():
-            if weight is not None:
-                back = torch.mm(outer, weight.t() if ctx.is_turned else weight)
-            if rows is not None:
-                gradient = torch.mm(rows.t(), outer) if ctx.is_turned else torch.mm(outer.t(), rows)
-        return back, gradient, outer.sum(dim=0) if ctx.needs_input_grad[2] else None, None
+        of_rows = of_weight = None
+        with _onednn():
+            if weight is not None:  # dL/drows = dL/dout @ weight: (R, O) @ (O, I)
+                of_rows = torch.mm(outer, weight.t() if ctx.is_transposed else weight)
+            if rows is not None:  # dL/dweight = dL/doutᵀ @ rows: (O, R) @ (R, I), or its transpose
+                of_weight = torch.mm(rows.t(), outer) if ctx.is_transposed else torch.mm(outer.t(), rows)
+        return of_rows, of_weight, outer.sum(dim=0) if ctx.needs_input_grad[2] else None, None

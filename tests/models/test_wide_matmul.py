@@ -270,7 +270,7 @@ def test_a_lesson_that_begins_while_another_thread_multiplies_does_not_take_the_
     replaced: list[bool] = []
 
     def multiply() -> None:
-        with wide_matmul._asking_onednn():
+        with wide_matmul._onednn():
             is_multiplying.set()
             may_end.wait(10)
 
@@ -299,6 +299,78 @@ def test_a_cache_is_made_with_the_teacher_at_full_width(teacher: nn.Module, tmp_
     assert "bf16" in setting.history
 
 
+def keys_told(listener: Listener) -> list[str]:
+    return [notice.key for notice in listener.of(Notice)]
+
+
+@pytest.fixture
+def made_by_onednn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each linear layer's product that goes to oneDNN."""
+    made, forward = [], wide_matmul._Linear.forward
+    monkeypatch.setattr(
+        wide_matmul._Linear, "forward", staticmethod(lambda *given: (made.append(1), forward(*given))[1])
+    )
+    return made
+
+
+def test_a_run_tells_once_that_it_uses_onednn_and_not_when_it_is_off(
+    listener: Listener, make_batches: Callable[..., Any], student: nn.Module, teacher: nn.Module, setting: Setting,
+    made_by_onednn: list[int],
+) -> None:  # fmt: skip
+    run(listener, copy.deepcopy(student), teacher, make_batches(count=6), num_epochs=2)
+    assert keys_told(listener) == ["notice.wide_matmul"]
+    assert len(made_by_onednn) >= 12 * (7 * 2 + 7)  # steps, times the layers of teacher and student, heads aside
+    setting.history.clear()
+    made_by_onednn.clear()
+    listener = Listener()
+    run(listener, student, teacher, make_batches(count=6), num_epochs=2, wide_matmul="off")
+    assert keys_told(listener) == []
+    assert made_by_onednn == []
+    assert setting.history == []
+
+
+def test_off_leaves_every_linear_layer_its_own_forward(student: nn.Module, setting: Setting) -> None:
+    with full_width(student, setting="off"):
+        assert [name for name, module in student.named_modules() if "forward" in vars(module)] == []
+        student(input_ids=torch.tensor([[3, 4, 5]]))
+        assert not wide_matmul.uses_onednn()
+    assert setting.history == []
+
+
+def test_a_run_whose_products_are_too_small_to_gain_says_nothing_of_them(
+    listener: Listener, make_batches: Callable[..., Any], student: nn.Module, teacher: nn.Module, setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(wide_matmul, "LEAST_WORK", 2**24)
+    run(listener, student, teacher, make_batches(count=2))
+    assert keys_told(listener) == []
+    assert setting.history == []
+
+
+def test_a_run_that_takes_no_product_to_onednn_within_another_ones_scope_says_nothing(setting: Setting) -> None:
+    layer = nn.Linear(24, 40)
+    with full_width(layer):
+        layer(torch.randn(5, 24))
+        assert wide_matmul.uses_onednn()
+        with full_width():
+            assert not wide_matmul.uses_onednn()
+        assert wide_matmul.uses_onednn()
+    assert not wide_matmul.uses_onednn()
+
+
+def test_a_cache_made_without_onednn_is_the_same_cache(teacher: nn.Module, tmp_path: Path, setting: Setting) -> None:
+    rows = [{"input_ids": [1, 7, 9, 11, 2]}, {"input_ids": [1, 8, 8, 2]}]
+    settings = CacheSettings(k=8, temperature=1.0, value_type="float16", max_length=16, packing=False)
+    Caching(teacher, rows, settings=settings).run(tmp_path / "cache")
+    assert "bf16" in setting.history
+    setting.history.clear()
+    off = Caching(teacher, rows, settings=settings, wide_matmul="off")
+    assert not off.uses_onednn
+    off.refuse_other(tmp_path / "cache")
+    off.run(tmp_path / "another")
+    assert setting.history == []
+
+
 def test_a_cpu_where_digits_are_lost_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wide_matmul, "_asking_onednn", lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    monkeypatch.setattr(wide_matmul, "_onednn", lambda: torch.autocast("cpu", dtype=torch.bfloat16))
     assert not wide_matmul._is_exact()

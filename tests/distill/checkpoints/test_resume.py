@@ -197,10 +197,12 @@ def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up(lesson: Any, t
     assert newest is not None
     kept = Checkpoints(tmp_path / "broken", TrainConfig(), resume_from=newest)
     then = json.loads((newest / "state.json").read_bytes())["identity"]
-    before = {key: value for key, value in then.items() if key not in BEYOND}
+    before = {key: value for key, value in then.items() if key not in {*BEYOND, "wide_matmul"}}
     kept._refuse_another_run(before, then)
     with pytest.raises(ConfigError, match=r"on_policy: 0\.0 then, 0\.5 now"):
         kept._refuse_another_run(before, {**then, "on_policy": 0.5})
+    with pytest.raises(ConfigError, match=r"wide_matmul: auto then, off now"):
+        kept._refuse_another_run(before, {**then, "wide_matmul": "off"})
 
 
 @pytest.mark.parametrize("broken_at", [2, 4])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
 
+from apt_model.config import WideMatmul
 from apt_model.data.batch import Batch, learned_positions, to_batch
 from apt_model.data.encode import IGNORED
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate
@@ -40,7 +41,7 @@ from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError, StorageError
 from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
 from apt_model.models.modes import frozen
-from apt_model.models.wide_matmul import full_width
+from apt_model.models.wide_matmul import full_width, uses_onednn
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
 SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
@@ -89,6 +90,7 @@ class Caching:
         settings: how signals are kept; k is cut to the vocabulary.
         device: where the teacher runs.
         batch_size: rows the teacher reads at once.
+        wide_matmul: as in `TrainConfig`; no part of the cache's identity, for both ways compute in float32.
 
     Raises:
         DataError: no row has a label, or a row that the teacher cannot take.
@@ -103,10 +105,12 @@ class Caching:
         tokenizer: Any = None,
         device: torch.device | None = None,
         batch_size: int = 8,
+        wide_matmul: WideMatmul = "auto",
     ) -> None:
         check_settings(settings, batch_size)
         self._model, self._rows, self._tokenizer, self._batch_size = teacher, rows, tokenizer, batch_size
-        self._settings, self._device = settings, device or torch.device("cpu")
+        self._settings, self._device, self.uses_onednn = settings, device or torch.device("cpu"), False
+        self._full_width = partial(full_width, teacher if self._device.type == "cpu" else None, setting=wide_matmul)
         self._teacher = LiveTeacher(teacher, self._device)
         self._keys, self._indices, self._counts = self._read_rows()
         if not self._keys:
@@ -213,8 +217,9 @@ class Caching:
         with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
-                with full_width(self._model):
+                with self._full_width():
                     logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
+                    self.uses_onednn = self.uses_onednn or uses_onednn()
                 self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 places = learned_positions(batch.labels).to(self._device)
                 for some in torch.split(places, max(1, CHUNK_LOGITS // self._vocabulary)):
@@ -299,10 +304,8 @@ class Caching:
         need = round(self.estimate().bytes_per_token * positions)
         free = shutil.disk_usage(directory).free
         if need > free:
-            expected = f"{need:,} bytes"
-            raise StorageError(
-                f"too little space for the cache in {directory}", got=f"{free:,} bytes", expected=expected
-            )
+            got, expected = f"{free:,} bytes", f"{need:,} bytes"
+            raise StorageError(f"too little space for the cache in {directory}", got=got, expected=expected)
 
 
 def _blocks(stored: StoredTopK) -> Iterator[StoredTopK]:
