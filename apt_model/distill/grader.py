@@ -25,7 +25,7 @@ from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
-from apt_model.models.output_head import find_head
+from apt_model.models.output_head import OutputHead, find_head
 
 T = TypeVar("T", float, Tensor)
 
@@ -52,7 +52,7 @@ class Grader:
 
     Args:
         student: how the student is called.
-        teacher: the teacher's signal for a batch.
+        teacher: gives its signal for a batch.
         accelerator: places batches, casts, scales gradients.
         config: temperature, weights, kind of loss.
         train: how the heads are computed.
@@ -119,9 +119,10 @@ class Grader:
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         learned = learned_positions(batch.labels)  # known on the CPU
+        head = self._head_of(student)  # looked for before the layers are watched
         with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
             if batch.teachers is None:
-                graded = self._fused(student, batch, row, learned, weight)
+                graded = self._fused(student, head, batch, row, learned, weight)
             else:
                 graded = self._crossed(student, batch, row, weight)
         return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
@@ -134,12 +135,20 @@ class Grader:
         readout = teacher_logits.read(row, student_logits.detach(), moved) if row is not None else None
         return Graded(self.weigh(kd, ce) * weight, self._terms(kd, ce), readout)
 
-    def _fused(self, student: nn.Module, batch: Batch, row: CardRow | None, learned: Tensor, weight: float) -> Graded:
+    def _fused(
+        self,
+        student: nn.Module,
+        head: OutputHead | None,
+        batch: Batch,
+        row: CardRow | None,
+        learned: Tensor,
+        weight: float,
+    ) -> Graded:
         """In one pass over the positions with a label. What the student wrote itself has no true labels: no CE."""
         labels = batch.labels.flatten()[learned + 1].to(self._accelerator.device, non_blocking=True)
         shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
         with self._accelerator.autocast():
-            output, signal = self._outputs(student, batch, learned)
+            output, signal = self._outputs(student, head, batch, learned)
             found = fused_distillation(
                 output,
                 signal,
@@ -153,9 +162,11 @@ class Grader:
         readout = None if row is None or found.shown is None else readout_of(row, found.shown, found.pulls)
         return Graded(found.loss, self._terms(found.kd, ce), readout)
 
-    def _outputs(self, student: nn.Module, batch: Batch, learned: Tensor) -> tuple[StudentOutput, Signal]:
+    def _outputs(
+        self, student: nn.Module, head: OutputHead | None, batch: Batch, learned: Tensor
+    ) -> tuple[StudentOutput, Signal]:
         """Both models' forward passes: the student's, as far as it goes without its head, and the teacher's."""
-        device, head = self._accelerator.device, self._head_of(student)
+        device = self._accelerator.device
         positions, moved = learned.to(device, non_blocking=True), batch.to(device)
         if head is None:
             self._say("notice.head_hidden")

@@ -75,7 +75,7 @@ class Probe:
         with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
             moved = row.to(self._device)
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-            widths = {"teacher": theirs.width, "student": own.shape[-1]}
+            widths = {"teacher": theirs.logits.shape[-1], "student": own.shape[-1]}
             shared = min(widths.values())
             theirs, own = theirs.cut(shared), own[..., :shared]
             kd, ce = theirs.sums(own, moved, self._objective)

@@ -34,7 +34,7 @@ class StudentOutput(Protocol):
         """Of a chunk's logits."""
 
     def signal(self, *, temperature: float, width: int, unit: float) -> LearningSignal:
-        """Its logits over the temperature; gradients, of those leaves that learn, are multiplied by `unit`."""
+        """Its logits over the temperature, and gradients, times `unit`, of those leaves that learn."""
 
 
 @dataclass(frozen=True, kw_only=True)

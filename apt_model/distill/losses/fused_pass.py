@@ -45,8 +45,8 @@ class FusedLoss:
         kd: scalar, Σ T² D over the positions, not weighted, without gradient.
         ce: scalar, Σ cross-entropy at temperature 1, not weighted, without gradient.
         teacher_log_sum: scalar, Σ log Σ exp of the teacher's logits: finite exactly where all of them are (or -inf).
-        shown: statistics of the positions `shown`, in that order; None if there are none.
-        pulls: what moves the student there; None if there are none.
+        shown: statistics of the positions on a card, in that order; None if there are none.
+        pulls: the pull of both terms at the same positions; None if there are none.
     """
 
     loss: Tensor
@@ -87,12 +87,12 @@ def log_sum_of(logits: Tensor, probs: Tensor, at: Tensor) -> Tensor:
 
 
 class FusedPass:
-    """One pass over N positions: its settings and its room to work in.
+    """One pass over N positions: its settings, and memory for the tensors of one block.
 
     Args:
         labels: (N) int64.
         teacher: of the same N positions.
-        objective: what is summed.
+        objective: temperature, weights and kind of the loss.
         weight: a factor on the loss.
         chunk_rows: positions of a chunk.
         shown: indices into N, ascending, of the positions on a card.
@@ -117,10 +117,9 @@ class FusedPass:
         self._unit = objective.alpha * objective.temperature or objective.beta
         doublings = math.log2(objective.temperature)
         self._doublings = int(doublings) if doublings in range(1, 6) else None
-        rows, width = chunk_rows, padded(teacher.width)
-        if labels.device.type == "cpu":
-            rows = max(1, BLOCK_FLOATS // width)
-        self._block_rows = min(rows, chunk_rows, max(len(labels), 1))
+        width = padded(teacher.width)
+        rows = BLOCK_FLOATS // width if labels.device.type == "cpu" else chunk_rows
+        self._block_rows = max(1, min(rows, chunk_rows, len(labels)))
         self._room = [torch.empty(self._block_rows, width, device=labels.device) for _ in range(3)]
         self._spares = list[Tensor]()
 
@@ -234,8 +233,8 @@ class FusedPass:
     ) -> SoftmaxRows:
         """The softmax at temperature 1 of logits z over T, from q = softmax(z) and log Σ exp z, made in `out`.
 
-        softmax(T z) ∝ qᵀ, the T-th power: for T = 2, 4, 8 … square and renormalise instead of a second exp. The
-        renormalisation is a factor for each row, so it costs no pass, and log Σ exp(T z) = T log Σ exp z + log Σ qᵀ.
+        softmax(T z) ∝ q^T: for T = 2, 4, 8 … square and renormalise instead of a second exp. To renormalise is a factor
+        for each row, so it costs no pass; and log Σ exp(T z) = T log Σ exp z + log Σ q^T.
         """
         temperature = self._objective.temperature
         if temperature == 1:
@@ -244,7 +243,7 @@ class FusedPass:
             torch.softmax(torch.mul(logits, temperature, out=spare), dim=1, out=out)
             return SoftmaxRows(logits, out, None, log_sum_of(spare, out, labels))
         if self._doublings > LOSSLESS_SQUARES:
-            # (q / max q)ᵀ in qᵀ's place; log Σ exp z grows by log max q in return
+            # (q / max q)^T in place of q^T; log Σ exp z grows by log max q in return
             peak = q.amax(dim=1)
             log_sum = log_sum + peak.log()
             q = torch.mul(q, peak.reciprocal().unsqueeze(1), out=out)

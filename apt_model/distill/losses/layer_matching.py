@@ -1,4 +1,4 @@
-"""How far the student's layers are from the teacher's: hidden states by their direction, attention by its relations.
+"""Layer matching: cosine distance of hidden states, and KL between attention relations, of student and teacher.
 
 Sums over the positions that count, as the other terms of the loss are. Knows nothing of optimizers, weights of terms
 or the output heads.
@@ -103,7 +103,7 @@ class Matcher(nn.Module):
     def sums(self, seen: ForwardPair, positions: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Two float32 scalars: Σ hidden distance and Σ attention KL over N positions, each the mean over the pairs.
 
-        A term that is not asked for is 0. Gradient flows to the student and the projections.
+        A term whose weight is 0 is 0. Gradient flows to the student and the projections.
 
         Args:
             seen: of one batch.

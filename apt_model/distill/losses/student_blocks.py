@@ -1,4 +1,4 @@
-"""The student's logits a chunk at a time, and the way back: from gradients by these logits to those of its tensors.
+"""Student logits a chunk at a time, with their backward pass: gradients of hidden states and head, or of the logits.
 
 As `logit_blocks`, with gradients; knows nothing of divergences, autograd's graph or labels. Gradients come in one
 common unit, which is multiplied in on the way.

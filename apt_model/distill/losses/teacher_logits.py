@@ -1,4 +1,4 @@
-"""A teacher's logits for one batch, in whatever form it has them: what grading needs of each form, and the dense one.
+"""The Protocol of a teacher's logits for one batch, and its plain form: dense logits.
 
 Pure functions of tensors. The other forms are `topk_logits` (a cache) and `cross_vocabulary` (another tokenizer).
 """
@@ -21,7 +21,7 @@ class TeacherLogits(Protocol):
     """A teacher's logits for one batch, without gradient, to compare a student's logits (B, L, V) with."""
 
     def width_beside(self, columns: int) -> int:
-        """How many ids the teacher knows, next to a student's head of `columns`."""
+        """The teacher's vocabulary in the student's ids, for a student's head of `columns`."""
 
     def cut(self, columns: int) -> Self:
         """The same for a student whose logits are cut to `columns`.
@@ -53,14 +53,9 @@ class DenseLogits:
 
     logits: Tensor
 
-    @property
-    def width(self) -> int:
-        """V."""
-        return self.logits.shape[-1]
-
     def width_beside(self, columns: int) -> int:
         """V, whatever the student has."""
-        return self.width
+        return self.logits.shape[-1]
 
     def cut(self, columns: int) -> "DenseLogits":
         """The first `columns` of each position, at most."""

@@ -39,7 +39,7 @@ class ShownTokens(NamedTuple):
 
 
 class Pulls(NamedTuple):
-    """What moves the student at S positions.
+    """The pull of both terms of the loss on the student at S positions.
 
     Attributes:
         kd_pull, ce_pull: (S) float32, the norms of both terms' gradients by the student's logits, as weighted in the
@@ -109,18 +109,18 @@ def read_tokens(
     student, spare = student.at(span), spare[span]
     student_best, student_ids = _best(student.logits, width)
     if isinstance(teacher, TopRows):
-        said = _of_top(student, teacher.at(span), temperature, spare)
+        theirs = _of_top(student, teacher.at(span), temperature, spare)
     else:
-        said = _of_all(student, teacher.at(span), temperature, width, spare)
+        theirs = _of_all(student, teacher.at(span), temperature, width, spare)
     found = ShownTokens(
-        said.best,
-        said.ids,
-        said.probs,
+        theirs.best,
+        theirs.ids,
+        theirs.probs,
         student_best,
         student_ids,
         _probs(student, student_ids, temperature),
-        said.kl_nats.clamp(min=0),
-        said.entropy,
+        theirs.kl_nats.clamp(min=0),
+        theirs.entropy,
         _entropy(student, temperature, spare),
     )
     within = torch.tensor(rows, device=spare.device) - rows[0]
@@ -164,7 +164,7 @@ def pulls_of(
     ce: float,
     softness: Tensor,
 ) -> Pulls:
-    """What moves the student at `rows` of a block.
+    """The pulls at `rows` of a block.
 
     Args:
         rows: indices into R.
@@ -188,7 +188,7 @@ def pulls_of(
 def softness_of(rows: Sequence[int], logits: Tensor, probs: Tensor, log_sum: Tensor, *, width: int) -> Tensor:
     """The entropy at `rows` of a softmax over log `width`, from its logits z (R, padded width) and log-sum (R).
 
-    H = −Σ p log p = log Σ exp z − Σ p z: what is in the padding has p = 0.
+    H = −Σ p log p = log Σ exp z − Σ p z: p is 0 in the padding.
     """
     within = torch.tensor(rows, device=logits.device)
     mean = (logits.index_select(0, within) * probs.index_select(0, within)).sum(dim=1)

@@ -115,8 +115,10 @@ class Packing:
 
 
 def _log8(gaps: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """code = round(STEPS · log(1 + gap / KNEE)): the error of a logit grows with its distance from the peak, that of
-    its probability hardly does. Code 0 is for the argmax alone."""
+    """code = round(STEPS · log(1 + gap / KNEE)): steps grow with the gap, whose token's probability falls faster.
+
+    Code 0 is for the argmax alone.
+    """
     with np.errstate(invalid="ignore"):
         codes = np.rint(STEPS * np.log1p(gaps / KNEE))
     codes = np.where(np.isinf(gaps), RULED_OUT, np.where(gaps == 0, 0, np.clip(codes, 1, RULED_OUT - 1)))
