@@ -16,12 +16,13 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.data.batch import Batch, learned_positions
-from apt_model.distill.losses.fused import fused_distillation
+from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, Signal
+from apt_model.distill.losses.objective import Objective as OurObjective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import Caching
 from apt_model.distill.teachers.cached import CachedTeacher
-from apt_model.models.output_head import OutputHead, find_head
+from apt_model.models.output_head import find_head
 from apt_model.models.wide_matmul import full_width
 from benchmarks.floor import floor_loss
 from benchmarks.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
@@ -129,7 +130,8 @@ class OursFused:
         signal = HeadSignal(
             spoken, self._teacher, temperature=TASK.temperature, width=len(weight), dtype=self._dtype, buffer=teachers
         )
-        return fused(hidden, self._student, signal, targets, own, dtype=self._dtype)
+        student = HeadInput(hidden=hidden, head=self._student, product_dtype=self._dtype, buffer=own)
+        return fused(student, signal, targets)
 
 
 class OursWritten(OursFused):
@@ -141,34 +143,17 @@ class OursWritten(OursFused):
         with torch.no_grad():
             spoken = self._pair.teacher.model(ids).last_hidden_state.flatten(0, 1)
         positions = learned_positions(labels)
-        head, (own, teachers), temperature = self._teacher, self._buffers, TASK.temperature
+        head, (_, teachers), temperature = self._teacher, self._buffers, TASK.temperature
         signal = HeadSignal(spoken[positions], head, temperature=temperature, width=logits.shape[-1], buffer=teachers)
-        return fused(logits, None, signal, labels.flatten()[positions + 1], own, positions)
+        student = WrittenLogits(logits=logits, positions=positions)
+        return fused(student, signal, labels.flatten()[positions + 1])
 
 
-def fused(
-    said: Tensor,
-    head: OutputHead | None,
-    signal: Signal,
-    targets: Tensor,
-    buffer: Buffer,
-    positions: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-) -> Tensor:
-    """The task's loss through the fused step, from what the student says at its head or before it."""
-    return fused_distillation(
-        said,
-        head,
-        signal,
-        targets,
-        temperature=TASK.temperature,
-        alpha=TASK.kd_weight / TASK.temperature**2,
-        beta=TASK.ce_weight,
-        weight=1 / len(targets),
-        buffer=buffer,
-        positions=positions,
-        dtype=dtype,
-    ).loss
+def fused(student: StudentOutput, signal: Signal, targets: Tensor) -> Tensor:
+    """The task's loss through the fused step."""
+    alpha = TASK.kd_weight / TASK.temperature**2
+    objective = OurObjective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
+    return fused_distillation(student, signal, targets, objective=objective, weight=1 / len(targets)).loss
 
 
 class OursCached:
@@ -196,7 +181,8 @@ class OursCached:
         learned = learned_positions(labels)
         width = len(self._head.linear.weight)
         signal = self._cached.signal(batch, learned, temperature=TASK.temperature, columns=width, dtype=None)
-        return fused(hidden[learned], self._head, signal, labels.flatten()[learned + 1], self._buffer)
+        student = HeadInput(hidden=hidden[learned], head=self._head, buffer=self._buffer)
+        return fused(student, signal, labels.flatten()[learned + 1])
 
     def _cache(self, batch: Batch) -> CachedTeacher:
         settings = CacheSettings(

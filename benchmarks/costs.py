@@ -32,9 +32,11 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from apt_model.config import DisplayConfig
+from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.losses.readout import CardRow, read_row
-from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.losses.readout import CardRow
+from apt_model.distill.losses.teacher_logits import DenseLogits
+from apt_model.distill.reporter import Reporter
 from apt_model.events.records import Observation, ScoredObservation
 from apt_model.events.runfile import RunFile
 from apt_model.events.sinks import Audience
@@ -89,11 +91,12 @@ def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], None]:
     teacher, student = (2 * torch.randn(2, tokens + 1, len(tokenizer)) for _ in range(2))
     teacher[1, torch.arange(tokens), ids[1:]] += 20  # so that the texts are as long and as real as on a card
     student[1, torch.arange(tokens), ids[1:]] += 15 * (torch.rand(tokens) < 0.8)
+    batch = to_batch(torch.tensor([ids, ids]))
     card = CardRow(row=1, positions=torch.arange(4, tokens), given_ids=ids[:4], input_ids=ids)
     report = Reporter(Audience([]), tokenizer=tokenizer, device=torch.device("cpu"), speaks=True)
 
     def read() -> None:
-        report.observe(SeenRow(batch=0, card=card, readout=read_row(card, student, teacher)), epoch=1, loss=1.5)
+        report.observe(DenseLogits(teacher).read(card, student, batch), batch=0, epoch=1, loss=1.5)
 
     return read
 

@@ -10,7 +10,7 @@ from torch import nn
 from apt_model.config import DisplayConfig
 from apt_model.data.batch import Batch
 from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row
-from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.reporter import Reporter
 from apt_model.distill.validation import Validator
 
 
@@ -51,12 +51,10 @@ class Cards:
         """Tell what was read during a step, or what is read now from validation data."""
         for (index, _), row, readout in zip(window, rows, readouts, strict=True):
             if row is not None and readout is not None:
-                seen = SeenRow(batch=index, card=row, readout=readout)
-                self._report.observe(seen, epoch=epoch, loss=loss)
+                self._report.observe(readout, batch=index, epoch=epoch, loss=loss)
             elif self._validator is not None and self._display.show_on == "validation" and self._is_due(index):
-                looked, said, its_loss = self._validator.card(student, turn=self._turn(index, epoch))
-                seen = SeenRow(batch=index, card=looked, readout=said)
-                self._report.observe(seen, epoch=epoch, loss=its_loss, source="validation")
+                read, its_loss = self._validator.card(student, turn=self._turn(index, epoch))
+                self._report.observe(read, batch=index, epoch=epoch, loss=its_loss, source="validation")
 
     def _is_due(self, index: int) -> bool:
         return self._wanted and index % self._display.sample_frequency == 0

@@ -3,7 +3,7 @@
 Knows what is wrong; knows nothing of how training goes on.
 """
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from apt_model.errors import DataError, ModelError
@@ -36,12 +36,6 @@ def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
         raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
     if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
         raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
-
-
-def are_numbers(logits: Tensor) -> bool:
-    """Whether logits (..., V) can be learned from: no NaN, no +inf, and not -inf everywhere in a row. A -inf rules a
-    column out."""
-    return not bool(logits.isnan().any() or logits.isposinf().any() or logits.isneginf().all(dim=-1).any())
 
 
 def refuse_empty(epoch: int, batches: int, steps: int) -> None:

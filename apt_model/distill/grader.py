@@ -1,4 +1,4 @@
-"""Both models on one batch: the loss, its gradient, and the row that a card shows, read on the way.
+"""Forward and backward of one step: both models on its batches, the loss, its gradient, and the rows for cards.
 
 The loss is fused: no logits but a chunk's where the student's head can be had, none but its own where not. Knows how a
 batch is graded; knows nothing of optimizers, epochs or who listens.
@@ -6,6 +6,8 @@ batch is graded; knows nothing of optimizers, epochs or who listens.
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -14,15 +16,12 @@ from torch import Tensor, nn
 
 from apt_model.config import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
-from apt_model.data.encode import IGNORED
-from apt_model.distill.checks import are_numbers
-from apt_model.distill.losses.cross_vocabulary import CrossedLogits
-from apt_model.distill.losses.fused import fused_distillation
-from apt_model.distill.losses.layer_matching import Matcher, Seen
-from apt_model.distill.losses.logit_blocks import Buffer
-from apt_model.distill.losses.readout import CardRow, RowReadout, read_row, readout_of
-from apt_model.distill.losses.reference import distillation_sums
-from apt_model.distill.losses.topk_logits import SparseLogits, likeliest, refuse_narrow, sparse_distillation_sums
+from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
+from apt_model.distill.losses.layer_matching import ForwardPair, Matcher
+from apt_model.distill.losses.logit_blocks import Buffer, Signal
+from apt_model.distill.losses.objective import Objective
+from apt_model.distill.losses.readout import CardRow, RowReadout, readout_of
+from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
@@ -30,11 +29,10 @@ from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.wide_matmul import uses_onednn
 
 T = TypeVar("T", float, Tensor)
-TeacherLogits = Tensor | SparseLogits | CrossedLogits
 
 
-class Terms(NamedTuple):
-    """What the loss is made of, without gradient: sums over positions, or their means; 0 where a term is no part."""
+class LossTerms(NamedTuple):
+    """The terms of the loss, without gradient: sums over positions; 0 for a term that is not in it."""
 
     kd: Tensor
     ce: Tensor
@@ -43,10 +41,10 @@ class Terms(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """A batch's share of the step: its loss with gradient, its sums of the terms, and what a card shows of it."""
+    """A batch's share of the step: its loss with gradient, its sums of the terms, and its row for a card."""
 
     loss: Tensor
-    terms: Terms
+    terms: LossTerms
     readout: RowReadout | None
 
 
@@ -55,11 +53,11 @@ class Grader:
 
     Args:
         student: how the student is called.
-        teacher: says what the teacher thinks of a batch.
+        teacher: gives its signal for a batch.
         accelerator: places batches, casts, scales gradients.
         config: temperature, weights, kind of loss.
         train: how the heads are computed.
-        matcher: compares their layers; None where only what they say is compared.
+        matcher: compares their layers; None where only their logits are compared.
         say: is told of what the reader should know once.
     """
 
@@ -76,8 +74,8 @@ class Grader:
     ) -> None:
         self._forward, self._teacher = student, teacher
         self._accelerator, self._config, self._say, self._matcher = accelerator, config, say, matcher
-        self._head: OutputHead | None = None  # of the student, once it has been looked for
-        self._has_looked = False
+        self._objective = Objective.of(config)
+        self._head_of = cache(find_head)  # of the student as it is wrapped: looked for once
         self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
@@ -106,10 +104,10 @@ class Grader:
             tokens: positions to learn from in the whole step, over all processes.
 
         Returns:
-            The sums of `Terms` over this process's part, (4,), and what was read from each batch.
+            The sums of `LossTerms` over this process's part, (4,), and what was read from each batch.
         """
         accelerator, readouts = self._accelerator, []
-        sums = torch.zeros(len(Terms._fields), device=accelerator.device)
+        sums = torch.zeros(len(LossTerms._fields), device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
                 graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
@@ -123,12 +121,11 @@ class Grader:
         return sums, readouts
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
-        if not self._has_looked:
-            self._head, self._has_looked = find_head(student), True
         learned = learned_positions(batch.labels)  # known on the CPU
+        head = self._head_of(student)  # looked for before the layers are watched
         with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
             if batch.teachers is None:
-                graded = self._fused(student, batch, row, learned, weight)
+                graded = self._fused(student, head, batch, row, learned, weight)
             else:
                 graded = self._crossed(student, batch, row, weight)
         return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
@@ -138,55 +135,65 @@ class Grader:
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
         ce = torch.zeros_like(ce) if batch.is_written else ce
-        readout = self.read(row, student_logits.detach(), teacher_logits, moved) if row is not None else None
+        readout = teacher_logits.read(row, student_logits.detach(), moved) if row is not None else None
         return Graded(self.weigh(kd, ce) * weight, self._terms(kd, ce), readout)
 
-    def _fused(self, student: nn.Module, batch: Batch, row: CardRow | None, learned: Tensor, weight: float) -> Graded:
-        device, config, head = self._accelerator.device, self._config, self._head
-        labels = batch.labels.flatten()[learned + 1].to(device, non_blocking=True)
-        positions, moved = learned.to(device, non_blocking=True), batch.to(device)
+    def _fused(
+        self,
+        student: nn.Module,
+        head: OutputHead | None,
+        batch: Batch,
+        row: CardRow | None,
+        learned: Tensor,
+        weight: float,
+    ) -> Graded:
+        """In one pass over the positions with a label. What the student wrote itself has no true labels: no CE."""
+        labels = batch.labels.flatten()[learned + 1].to(self._accelerator.device, non_blocking=True)
         shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
-        if head is None:
-            self._say("notice.head_hidden")
         with self._accelerator.autocast():
-            if head is None:
-                said = self._forward(student, moved).flatten(0, 1)
-                columns = said.shape[-1]
-            else:
-                columns = head.linear.out_features
-            signal = self._teacher.signal(
-                moved, positions, temperature=config.temperature, columns=columns, dtype=self._dtype
-            )
-            self._shared(batch, signal.columns, columns)
-            if head is not None:
-                said = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
-            graded = fused_distillation(
-                said,
-                head,
+            output, signal = self._outputs(student, head, batch, learned)
+            found = fused_distillation(
+                output,
                 signal,
                 labels,
-                temperature=config.temperature,
-                alpha=config.alpha,
-                beta=0.0 if batch.is_written else config.beta,
+                objective=replace(self._objective, beta=0.0) if batch.is_written else self._objective,
                 weight=weight,
-                kind=config.loss_kind,
-                mixture=config.mixture,
                 chunk_rows=self._chunk_rows,
-                dtype=self._dtype,
                 shown=[int(index) for index in shown],
-                buffer=self._buffer,
-                positions=positions,
             )
-        ce = torch.zeros_like(graded.ce) if batch.is_written else graded.ce
-        readout = readout_of(graded.shown, graded.pulls) if graded.shown else None
-        return Graded(graded.loss, self._terms(graded.kd, ce), readout)
+        ce = torch.zeros_like(found.ce) if batch.is_written else found.ce
+        readout = None if row is None or found.shown is None else readout_of(row, found.shown, found.pulls)
+        return Graded(found.loss, self._terms(found.kd, ce), readout)
+
+    def _outputs(
+        self, student: nn.Module, head: OutputHead | None, batch: Batch, learned: Tensor
+    ) -> tuple[StudentOutput, Signal]:
+        """Both models' forward passes: the student's, as far as it goes without its head, and the teacher's."""
+        device = self._accelerator.device
+        positions, moved = learned.to(device, non_blocking=True), batch.to(device)
+        if head is None:
+            self._say("notice.head_hidden")
+            logits = self._forward(student, moved).flatten(0, 1)
+            signal = self._signal(batch, moved, positions, logits.shape[-1])
+            return WrittenLogits(logits=logits, positions=positions), signal
+        signal = self._signal(batch, moved, positions, head.linear.out_features)
+        hidden = self._forward.hidden(student, moved, head).flatten(0, 1).index_select(0, positions)
+        return HeadInput(hidden=hidden, head=head, product_dtype=self._dtype, buffer=self._buffer), signal
+
+    def _signal(self, batch: Batch, moved: Batch, positions: Tensor, columns: int) -> Signal:
+        """The teacher's, for a student's head of `columns`."""
+        signal = self._teacher.signal(
+            moved, positions, temperature=self._objective.temperature, columns=columns, dtype=self._dtype
+        )
+        self._shared(batch, signal.columns, columns)
+        return signal
 
     @staticmethod
-    def _terms(kd: Tensor, ce: Tensor) -> Terms:
-        return Terms(kd.detach(), ce.detach(), *torch.zeros(2, device=kd.device))
+    def _terms(kd: Tensor, ce: Tensor) -> LossTerms:
+        return LossTerms(kd.detach(), ce.detach(), *torch.zeros(2, device=kd.device))
 
-    def _matched(self, graded: Graded, seen: Seen, batch: Batch, learned: Tensor, weight: float) -> Graded:
-        """What was graded, and how far the layers are apart at the same positions."""
+    def _matched(self, graded: Graded, seen: ForwardPair, batch: Batch, learned: Tensor, weight: float) -> Graded:
+        """Add the distance of the layers at the same positions."""
         assert self._matcher is not None  # noqa: S101 - it has seen something
         device = self._accelerator.device
         positions, mask = learned.to(device, non_blocking=True), batch.attention_mask.to(device, non_blocking=True)
@@ -197,35 +204,7 @@ class Grader:
 
     def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
-        if isinstance(teacher_logits, CrossedLogits):
-            return teacher_logits.sums(student_logits, batch)
-        if isinstance(teacher_logits, SparseLogits):
-            return sparse_distillation_sums(student_logits, teacher_logits, batch.labels)
-        config = self._config
-        return distillation_sums(
-            student_logits,
-            teacher_logits,
-            batch.labels,
-            temperature=config.temperature,
-            kind=config.loss_kind,
-            mixture=config.mixture,
-        )
-
-    def agreed(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> Tensor:
-        """At how many labels of a batch both find the same token likeliest."""
-        if isinstance(teacher_logits, CrossedLogits):
-            return teacher_logits.agreed(student_logits, batch)
-        has_label = batch.labels[:, 1:] != IGNORED
-        students = student_logits.argmax(-1)[:, :-1][has_label]
-        if isinstance(teacher_logits, SparseLogits):
-            return (students == likeliest(teacher_logits.rows)).sum()
-        return (students == teacher_logits.argmax(-1)[:, :-1][has_label]).sum()
-
-    def read(self, row: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
-        """What a card shows of a row of a batch that is where the logits are."""
-        if isinstance(teacher_logits, CrossedLogits):
-            return teacher_logits.read(row, student_logits, batch)
-        return read_row(row, student_logits, teacher_logits)
+        return teacher_logits.sums(student_logits, batch, self._objective)
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
         """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are.
@@ -236,15 +215,9 @@ class Grader:
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-        if isinstance(theirs, CrossedLogits):
-            self._shared(batch, own.shape[-1], own.shape[-1])
-            return own, theirs, moved
-        width = theirs.width if isinstance(theirs, SparseLogits) else theirs.shape[-1]
-        shared = self._shared(batch, width, own.shape[-1])
-        if isinstance(theirs, SparseLogits):
-            refuse_narrow(own.shape[-1], theirs.width)
-            return own[..., :width], theirs, moved
-        return own[..., :shared], theirs[..., :shared], moved
+        columns = own.shape[-1]
+        shared = self._shared(batch, theirs.width_beside(columns), columns)
+        return own[..., :shared], theirs.cut(shared), moved
 
     def _shared(self, batch: Batch, teacher: int, student: int) -> int:
         """The vocabulary that heads of these widths share; that they differ is told once.
@@ -268,9 +241,6 @@ class Grader:
     def blame(self, batches: Sequence[Batch]) -> str | None:
         """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
         for batch in batches:
-            logits = self._teacher.logits(batch.to(self._accelerator.device))
-            if isinstance(logits, SparseLogits):  # a cache is refused when it is made
-                continue
-            if not are_numbers(logits.logits if isinstance(logits, CrossedLogits) else logits):
+            if not self._teacher.logits(batch.to(self._accelerator.device)).are_numbers():
                 return "the teacher's logits are NaN or infinite"
         return None

@@ -5,9 +5,7 @@ Knows the events' common fields and how rows become texts; knows nothing of loss
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
-from statistics import fmean
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +13,7 @@ import torch
 
 from apt_model.data.rng import undisturbed
 from apt_model.data.token_text import Pieces
-from apt_model.distill.losses.readout import CardRow, RowReadout
+from apt_model.distill.losses.readout import RowReadout
 from apt_model.errors import StorageError
 from apt_model.events.records import Event, Notice, Observation, Source
 from apt_model.events.sinks import Audience, Guard
@@ -24,15 +22,6 @@ from apt_model.events.tokens import Candidate, TokenDetail
 MAX_CHARACTERS = 1_000
 DIGITS = 4  # significant ones, of the numbers of a card's tokens
 E = TypeVar("E", bound=Event)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenRow:
-    """A row that a card will show: read during the step, told after it."""
-
-    batch: int
-    card: CardRow
-    readout: RowReadout
 
 
 class Decoder:
@@ -121,32 +110,26 @@ class Reporter:
         with undisturbed(self._device):
             return self._decode_teacher(ids)[:MAX_CHARACTERS]
 
-    def observe(self, seen: SeenRow, *, epoch: int, loss: float, source: Source = "train") -> None:
-        """Pass on what teacher and student said on a row."""
-        card, readout = seen.card, seen.readout
+    def observe(self, readout: RowReadout, *, batch: int, epoch: int, loss: float, source: Source = "train") -> None:
+        """Tell a card: a row's numbers, and its token ids as texts."""
+        card = readout.card
         with undisturbed(self._device):
             teacher, student = self._decode_teacher(readout.teacher_ids), self._decode(readout.student_ids)
             given, sample = self._decode(card.given_ids), self._decode(card.input_ids)
             detail = self._audience.guard.run("tokenizer", lambda: self._detail(readout, teacher, student), None)
-        gap = fmean(readout.student_entropy) - fmean(readout.teacher_entropy) if readout.teacher_entropy else None
         self.tell(
             Observation,
             epoch=epoch,
-            batch=seen.batch,
+            batch=batch,
             loss=loss,
             given=given[:MAX_CHARACTERS],
             teacher_text=teacher[:MAX_CHARACTERS],
             student_text=student[:MAX_CHARACTERS],
             input_text=sample[:MAX_CHARACTERS],
-            normalised_kl=readout.normalised_kl,
-            agreement=readout.agreement,
             tokens=len(readout.teacher_ids),
             source=source,
             detail=detail,
-            entropy_gap=gap,
-            kd_pull=readout.kd_pull,
-            ce_pull=readout.ce_pull,
-            softness=readout.softness,
+            **readout.measures(),
         )
 
     def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:

@@ -16,7 +16,7 @@ from torch import nn
 from apt_model.data.batch import Batch
 from apt_model.data.rng import undisturbed
 from apt_model.distill.grader import Grader
-from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row, numbers
+from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
@@ -68,8 +68,8 @@ class Validator:
         with undisturbed(self._device):
             return next(self._batches())
 
-    def card(self, student: nn.Module, *, turn: int) -> tuple[CardRow, RowReadout, float]:
-        """A row of the next validation batch, what both say on it, and the batch's loss."""
+    def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
+        """The numbers of a card on a row of the next validation batch, and the batch's loss."""
         with self._looking(student) as module:
             batch = self._next()
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
@@ -77,7 +77,7 @@ class Validator:
             own, theirs, moved = self._grader.logits(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
-            return card, self._grader.read(card, own, theirs, moved), loss
+            return theirs.read(card, own, moved), loss
 
     def skip(self, count: int) -> None:
         """Go on with the cards of a resumed run: as many batches were taken for them."""
@@ -107,11 +107,11 @@ class Validator:
             for batch in self._batches():
                 own, theirs, moved = self._grader.logits(module, batch)
                 kd, ce = self._grader.sums(own, theirs, moved)
-                sums += torch.tensor(numbers([kd, ce, self._grader.agreed(own, theirs, moved)]), dtype=torch.float64)
+                sums += torch.tensor(numbers([kd, ce, theirs.agreed(own, moved)]), dtype=torch.float64)
                 tokens += batch.label_count
                 card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
                 if card is not None and len(pairs) < MAX_PAIRS:
-                    pairs.append(_pair(self._grader.read(card, own, theirs, moved), report))
+                    pairs.append(_pair(theirs.read(card, own, moved), report))
         kd, ce, agreement = (sums / tokens).tolist()
         if not (isfinite(kd) and isfinite(ce)):
             fix = "look at the validation data, and at what both models say of it"

@@ -6,7 +6,6 @@ Tensors end here. Knows nothing of what is good or bad.
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, learned_positions
 from apt_model.data.encode import IGNORED
-from apt_model.distill.checks import are_numbers
-from apt_model.distill.losses.fused import fused_distillation
+from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.logit_blocks import HeadSignal, Signal, TensorSignal
-from apt_model.distill.losses.metrics import row_sums
+from apt_model.distill.losses.metrics import are_numbers, row_sums
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import numbers
 from apt_model.models.devices import device_of
 from apt_model.models.forward import Forward
@@ -117,30 +116,21 @@ def probed(
 def _own_divergence(
     student: nn.Module, batch: Batch, head: OutputHead | None, call: Forward, config: LessonConfig
 ) -> Tensor:
-    """The sum of KD of the student with itself as its teacher, each asked by itself, on the way that training goes."""
-    how = config.distill
-    kind: dict[str, Any] = {"temperature": how.temperature, "kind": how.loss_kind, "mixture": how.mixture}
-    learned = learned_positions(batch.labels)
-    dtype = torch.bfloat16 if config.train.head_dtype == "bf16" else None
+    """The sum of KD of the student with itself as its teacher, two forward passes, through the loss that trains."""
+    learned, objective = learned_positions(batch.labels), Objective.of(config.distill)
+    temperature, dtype = objective.temperature, torch.bfloat16 if config.train.head_dtype == "bf16" else None
+    output: StudentOutput
     itself: Signal
     if head is None:
-        said, again = (call(student, batch).flatten(0, 1) for _ in range(2))
-        itself = TensorSignal(again, temperature=how.temperature, width=again.shape[-1], positions=learned)
+        logits, again = (call(student, batch).flatten(0, 1) for _ in range(2))
+        output = WrittenLogits(logits=logits, positions=learned)
+        itself = TensorSignal(again, temperature=temperature, width=again.shape[-1], positions=learned)
     else:
-        said, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
-        itself = HeadSignal(again, head, temperature=how.temperature, width=head.linear.out_features, dtype=dtype)
-    return fused_distillation(
-        said,
-        head,
-        itself,
-        batch.labels.flatten()[learned + 1],
-        alpha=how.alpha,
-        beta=how.beta,
-        chunk_rows=config.train.chunk_rows,
-        dtype=dtype,
-        positions=learned,
-        **kind,
-    ).kd
+        hidden, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
+        output = HeadInput(hidden=hidden, head=head, product_dtype=dtype)
+        itself = HeadSignal(again, head, temperature=temperature, width=head.linear.out_features, dtype=dtype)
+    labels = batch.labels.flatten()[learned + 1]
+    return fused_distillation(output, itself, labels, objective=objective, chunk_rows=config.train.chunk_rows).kd
 
 
 class _Kept:

@@ -16,8 +16,8 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
 from apt_model.data.rng import undisturbed
-from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row, numbers, read_row
-from apt_model.distill.losses.reference import distillation_sums
+from apt_model.distill.losses.objective import Objective
+from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError
 from apt_model.models.forward import Forward
@@ -29,9 +29,8 @@ GIVE_ONE = "pass probe=, a batch or a list of texts"
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What was seen of one row: the part to show, what both said, and the row's own loss."""
+    """The numbers of a card on one row, and the row's own loss."""
 
-    card: CardRow
     readout: RowReadout
     loss: float
 
@@ -53,7 +52,9 @@ class Probe:
     def __init__(
         self, batch: Batch, *, teacher: nn.Module, student: nn.Module, config: LessonConfig, device: torch.device
     ) -> None:
+        weights = config.distill
         self._config, self._device = config, device
+        self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
         self._rows = _rows(batch, config.train.max_length)
         if not self._rows:
             raise DataError("not one label in the probe", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
@@ -74,16 +75,15 @@ class Probe:
         with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
             moved = row.to(self._device)
             theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-            shared = min(theirs.shape[-1], own.shape[-1])
-            widths = {"teacher": theirs.shape[-1], "student": own.shape[-1]}
-            theirs, own = theirs[..., :shared], own[..., :shared]
-            weights = self._config.distill
-            kd, ce = distillation_sums(own, theirs, moved.labels, temperature=weights.temperature)
-            (loss,) = numbers([(weights.alpha * kd + weights.beta * ce) / row.label_count])
-            readout = read_row(card, own, theirs)
+            widths = {"teacher": theirs.logits.shape[-1], "student": own.shape[-1]}
+            shared = min(widths.values())
+            theirs, own = theirs.cut(shared), own[..., :shared]
+            kd, ce = theirs.sums(own, moved, self._objective)
+            (loss,) = numbers([(self._objective.alpha * kd + self._objective.beta * ce) / row.label_count])
+            readout = theirs.read(card, own, moved)
         if len(set(widths.values())) > 1:
             say("notice.vocabulary_cut", **widths, shared=shared)
-        return Look(card=card, readout=readout, loss=loss)
+        return Look(readout=readout, loss=loss)
 
 
 def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.reporter import Reporter
 from apt_model.events.records import EpochFinished, EpochStarted, ModelCard, RunFinished, RunStarted, StepDone
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Guard
@@ -164,8 +164,7 @@ class TrainerRun:
         if look is None:
             self._probe = None
             return
-        seen = SeenRow(batch=self._batch(state), card=look.card, readout=look.readout)
-        self._report.observe(seen, epoch=self._epoch, loss=look.loss, source="probe")
+        self._report.observe(look.readout, batch=self._batch(state), epoch=self._epoch, loss=look.loss, source="probe")
 
     def _count(self, logs: Mapping[str, Any]) -> int | None:
         """Tokens seen since the last log, where the trainer counts them."""

@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from apt_model.distill.losses.readout import CardRow, RowReadout
-from apt_model.distill.reporter import Reporter, SeenRow
+from apt_model.distill.reporter import Reporter
 from apt_model.events.records import Observation
 from apt_model.events.sinks import Audience
 
 
 def told(readout: RowReadout, tokenizer: Any, listener: Any) -> Observation:
     report = Reporter(Audience([listener]), tokenizer=tokenizer, device=torch.device("cpu"), speaks=True)
-    card = CardRow(row=0, positions=torch.arange(2), given_ids=[], input_ids=[4, 5])
-    report.observe(SeenRow(batch=0, card=card, readout=readout), epoch=1, loss=1.0)
+    report.observe(readout, batch=0, epoch=1, loss=1.0)
     (said,) = listener.of(Observation)
     assert isinstance(said, Observation)
     return said
@@ -23,6 +22,7 @@ def told(readout: RowReadout, tokenizer: Any, listener: Any) -> Observation:
 
 def readout(teacher_entropy: list[float]) -> RowReadout:
     return RowReadout(
+        card=CardRow(row=0, positions=torch.arange(2), given_ids=[], input_ids=[4, 5]),
         teacher_ids=[4, 2],
         student_ids=[5, 6],
         normalised_kl=0.5,

@@ -55,14 +55,14 @@ def test_padding_on_either_side_changes_nothing(make_probe: Callable[..., Probe]
     right = {"input_ids": [[5, 6, 7, 8, 0]], "attention_mask": [[1, 1, 1, 1, 0]]}
     one, other = (make_probe(to_batch(raw)).look(student, turn=0, say=lambda *a, **k: None) for raw in (left, right))
     assert one.loss == other.loss
-    assert one.card.input_ids == other.card.input_ids == [5, 6, 7, 8]
+    assert one.readout.card.input_ids == other.readout.card.input_ids == [5, 6, 7, 8]
 
 
 def test_long_rows_are_cut_and_rows_without_a_label_left_out(make_probe: Callable[..., Probe], student: Any) -> None:
     raw = {"input_ids": [[5] * 40, [6] * 40], "labels": [[-100] * 40, [6] * 40]}
     probe = make_probe(to_batch(raw), max_length=10)
     assert len(probe) == 1
-    assert probe.look(student, turn=5, say=lambda *a, **k: None).card.input_ids == [6] * 10
+    assert probe.look(student, turn=5, say=lambda *a, **k: None).readout.card.input_ids == [6] * 10
 
 
 def test_of_a_batch_of_chosen_and_rejected_answers_the_chosen_are_taken_without_their_prompts() -> None:

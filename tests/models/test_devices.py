@@ -65,7 +65,7 @@ def test_a_teacher_on_another_device_teaches_the_same(
 def test_what_is_said_elsewhere_comes_to_the_students_device(teacher: Any) -> None:
     live = LiveTeacher(teacher, torch.device("meta"), ELSEWHERE)
     batch = Batch(input_ids=BATCHES[0], attention_mask=torch.ones_like(BATCHES[0]), labels=BATCHES[0])
-    assert live.logits(batch).device.type == "meta"
+    assert live.logits(batch).logits.device.type == "meta"
     how: dict[str, Any] = {"temperature": 1.0, "columns": 64, "dtype": None}
     signal = live.signal(batch, torch.tensor([0, 3]), **how)
     signal.begin(0, 2)

@@ -1,4 +1,4 @@
-"""How far a student is from a teacher with another vocabulary: compared where both have read the same text.
+"""Divergence from a teacher with another vocabulary, at the spans of text that tokens of both end together with.
 
 Pure functions of logits and spans. They know nothing of tokenizers, models, or where spans come from.
 
@@ -14,10 +14,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.config import CrossTokenizer
-from apt_model.data.batch import Batch
+from apt_model.data.batch import Batch, TeachersRows
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.divergences import TINY
 from apt_model.distill.losses.logit_blocks import FLOOR
+from apt_model.distill.losses.metrics import are_numbers
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
 
 FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
@@ -25,7 +27,7 @@ FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
 
 @dataclass(frozen=True, kw_only=True)
 class Beginnings:
-    """What the tokens of two vocabularies begin with, out of what both have.
+    """Tokens of two vocabularies, grouped by the longest token of both that each begins with.
 
     Attributes:
         count: of beginnings.
@@ -40,7 +42,7 @@ class Beginnings:
     def of(
         cls, found: tuple[int, dict[int, int], dict[int, int]], *, student_width: int, teacher_width: int
     ) -> "Beginnings":
-        """From `training.spans.common_beginnings` of student and teacher, for heads of these widths."""
+        """From `data.alignment.common_beginnings` of student and teacher, for heads of these widths."""
         count, *sides = found
         tables = []
         for ids, width in zip(sides, (student_width, teacher_width), strict=True):
@@ -56,8 +58,8 @@ class Beginnings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """What one model says of S spans.
+class SpanSide:
+    """One model's log-probabilities of S spans.
 
     Attributes:
         first: (S, V) float32, log-probabilities at each span's first token.
@@ -72,8 +74,8 @@ class Side:
     token: Tensor
 
 
-def side_of(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -> Side:
-    """One model's word on spans.
+def span_side(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -> SpanSide:
+    """Log-probabilities of spans by one model, at a temperature.
 
     Shapes: logits (B, L, V), any float dtype; ids (B, L); spans (S, 3): row, first token, number of tokens, at least 1,
     the first not 0, since logits at l predict token l + 1.
@@ -81,14 +83,15 @@ def side_of(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -
     row, first, count = spans.unbind(dim=1)
     places, starts = _places(row * ids.shape[1] + first, count), count.cumsum(0) - count
     tokens = ids.flatten()[places]
+    # the chain rule: log p(span) = Σ log p(token | before it); `own` are its terms, all spans' one after the other
     log_probs = (logits.flatten(0, 1)[places - 1].float() / temperature).log_softmax(dim=-1)
     own = log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
     owner = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
     rest = own.new_zeros(len(count)).index_add(0, owner, own.index_fill(0, starts, 0.0))
-    return Side(first=log_probs[starts], text=own[starts] + rest, rest=rest, token=tokens[starts])
+    return SpanSide(first=log_probs[starts], text=own[starts] + rest, rest=rest, token=tokens[starts])
 
 
-def outcome_kl(student: Side, teacher: Side, beginnings: Beginnings) -> Tensor:
+def outcome_kl(student: SpanSide, teacher: SpanSide, beginnings: Beginnings) -> Tensor:
     """KL(teacher ‖ student) over the outcomes of each span, in nats, (S): never negative, 0 for equal outcomes.
 
     The outcomes: the span's text; anything else that begins so, for each beginning; all that has none. With one
@@ -100,12 +103,17 @@ def outcome_kl(student: Side, teacher: Side, beginnings: Beginnings) -> Tensor:
         _others(teacher, beginnings.teacher, beginnings.count),
         _others(student, beginnings.student, beginnings.count),
     )
+    # Σ p (log p − log q): over all outcomes but the span's text, whose log-probability is known without its exp
     others = (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(dim=1)
     return others + teacher.text.exp() * (teacher.text.clamp(min=FLOOR) - student.text.clamp(min=FLOOR))
 
 
-def _others(side: Side, beginning: Tensor, count: int) -> Tensor:
-    """The probabilities of all outcomes but the span's text, (S, count + 1)."""
+def _others(side: SpanSide, beginning: Tensor, count: int) -> Tensor:
+    """The probabilities of all outcomes but the span's text, (S, count + 1).
+
+    At the span's first token only what does not go on as the span does is left: p(first) (1 − p(rest | first)), by
+    expm1, since 1 − exp has no digits left where the rest is nearly certain.
+    """
     token = side.token.unsqueeze(1)
     left = side.first.gather(1, token).exp() * -torch.expm1(side.rest.unsqueeze(1))
     probs = side.first.exp().scatter(1, token, left)
@@ -126,9 +134,9 @@ def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def span_distance(
-    student: Side, teacher: Side, beginnings: Beginnings, *, kind: CrossTokenizer, temperature: float
+    student: SpanSide, teacher: SpanSide, beginnings: Beginnings, *, kind: CrossTokenizer, temperature: float
 ) -> Tensor:
-    """What the student is graded on at each span, (S).
+    """The distance to the teacher at each span, (S).
 
     kl: T² · the outcomes' KL.
     uld: T · the sorted distance of all probabilities at the span's first token, each times the probability of the
@@ -142,37 +150,40 @@ def span_distance(
 
 @dataclass(frozen=True, kw_only=True)
 class CrossedLogits:
-    """A teacher's logits over its own tokens, and where they meet the student's.
+    """A teacher's logits over its own tokens, for a batch that holds its rows in these tokens too.
 
     Attributes:
         logits: (B, M, the teacher's V), without gradient.
-        beginnings: what both vocabularies have in common.
-        kind: how spans are graded.
-        temperature: at which they are.
+        beginnings: of the tokens of both vocabularies.
     """
 
     logits: Tensor
     beginnings: Beginnings
-    kind: CrossTokenizer
-    temperature: float
 
-    def sums(self, student_logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def width_beside(self, columns: int) -> int:
+        """As many as the student has: all its tokens are text."""
+        return columns
+
+    def cut(self, columns: int) -> "CrossedLogits":
+        """The same: no column is compared with a column."""
+        return self
+
+    def sums(self, student_logits: Tensor, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
         """KD as a sum over spans, and CE over the labels of a batch, both to be divided by the number of labels.
 
         A span's KL is about as large as those of its tokens together (the chain rule), so dividing by tokens is right.
         """
         has_label = batch.labels[:, 1:] != IGNORED
         ce = F.cross_entropy(student_logits[:, :-1][has_label].float(), batch.labels[:, 1:][has_label], reduction="sum")
-        kd = ce.new_zeros(())
+        kd, kind, temperature = ce.new_zeros(()), objective.cross_tokenizer, objective.temperature
         for spans in self._chunks(batch, student_logits.shape[-1]):
-            student, teacher = self._sides(student_logits, batch, spans, temperature=self.temperature)
-            how = {"kind": self.kind, "temperature": self.temperature}
-            kd = kd + span_distance(student, teacher, self.beginnings, **how).sum()  # type: ignore[arg-type]
+            student, teacher = self._sides(student_logits, batch, spans, temperature=temperature)
+            kd = kd + span_distance(student, teacher, self.beginnings, kind=kind, temperature=temperature).sum()
         return kd, ce
 
     @torch.no_grad()
     def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
-        """At how many of the student's tokens in spans what both find likeliest at the span's start begins alike."""
+        """At how many of the student's tokens in spans both models' argmax at the span's start begins alike."""
         count = torch.zeros((), dtype=torch.int64, device=student_logits.device)
         for spans in self._chunks(batch, student_logits.shape[-1]):
             sides = self._sides(student_logits, batch, spans, temperature=1.0)
@@ -181,50 +192,56 @@ class CrossedLogits:
 
     @torch.no_grad()
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
-        """What a card shows of a row: each one's likeliest tokens along the spans, and numbers a span.
+        """The numbers of a card: each model's argmax along the spans, KL and agreement a span.
 
-        The numbers are of the outcomes at temperature 1; there are no candidates and no entropies to show side by side.
+        They are of the outcomes at temperature 1; there are no candidates and no entropies to show side by side.
         """
-        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
-        spans = batch.teachers.spans
+        spans = _teachers(batch).spans
         spans = spans[spans[:, 0] == card.row]
         shown = spans[torch.isin(spans[:, 1] - 1, card.positions.to(spans.device))]
         spans = shown if len(shown) else spans
         student, teacher = self._sides(student_logits, batch, spans, temperature=1.0)
         kl = outcome_kl(student, teacher, self.beginnings).clamp(min=0)
         normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), self._is_same(student, teacher).float().mean()])
-        said = [
+        student_ids, teacher_ids = (
             logits[card.row, _places(spans[:, 1 + 2 * side], spans[:, 2 + 2 * side]) - 1].argmax(dim=-1).tolist()
             for side, logits in enumerate((student_logits, self.logits))
-        ]
+        )
         return RowReadout(
-            teacher_ids=said[1],
-            student_ids=said[0],
+            card=card,
+            teacher_ids=teacher_ids,
+            student_ids=student_ids,
             normalised_kl=normalised_kl,
             agreement=agreement,
             kl_nats=kl.tolist(),
-            teacher_top=[],
-            student_top=[],
-            teacher_entropy=[],
-            student_entropy=[],
         )
 
-    def _is_same(self, student: Side, teacher: Side) -> Tensor:
+    def are_numbers(self) -> bool:
+        """No NaN, no +inf, and not -inf all along a row."""
+        return are_numbers(self.logits)
+
+    def _is_same(self, student: SpanSide, teacher: SpanSide) -> Tensor:
         begins = self.beginnings
         return begins.teacher[teacher.first.argmax(dim=1)] == begins.student[student.first.argmax(dim=1)]
 
     def _chunks(self, batch: Batch, width: int) -> tuple[Tensor, ...]:
-        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
-        spans = batch.teachers.spans
+        spans = _teachers(batch).spans
         rows = max(1, FLOATS_AT_ONCE // max(width, self.logits.shape[-1]))
         return torch.split(spans, rows) if len(spans) else ()
 
-    def _sides(self, student_logits: Tensor, batch: Batch, spans: Tensor, *, temperature: float) -> tuple[Side, Side]:
-        assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
+    def _sides(
+        self, student_logits: Tensor, batch: Batch, spans: Tensor, *, temperature: float
+    ) -> tuple[SpanSide, SpanSide]:
+        theirs = _teachers(batch).input_ids
         return (
-            side_of(student_logits, batch.input_ids, spans[:, :3], temperature=temperature),
-            side_of(self.logits, batch.teachers.input_ids, spans[:, [0, 3, 4]], temperature=temperature),
+            span_side(student_logits, batch.input_ids, spans[:, :3], temperature=temperature),
+            span_side(self.logits, theirs, spans[:, [0, 3, 4]], temperature=temperature),
         )
+
+
+def _teachers(batch: Batch) -> TeachersRows:
+    assert batch.teachers is not None  # noqa: S101 - `CrossTeacher.check` let it pass
+    return batch.teachers
 
 
 def _places(first: Tensor, count: Tensor) -> Tensor:

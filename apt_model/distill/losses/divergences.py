@@ -1,4 +1,4 @@
-"""The divergences between teacher and student, each as a small function over a few rows, with its gradient.
+"""Divergences between teacher and student, value and gradient of each over a few rows.
 
 Pure arithmetic on a `Block` of logits. Knows nothing of models, heads, masks or chunks, nor of the T² and the weights
 that the caller applies: a value here is the plain divergence of the two distributions softmax(logits / T).
@@ -48,7 +48,7 @@ Kind = Callable[[Block], Tensor]
 
 
 def resolve(kind: LossKind, mixture: float | None) -> tuple[LossKind, float]:
-    """A kind and its parameter, its own where None; where the parameter leaves only one of its ends, that end.
+    """A kind and its parameter, its default where None; at the ends of the parameter's range, the KL that remains.
 
     JSD with β = 0 is the forward KL and with β = 1 the reverse one (the limits of JSD/β and JSD/(1 − β)), as in GKD.
     A skew of 0 is no skew.

@@ -1,54 +1,115 @@
-"""The distillation loss and its gradients in one pass over hidden states, a chunk of logits at a time.
+"""Fused distillation loss: value and gradients in one pass, a chunk of logits at a time.
 
 Writes out no logits but those of one chunk, whatever the batch; a student that hides its head has written its own, and
 then nothing of their size is made but their gradient. Knows nothing of how models are run, of batches, or of what a
-card does with what it reads here; `losses` holds the same loss in a few plain lines.
+card does with its statistics; `reference` holds the same loss in a few plain lines.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from apt_model.config import LossKind
-from apt_model.distill.losses.fused_pass import Pass
-from apt_model.distill.losses.logit_blocks import (
-    Buffer,
-    Gradients,
-    HeadSignal,
-    Signal,
-    WrittenSignal,
-    padded,
-    product_dtype,
-)
-from apt_model.distill.losses.token_stats import Pulls, ShownTokens, join
+from apt_model.distill.losses.fused_pass import FusedLoss, FusedPass
+from apt_model.distill.losses.logit_blocks import Buffer, Signal, padded, product_dtype
+from apt_model.distill.losses.objective import Objective
+from apt_model.distill.losses.student_blocks import LearningHead, LearningLogits, LearningSignal
 from apt_model.models.output_head import OutputHead
 
 BUDGET = 256 * 2**20  # bytes of both heads' logits at a time
 MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
 
 
+class StudentOutput(Protocol):
+    """A student's forward pass, as far as it goes before the loss takes over."""
+
+    @property
+    def leaves(self) -> tuple[Tensor | None, ...]:
+        """The tensors that the loss hands a gradient to."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a chunk's logits."""
+
+    def signal(self, *, temperature: float, width: int, unit: float) -> LearningSignal:
+        """Its logits over the temperature, and gradients, times `unit`, of those leaves that learn."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class FusedLoss:
-    """What one pass gives.
+class HeadInput:
+    """A student without its head: what enters it.
 
     Attributes:
-        loss: scalar float32 with gradient, `weight · (alpha · Σ T² D + beta · Σ CE)`.
-        kd: scalar, Σ T² D over the positions, not weighted, without gradient.
-        ce: scalar, Σ cross-entropy at temperature 1, likewise.
-        teacher_log_sum: scalar, Σ log Σ exp of the teacher's logits: finite exactly where all of them are (or -inf).
-        shown: what was asked for with `shown`, in that order; None if nothing was.
-        pulls: what moves the student there; likewise.
+        hidden: (N, H), the last hidden states at the positions to learn from; gradient flows into them.
+        head: gradient flows into its weight and bias where they are trained.
+        product_dtype: of the products; the weight's own where None, autocast's where that is on.
+        buffer: room for a chunk of logits, kept from call to call; the teacher has its own.
     """
 
-    loss: Tensor
-    kd: Tensor
-    ce: Tensor
-    teacher_log_sum: Tensor
-    shown: ShownTokens | None
-    pulls: Pulls | None
+    hidden: Tensor
+    head: OutputHead
+    product_dtype: torch.dtype | None = None
+    buffer: Buffer | None = None
+
+    @property
+    def leaves(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Hidden states, weight and bias."""
+        return self.hidden, self.head.linear.weight, self.head.linear.bias
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the products."""
+        return product_dtype(self.head) if self.product_dtype is None else self.product_dtype
+
+    def signal(self, *, temperature: float, width: int, unit: float) -> LearningHead:
+        """Logits as the head's products."""
+        hidden, weight, bias = map(_learns, self.leaves)
+        return LearningHead(
+            self.hidden,
+            self.head,
+            temperature=temperature,
+            width=width,
+            dtype=self.dtype,
+            buffer=self.buffer,
+            unit=unit,
+            learns=(hidden, weight, bias),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenLogits:
+    """A student that hides its head: the logits that it has written out.
+
+    Attributes:
+        logits: (M, V), any float dtype; gradient flows into them.
+        positions: (N) int64, the rows to learn from; all where None.
+    """
+
+    logits: Tensor
+    positions: Tensor | None = None
+
+    @property
+    def leaves(self) -> tuple[Tensor]:
+        """The logits."""
+        return (self.logits,)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A block of them is float32."""
+        return torch.float32
+
+    def signal(self, *, temperature: float, width: int, unit: float) -> LearningLogits:
+        """The logits themselves."""
+        learns = _learns(self.logits)
+        return LearningLogits(
+            self.logits, temperature=temperature, width=width, positions=self.positions, unit=unit, learns=learns
+        )
+
+
+def _learns(leaf: Tensor | None) -> bool:
+    return leaf is not None and leaf.requires_grad and torch.is_grad_enabled()
 
 
 def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
@@ -58,143 +119,52 @@ def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
 
 
 def fused_distillation(
-    hidden: Tensor,
-    head: OutputHead | None,
+    student: StudentOutput,
     teacher: Signal,
     labels: Tensor,
     *,
-    temperature: float,
-    alpha: float,
-    beta: float,
+    objective: Objective,
     weight: float = 1.0,
-    kind: LossKind = "forward_kl",
-    mixture: float | None = None,
     chunk_rows: int | None = None,
-    dtype: torch.dtype | None = None,
     shown: Sequence[int] = (),
-    buffer: Buffer | None = None,
-    positions: Tensor | None = None,
 ) -> FusedLoss:
     """`weight · (alpha · Σ T² D(teacher, student) + beta · Σ CE)` over N positions, ready for `backward`.
 
     The gradients are made in this pass and handed out by `backward`, which can be called once.
 
     Args:
-        hidden: (N, H), the student's last hidden states at the positions to learn from; gradient flows into them.
-            Without a head, the student's logits (M, V) instead.
-        head: the student's, gradient flows into its weight and bias where they are trained; None where it is hidden.
+        student: `HeadInput`, or `WrittenLogits` where its head is hidden.
         teacher: of the same N positions, over the same temperature; its width, the shared vocabulary, decides how many
             columns of the student's head take part.
         labels: (N) int64, the token that follows each position; none of them -100.
-        temperature: of the divergence D; the cross-entropy is at 1.
-        alpha, beta: the weights of both terms.
+        objective: temperature, weights of both terms, and which divergence D.
         weight: a factor on the loss; 1 over the tokens of the whole step gives the mean.
-        kind: which divergence D, see `kinds`.
-        mixture: parameter of the kinds that mix both distributions; the kind's own where None.
         chunk_rows: positions at a time; from the vocabulary and BUDGET where None.
-        dtype: of the products; the weight's own where None, autocast's where that is on.
-        shown: indices into N, ascending, of what a card shows.
-        buffer: room for a chunk of the student's logits, kept from call to call; the teacher has its own.
-        positions: (N) int64, the rows of the student's logits to learn from, where there is no head; all where None.
+        shown: indices into N, ascending, of the positions on a card.
     """
-    if head is None:
-        dtype = torch.float32
-    elif dtype is None:
-        dtype = product_dtype(head)
-    work = Pass(
-        labels=labels,
-        teacher=teacher,
-        temperature=temperature,
-        alpha=alpha,
-        beta=beta,
-        weight=weight,
-        kind=kind,
-        mixture=mixture,
-        chunk_rows=chunk_rows or chunk_rows_for(teacher.width, dtype),
-        shown=shown,
-    )
-    with torch.autocast(hidden.device.type, enabled=False):
-        if head is None:
-            loss = _Written.apply(hidden, positions, work)  # type: ignore[no-untyped-call]
-        else:
-            loss = _Fused.apply(hidden, head.linear.weight, head.linear.bias, head, dtype, work, buffer)  # type: ignore[no-untyped-call]
-    return FusedLoss(
-        loss=loss,
-        kd=work.kd,
-        ce=work.ce,
-        teacher_log_sum=work.teacher_log_sum,
-        shown=join(work.readings) if work.readings else None,
-        pulls=join(work.pulls) if work.pulls else None,
-    )
+    rows = chunk_rows or chunk_rows_for(teacher.width, student.dtype)
+    work = FusedPass(labels, teacher, objective=objective, weight=weight, chunk_rows=rows, shown=shown)
+    signal = student.signal(temperature=objective.temperature, width=teacher.width, unit=work.unit)
+    with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):
+        found = work.run(signal)
+    loss = _HandOut.apply(found.loss, signal.gradients, *student.leaves)  # type: ignore[no-untyped-call]
+    return replace(found, loss=loss)
 
 
-class _Fused(torch.autograd.Function):
-    """Hands out in backward what was made in forward."""
+class _HandOut(torch.autograd.Function):
+    """The loss as a function of the leaves, whose gradients are known: backward hands them out."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head: OutputHead,
-        dtype: torch.dtype,
-        work: Pass,
-        buffer: Buffer | None,
-    ) -> Tensor:
-        wanted = ctx.needs_input_grad
-        width = work.teacher.width
-        fresh = torch.empty if width == len(weight) and len(hidden) else torch.zeros
-        gradients = Gradients(
-            hidden=torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device) if wanted[0] else None,
-            weight=fresh(weight.shape, dtype=torch.float32, device=hidden.device) if wanted[1] else None,
-            bias=torch.zeros(len(weight), dtype=torch.float32, device=hidden.device) if wanted[2] else None,
-        )
-        student = HeadSignal(hidden, head, temperature=work.temperature, width=width, dtype=dtype, buffer=buffer)
-        loss = work.run(student, gradients if any(wanted) else None)
-        ctx.gradients = gradients
-        ctx.dtypes = hidden.dtype, weight.dtype
-        return loss
+    def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor | None, ...], *leaves: Tensor | None) -> Tensor:
+        ctx.gradients, ctx.dtypes = gradients, [None if leaf is None else leaf.dtype for leaf in leaves]
+        return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _take(ctx)
-        found = (gradients.hidden, gradients.weight, gradients.bias)
-        del gradients  # nobody else holds them: a parameter without a gradient takes its own as it is, uncopied
-        hidden, head = ctx.dtypes
-        scaled = [_times(g, outer[0], to) for g, to in zip(found, (hidden, head, head), strict=True)]
-        return *scaled, *[None] * 4
-
-
-class _Written(torch.autograd.Function):
-    """The same for logits that the student has written out."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, positions: Tensor | None, work: Pass) -> Tensor:
-        # float16's gradients wait in float32 for the factor that lifts them into its range
-        dtype = torch.float32 if logits.dtype == torch.float16 else logits.dtype
-        into = torch.zeros_like(logits, dtype=dtype) if ctx.needs_input_grad[0] else None
-        ctx.gradients, ctx.dtype = into, logits.dtype
-        student = WrittenSignal(
-            logits,
-            temperature=work.temperature,
-            width=work.teacher.width,
-            positions=positions,
-            into=into,
-            unit=work.unit,
-        )
-        return work.run(student)
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, None, None]:
-        return _times(_take(ctx), outer[0], ctx.dtype), None, None
-
-
-def _take(ctx: Any) -> Any:
-    gradients, ctx.gradients = ctx.gradients, None
-    if gradients is None:
-        raise RuntimeError("the fused loss hands out its gradients once: compute it again for a second backward")
-    return gradients
+        gradients, ctx.gradients = ctx.gradients, None  # nobody else holds them: a parameter takes its own uncopied
+        if gradients is None:
+            raise RuntimeError("the fused loss hands out its gradients once: compute it again for a second backward")
+        return None, None, *(_times(g, outer[0], dtype) for g, dtype in zip(gradients, ctx.dtypes, strict=True))
 
 
 def _times(gradient: Tensor | None, factor: Tensor, dtype: torch.dtype) -> Tensor | None:

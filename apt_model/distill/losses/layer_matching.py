@@ -1,4 +1,4 @@
-"""How far the student's layers are from the teacher's: hidden states by their direction, attention by its relations.
+"""Layer matching: cosine distance of hidden states, and KL between attention relations, of student and teacher.
 
 Sums over the positions that count, as the other terms of the loss are. Knows nothing of optimizers, weights of terms
 or the output heads.
@@ -29,8 +29,8 @@ class LayerPair(NamedTuple):
     teacher: int
 
 
-class Seen(NamedTuple):
-    """One forward pass of each, on the same batch."""
+class ForwardPair(NamedTuple):
+    """The activations of one forward pass of each model, on the same batch."""
 
     student: Inside
     teacher: Inside
@@ -120,10 +120,10 @@ class Matcher(nn.Module):
                 optimizer.state.pop(parameter, None)
 
     @contextmanager
-    def watching(self) -> Iterator[Seen]:
+    def watching(self) -> Iterator[ForwardPair]:
         """Inside, the forward passes of both models leave here what `sums` needs."""
         with self._student.watching() as student, self._teacher.watching() as teacher:
-            yield Seen(student, teacher)
+            yield ForwardPair(student, teacher)
 
     def share_gradients(self, accelerator: Accelerator) -> None:
         """The mean of the projections' gradients over all processes, as the student's own wrapper sees to for it."""
@@ -131,10 +131,10 @@ class Matcher(nn.Module):
             for parameter in self.parameters():
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
 
-    def sums(self, seen: Seen, positions: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def sums(self, seen: ForwardPair, positions: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Two float32 scalars: Σ hidden distance and Σ attention KL over N positions, each the mean over the pairs.
 
-        A term that is not asked for is 0. Gradient flows to the student and the projections.
+        A term whose weight is 0 is 0. Gradient flows to the student and the projections.
 
         Args:
             seen: of one batch.

@@ -1,12 +1,11 @@
-"""Logits a chunk at a time, where they come from: a head's product, a tensor that is there already, a cached top-k.
+"""Sources of logits a chunk at a time: a head's product, whole logits, a cached top-k.
 
-Knows how to fill a buffer and how a head's gradient leaves it; knows nothing of divergences, labels or lessons.
-All logits here are divided by the temperature, float32, and padded on the right to a width that the hardware likes;
-the padding holds FLOOR, which no softmax sees.
+Knows how to fill a buffer; knows nothing of gradients, divergences, labels or lessons. All logits here are divided by
+the temperature, float32, and padded on the right to a width that the hardware likes; the padding holds FLOOR, which
+adds nothing to a softmax.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,7 +16,6 @@ from apt_model.models.wide_matmul import product_of
 
 FLOOR = -1e30  # stands for -inf where a difference of two of them must be 0 and not NaN
 MULTIPLE = 64  # of floats in a row: products with an odd row stride take half as long again
-FLOAT16_ROOM = 1024.0  # gradients of a softmax are too small for float16's range
 
 
 def padded(width: int) -> int:
@@ -71,9 +69,13 @@ class TopRows(NamedTuple):
     log_tail: Tensor
     log_tail_at_one: Tensor
 
+    def at(self, rows: slice | Tensor) -> "TopRows":
+        """Some of them."""
+        return TopRows(*(part[rows] for part in self))
+
 
 class Signal(Protocol):
-    """What the teacher says of N positions, a few of them at a time.
+    """The teacher's logits at N positions, a few of them at a time.
 
     Attributes:
         width: columns of its logits that take part: the shared vocabulary.
@@ -84,9 +86,9 @@ class Signal(Protocol):
     columns: int
 
     def begin(self, start: int, stop: int) -> None:
-        """Positions start to stop come next."""
+        """Positions start to stop come next; before that, none."""
 
-    def block(self, first: int, last: int) -> "Tensor | TopRows":
+    def block(self, first: int, last: int) -> Tensor | TopRows:
         """Positions first to last of those begun: logits (R, padded width) that may be written into, or the top K."""
 
 
@@ -123,35 +125,6 @@ class TensorSignal:
         return self._positions[self._start + first : self._start + last]
 
 
-class WrittenSignal(TensorSignal):
-    """A student's logits (M, V) that are there already; and back, from gradients there.
-
-    Args:
-        logits, temperature, width, positions: as above.
-        into: (M, V), zeros, takes the gradients; None where nothing learns.
-        unit: a factor on them.
-    """
-
-    def __init__(
-        self,
-        logits: Tensor,
-        *,
-        temperature: float,
-        width: int,
-        positions: Tensor | None,
-        into: Tensor | None,
-        unit: float,
-    ) -> None:
-        super().__init__(logits, temperature=temperature, width=width, positions=positions)
-        self._into, self._unit = into, unit
-
-    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
-        """The gradient by these logits (not over T) goes where gradients are kept; `gradient` is void afterwards."""
-        if self._into is not None:
-            rows = gradient[:, : self.width].mul_(self._unit)
-            self._into[:, : self.width].index_copy_(0, self._places(first, last), rows.to(self._into.dtype))
-
-
 class TopSignal:
     """The top K of N positions, from wherever they are kept.
 
@@ -174,7 +147,7 @@ class TopSignal:
 
 
 class MovedSignal:
-    """What another signal says, on another device."""
+    """The blocks of a head's signal, moved to another device."""
 
     def __init__(self, signal: "HeadSignal", device: torch.device) -> None:
         self.width, self.columns = signal.width, signal.columns
@@ -190,7 +163,7 @@ class MovedSignal:
 
 
 class HeadSignal:
-    """What a head makes of hidden states, a chunk at a time into one buffer; and back, from gradients there.
+    """Logits by a head from hidden states, a chunk at a time into one buffer.
 
     Args:
         hidden: (N, H), of any float dtype.
@@ -219,18 +192,18 @@ class HeadSignal:
         self._weight = head.linear.weight.detach()[:width].to(dtype)
         self._kept = buffer or Buffer()
         self._buffer = hidden.new_empty((0, padded(width)), dtype=dtype)
-        # Logits come out of the product as they are used: z / T, or z / cap before tanh. In low precision the factor
-        # waits until they are float32, so that it costs no accuracy.
+        # The product gives logits as they are used, (f · h) Wᵀ + f · b: z / T, or z / cap before tanh. So no pass over
+        # the logits divides them. In low precision the factor waits until they are float32 and costs no accuracy.
         factor = head.scale / (head.softcap or temperature)
         self._is_float32 = dtype == torch.float32
         self._before, self._after = (factor, 1.0) if self._is_float32 else (1.0, factor)
-        self._room = 1.0 if dtype != torch.float16 else FLOAT16_ROOM
         self._block = None if self._is_float32 else self._buffer.new_empty(0, dtype=torch.float32)
         bias = head.linear.bias
         self._bias = None
         if bias is not None:
             self._bias = (bias.detach()[:width].to(dtype) * self._before).clamp_(min=max(FLOOR, torch.finfo(dtype).min))
         self._start = self._stop = 0
+        self._input = self._hidden[:0].to(dtype)
 
     def begin(self, start: int, stop: int) -> None:
         """Compute positions start to stop."""
@@ -262,46 +235,3 @@ class HeadSignal:
         if self.softcap is not None or self._block is not None:
             rows[:, self.width :] = FLOOR
         return rows
-
-    def slope_of_cap(self, block: Tensor, out: Tensor) -> Tensor:
-        """The derivative of a soft-capped logit by the uncapped one, from logits / T."""
-        assert self.softcap is not None  # noqa: S101 - the caller asked
-        return torch.mul(block, block, out=out).mul_(-((self._temperature / self.softcap) ** 2)).add_(1)
-
-    def put_gradient(self, first: int, last: int, gradient: Tensor) -> None:
-        """The gradient by these logits (not over T) takes their place, unless it was made there."""
-        rows = self._buffer[first:last]
-        if gradient.data_ptr() != rows.data_ptr():
-            torch.mul(gradient, self._room, out=rows)
-
-    def leave(self, gradients: "Gradients", unit: float) -> None:
-        """Carry the chunk's gradients, times `unit`, over to hidden states, weight and bias."""
-        rows, unit = self._buffer[: self._stop - self._start, : self.width], unit / self._room
-        with product_of(self._input, self._weight):
-            if gradients.hidden is not None:
-                target = gradients.hidden[self._start : self._stop]
-                if self._is_float32:
-                    torch.mm(rows, self._weight, out=target).mul_(unit * self._scale)
-                else:
-                    torch.mul(torch.mm(rows, self._weight), unit * self._scale, out=target)
-            if gradients.weight is not None:
-                weight, factor = gradients.weight[: self.width], unit * self._scale / self._before
-                if self._is_float32:
-                    weight.addmm_(rows.t(), self._input, beta=float(gradients.begun), alpha=factor)
-                elif gradients.begun:
-                    weight.add_(torch.mm(rows.t(), self._input), alpha=factor)
-                else:
-                    torch.mul(torch.mm(rows.t(), self._input), factor, out=weight)
-        if gradients.bias is not None:
-            gradients.bias[: self.width].add_(rows.sum(dim=0, dtype=torch.float32), alpha=unit * self._scale)
-        gradients.begun = True
-
-
-@dataclass
-class Gradients:
-    """Sums in float32, of whatever wants a gradient: hidden states (N, H), weight (V, H), bias (V)."""
-
-    hidden: Tensor | None = None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
-    begun: bool = False

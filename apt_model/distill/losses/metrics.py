@@ -1,4 +1,4 @@
-"""How well logits predict a batch, row by row, as sums: what validation and evaluation are made of.
+"""Cross-entropy, accuracy, KL and agreement of logits, summed row by row, for evaluation.
 
 Pure functions of logits and labels. They know nothing of models, batches, devices, or of what is done with the sums.
 """
@@ -34,10 +34,16 @@ class RowSums:
     agreed: Tensor | None = None
 
 
+def are_numbers(logits: Tensor) -> bool:
+    """Whether logits (..., V) can be learned from: no NaN, no +inf, and not -inf everywhere in a row. A -inf rules a
+    column out."""
+    return not bool(logits.isnan().any() or logits.isposinf().any() or logits.isneginf().all(dim=-1).any())
+
+
 @torch.no_grad()
 def row_sums(student_logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> RowSums:
-    """What a batch says of the student and of its distance to the teacher; for the teacher's own numbers, pass its
-    logits as the student's.
+    """The sums of a student's logits, and of its distance to a teacher's; for the teacher's own, pass its logits as the
+    student's.
 
     Shapes: logits (B, L, V), any float dtype, labels (B, L) with -100 where nothing is scored; the shift happens here,
     logits at l predict labels at l + 1. Where the heads differ in width (padding), KL and agreement are over the

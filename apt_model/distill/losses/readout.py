@@ -1,21 +1,24 @@
-"""The one place where tensors become numbers and text. What comes out can be shown; nothing here trains.
+"""Card statistics as plain numbers: the one place where tensors end. Nothing here trains.
 
 Knows nothing of what the numbers mean for a lesson.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
-from apt_model.distill.losses.token_stats import Pulls, ShownTokens, join, read_tokens, side_of
-from apt_model.distill.losses.topk_logits import SparseLogits
+from apt_model.distill.losses.token_stats import Pulls, ShownTokens, SoftmaxRows, join, softmax_rows
 
+MEASURES = ("normalised_kl", "agreement", "entropy_gap", "kd_pull", "ce_pull", "softness")
 MAX_CARD_TOKENS, MAX_PROMPT_TOKENS = 128, 64
 FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
+
+ReadTokens = Callable[[SoftmaxRows, Tensor, Tensor], ShownTokens]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +40,43 @@ class CardRow:
 
 @dataclass(frozen=True, kw_only=True)
 class RowReadout:
-    """What both said on a `CardRow`, as numbers; everything is at temperature 1.
+    """What a card shows of a row, as numbers at temperature 1. `measures` go into the event under the same names.
 
     Attributes:
+        card: the row.
         teacher_ids, student_ids: the most probable token at each position.
         normalised_kl: mean of 1 - exp(-KL(teacher ‖ student)).
         agreement: share of the positions where both have the same token.
         kl_nats: KL(teacher ‖ student) at each position.
         teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
         teacher_entropy, student_entropy: nats at each position; the teacher's is empty where it is not known.
-        kd_pull, ce_pull, softness: means of `shown.Pulls`; None where they are not known.
+        kd_pull, ce_pull, softness: means of `token_stats.Pulls`; None where they are not known.
     """
 
+    card: CardRow
     teacher_ids: list[int]
     student_ids: list[int]
     normalised_kl: float
     agreement: float
     kl_nats: list[float]
-    teacher_top: list[list[tuple[int, float]]]
-    student_top: list[list[tuple[int, float]]]
-    teacher_entropy: list[float]
-    student_entropy: list[float]
+    teacher_top: list[list[tuple[int, float]]] = field(default_factory=list)
+    student_top: list[list[tuple[int, float]]] = field(default_factory=list)
+    teacher_entropy: list[float] = field(default_factory=list)
+    student_entropy: list[float] = field(default_factory=list)
     kd_pull: float | None = None
     ce_pull: float | None = None
     softness: float | None = None
+
+    @property
+    def entropy_gap(self) -> float | None:
+        """The student's mean entropy less the teacher's; None where the teacher's is not known."""
+        if not self.teacher_entropy:
+            return None
+        return fmean(self.student_entropy) - fmean(self.teacher_entropy)
+
+    def measures(self) -> dict[str, float | None]:
+        """The row's numbers for `events.records.Observation`, by its field names."""
+        return {name: getattr(self, name) for name in MEASURES}
 
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
@@ -103,29 +119,32 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
 
 
 @torch.no_grad()
-def read_row(card: CardRow, student_logits: Tensor, teacher_logits: Tensor | SparseLogits) -> RowReadout:
-    """Read one row of the logits (B, L, V) that the step trains on."""
+def read_row(card: CardRow, student_logits: Tensor, read: ReadTokens) -> RowReadout:
+    """Read one row of the student's logits (B, L, V) beside its teacher's, a few positions at a time.
+
+    Args:
+        card: the row.
+        student_logits: (B, L, V), any float dtype.
+        read: `(student, positions, spare) -> ShownTokens`: compares the student's rows with the teacher's at these
+            positions of the row; `spare` is room of the shape of the student's rows.
+    """
     positions, width = card.positions.to(student_logits.device), student_logits.shape[-1]
     readings = []
     for some in torch.split(positions, max(1, FLOATS_AT_ONCE // width)):
-        student = side_of(student_logits[card.row].index_select(0, some), width=width)
-        spare = torch.empty_like(student.probs)
-        if isinstance(teacher_logits, SparseLogits):
-            readings.append(teacher_logits.read(card.row, student, some, spare=spare))
-            continue
-        teacher, rows = side_of(teacher_logits[card.row].index_select(0, some), width=width), range(len(some))
-        readings.append(read_tokens(student, teacher, rows, temperature=1.0, width=width, spare=spare))
-    return readout_of(join(readings))
+        student = softmax_rows(student_logits[card.row].index_select(0, some), width=width)
+        readings.append(read(student, some, torch.empty_like(student.probs)))
+    return readout_of(card, join(readings))
 
 
-def readout_of(shown: ShownTokens, pulls: Pulls | None = None) -> RowReadout:
-    """What was read of a row's tokens, as numbers."""
+def readout_of(card: CardRow, shown: ShownTokens, pulls: Pulls | None = None) -> RowReadout:
+    """The statistics of a row's tokens, as numbers."""
     student, teacher = shown.student_best, shown.teacher_best
     known = {} if pulls is None else {name: part.mean() for name, part in pulls._asdict().items() if len(part)}
     normalised_kl, agreement, *moved = numbers(
         [-torch.expm1(-shown.kl_nats).mean(), (student == teacher).float().mean(), *known.values()]
     )
     return RowReadout(
+        card=card,
         teacher_ids=teacher.tolist(),
         student_ids=student.tolist(),
         normalised_kl=normalised_kl,

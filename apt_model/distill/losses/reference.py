@@ -1,4 +1,4 @@
-"""What the student is graded on: KL to the teacher, cross-entropy to the labels.
+"""Reference loss in plain autograd: a divergence from the teacher, cross-entropy to the labels.
 
 Pure functions of logits. They know nothing of models, batches, devices, or of where the teacher's logits came from.
 """
@@ -33,7 +33,7 @@ def token_kl(student_logits: Tensor, teacher_logits: Tensor, *, temperature: flo
 def token_divergence(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, kind: LossKind, mixture: float | None = None
 ) -> Tensor:
-    """The divergence of a kind at each position, in nats, not yet multiplied by T²; `kinds` says which is which.
+    """The divergence of a kind at each position, in nats, not yet multiplied by T²; see `divergences`.
 
     Shapes and gradient as in `token_kl`, which is the kind "forward_kl".
     """

@@ -1,4 +1,4 @@
-"""What a card needs of the tokens it shows, read from logits that are about to be overwritten.
+"""Statistics of the tokens on a card (argmax, top 5, KL, entropy, pulls), read before the logits are overwritten.
 
 Tensors in, small tensors out; knows nothing of rows, texts or cards.
 """
@@ -17,7 +17,7 @@ TOP = 5
 
 
 class ShownTokens(NamedTuple):
-    """What both models say at S positions, at temperature 1, and how far they are apart.
+    """What both models predict at S positions, at temperature 1, and how far they are apart.
 
     Attributes:
         teacher_best, student_best: (S) int64, the most probable token, the first of those that are equally so.
@@ -39,7 +39,7 @@ class ShownTokens(NamedTuple):
 
 
 class Pulls(NamedTuple):
-    """What moves the student at S positions.
+    """The pull of both terms of the loss on the student at S positions.
 
     Attributes:
         kd_pull, ce_pull: (S) float32, the norms of both terms' gradients by the student's logits, as weighted in the
@@ -56,11 +56,11 @@ class Pulls(NamedTuple):
 R = TypeVar("R", ShownTokens, Pulls)
 
 
-class Side(NamedTuple):
-    """One model's word on R tokens' successors.
+class SoftmaxRows(NamedTuple):
+    """The softmax at temperature 1 of one model's logits at R positions, in parts that the loss has computed anyway.
 
     Attributes:
-        logits: (R, padded width) over the temperature, FLOOR for what is ruled out and in the padding.
+        logits: (R, padded width) over the temperature, FLOOR for tokens that are ruled out and in the padding.
         probs: (R, padded width), the softmax at temperature 1, but for a factor.
         share: (R, 1), that factor; None where it is 1.
         log_sum: (R), log Σ exp of the logits at temperature 1.
@@ -71,9 +71,19 @@ class Side(NamedTuple):
     share: Tensor | None
     log_sum: Tensor
 
-    def rows(self, rows: slice) -> "Side":
+    def at(self, rows: slice) -> "SoftmaxRows":
         """Some of them."""
-        return Side(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+        return SoftmaxRows(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
+
+
+class _TeacherTokens(NamedTuple):
+    """The teacher's part of `ShownTokens`."""
+
+    best: Tensor
+    ids: Tensor
+    probs: Tensor
+    kl_nats: Tensor
+    entropy: Tensor
 
 
 def join(readings: Sequence[R]) -> R:
@@ -83,52 +93,78 @@ def join(readings: Sequence[R]) -> R:
 
 @torch.no_grad()
 def read_tokens(
-    student: Side, teacher: Side | TopRows, rows: Sequence[int], *, temperature: float, width: int, spare: Tensor
+    student: SoftmaxRows,
+    teacher: SoftmaxRows | TopRows,
+    rows: Sequence[int],
+    *,
+    temperature: float,
+    width: int,
+    spare: Tensor,
 ) -> ShownTokens:
     """Read `rows`, ascending, of a block. Nothing is computed that the block's own pass has computed already.
 
     `spare`, of the block's shape, is room to work in.
     """
     span = slice(rows[0], rows[-1] + 1)  # without a gap where they are of one text, so nothing is copied
-    student = student.rows(span)
+    student, spare = student.at(span), spare[span]
     student_best, student_ids = _best(student.logits, width)
     if isinstance(teacher, TopRows):
-        teacher = at_temperature_one(TopRows(*(part[span] for part in teacher)), temperature=temperature)
-        teacher_probs, order = teacher.log_probs.exp().topk(min(TOP, teacher.ids.shape[1]), dim=1)
-        teacher_ids = teacher.ids.gather(1, order)
-        teacher_best = teacher_ids[:, 0]
-        q = student.probs if student.share is None else student.probs * student.share
-        kl = top_forward_kl(student.logits * temperature, teacher, q, student.log_sum, spare[span])
-        teacher_entropy = kl.new_empty(0)
+        theirs = _of_top(student, teacher.at(span), temperature, spare)
     else:
-        teacher = teacher.rows(span)
-        teacher_best, teacher_ids = _best(teacher.logits, width)
-        teacher_probs = _probs(teacher, teacher_ids, temperature)
-        kl = torch.sub(teacher.logits, student.logits, out=spare[span]).mul_(teacher.probs).sum(dim=1).mul_(temperature)
-        if teacher.share is not None:
-            kl.mul_(teacher.share.squeeze(1))
-        kl = kl + student.log_sum - teacher.log_sum
-        teacher_entropy = _entropy(teacher, temperature, spare[span])
+        theirs = _of_all(student, teacher.at(span), temperature, width, spare)
     found = ShownTokens(
-        teacher_best,
-        teacher_ids,
-        teacher_probs,
+        theirs.best,
+        theirs.ids,
+        theirs.probs,
         student_best,
         student_ids,
         _probs(student, student_ids, temperature),
-        kl.clamp(min=0),
-        teacher_entropy,
-        _entropy(student, temperature, spare[span]),
+        theirs.kl_nats.clamp(min=0),
+        theirs.entropy,
+        _entropy(student, temperature, spare),
     )
-    within = torch.tensor(rows, device=kl.device) - rows[0]
+    within = torch.tensor(rows, device=spare.device) - rows[0]
     return ShownTokens(*(part.index_select(0, within) if len(part) else part for part in found))
+
+
+def _of_top(student: SoftmaxRows, teacher: TopRows, temperature: float, spare: Tensor) -> _TeacherTokens:
+    """Of a teacher whose top K are known: KL with the tail as one bucket, at temperature 1; no entropy."""
+    teacher = at_temperature_one(teacher, temperature=temperature)
+    probs, order = teacher.log_probs.exp().topk(min(TOP, teacher.ids.shape[1]), dim=1)
+    ids = teacher.ids.gather(1, order)
+    q = student.probs if student.share is None else student.probs * student.share
+    kl = top_forward_kl(student.logits * temperature, teacher, q, student.log_sum, spare)
+    return _TeacherTokens(ids[:, 0], ids, probs, kl, kl.new_empty(0))
+
+
+def _of_all(
+    student: SoftmaxRows, teacher: SoftmaxRows, temperature: float, width: int, spare: Tensor
+) -> _TeacherTokens:
+    """Of a teacher whose logits u are all known, as the student's z: both over T here, log-sums at temperature 1.
+
+    KL = Σ p (log p − log q) = Σ p (u − z) − log Σ exp u + log Σ exp z: no log of a probability, one pass.
+    """
+    best, ids = _best(teacher.logits, width)
+    probs = _probs(teacher, ids, temperature)
+    kl = torch.sub(teacher.logits, student.logits, out=spare).mul_(teacher.probs).sum(dim=1).mul_(temperature)
+    if teacher.share is not None:
+        kl.mul_(teacher.share.squeeze(1))
+    kl = kl + student.log_sum - teacher.log_sum
+    return _TeacherTokens(best, ids, probs, kl, _entropy(teacher, temperature, spare))
 
 
 @torch.no_grad()
 def pulls_of(
-    rows: Sequence[int], student: Side, labels: Tensor, gradient: Tensor, *, kd: float, ce: float, softness: Tensor
+    rows: Sequence[int],
+    student: SoftmaxRows,
+    labels: Tensor,
+    gradient: Tensor,
+    *,
+    kd: float,
+    ce: float,
+    softness: Tensor,
 ) -> Pulls:
-    """What moves the student at `rows` of a block.
+    """The pulls at `rows` of a block.
 
     Args:
         rows: indices into R.
@@ -139,6 +175,7 @@ def pulls_of(
         softness: of the teacher at these rows.
     """
     within = torch.tensor(rows, device=gradient.device)
+    # the cross-entropy's gradient by the logits: q − 1 at the label, q elsewhere
     probs = student.probs.index_select(0, within)
     if student.share is not None:
         probs = probs * student.share.index_select(0, within)
@@ -149,39 +186,44 @@ def pulls_of(
 
 @torch.no_grad()
 def softness_of(rows: Sequence[int], logits: Tensor, probs: Tensor, log_sum: Tensor, *, width: int) -> Tensor:
-    """The entropy at `rows` of a softmax over log `width`, from its logits (R, padded width) and log-sum (R)."""
+    """The entropy at `rows` of a softmax over log `width`, from its logits z (R, padded width) and log-sum (R).
+
+    H = −Σ p log p = log Σ exp z − Σ p z: p is 0 in the padding.
+    """
     within = torch.tensor(rows, device=logits.device)
     mean = (logits.index_select(0, within) * probs.index_select(0, within)).sum(dim=1)
     return (log_sum.index_select(0, within) - mean).clamp_(min=0) / math.log(width)
 
 
 @torch.no_grad()
-def side_of(logits: Tensor, *, width: int) -> Side:
+def softmax_rows(logits: Tensor, *, width: int) -> SoftmaxRows:
     """From logits (R, `width`) of any float dtype, at temperature 1."""
     own = torch.empty((len(logits), padded(width)), device=logits.device)
     own[:, :width].copy_(logits).clamp_(min=FLOOR)
     own[:, width:] = FLOOR
     probs = own.softmax(dim=1)
-    return Side(own, probs, None, own.amax(dim=1) - probs.amax(dim=1).log())
+    # log Σ exp z = max z − log max p: the peak's probability has all its digits
+    return SoftmaxRows(own, probs, None, own.amax(dim=1) - probs.amax(dim=1).log())
 
 
-def _probs(side: Side, ids: Tensor, temperature: float) -> Tensor:
-    """Probabilities at temperature 1 of some ids (R, K)."""
-    return (side.logits.gather(1, ids) * temperature - side.log_sum.unsqueeze(1)).exp()
+def _probs(rows: SoftmaxRows, ids: Tensor, temperature: float) -> Tensor:
+    """Probabilities at temperature 1 of some ids (R, K): exp(z − log Σ exp z), which no factor has rounded."""
+    return (rows.logits.gather(1, ids) * temperature - rows.log_sum.unsqueeze(1)).exp()
 
 
-def _entropy(side: Side, temperature: float, spare: Tensor) -> Tensor:
-    """-Σ p log p at temperature 1, (R) in nats: log Σ exp of the logits, less their mean."""
-    mean = torch.mul(side.logits, side.probs, out=spare).sum(dim=1).mul_(temperature)
-    if side.share is not None:
-        mean.mul_(side.share.squeeze(1))
-    return torch.sub(side.log_sum, mean).clamp_(min=0)
+def _entropy(rows: SoftmaxRows, temperature: float, spare: Tensor) -> Tensor:
+    """H = −Σ p log p = log Σ exp z − Σ p z at temperature 1, (R) in nats."""
+    mean = torch.mul(rows.logits, rows.probs, out=spare).sum(dim=1).mul_(temperature)
+    if rows.share is not None:
+        mean.mul_(rows.share.squeeze(1))
+    return torch.sub(rows.log_sum, mean).clamp_(min=0)
 
 
 def _best(logits: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The first most probable token of each row (R), and the best TOP (R, TOP).
 
-    They are looked for where they must be: in the groups of columns whose maxima are the highest.
+    A top-5 over the whole vocabulary costs more than all else here. The best TOP tokens lie in the TOP groups of
+    MULTIPLE columns whose maxima are the highest: one pass for the maxima, then a top-5 among TOP · MULTIPLE.
     """
     groups = logits.view(len(logits), -1, MULTIPLE)
     maxima = groups.amax(dim=2)

@@ -1,4 +1,4 @@
-"""The forward KL to a teacher of whom only the top K are known. Pure arithmetic, like `kinds`."""
+"""Forward KL to a top-k teacher: value and gradient over a few rows. Pure arithmetic, as `divergences`."""
 
 import torch
 from torch import Tensor
@@ -17,17 +17,24 @@ def top_forward_kl(logits: Tensor, teacher: TopRows, q: Tensor, q_log_sum: Tenso
     """
     known = teacher.log_probs.exp()
     tail = teacher.log_tail.exp()
+    # log q = z − log Σ exp z in the top K: finite where q itself has become 0
     student_known = q.gather(1, teacher.ids)
     student_log = logits.gather(1, teacher.ids) - q_log_sum.unsqueeze(1)
+    # q_t summed over the tail, not 1 − Σ of the top K: that has no digits left where the student is sure
     student_tail = gradient.copy_(q).scatter_(1, teacher.ids, 0.0).sum(dim=1).clamp_(min=TINY)
     kl = (known * (teacher.log_probs - student_log)).sum(dim=1)
     kl += torch.where(tail > 0, tail * (teacher.log_tail - student_tail.log()), 0.0)
+    # `gradient` holds q in the tail and 0 in the top K by now
     gradient.mul_((1 - tail / student_tail).unsqueeze(1)).scatter_(1, teacher.ids, student_known - known)
     return kl
 
 
 def at_temperature_one(teacher: TopRows, *, temperature: float) -> TopRows:
-    """The same distribution at temperature 1, from its logits' differences and the mass of its tail there."""
+    """The same distribution at temperature 1.
+
+    log p differs from z / T by a constant of the row, so softmax(T log p) over the top K is their softmax at 1 but for
+    the tail: scaled by the mass 1 − p_t that the top K have there, which the teacher has told.
+    """
     known = torch.log1p(-teacher.log_tail_at_one.exp()).unsqueeze(1)
     log_probs = (teacher.log_probs * temperature).log_softmax(dim=1) + known
     return TopRows(

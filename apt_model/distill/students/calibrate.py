@@ -1,10 +1,12 @@
-"""Norm gains with which a narrow student's matrices see what they saw in the teacher, as loud as they saw it.
+"""Calibrate a cut student's norms by least squares: each puts out what its teacher's does, mapped into its stream.
 
 Knows both models' norms; knows nothing of how the student was made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +17,6 @@ from apt_model.distill.students.activation_stats import reader
 from apt_model.distill.students.architecture import Anatomy, gains_of, layers_of, normalised, stream_norms
 from apt_model.distill.students.cut_weights import Cut, put_gains
 
-Watch = Callable[[Any, Any], None]
-
 
 @torch.no_grad()
 def calibrate_gains(
@@ -24,53 +24,93 @@ def calibrate_gains(
 ) -> None:
     """Multiply the gains of each of the student's norms by one factor, the best in the sense of least squares.
 
-    Both models read the batches, the teacher with the kept layers alone; a norm of the student should put out what
-    the teacher's puts out, mapped into the student's stream. Its gains begin at `Cut.loudness`, the same for all: here
-    each norm gets its own share of what is kept, and less where the student's stream has come away from the teacher's.
-    (A factor for each channel was tried: better after deep cuts, worse after mild ones.) `tick` is called after each
-    batch.
+    Both models read the batches, the teacher with the kept layers alone. The student's gains begin at `Cut.loudness`,
+    the same for all: here each norm gets its own share of the squares kept, and less where the student's stream has
+    come away from the teacher's. (A factor for each channel was tried: better after deep cuts, worse after mild ones.)
+    `tick` is called after each batch.
     """
-    theirs = [norm for _, norm in stream_norms(teacher, anatomy, cut.layers)]
-    mine = [norm for _, norm in stream_norms(student, anatomy, tuple(range(len(cut.layers))))]
-    folded, scales = [cut.folds] * len(mine), [1.0] * len(mine)
-    if student.get_output_embeddings().weight is student.get_input_embeddings().weight:
-        folded[-1] = False  # a tied head cannot take gains: they are still in the last norm
-        scales[-1] /= cut.rescaling(anatomy)
-    targets: dict[int, Tensor] = {}
-    products, squares = torch.zeros(len(mine), dtype=torch.float64), torch.zeros(len(mine), dtype=torch.float64)
-    real = torch.zeros(0, dtype=torch.bool)
-
-    def stream_of(inputs: Any) -> Tensor:
-        return normalised(inputs[0].reshape(len(real), -1)[real], anatomy).double()
-
-    def see_teacher(place: int) -> Watch:
-        def see(norm: Any, inputs: Any) -> None:
-            seen = stream_of(inputs)
-            seen = seen if folded[place] else seen * gains_of(norm, anatomy)
-            targets[place] = scales[place] * seen @ cut.axes.T
-
-        return see
-
-    def see_student(place: int) -> Watch:
-        def see(norm: Any, inputs: Any) -> None:
-            seen = stream_of(inputs) * gains_of(norm, anatomy)
-            products[place] += float((seen * targets.pop(place)).sum())
-            squares[place] += float(seen.square().sum())
-
-        return see
-
+    pairs = list(_norm_pairs(teacher, student, anatomy, cut))
+    fit = _LeastSquares(pairs, anatomy, cut.axes)
     dropped = set(range(len(layers_of(teacher, anatomy)))) - set(cut.layers)
     with ExitStack() as stack:
-        for norms, see in ((theirs, see_teacher), (mine, see_student)):
-            for place, norm in enumerate(norms):
-                stack.callback(norm.register_forward_pre_hook(see(place)).remove)
+        for place, pair in enumerate(pairs):
+            stack.callback(pair.teacher.register_forward_pre_hook(partial(fit.see_teacher, place)).remove)
+            stack.callback(pair.student.register_forward_pre_hook(partial(fit.see_student, place)).remove)
         read_teacher = stack.enter_context(reader(teacher, anatomy, dropped))
         read_student = stack.enter_context(reader(student, anatomy))
         for batch in batches:
-            real = batch.attention_mask.flatten().to(cut.axes.device) == 1
-            read_teacher(batch)
+            fit.is_text = batch.attention_mask.flatten().to(cut.axes.device) == 1
+            read_teacher(batch)  # first: the student's norms are compared with what the teacher's have left
             read_student(batch)
             tick()
-    for place, norm in enumerate(mine):
-        if squares[place] > 0:
-            put_gains(norm, gains_of(norm, anatomy) * float(products[place] / squares[place]), anatomy)
+    for pair, factor in fit.factors():
+        put_gains(pair.student, gains_of(pair.student, anatomy) * factor, anatomy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _NormPair:
+    """A norm of the student and the teacher's that it stands for.
+
+    Attributes:
+        folded: whether the teacher's gains went into the matrices behind the norm.
+        scale: a factor on the teacher's output.
+    """
+
+    teacher: Any
+    student: Any
+    folded: bool
+    scale: float
+
+
+def _norm_pairs(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut) -> Iterator[_NormPair]:
+    """In the order in which the stream is read through them; the last norm comes last."""
+    theirs = [norm for _, norm in stream_norms(teacher, anatomy, cut.layers)]
+    mine = [norm for _, norm in stream_norms(student, anatomy, tuple(range(len(cut.layers))))]
+    is_tied = student.get_output_embeddings().weight is student.get_input_embeddings().weight
+    for their, own in zip(theirs, mine, strict=True):
+        is_for_tied_head = is_tied and own is mine[-1]  # such a head cannot take gains: they are still in the last norm
+        yield _NormPair(
+            teacher=their,
+            student=own,
+            folded=cut.folds and not is_for_tied_head,
+            scale=1 / cut.rescaling(anatomy) if is_for_tied_head else 1.0,
+        )
+
+
+class _LeastSquares:
+    """The factor a for each pair of norms that minimises Σ |a s − t|² over tokens: a = Σ s · t / Σ s · s.
+
+    s is the output of the student's norm; t that of the teacher's, mapped by `axes` into the student's stream.
+
+    Attributes:
+        is_text: the tokens of the batch that both read next, in one row, that are no padding.
+    """
+
+    def __init__(self, pairs: Sequence[_NormPair], anatomy: Anatomy, axes: Tensor) -> None:
+        self._pairs, self._anatomy, self._axes = pairs, anatomy, axes
+        self._targets: dict[int, Tensor] = {}
+        self._products = torch.zeros(len(pairs), dtype=torch.float64)
+        self._squares = torch.zeros(len(pairs), dtype=torch.float64)
+        self.is_text = torch.zeros(0, dtype=torch.bool)
+
+    def see_teacher(self, place: int, norm: Any, inputs: Any) -> None:
+        """A hook: t, before the biases. Gains that were folded into the student's matrices are no part of it."""
+        pair, stream = self._pairs[place], self._stream_of(inputs)
+        stream = stream if pair.folded else stream * gains_of(norm, self._anatomy)
+        self._targets[place] = pair.scale * stream @ self._axes.T
+
+    def see_student(self, place: int, norm: Any, inputs: Any) -> None:
+        """A hook: s, and its sums with the t of the same tokens."""
+        own = self._stream_of(inputs) * gains_of(norm, self._anatomy)
+        self._products[place] += float((own * self._targets.pop(place)).sum())
+        self._squares[place] += float(own.square().sum())
+
+    def factors(self) -> Iterator[tuple[_NormPair, float]]:
+        """a of each pair whose student's norm has put out anything."""
+        for place, pair in enumerate(self._pairs):
+            if self._squares[place] > 0:
+                yield pair, float(self._products[place] / self._squares[place])
+
+    def _stream_of(self, inputs: Any) -> Tensor:
+        """The normalised stream (tokens, H) that enters a norm, before its gains."""
+        return normalised(inputs[0].reshape(len(self.is_text), -1)[self.is_text], self._anatomy).double()

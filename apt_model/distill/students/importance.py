@@ -1,6 +1,6 @@
-"""Which layers, heads and neurons a student gets.
+"""Importance of a teacher's layers, heads and neurons: which of them a student gets.
 
-Knows what was seen of the teacher's parts; knows nothing of how weights are cut.
+Knows activations and losses of the teacher; knows nothing of how weights are cut.
 """
 
 import math
@@ -32,6 +32,7 @@ def layers_by_angle(
     real = torch.zeros(0, dtype=torch.bool)
 
     def see(_: Any, inputs: Any, output: Tensor) -> None:
+        """arccos(x · y / |x| |y|) / π between the stream now and a block of layers earlier, summed over tokens."""
         if not before:
             before.append(inputs[0].flatten(0, 1)[real].float())
         before.append(output.flatten(0, 1)[real].float())
@@ -73,7 +74,7 @@ def layers_by_loss(
 
 
 def readings_of_loss(layers: int, count: int) -> int:
-    """How often `layers_by_loss` reads the batches."""
+    """How often `layers_by_loss` reads the batches: once for each layer left, at each removal."""
     return sum(range(count + 1, layers + 1))
 
 
@@ -91,8 +92,10 @@ def best_heads(scores: Tensor, *, groups: int, per_group: int, of: int) -> tuple
         per_group: query heads that it gets for each.
         of: key-value heads that the teacher has.
     """
+    # a group counts as much as the query heads that would be kept of it
     by_group = scores.reshape(of, -1)
     chosen = by_group.topk(per_group, dim=1)
     kept_groups = best(chosen.values.sum(dim=1), groups)
+    # from places within a group to places among all heads
     heads = chosen.indices[kept_groups] + kept_groups[:, None] * by_group.shape[1]
     return kept_groups, heads.sort(dim=1).values.flatten()

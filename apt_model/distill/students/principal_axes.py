@@ -1,4 +1,4 @@
-"""Which directions of the residual stream a student keeps: principal components, or the busiest channels.
+"""Directions of the residual stream that a student keeps: principal components, or the channels of largest squares.
 
 One map for all layers. SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) turns each layer's stream its own way and pays
 for it with a matrix on every shortcut; with one map a student is a plain model of its family, that loads anywhere.
@@ -14,6 +14,7 @@ from apt_model.distill.students.importance import best
 def principal_axes(covariance: Tensor, width: int, *, keep_mean: bool) -> Tensor:
     """The map (width, H), rows orthonormal, float64, onto the strongest principal components.
 
+    The rows are eigenvectors of the covariance Σ x xᵀ: no other map of this width keeps more of Σ |x|².
     With `keep_mean` (models with LayerNorm), the direction (1, ..., 1) of the teacher is mapped to that of the student,
     and the components are chosen at right angles to it: so taking the mean away commutes with the map, and a LayerNorm
     stays one. One of the `width` directions carries the mean.
@@ -22,10 +23,13 @@ def principal_axes(covariance: Tensor, width: int, *, keep_mean: bool) -> Tensor
     covariance = (covariance + covariance.T) / 2
     if not keep_mean:
         return _strongest(covariance, width)
+    # with P = I − 1 1ᵀ for the unit vector 1: P C P is the covariance at right angles to the mean
     ones = _ones(size, covariance)
     centre = torch.eye(size, dtype=torch.float64, device=covariance.device) - torch.outer(ones, ones)
-    # below every other direction, so that even those that the text never used are at right angles to it
+    # the mean gets an eigenvalue below every other (they are all ≥ 0), so that even directions that the text never used
+    # come before it and at right angles to it
     covariance = centre @ covariance @ centre - torch.outer(ones, ones) * (1 + covariance.diagonal().sum())
+    # the student's own unit mean ⊗ the teacher's, and the components in the rest of the student's stream
     mean = _ones(width, covariance)
     return _away_from_mean(mean) @ _strongest(covariance, width - 1) + torch.outer(mean, ones)
 
@@ -39,7 +43,7 @@ def busiest_channels(channels: Tensor, width: int) -> Tensor:
 
 
 def energy_kept(covariance: Tensor, axes: Tensor) -> float:
-    """The share, 0..1, of the normalised stream's squares that a map keeps."""
+    """The share, 0..1, of the normalised stream's squares that a map A keeps: tr(A C Aᵀ) / tr C."""
     return float((axes @ covariance * axes).sum() / covariance.diagonal().sum())
 
 
@@ -56,7 +60,8 @@ def _ones(size: int, like: Tensor) -> Tensor:
 def _away_from_mean(mean: Tensor) -> Tensor:
     """An orthonormal basis (n, n − 1) of all that is at right angles to a unit vector with no −1 in front.
 
-    The columns, but the first, of the reflection that swaps `mean` and the first axis.
+    The columns, but the first, of the reflection I − 2 v vᵀ / |v|² with v = mean − e₁ (Householder), which swaps `mean`
+    and the first axis e₁.
     """
     size = len(mean)
     eye = torch.eye(size, dtype=mean.dtype, device=mean.device)

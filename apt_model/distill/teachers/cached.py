@@ -1,4 +1,4 @@
-"""A teacher that need not be there: what it said of every row is looked up in its cache.
+"""A teacher without its model: the top k of its logits for every row are looked up in a cache.
 
 Knows caches and batches; knows nothing of students, losses or lessons.
 """
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 256
 
 
 class CachedTeacher:
-    """What a teacher said, kept by `caching.cache_teacher`.
+    """A finished cache of a teacher's logits in the teacher's place.
 
     A row is found by its token ids and labels, so neither shuffling nor padding nor the batch size matters.
 
@@ -87,20 +87,20 @@ class CachedTeacher:
 
     @property
     def card(self) -> ModelCard:
-        """What the teacher was, in numbers."""
+        """The teacher's name and sizes."""
         return self.identity.card
 
     @property
     def model(self) -> None:
-        """Not there."""
+        """None: the cache has no model."""
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the teacher chose among."""
+        """Size of the teacher's vocabulary."""
         return self.identity.vocabulary
 
     def begin(self, config: DistillConfig) -> None:
-        """Refuse a run whose loss needs what was not kept.
+        """Refuse a run whose loss needs more than the top k.
 
         Raises:
             DataError: another temperature than that of the cache.
@@ -152,7 +152,7 @@ class CachedTeacher:
             self.check(to_batch(some, tokenizer=tokenizer, max_length=max_length))
 
     def logits(self, batch: Batch) -> SparseLogits:
-        """What is known of the teacher's logits, for a batch that `check` let pass, on the batch's device."""
+        """The top k of the teacher's logits, for a batch that `check` let pass, on the batch's device."""
         has_label = torch.zeros_like(batch.labels, dtype=torch.bool)
         has_label[:, :-1] = batch.labels[:, 1:] != IGNORED
         identity = self.identity
@@ -170,13 +170,10 @@ class CachedTeacher:
         refuse_narrow(columns, self.identity.vocabulary)
         rows = self.top_rows(batch)
 
-        def read(start: int, stop: int) -> TopRows:
-            return TopRows(*(part[start:stop] for part in rows))
-
-        return TopSignal(read, width=self.identity.vocabulary)
+        return TopSignal(lambda start, stop: rows.at(slice(start, stop)), width=self.identity.vocabulary)
 
     def top_rows(self, batch: Batch) -> TopRows:
-        """What the teacher said at the positions that have a label, row by row, of a batch that `check` let pass."""
+        """The top k at the positions that have a label, row by row, of a batch that `check` let pass."""
         rows = to_rows(self._stored(batch.to(torch.device("cpu"))), self.identity.settings.temperature)
         return TopRows(*(part.to(batch.input_ids.device) for part in rows))
 
@@ -187,7 +184,10 @@ class CachedTeacher:
 
 
 def to_rows(stored: StoredTopK, temperature: float) -> TopRows:
-    """What was stored, as log-probabilities at the temperature whose tail was kept first."""
+    """Stored gaps as log-probabilities at `temperature`, the one whose tail was stored first.
+
+    Within the top k, p ∝ exp(−gap / T); together they have the mass that the tail leaves: log(1 − exp(tail)).
+    """
     ids, gaps, tails = (torch.from_numpy(part) for part in (stored.ids, stored.gaps, stored.tails))
     known = torch.log(-torch.expm1(tails[:, :1]))
     log_probs = (-gaps / temperature).log_softmax(dim=-1) + known

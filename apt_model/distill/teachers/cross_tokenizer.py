@@ -1,4 +1,4 @@
-"""A teacher with a tokenizer of its own: it reads the same rows in its own tokens.
+"""A teacher model with another tokenizer than the student's: it reads the same rows in its own tokens.
 
 Knows models, tokenizers and batches; knows nothing of how spans are compared.
 """
@@ -21,11 +21,11 @@ from apt_model.models.forward import vocabulary_of
 
 
 class CrossTeacher:
-    """A teacher model that answers in person to batches that hold the rows in its own tokens too.
+    """A teacher model in memory, for batches that hold the rows in its own tokens too.
 
     Args:
         model: the teacher.
-        device: where its answers are wanted.
+        device: where its logits are wanted.
         place: where it computes them, the same if None.
         tokenizer: its own.
         student_tokenizer: the student's.
@@ -49,7 +49,7 @@ class CrossTeacher:
 
     @property
     def card(self) -> ModelCard:
-        """What the model is, in numbers."""
+        """The model's name and sizes."""
         return self._live.card
 
     @property
@@ -59,12 +59,11 @@ class CrossTeacher:
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that both have."""
+        """Number of tokens that both tokenizers have."""
         return self._found[0]
 
     def begin(self, config: DistillConfig) -> None:
-        """Take the kind of comparison from the settings."""
-        self._config = config
+        """Nothing to refuse: `cross_tokenizer` has been checked with the tokenizers."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
@@ -79,16 +78,11 @@ class CrossTeacher:
         theirs = batch.teachers
         assert theirs is not None  # noqa: S101 - `check` let it pass
         own = Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=theirs.input_ids)
-        logits = self._live.logits(own)
+        logits = self._live.logits(own).logits
         if self._beginnings is None:
             widths = {"student_width": self._student_width, "teacher_width": logits.shape[-1]}
             self._beginnings = Beginnings.of(self._found, **widths).to(logits.device)
-        return CrossedLogits(
-            logits=logits,
-            beginnings=self._beginnings,
-            kind=self._config.cross_tokenizer,
-            temperature=self._config.temperature,
-        )
+        return CrossedLogits(logits=logits, beginnings=self._beginnings)
 
     def signal(
         self, batch: Batch, positions: torch.Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None

@@ -1,4 +1,4 @@
-"""Where the teacher's signal comes from. Knows nothing of losses, students or lessons."""
+"""Teacher models in memory, and the Protocol that every teacher meets. Knows nothing of losses, students or lessons."""
 
 from functools import cached_property
 from typing import Protocol
@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from apt_model.config import DistillConfig
 from apt_model.data.batch import Batch
-from apt_model.distill.losses.cross_vocabulary import CrossedLogits
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, MovedSignal, Signal, TensorSignal
-from apt_model.distill.losses.topk_logits import SparseLogits
+from apt_model.distill.losses.teacher_logits import DenseLogits, TeacherLogits
 from apt_model.events.records import ModelCard
 from apt_model.models.devices import move
 from apt_model.models.forward import Forward, model_card, vocabulary_of
@@ -18,34 +17,33 @@ from apt_model.models.output_head import OutputHead, find_head
 
 
 class TeacherSource(Protocol):
-    """Says what the teacher thinks of a batch, whether it is live or cached."""
+    """A teacher, live or cached: its signal for a batch."""
 
     @property
     def card(self) -> ModelCard:
-        """What the teacher is, in numbers."""
+        """The teacher's name and sizes."""
 
     @property
     def model(self) -> nn.Module | None:
-        """The teacher itself, where it is there and can be asked."""
+        """The model itself; None for a cache."""
 
     @property
     def vocabulary(self) -> int | None:
-        """Tokens that the teacher chooses among, where it tells."""
+        """Size of the teacher's vocabulary; None where the model does not tell."""
 
     def begin(self, config: DistillConfig) -> None:
-        """Refuse a run whose loss needs what the teacher cannot say."""
+        """Refuse a run whose loss needs more than this teacher has."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def logits(self, batch: Batch) -> Tensor | SparseLogits | CrossedLogits:
-        """The teacher's logits (B, L, V) for a batch on the training device, without gradient; of its likeliest tokens
-        only; or over its own tokens."""
+    def logits(self, batch: Batch) -> TeacherLogits:
+        """The teacher's logits for a batch on the training device, without gradient."""
 
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
-        """What the teacher says at N positions of a batch on the training device, for the fused loss.
+        """The teacher's logits at N positions of a batch on the training device, for the fused loss.
 
         Args:
             batch: the batch.
@@ -57,11 +55,11 @@ class TeacherSource(Protocol):
 
 
 class LiveTeacher:
-    """A teacher model that answers in person.
+    """A teacher model in memory.
 
     Args:
         model: the teacher, in any float dtype, or quantized.
-        device: where its answers are wanted.
+        device: where its logits are wanted.
         place: where it computes them, the same if None; one that cannot be moved stays where it is.
     """
 
@@ -73,7 +71,7 @@ class LiveTeacher:
 
     @property
     def card(self) -> ModelCard:
-        """What the model is, in numbers."""
+        """The model's name and sizes."""
         return model_card(self._model)
 
     @property
@@ -83,20 +81,20 @@ class LiveTeacher:
 
     @property
     def vocabulary(self) -> int | None:
-        """Columns of its head, or rows of its embedding, where it names one of them."""
+        """Columns of its head, or rows of its embedding; None where it names neither."""
         return vocabulary_of(self._model)
 
     def begin(self, config: DistillConfig) -> None:
-        """A model has an answer to everything."""
+        """Nothing to refuse: a model can do every loss."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
         self._forward.check(batch)
 
     @torch.no_grad()
-    def logits(self, batch: Batch) -> Tensor:
-        """The teacher's logits (B, L, V)."""
-        return self._forward(self._model, batch.to(self._place)).to(self._device)
+    def logits(self, batch: Batch) -> DenseLogits:
+        """All logits (B, L, V)."""
+        return DenseLogits(self._forward(self._model, batch.to(self._place)).to(self._device))
 
     @cached_property
     def _head(self) -> OutputHead | None:
@@ -106,10 +104,10 @@ class LiveTeacher:
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
-        """What the teacher says at N positions: through its head, or from its whole logits where it hides that."""
+        """Logits at N positions: through its head, or from its whole logits where it hides that."""
         head = self._head
         if head is None:
-            logits = self.logits(batch).flatten(0, 1)
+            logits = self.logits(batch).logits.flatten(0, 1)
             known: Tensor | None = positions
             if 2 * len(positions) < len(logits):  # most of them need not be kept
                 logits, known = logits.index_select(0, positions), None
@@ -124,5 +122,5 @@ class LiveTeacher:
 def as_source(
     teacher: nn.Module | TeacherSource, device: torch.device, place: torch.device | None = None
 ) -> TeacherSource:
-    """A model as a teacher that answers in person, from `place`; a source as it is."""
+    """A model as a `LiveTeacher` at `place`; a source as it is."""
     return LiveTeacher(teacher, device, place) if isinstance(teacher, nn.Module) else teacher

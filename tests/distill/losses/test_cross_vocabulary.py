@@ -9,7 +9,8 @@ from torch import Tensor
 
 from apt_model.data.batch import Batch, TeachersRows
 from apt_model.data.encode import IGNORED
-from apt_model.distill.losses.cross_vocabulary import Beginnings, CrossedLogits, outcome_kl, side_of, sorted_distance
+from apt_model.distill.losses.cross_vocabulary import Beginnings, CrossedLogits, outcome_kl, sorted_distance, span_side
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import choose_row
 from apt_model.distill.losses.reference import token_kl
 
@@ -42,8 +43,12 @@ def of_one(count: int) -> Beginnings:
     return Beginnings.of((count, own, own), student_width=STUDENT, teacher_width=STUDENT)
 
 
-def crossed(logits: Tensor, kind: Literal["uld", "kl"], temperature: float = 1.0) -> CrossedLogits:
-    return CrossedLogits(logits=logits, beginnings=beginnings(), kind=kind, temperature=temperature)
+def crossed(logits: Tensor) -> CrossedLogits:
+    return CrossedLogits(logits=logits, beginnings=beginnings())
+
+
+def by(kind: Literal["uld", "kl"], temperature: float = 1.0) -> Objective:
+    return Objective(temperature=temperature, alpha=0.7, beta=0.3, cross_tokenizer=kind)
 
 
 def probs(logits: Tensor, row: int, position: int, temperature: float) -> Tensor:
@@ -101,7 +106,7 @@ def test_kd_and_its_gradient_are_the_sum_over_spans_written_out(kind: Literal["u
     expected = written_out(expected_of, theirs.double(), batch, kind, temperature)
     expected.backward()
     own.requires_grad_()
-    kd, _ = crossed(theirs, kind, temperature).sums(own, batch)
+    kd, _ = crossed(theirs).sums(own, batch, by(kind, temperature))
     kd.backward()
     assert kd.item() == pytest.approx(expected.item(), rel=1e-5)
     assert own.grad is not None
@@ -111,7 +116,7 @@ def test_kd_and_its_gradient_are_the_sum_over_spans_written_out(kind: Literal["u
 
 def test_ce_is_over_all_of_the_students_own_labels() -> None:
     own, theirs, batch = case()
-    _, ce = crossed(theirs, "kl").sums(own, batch)
+    _, ce = crossed(theirs).sums(own, batch, by("kl"))
     log_probs = own.double().log_softmax(dim=-1)
     expected = -sum(
         log_probs[row, at - 1, batch.labels[row, at]]
@@ -143,7 +148,7 @@ def test_uld_is_what_trl_makes_of_the_same_spans() -> None:
         ]
         one, other = (probs.sort(dim=-1, descending=True).values for probs in merged)
         expected += (torch.nn.functional.pad(one, (0, TEACHER - STUDENT)) - other).abs().sum()
-    kd, _ = crossed(theirs, "uld").sums(own, batch)
+    kd, _ = crossed(theirs).sums(own, batch, by("uld"))
     assert kd.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -155,8 +160,8 @@ def test_an_equal_student_has_nothing_left_to_learn(kind: Literal["uld", "kl"]) 
     same = TeachersRows(input_ids=batch.input_ids, attention_mask=batch.attention_mask, spans=spans)
     batch = Batch(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels, teachers=same)
     own.requires_grad_()
-    said = CrossedLogits(logits=own.detach(), beginnings=of_one(3), kind=kind, temperature=2.0)
-    kd, _ = said.sums(own, batch)
+    said = CrossedLogits(logits=own.detach(), beginnings=of_one(3))
+    kd, _ = said.sums(own, batch, by(kind, 2.0))
     kd.backward()
     assert kd.item() == pytest.approx(0, abs=1e-5)
     assert own.grad is not None
@@ -169,7 +174,7 @@ def test_with_one_vocabulary_and_spans_of_one_token_the_outcomes_are_the_tokens(
     torch.manual_seed(1)
     own, theirs = torch.randn(1, 5, STUDENT) * 3, torch.randn(1, 5, STUDENT) * 3
     ids, spans = torch.randint(0, STUDENT, (1, 5)), torch.tensor([[0, at, 1] for at in range(1, 5)])
-    sides = [side_of(logits, ids, spans, temperature=1.0) for logits in (own, theirs)]
+    sides = [span_side(logits, ids, spans, temperature=1.0) for logits in (own, theirs)]
     kl = outcome_kl(*sides, of_one(STUDENT))
     torch.testing.assert_close(kl, token_kl(own, theirs, temperature=1.0)[0, :4], rtol=1e-4, atol=1e-5)
 
@@ -179,8 +184,8 @@ def test_the_outcomes_never_say_more_than_the_tokens() -> None:
         own, theirs, batch = case(seed)
         assert batch.teachers is not None
         spans = batch.teachers.spans
-        student = side_of(own, batch.input_ids, spans[:, :3], temperature=1.0)
-        teacher = side_of(theirs, batch.teachers.input_ids, spans[:, [0, 3, 4]], temperature=1.0)
+        student = span_side(own, batch.input_ids, spans[:, :3], temperature=1.0)
+        teacher = span_side(theirs, batch.teachers.input_ids, spans[:, [0, 3, 4]], temperature=1.0)
         assert (outcome_kl(student, teacher, beginnings()) > -1e-6).all()
 
 
@@ -191,7 +196,7 @@ def test_a_teacher_that_rules_tokens_out_gives_finite_numbers() -> None:
     batch.teachers.input_ids[0, 1] = 3  # even of a token that the text has
     own.requires_grad_()
     for kind in ("uld", "kl"):
-        kd, _ = crossed(theirs, kind).sums(own, batch)  # type: ignore[arg-type]
+        kd, _ = crossed(theirs).sums(own, batch, by(kind))  # type: ignore[arg-type]
         (gradient,) = torch.autograd.grad(kd, own)
         assert math.isfinite(kd.item())
         assert gradient.isfinite().all()
@@ -199,9 +204,9 @@ def test_a_teacher_that_rules_tokens_out_gives_finite_numbers() -> None:
 
 def test_spans_in_several_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     own, theirs, batch = case()
-    whole = [float(part) for part in crossed(theirs, "kl").sums(own, batch)]
+    whole = [float(part) for part in crossed(theirs).sums(own, batch, by("kl"))]
     monkeypatch.setattr("apt_model.distill.losses.cross_vocabulary.FLOATS_AT_ONCE", 2 * TEACHER)
-    assert [float(part) for part in crossed(theirs, "kl").sums(own, batch)] == pytest.approx(whole)
+    assert [float(part) for part in crossed(theirs).sums(own, batch, by("kl"))] == pytest.approx(whole)
 
 
 def test_a_batch_without_a_span_has_labels_alone() -> None:
@@ -213,7 +218,7 @@ def test_a_batch_without_a_span_has_labels_alone() -> None:
         spans=torch.empty(0, 5, dtype=torch.int64),
     )
     batch = Batch(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels, teachers=none)
-    kd, ce = crossed(theirs, "kl").sums(own, batch)
+    kd, ce = crossed(theirs).sums(own, batch, by("kl"))
     assert kd == 0
     assert ce > 0
     assert choose_row(batch, turn=0, given_tokens=0) is None
@@ -229,7 +234,7 @@ def test_a_card_reads_the_spans_that_it_shows() -> None:
     card = choose_row(batch, turn=0, given_tokens=3)
     assert card is not None
     assert card.row == 0
-    read = crossed(theirs, "kl", 4.0).read(card, own, batch)
+    read = crossed(theirs).read(card, own, batch)
     assert read.student_ids == own[0, [3]].argmax(dim=-1).tolist()  # the span that begins at token 4
     assert read.teacher_ids == theirs[0, [3, 4, 5]].argmax(dim=-1).tolist()
     kl = written_out(own, theirs, batch, "kl", 1.0)
@@ -243,7 +248,7 @@ def test_a_token_that_two_vocabularies_cut_differently_begins_alike() -> None:
     own, theirs = torch.full((1, 2, 3), -30.0), torch.full((1, 2, 3), -30.0)
     own[0, 0, 0] = theirs[0, 0, 1] = 30.0  # "a" for the student, "ab" for the teacher
     batch_ids = torch.tensor([[2, 2]])  # and the text goes on otherwise
-    sides = [side_of(logits, batch_ids, torch.tensor([[0, 1, 1]]), temperature=1.0) for logits in (own, theirs)]
+    sides = [span_side(logits, batch_ids, torch.tensor([[0, 1, 1]]), temperature=1.0) for logits in (own, theirs)]
     found = Beginnings.of((2, {0: 0, 2: 1}, {0: 0, 1: 0, 2: 1}), student_width=3, teacher_width=3)
     assert outcome_kl(*sides, found).item() == pytest.approx(0, abs=1e-5)
     apart = Beginnings.of((2, {0: 0, 2: 1}, {0: 0, 2: 1}), student_width=3, teacher_width=3)

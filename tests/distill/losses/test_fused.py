@@ -8,8 +8,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from apt_model.distill.losses.fused import BUDGET, FusedLoss, chunk_rows_for, fused_distillation
-from apt_model.distill.losses.logit_blocks import HeadSignal, TensorSignal, TopRows, TopSignal
+from apt_model.distill.losses.fused import (
+    BUDGET,
+    HeadInput,
+    StudentOutput,
+    WrittenLogits,
+    chunk_rows_for,
+    fused_distillation,
+)
+from apt_model.distill.losses.fused_pass import FusedLoss
+from apt_model.distill.losses.logit_blocks import HeadSignal, Signal, TensorSignal, TopRows, TopSignal
+from apt_model.distill.losses.objective import Objective
 from apt_model.models.output_head import OutputHead
 
 N, H, V = 37, 16, 97
@@ -38,6 +47,13 @@ def divergence_written_out(kind: str, mixture: float | None, p: Tensor, q: Tenso
     return kl(q, (1 - mixture) * p + mixture * q)
 
 
+def fuse(student: StudentOutput, teacher: Signal, labels: Tensor, temperature: float, **settings: Any) -> FusedLoss:
+    """The fused loss; `settings` are those of the objective, or arguments."""
+    of_objective = {key: settings.pop(key) for key in ("alpha", "beta", "kind", "mixture") if key in settings}
+    objective = Objective(**{"temperature": temperature, "alpha": 0.7, "beta": 0.3} | of_objective)
+    return fused_distillation(student, teacher, labels, objective=objective, **settings)
+
+
 class Example:
     """N positions of a student with a head, and of a teacher with another."""
 
@@ -52,10 +68,12 @@ class Example:
     def signal(self, temperature: float, width: int = V, dtype: torch.dtype = torch.float32) -> HeadSignal:
         return HeadSignal(self.teacher_hidden, self.teacher, temperature=temperature, width=width, dtype=dtype)
 
-    def fused(self, temperature: float = 2.0, *, signal: Any = None, **settings: Any) -> FusedLoss:
-        settings = {"alpha": 0.7, "beta": 0.3, "chunk_rows": 16} | settings
+    def fused(
+        self, temperature: float = 2.0, *, signal: Any = None, dtype: torch.dtype | None = None, **settings: Any
+    ) -> FusedLoss:
+        states = HeadInput(hidden=self.hidden, head=self.head, product_dtype=dtype)
         signal = signal or self.signal(temperature)
-        return fused_distillation(self.hidden, self.head, signal, self.labels, temperature=temperature, **settings)
+        return fuse(states, signal, self.labels, temperature, **{"chunk_rows": 16} | settings)
 
     def gradients(self) -> list[Tensor]:
         linear = self.head.linear
@@ -175,9 +193,7 @@ def test_gradients_add_up_over_batches_and_where_head_and_embedding_are_one() ->
     for _ in range(2):
         ids, labels, teacher = torch.randint(V, (9,)), torch.randint(V, (9,)), torch.randn(9, V)
         signal = TensorSignal(teacher, temperature=2.0, width=V)
-        found = fused_distillation(
-            embed(ids), OutputHead(linear=head), signal, labels, temperature=2.0, alpha=0.7, beta=0.3
-        )
+        found = fuse(HeadInput(hidden=embed(ids), head=OutputHead(linear=head)), signal, labels, 2.0)
         found.loss.backward()
         z = exact[ids] @ exact.t()
         kd = 4 * F.kl_div((z / 2).log_softmax(-1), (teacher.double() / 2).softmax(-1), reduction="sum")
@@ -380,10 +396,8 @@ def test_logits_that_a_student_has_written_out_give_the_values_and_gradients_of_
         example.labels %= width
         logits, positions = written(example)
         weights = {"alpha": alpha, "beta": 1 - alpha, "kind": kind, "mixture": mixture}
-        found = fused_distillation(
-            logits, None, example.signal(temperature, width), example.labels, temperature=temperature,
-            chunk_rows=16, positions=positions, **weights,
-        )  # fmt: skip
+        student = WrittenLogits(logits=logits, positions=positions)
+        found = fuse(student, example.signal(temperature, width), example.labels, temperature, chunk_rows=16, **weights)
         (2 * found.loss).backward()
         for gradient in example.gradients():
             gradient /= 2
@@ -396,7 +410,7 @@ def test_written_logits_in_half_precision_lose_nothing_but_what_is_handed_back(d
     example = Example()
     logits = example.head.logits(example.hidden).detach().to(dtype).requires_grad_()
     signal = example.signal(3.0)
-    found = fused_distillation(logits, None, signal, example.labels, temperature=3.0, alpha=0.7, beta=0.3, weight=1e-7)
+    found = fuse(WrittenLogits(logits=logits), signal, example.labels, 3.0, weight=1e-7)
     (1e7 * found.loss).backward()
     exact = logits.detach().double().requires_grad_()
     p = torch.softmax(example.teacher.logits(example.teacher_hidden).detach().double() / 3, -1)
@@ -413,11 +427,9 @@ def test_written_logits_in_half_precision_lose_nothing_but_what_is_handed_back(d
 def test_only_the_logits_learned_from_get_a_gradient_and_with_none_all_get_zero() -> None:
     example = Example()
     logits, positions = (part.detach() for part in written(example))
-    known = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3}
     leaf = logits.clone().requires_grad_()
-    found = fused_distillation(
-        leaf, None, example.signal(2.0, V - 7), example.labels % (V - 7), positions=positions, **known
-    )
+    student = WrittenLogits(logits=leaf, positions=positions)
+    found = fuse(student, example.signal(2.0, V - 7), example.labels % (V - 7), 2.0)
     found.loss.backward()
     others = torch.ones(2 * N, dtype=torch.bool).index_fill(0, positions, False)
     assert leaf.grad is not None
@@ -425,11 +437,11 @@ def test_only_the_logits_learned_from_get_a_gradient_and_with_none_all_get_zero(
     assert (leaf.grad[:, V - 7 :] == 0).all()
     assert (leaf.grad[positions, : V - 7] != 0).any(dim=1).all()
     nobody, leaf = Example(count=0), torch.zeros(3, V, requires_grad=True)
-    empty = fused_distillation(leaf, None, nobody.signal(2.0), nobody.labels, positions=positions[:0], **known)
+    empty = fuse(WrittenLogits(logits=leaf, positions=positions[:0]), nobody.signal(2.0), nobody.labels, 2.0)
     empty.loss.backward()
     assert leaf.grad is not None
     assert (empty.loss.item(), leaf.grad.abs().sum().item()) == (0, 0)
-    unlearned = fused_distillation(logits, None, example.signal(2.0), example.labels, positions=positions, **known)
+    unlearned = fuse(WrittenLogits(logits=logits, positions=positions), example.signal(2.0), example.labels, 2.0)
     assert unlearned.loss.item() == pytest.approx(example.exact(2.0)[0][2], rel=1e-5)
     assert not unlearned.loss.requires_grad
 
@@ -440,22 +452,19 @@ def test_of_written_logits_nothing_is_kept_but_their_gradient() -> None:
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: kept.append(tuple(tensor.shape)), lambda packed: packed
     ):
-        fused_distillation(
-            logits, None, example.signal(2.0), example.labels, temperature=2.0, alpha=0.7, beta=0.3, positions=positions
-        )
+        fuse(WrittenLogits(logits=logits, positions=positions), example.signal(2.0), example.labels, 2.0)
     assert kept == []
 
 
 def test_a_label_or_a_teachers_token_that_the_student_rules_out_costs_infinity() -> None:
     example = Example()
     logits = example.head.logits(example.hidden).detach()
-    known = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3}
     ruled = logits.index_fill(1, example.labels[:1], -torch.inf)
-    found = fused_distillation(ruled, None, example.signal(2.0), example.labels, **known)
+    found = fuse(WrittenLogits(logits=ruled), example.signal(2.0), example.labels, 2.0)
     assert (found.kd.item(), found.ce.item()) == (math.inf, math.inf)
     teacher = example.teacher.logits(example.teacher_hidden).detach().index_fill(1, torch.tensor([5]), -torch.inf)
     ruled, labels = logits.index_fill(1, torch.tensor([5]), -torch.inf), example.labels.where(example.labels != 5, 6)
-    found = fused_distillation(ruled, None, TensorSignal(teacher, temperature=2.0, width=V), labels, **known)
+    found = fuse(WrittenLogits(logits=ruled), TensorSignal(teacher, temperature=2.0, width=V), labels, 2.0)
     assert math.isfinite(found.loss.item())  # both rule it out
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from apt_model.data.batch import to_batch
-from apt_model.distill.losses.readout import FLOATS_AT_ONCE, MAX_CARD_TOKENS, choose_row, numbers, read_row
+from apt_model.distill.losses.readout import FLOATS_AT_ONCE, MAX_CARD_TOKENS, choose_row, numbers
 from apt_model.distill.losses.reference import token_kl
+from apt_model.distill.losses.teacher_logits import DenseLogits
 from apt_model.distill.reporter import Decoder
 from apt_model.events.sinks import Guard
 
@@ -21,7 +22,7 @@ def test_the_row_is_read_at_its_valid_positions_only() -> None:
     assert card is not None
     assert (card.positions.tolist(), card.given_ids, card.input_ids) == ([2, 3], [5, 6], [1, 5, 6, 7, 8])
     student, teacher = torch.randn(1, 6, 10), torch.randn(1, 6, 10)
-    reading = read_row(card, student, teacher)
+    reading = DenseLogits(teacher).read(card, student, batch)
     kl = []
     for position in (2, 3):
         p, q = (torch.softmax(x[0, position].double(), 0).tolist() for x in (teacher, student))
@@ -50,7 +51,7 @@ def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtyp
     teacher[:, :, :1_000] = -torch.inf
     student[:, :, :500] = -torch.inf
     student[:, ::2] = teacher[:, ::2]
-    reading = read_row(card, student, teacher)
+    reading = DenseLogits(teacher).read(card, student, batch)
     rows = slice(4, 4 + MAX_CARD_TOKENS)
     kl = token_kl(student[1, rows], teacher[1, rows], temperature=1)
     assert reading.normalised_kl == pytest.approx(float((1 - torch.exp(-kl)).mean()), abs=1e-6)
@@ -69,7 +70,7 @@ def test_the_best_tokens_are_found_wherever_they_are_and_of_equals_the_first() -
     student, teacher = torch.randn(1, 60, 3_000), torch.randn(1, 60, 3_000)
     teacher[0, ::2, 640:645] += 20  # all in one place
     student[0, 9, [2_999, 70, 75, 1_000]] = 9.0
-    reading = read_row(card, student, teacher)
+    reading = DenseLogits(teacher).read(card, student, batch)
     for logits, top in ((student, reading.student_top), (teacher, reading.teacher_top)):
         exact = logits[0, card.positions].double().softmax(-1).sort(descending=True)
         for ids, probs, pairs in zip(exact.indices.tolist(), exact.values.tolist(), top, strict=True):
@@ -84,12 +85,12 @@ def test_an_equal_student_reads_as_exactly_zero_and_one_without_overlap_as_one()
     card = choose_row(batch, turn=0, given_tokens=1)
     assert card is not None
     logits = 10 * torch.randn(1, 9, 40)
-    assert read_row(card, logits, logits).normalised_kl == 0
+    assert DenseLogits(logits).read(card, logits, batch).normalised_kl == 0
     left = logits.clone()
     left[..., :20] = -torch.inf
     right = logits.clone()
     right[..., 20:] = -torch.inf
-    assert read_row(card, left, right).normalised_kl == 1
+    assert DenseLogits(right).read(card, left, batch).normalised_kl == 1
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
-from apt_model.distill.losses.fused import fused_distillation
-from apt_model.distill.losses.topk_logits import sparse_distillation_sums
+from apt_model.distill.losses.fused import HeadInput, fused_distillation
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import Caching
 from apt_model.distill.teachers.cached import CachedTeacher
@@ -142,7 +142,8 @@ def test_the_fused_pass_over_the_cache_equals_the_plain_one(
     student, batch, source = make_model(hidden=16, layers=1, seed=2), to_batch(ROWS), cached(teacher, tmp_path, k=k)
     logits = source.logits(batch)
     how = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    kd, ce = sparse_distillation_sums(student(**how).logits, logits, batch.labels)
+    objective = Objective(temperature=2.0, alpha=0.7, beta=0.3)
+    kd, ce = logits.sums(student(**how).logits, batch, objective)
     (0.7 * kd + 0.3 * ce).backward()
     plain = {name: p.grad.clone() for name, p in student.named_parameters()}
     student.zero_grad()
@@ -152,10 +153,9 @@ def test_the_fused_pass_over_the_cache_equals_the_plain_one(
         student(**how)
     positions = logits.has_label.flatten().nonzero().flatten()
     signal = source.signal(batch, positions, temperature=2.0, columns=64, dtype=None)
-    fused = fused_distillation(
-        seen[0].flatten(0, 1)[positions], head, signal, batch.labels.flatten()[positions + 1],
-        temperature=2.0, alpha=0.7, beta=0.3, chunk_rows=16,
-    )  # fmt: skip
+    states = HeadInput(hidden=seen[0].flatten(0, 1)[positions], head=head)
+    labels = batch.labels.flatten()[positions + 1]
+    fused = fused_distillation(states, signal, labels, objective=objective, chunk_rows=16)
     fused.loss.backward()
     torch.testing.assert_close(torch.stack([fused.kd, fused.ce]), torch.stack([kd, ce]).detach(), rtol=1e-5, atol=1e-5)
     for name, parameter in student.named_parameters():

@@ -1,4 +1,4 @@
-"""The k most likely tokens of each position, in few bytes. Knows arrays and bytes; knows nothing of models or files.
+"""Codec of the cached top-k: positions to compressed bytes and back. Knows arrays; knows nothing of models or files.
 
 A block holds the positions of some rows as streams of bytes, each compressed with zstd: token ids as ranks by
 frequency, sorted, and stored as differences; logits as distances from the position's highest, 8 bits on a scale that
@@ -17,13 +17,14 @@ ValueType = Literal["log8", "float16"]
 ZSTD = pa.Codec("zstd", 9)
 STEPS, KNEE = 32.0, 0.5  # log8: 32 steps to each factor e of gap + 1/2; a step is 1/64 at the top, 1/3 at a gap of 10
 RULED_OUT = 255
+# log8 decoded: gap = KNEE · (exp(code / STEPS) − 1), as a table; the last code is infinity
 GAP_OF_CODE = np.append(KNEE * np.expm1(np.arange(RULED_OUT) / STEPS), np.inf).astype(np.float32)
 LEAST_HALF = np.float16(6e-8)  # the smallest that is not 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTopK:
-    """What is kept of the teacher's logits at N positions.
+    """The top k of the teacher's logits at N positions.
 
     Attributes:
         ids: (N, k) int64; tokens, in no particular order.
@@ -77,13 +78,16 @@ class Packing:
 
     def pack(self, positions: StoredTopK) -> bytes:
         """One block; positions that come together in time share much, so a few hundred make a good block."""
+        # ids: sorted ranks r₀ < r₁ < … as steps rᵢ − rᵢ₋₁ − 1, nearly all of them small: the high bytes are zeros
         ranks = self._ranks[positions.ids]
         by_rank = np.argsort(ranks, axis=1)
         ranks = np.take_along_axis(ranks, by_rank, axis=1)
         steps = np.diff(ranks, axis=1, prepend=-1) - 1
-        gaps = np.take_along_axis(positions.gaps, by_rank, axis=1)
         streams = [(steps >> 8 * plane).astype(np.uint8) for plane in range(self._id_bytes)]
+        # gaps in the order of their ids; one that is not 0 stays so, or the argmax would be lost
+        gaps = np.take_along_axis(positions.gaps, by_rank, axis=1)
         streams += [_log8(gaps)] if self._value_type == "log8" else _planes(_half(gaps))
+        # log-masses of the tails, below 0 by at least the smallest half: exp of 0 would leave the top k nothing
         streams += _planes(np.minimum(positions.tails, -LEAST_HALF).astype(np.float16))
         frames = [ZSTD.compress(stream.tobytes(), asbytes=True) for stream in streams]
         header = np.array([len(positions), *map(len, frames)], dtype="<u4")
@@ -93,6 +97,7 @@ class Packing:
         """The positions of a block, or a part of them."""
         value_bytes = 1 if self._value_type == "log8" else 2
         widths = [self._k] * (self._id_bytes + value_bytes) + [2, 2]
+        # the header: positions, then the compressed size of each stream
         count, *sizes = np.frombuffer(block, dtype="<u4", count=1 + len(widths)).tolist()
         streams, at = [], 4 * (1 + len(widths))
         for size, width in zip(sizes, widths, strict=True):
@@ -100,6 +105,7 @@ class Packing:
             streams.append(np.frombuffer(raw, dtype=np.uint8).reshape(count, width)[part])
             at += size
         ids, values, tails = streams[: self._id_bytes], streams[self._id_bytes : -2], streams[-2:]
+        # ids: bytes to steps + 1, summed up to ranks + 1
         steps = sum(plane.astype(np.int64) << 8 * i for i, plane in enumerate(ids)) + np.int64(1)
         return StoredTopK(
             ids=self._order[np.cumsum(steps, axis=1) - 1],
@@ -109,6 +115,10 @@ class Packing:
 
 
 def _log8(gaps: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """code = round(STEPS · log(1 + gap / KNEE)): steps grow with the gap, whose token's probability falls faster.
+
+    Code 0 is for the argmax alone.
+    """
     with np.errstate(invalid="ignore"):
         codes = np.rint(STEPS * np.log1p(gaps / KNEE))
     codes = np.where(np.isinf(gaps), RULED_OUT, np.where(gaps == 0, 0, np.clip(codes, 1, RULED_OUT - 1)))
@@ -116,6 +126,7 @@ def _log8(gaps: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def _half(gaps: NDArray[np.float32]) -> NDArray[np.float16]:
+    """float16, in which only the argmax has a gap of 0; beyond its range is infinity: ruled out."""
     with np.errstate(over="ignore"):
         return np.where(gaps == 0, np.float16(0), np.maximum(gaps.astype(np.float16), LEAST_HALF))
 

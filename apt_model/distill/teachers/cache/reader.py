@@ -1,4 +1,4 @@
-"""A teacher's cache on disk, read: shards of packed signals that are mapped into memory, and the row that is asked for.
+"""Reader of a teacher's cache on disk: memory-mapped shards of packed top-k logits, looked up by row.
 
 Knows keys, places and bytes; knows nothing of models or losses. Shards are safetensors, the rest is JSON: nothing is
 ever unpickled. A shard is written under another name, synced and renamed, so that one that has its name is whole.
@@ -29,7 +29,7 @@ class Cache:
     """A finished cache, open for reading.
 
     Args:
-        directory: as `caching.cache_teacher` left it.
+        directory: as `Caching` left it.
 
     Raises:
         DataError: no cache, or an unfinished one.
@@ -84,7 +84,7 @@ class Cache:
 
 
 class _Mapped:
-    """A shard whose blocks are read from the mapped file when they are asked for."""
+    """A shard whose blocks are read from the mapped file one by one."""
 
     def __init__(self, path: Path) -> None:
         try:

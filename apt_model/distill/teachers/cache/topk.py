@@ -1,4 +1,4 @@
-"""What is kept of a teacher's logits, and what leaving the rest out hides. Knows nothing of models, rows or files."""
+"""Choose the top-k logits to cache and estimate the KL lost with the rest. Knows nothing of models, rows or files."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,15 @@ LEAST_GAP = 1e-7  # of all but the first, so that a tie cannot hide which one is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What is kept of some positions, and what it leaves out: (N,) mass kept, hidden and whole KL, as in `Estimate`."""
+class MeasuredTopK:
+    """The top k of N positions, and what leaving the rest out costs.
+
+    Attributes:
+        stored: as it is cached.
+        mass_kept: (N,), the probability of the top k together, at the training temperature.
+        hidden_kl: (N,), T² · KL in nats that the tail as one outcome hides, for a student that is uniform within it.
+        whole_kl: (N,), T² · KL in nats to a student that is uniform over all tokens.
+    """
 
     stored: StoredTopK
     mass_kept: NDArray[np.float32]
@@ -24,9 +31,9 @@ class Said:
     whole_kl: NDArray[np.float32]
 
 
-def join(parts: "list[Said]") -> Said:
+def join(parts: "list[MeasuredTopK]") -> MeasuredTopK:
     """Positions one after the other."""
-    return Said(
+    return MeasuredTopK(
         stored=concatenate([part.stored for part in parts]),
         mass_kept=np.concatenate([part.mass_kept for part in parts]),
         hidden_kl=np.concatenate([part.hidden_kl for part in parts]),
@@ -40,8 +47,8 @@ def real_vocabulary(width: int, tokenizer: Any) -> int:
 
 
 @torch.no_grad()
-def keep_top_k(logits: Tensor, k: int, temperature: float) -> Said:
-    """The k highest of logits (N, V), what the rest weighs, and what leaving it out hides.
+def keep_top_k(logits: Tensor, k: int, temperature: float) -> MeasuredTopK:
+    """The k highest of logits (N, V), and the cost of leaving out the rest.
 
     Raises:
         NumericError: NaN or infinity among the logits; minus infinity is taken as ruled out.
@@ -50,15 +57,18 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> Said:
     if not torch.isfinite(logits.amax(dim=-1)).all():
         raise NumericError("the teacher's logits are not finite", got="NaN or infinity", fix="look at the teacher")
     values, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
+    # what is cached: distances from the peak, and the log-mass of the tail at T and at 1
     gaps = values[:, :1] - values
     gaps[:, 1:].clamp_(min=LEAST_GAP)
     rest = logits.scatter(-1, ids, -torch.inf)
     tails = [_log_share(rest / t, logits / t) for t in (temperature, 1.0)]
+    # KL(p ‖ uniform over n) = log n − H(p): within the tail, times the tail's mass, it is what one bucket cannot show
+    # (the chain rule); over all tokens it is the whole of which that is a part
     scaled, tail = logits / temperature, tails[0]
     mass, count = tail.exp(), (rest > -torch.inf).sum(dim=-1)
     within = torch.where(count > 0, count.clamp(min=1).log() - _entropy(rest / temperature), 0.0)
     whole = (logits > -torch.inf).sum(dim=-1).log() - _entropy(scaled)
-    return Said(
+    return MeasuredTopK(
         stored=StoredTopK(
             ids=ids.cpu().numpy(),
             gaps=gaps.cpu().numpy(),
@@ -71,11 +81,12 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> Said:
 
 
 def _log_share(part: Tensor, whole: Tensor) -> Tensor:
+    """log(Σ exp part / Σ exp whole)."""
     return part.logsumexp(dim=-1) - whole.logsumexp(dim=-1)
 
 
 def _entropy(logits: Tensor) -> Tensor:
-    """Of softmax(logits), in nats; 0 where all are minus infinity."""
+    """H = log Σ exp z − Σ p z of softmax(z), in nats; 0 where all are minus infinity, which p = 0 leaves out."""
     probabilities = logits.softmax(dim=-1).nan_to_num()
     return logits.logsumexp(dim=-1).nan_to_num(neginf=0.0) - (
         probabilities * logits.masked_fill(probabilities == 0, 0.0)

@@ -36,7 +36,7 @@ from apt_model.distill.teachers.cache.manifest import (
     write_shard,
 )
 from apt_model.distill.teachers.cache.reader import hash_keys, shard_tensors
-from apt_model.distill.teachers.cache.topk import Said, join, keep_top_k, real_vocabulary
+from apt_model.distill.teachers.cache.topk import MeasuredTopK, join, keep_top_k, real_vocabulary
 from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError, StorageError
 from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
@@ -203,7 +203,7 @@ class Caching:
         rows = [self._rows[int(index)] for index in indices]
         return to_batch(rows, tokenizer=self._tokenizer, max_length=self._settings.max_length)
 
-    def _ask_sample(self) -> tuple[Said, float]:
+    def _ask_sample(self) -> tuple[MeasuredTopK, float]:
         spread = np.linspace(0, len(self._keys) - 1, min(SAMPLE_ROWS, len(self._keys))).round().astype(int)
         within = np.cumsum(self._counts[spread]) <= SAMPLE_POSITIONS
         within[0] = True
@@ -212,13 +212,13 @@ class Caching:
         seconds = time.perf_counter() - started
         return join(said), seconds
 
-    def _ask(self, indices: NDArray[np.int64]) -> Iterator[Said]:
+    def _ask(self, indices: NDArray[np.int64]) -> Iterator[MeasuredTopK]:
         """What the teacher says of these rows, in their order, some positions at a time."""
         with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
                 with self._full_width():
-                    logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
+                    logits = self._teacher.logits(batch.to(self._device)).logits.flatten(0, 1)
                     self.uses_onednn = self.uses_onednn or uses_onednn()
                 self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 places = learned_positions(batch.labels).to(self._device)

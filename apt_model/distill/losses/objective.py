@@ -1,0 +1,37 @@
+"""The distillation objective: alpha · KD + beta · CE, as one record of settings. Knows nothing of tensors."""
+
+from dataclasses import dataclass
+
+from apt_model.config import CrossTokenizer, DistillConfig, LossKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """`alpha · T² · D(teacher, student) + beta · CE`: D between both softmaxes at temperature T, CE at 1.
+
+    Attributes:
+        temperature: T.
+        alpha, beta: the weights of both terms.
+        kind: which divergence D, see `divergences`.
+        mixture: parameter of the kinds that mix both distributions; the kind's own default where None.
+        cross_tokenizer: which distance takes D's place for a teacher with another vocabulary, see `cross_vocabulary`.
+    """
+
+    temperature: float
+    alpha: float
+    beta: float
+    kind: LossKind = "forward_kl"
+    mixture: float | None = None
+    cross_tokenizer: CrossTokenizer = "refuse"
+
+    @classmethod
+    def of(cls, config: DistillConfig) -> "Objective":
+        """The one that a run's settings describe."""
+        return cls(
+            temperature=config.temperature,
+            alpha=config.alpha,
+            beta=config.beta,
+            kind=config.loss_kind,
+            mixture=config.mixture,
+            cross_tokenizer=config.cross_tokenizer,
+        )

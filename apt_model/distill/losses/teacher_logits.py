@@ -1,0 +1,93 @@
+"""The Protocol of a teacher's logits for one batch, and its plain form: dense logits.
+
+Pure functions of tensors. The other forms are `topk_logits` (a cache) and `cross_vocabulary` (another tokenizer).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from apt_model.data.batch import Batch
+from apt_model.data.encode import IGNORED
+from apt_model.distill.losses.metrics import are_numbers
+from apt_model.distill.losses.objective import Objective
+from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
+from apt_model.distill.losses.reference import distillation_sums
+from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens, softmax_rows
+
+
+class TeacherLogits(Protocol):
+    """A teacher's logits for one batch, without gradient, to compare a student's logits (B, L, V) with."""
+
+    def width_beside(self, columns: int) -> int:
+        """The teacher's vocabulary in the student's ids, for a student's head of `columns`."""
+
+    def cut(self, columns: int) -> Self:
+        """The same for a student whose logits are cut to `columns`.
+
+        Raises:
+            ModelError: too few.
+        """
+
+    def sums(self, student_logits: Tensor, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
+        """KD (times T²) and CE, each summed over the batch's labels. Gradient flows to the student only."""
+
+    def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
+        """Number of the batch's labels where student and teacher have the same argmax."""
+
+    def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
+        """The numbers of a card on one row of the batch, at temperature 1."""
+
+    def are_numbers(self) -> bool:
+        """Whether they can be learned from, see `metrics.are_numbers`."""
+
+
+@dataclass(frozen=True)
+class DenseLogits:
+    """All logits of a teacher that shares the student's vocabulary.
+
+    Attributes:
+        logits: (B, L, V), any float dtype.
+    """
+
+    logits: Tensor
+
+    def width_beside(self, columns: int) -> int:
+        """V, whatever the student has."""
+        return self.logits.shape[-1]
+
+    def cut(self, columns: int) -> "DenseLogits":
+        """The first `columns` of each position, at most."""
+        return DenseLogits(self.logits[..., :columns])
+
+    def sums(self, student_logits: Tensor, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
+        """KD and CE by the formulas of `reference`."""
+        return distillation_sums(
+            student_logits,
+            self.logits,
+            batch.labels,
+            temperature=objective.temperature,
+            kind=objective.kind,
+            mixture=objective.mixture,
+        )
+
+    def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
+        """Number of labels with the same argmax."""
+        has_label = batch.labels[:, 1:] != IGNORED
+        students = student_logits.argmax(-1)[:, :-1][has_label]
+        return (students == self.logits.argmax(-1)[:, :-1][has_label]).sum()
+
+    def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
+        """The numbers of a card."""
+
+        def read_some(student: SoftmaxRows, positions: Tensor, spare: Tensor) -> ShownTokens:
+            width = student_logits.shape[-1]
+            teacher = softmax_rows(self.logits[card.row].index_select(0, positions), width=width)
+            return read_tokens(student, teacher, range(len(positions)), temperature=1.0, width=width, spare=spare)
+
+        return read_row(card, student_logits, read_some)
+
+    def are_numbers(self) -> bool:
+        """No NaN, no +inf, and not -inf all along a row."""
+        return are_numbers(self.logits)
