@@ -47,7 +47,7 @@ def fresh_student(vocabulary: int, seed: int) -> LlamaForCausalLM:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train and judge the arms; print a line each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("teacher", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--rows", type=int, default=600)

@@ -19,6 +19,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -152,7 +153,8 @@ def detail_of(teacher: str, student: str) -> TokenDetail:
     )
 
 
-def stages(directory: Path) -> dict[str, Callable[[Observation], object]]:
+@contextmanager
+def stages(directory: Path) -> Iterator[dict[str, Callable[[Observation], object]]]:
     """Everything that happens to an observation, by name, in order."""
     scorer = LessonScorer(DisplayConfig(), default_topics())
     terminal = TerminalSink(DisplayConfig(), file=_Nowhere())
@@ -167,7 +169,8 @@ def stages(directory: Path) -> dict[str, Callable[[Observation], object]]:
     def emit(sink: Any) -> Callable[[Observation], object]:
         return lambda seen: sink.emit(replace(scored[0], step=seen.step))
 
-    return {"scoring (similarity, topic, remark)": score, "drawing": emit(terminal), "the record": emit(record)}
+    yield {"scoring (similarity, topic, remark)": score, "drawing": emit(terminal), "the record": emit(record)}
+    record.close()
 
 
 class _Nowhere(io.StringIO):
@@ -177,9 +180,9 @@ class _Nowhere(io.StringIO):
         return len(text)
 
 
-def kept(cards: int, directory: Path) -> tuple[float, float]:
+def kept(cards: int, steps: Sequence[Callable[[Observation], object]]) -> tuple[float, float]:
     """Growth over `cards` cards after a warm-up of a tenth: bytes a card that Python holds, MB of the process."""
-    steps, texts = list(stages(directory).values()), two_texts(corpus(), 100)
+    texts = two_texts(corpus(), 100)
 
     def show(first: int, last: int) -> None:
         for step in range(first, last):
@@ -232,13 +235,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, texts in similarities():
         taken = milliseconds(partial(text_similarity, *texts), arguments.rounds)
         print(compared(f"similarity: {name}", SIMILARITY_MS, "ms", taken), flush=True)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, stages(Path(directory)) as every:
         seen = observation(two_texts(corpus(), 100))
-        for name, stage in stages(Path(directory)).items():
+        for name, stage in every.items():
             taken = milliseconds(partial(stage, seen), arguments.rounds)
             print(row([f"{name}, 100 characters", MISSING, f"{taken:.3g} ms", MISSING]))
-    with tempfile.TemporaryDirectory() as directory:
-        held, grown = kept(arguments.cards, Path(directory))
+    with tempfile.TemporaryDirectory() as directory, stages(Path(directory)) as every:
+        held, grown = kept(arguments.cards, list(every.values()))
     print("\n".join(peaks))
     print(compared(f"kept: after {arguments.cards:,} cards, process", SAMPLE_MB, "MB", grown / arguments.cards))
     print(row(["kept: the same by Python's own count", MISSING, f"{held:.1f} bytes", MISSING]))

@@ -6,8 +6,8 @@
 JSON. A contender that fails is reported with its exception's first line.
 """
 
+import argparse
 import json
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -203,7 +203,9 @@ KINDS: dict[str, Callable[[Job], Result]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Do the job of the command line."""
     warnings.simplefilter("ignore")
-    job = Job.parse((argv or sys.argv[1:])[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job", type=Job.parse, help="as JSON")
+    job: Job = parser.parse_args(argv).job
     torch.set_num_threads(job.threads)
     print("\n" + json.dumps(asdict(KINDS[job.kind](job))), flush=True)
 

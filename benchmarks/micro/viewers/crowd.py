@@ -7,11 +7,9 @@ import asyncio
 import multiprocessing
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from apt_model.events.records import Event, RunFinished
 from apt_model.events.runfile import EVENTS, RunFile
@@ -65,9 +63,7 @@ def sleepers(port: int, path: str, count: int) -> list[socket.socket]:
 
 def measure_crowd(viewers: int, stalled: int, seconds: float) -> None:
     """The table of the crowd."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        file = backlog(run)
+    with backlog() as (run, file):
         alone = write(file, seconds, BACKLOG)
         with watched(run) as site:
             hear, tell = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -107,16 +103,14 @@ def finish() -> RunFinished:
 
 def measure_stalled(stalled: int) -> None:
     """How long those who take nothing are kept, from asking to the last one dropped."""
-    with tempfile.TemporaryDirectory() as folder:
-        backlog(Path(folder) / "run")
-        with watched(Path(folder) / "run") as site:
-            path, begun = f"/api/runs/{site.run}/events?from=0", time.perf_counter()
-            clients = sleepers(site.port, path, stalled)
-            open_now = 0
-            while (count := site.established()) or not open_now:
-                open_now = max(open_now, count)
-                time.sleep(0.05)
-            took = time.perf_counter() - begun
-            print(f"{open_now} stalled viewers: the last was dropped {took:.2f} s after it asked.")
-            for client in clients:
-                client.close()
+    with backlog() as (run, _), watched(run) as site:
+        path, begun = f"/api/runs/{site.run}/events?from=0", time.perf_counter()
+        clients = sleepers(site.port, path, stalled)
+        open_now = 0
+        while (count := site.established()) or not open_now:
+            open_now = max(open_now, count)
+            time.sleep(0.05)
+        took = time.perf_counter() - begun
+        print(f"{open_now} stalled viewers: the last was dropped {took:.2f} s after it asked.")
+        for client in clients:
+            client.close()

@@ -1,5 +1,8 @@
 """A made-up lesson to show: events as the loop tells them, without a training behind them."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from apt_model.events.records import EpochFinished, ScoredObservation, StepDone
@@ -11,12 +14,13 @@ POSITIONS = 64  # tokens of a card
 STEPS_AN_EPOCH = 50_000
 
 
-def backlog(run: Path) -> RunFile:
-    """A record that a lesson has been written to already."""
-    file = RunFile(run)
-    for number in range(BACKLOG):
-        file.emit(step(number))
-    return file
+@contextmanager
+def backlog() -> Iterator[tuple[Path, RunFile]]:
+    """A run directory for as long as it is needed, and its record, which a lesson has been written to already."""
+    with tempfile.TemporaryDirectory() as folder, closing(RunFile(Path(folder) / "run")) as file:
+        for number in range(BACKLOG):
+            file.emit(step(number))
+        yield Path(folder) / "run", file
 
 
 def _place(number: int) -> dict[str, int]:
