@@ -45,8 +45,15 @@ def fresh_student(vocabulary: int, seed: int) -> LlamaForCausalLM:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train and judge the arms; print a line each."""
+def judge(model: Any, tokenizer: Any, held_out: Sequence[str]) -> dict[str, float]:
+    """Its figures on held-out lines."""
+    batches = make_dataloader([{"text": line} for line in held_out], batch_size=8, shuffle=False)
+    found = evaluate_text_quality(model, batches, tokenizer, max_length=256, max_new_tokens=0)
+    return {"bits_per_byte": found["bits_per_byte"], "perplexity_per_byte": 2 ** found["bits_per_byte"]}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("teacher", "train", "test"):
         parser.add_argument(f"--{name}", required=True)
@@ -58,30 +65,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train and judge the arms; print a line each."""
+    given = parse(argv)
     torch.set_num_threads(1)
     lines, held_out = (Path(name).read_text("utf-8").splitlines() for name in (given.train, given.test))
     lines, held_out = lines[: given.rows], held_out[: given.test_rows]
     teacher, theirs, _ = load_model(given.teacher)
     mine = own_tokenizer(lines, given.vocabulary)
-
-    def judge(model: Any, tokenizer: Any) -> dict[str, float]:
-        batches = make_dataloader([{"text": line} for line in held_out], batch_size=8, shuffle=False)
-        found = evaluate_text_quality(model, batches, tokenizer, max_length=256, max_new_tokens=0)
-        return {"bits_per_byte": found["bits_per_byte"], "perplexity_per_byte": 2 ** found["bits_per_byte"]}
-
-    print(json.dumps({"arm": "teacher", **judge(teacher, theirs)}), flush=True)
+    print(json.dumps({"arm": "teacher", **judge(teacher, theirs, held_out)}), flush=True)
+    settings = {"learning_rate": 3e-3, "sample_frequency": 10**6}
+    settings |= {name: getattr(given, name) for name in ("temperature", "max_length", "seed")}
     for arm in given.arms:
         student = fresh_student(len(mine), given.seed)
-        settings = {
-            **ARMS[arm],
-            "temperature": given.temperature,
-            "learning_rate": 3e-3,
-            "max_length": given.max_length,
-            "seed": given.seed,
-            "sample_frequency": 10**6,
-        }
-        plugin = DistillationPlugin(settings)
+        plugin = DistillationPlugin(settings | ARMS[arm])
         assert others_tokenizer(plugin.config.distill, teacher, mine, theirs) is theirs
         began = time.process_time()
         plugin.distill_model(
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             sinks=[],
         )
         seconds = round(time.process_time() - began)
-        print(json.dumps({"arm": arm, **judge(student, mine), "cpu_seconds": seconds}), flush=True)
+        print(json.dumps({"arm": arm, **judge(student, mine, held_out), "cpu_seconds": seconds}), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ MiniMind2-Small (8 layers × 512); give others with --depth, --width and --both.
 import argparse
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,20 @@ from apt_model.distill.students.shrink import shrink
 from apt_model.generation.evaluator import evaluate_text_quality
 from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
+from benchmarks.markdown import head, row
 
 FRESH_RATE, CUT_RATE = 3e-3, 1e-3  # a fresh student needs the larger one, what is learned already does not outlive it
 LOOKED_AT = 64  # rows that students are cut by
+STUDENTS: dict[str, tuple[str, dict[str, Any] | None]] = {  # the option with their sizes; how they are cut, None: fresh
+    "fresh": ("depth", None),
+    "layers, even": ("depth", {}),
+    "layers, angle": ("depth", {"rank": "angle"}),
+    "layers, importance": ("depth", {"rank": "importance"}),
+    "channels": ("width", {"method": "channels"}),
+    "rotate": ("width", {"method": "rotate"}),
+    "rotate + layers, even": ("both", {"method": "rotate"}),
+    "rotate + layers, importance": ("both", {"method": "rotate", "rank": "importance"}),
+}
 
 
 def evenly(rows: Sequence[str], count: int) -> list[str]:
@@ -33,8 +44,46 @@ def evenly(rows: Sequence[str], count: int) -> list[str]:
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and print the table."""
+class Trial:
+    """A teacher, batches of its texts, and students made and taught out of them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        size, self._arguments = arguments.batch_size, arguments
+        self.teacher, tokenizer, _ = load_model(arguments.teacher)
+        train, test = (path.read_text("utf-8").splitlines() for path in (arguments.train, arguments.test))
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(arguments.seed)).tolist()
+        self.taught = _batches([train[index] for index in order], size)[: arguments.steps]
+        self._looked_at = _batches(evenly(train, LOOKED_AT), size)
+        self._judged = _batches(test[:LOOKED_AT], size)
+        self._how = {"tokenizer": tokenizer, "max_length": arguments.max_length}
+
+    def held_out(self, student: Any) -> str:
+        """Perplexity, agreement with the teacher, KL to it in nats."""
+        found = evaluate_text_quality(
+            student, self._judged, teacher=self.teacher, max_new_tokens=0, resamples=100, device="cpu", **self._how
+        )
+        return f"{found['perplexity']:,.1f} · {found['agreement']:.1%} · {found['kl']:.2f}"
+
+    def student(self, sizes: str, choice: Mapping[str, Any] | None) -> tuple[Any, str, str]:
+        """A student of these sizes, fresh or cut as chosen, the layers kept and the energy kept."""
+        torch.manual_seed(self._arguments.seed)
+        wanted = parse_student(sizes) or {}
+        if choice is None:
+            return create_compressed_model(self.teacher, **wanted), "", ""
+        cut = shrink(self.teacher, self._looked_at, **self._how, **wanted, **choice)
+        return cut.student, " ".join(map(str, cut.layers)), f"{cut.energy_kept:.1%}"
+
+    def teach(self, student: Any, rate: float) -> None:
+        """A lesson over the batches."""
+        arguments = self._arguments
+        settings = {"temperature": arguments.temperature, "learning_rate": rate, "seed": arguments.seed}
+        plugin = DistillationPlugin(settings | {"max_length": arguments.max_length})
+        lesson = {"tokenizer": self._how["tokenizer"], "num_epochs": 1, "device": "cpu", "sinks": []}
+        plugin.distill_model(student, self.teacher, self.taught, **lesson)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, type=Path)
     parser.add_argument("--train", required=True, type=Path)
@@ -48,63 +97,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", help="names of rows")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--only", nargs="*", choices=STUDENTS, default=list(STUDENTS), help="names of rows")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, and print the table."""
+    arguments = parse(argv)
     torch.set_num_threads(arguments.threads)
     transformers.utils.logging.disable_progress_bar()
-    teacher, tokenizer, _ = load_model(arguments.teacher)
-    train, test = (path.read_text("utf-8").splitlines() for path in (arguments.train, arguments.test))
-    how = {"tokenizer": tokenizer, "max_length": arguments.max_length}
-    size = arguments.batch_size
-    looked_at = _batches(evenly(train, LOOKED_AT), size)
-    judged = _batches(test[:LOOKED_AT], size)
-
-    def held_out(student: Any) -> str:
-        """Perplexity, agreement with the teacher, KL to it in nats."""
-        found = evaluate_text_quality(
-            student, judged, teacher=teacher, max_new_tokens=0, resamples=100, device="cpu", **how
-        )
-        return f"{found['perplexity']:,.1f} · {found['agreement']:.1%} · {found['kl']:.2f}"
-
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(arguments.seed)).tolist()
-    taught = _batches([train[index] for index in order], size)[: arguments.steps]
-    rows: dict[str, tuple[str, dict[str, Any] | None]] = {
-        "fresh": (arguments.depth, None),
-        "layers, even": (arguments.depth, {}),
-        "layers, angle": (arguments.depth, {"rank": "angle"}),
-        "layers, importance": (arguments.depth, {"rank": "importance"}),
-        "channels": (arguments.width, {"method": "channels"}),
-        "rotate": (arguments.width, {"method": "rotate"}),
-        "rotate + layers, even": (arguments.both, {"method": "rotate"}),
-        "rotate + layers, importance": (arguments.both, {"method": "rotate", "rank": "importance"}),
-    }
+    trial = Trial(arguments)
     machine = f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()}"
-    print(f"{machine}, {arguments.threads} thread; {len(taught)} steps of {size} rows, T = {arguments.temperature}")
-    print("| student | sizes | parameters | layers kept | energy | cut in | before: ppl · agree · KL | after |")
-    print("|---|---|---|---|---|---|---|---|")
-    print(f"| teacher | | {teacher.num_parameters() / 1e6:.2f} M | | | | {held_out(teacher)} | |")
-    for name, (sizes, choice) in rows.items():
-        if arguments.only and name not in arguments.only:
-            continue
-        torch.manual_seed(arguments.seed)
-        began, wanted = time.monotonic(), parse_student(sizes) or {}
-        kept, energy = "", ""
-        if choice is None:
-            student = create_compressed_model(teacher, **wanted)
-        else:
-            cut = shrink(teacher, looked_at, **how, **wanted, **choice)
-            student, kept, energy = cut.student, " ".join(map(str, cut.layers)), f"{cut.energy_kept:.1%}"
-        took = time.monotonic() - began
-        before = held_out(student)
-        rate = FRESH_RATE if choice is None else CUT_RATE
-        settings = {"temperature": arguments.temperature, "learning_rate": rate, "seed": arguments.seed}
-        lesson = {"tokenizer": tokenizer, "num_epochs": 1, "device": "cpu", "sinks": []}
-        plugin = DistillationPlugin(settings | {"max_length": arguments.max_length})
-        plugin.distill_model(student, teacher, taught, **lesson)
-        after, parameters = held_out(student), f"{student.num_parameters() / 1e6:.2f} M"
-        print(
-            f"| {name} | {sizes} | {parameters} | {kept} | {energy} | {took:.0f} s | {before} | {after} |", flush=True
-        )
+    lesson = f"{len(trial.taught)} steps of {arguments.batch_size} rows, T = {arguments.temperature}"
+    print(f"{machine}, {arguments.threads} thread; {lesson}")
+    columns = ["student", "sizes", "parameters", "layers kept", "energy", "cut in", "before: ppl · agree · KL", "after"]
+    print(head(columns))
+    print(row(["teacher", "", _millions(trial.teacher), "", "", "", trial.held_out(trial.teacher), ""]))
+    for name in arguments.only:
+        option, choice = STUDENTS[name]
+        sizes, began = getattr(arguments, option), time.monotonic()
+        student, kept, energy = trial.student(sizes, choice)
+        took, before = f"{time.monotonic() - began:.0f} s", trial.held_out(student)
+        trial.teach(student, FRESH_RATE if choice is None else CUT_RATE)
+        cells = [name, sizes, _millions(student), kept, energy, took, before, trial.held_out(student)]
+        print(row(cells), flush=True)
+
+
+def _millions(model: Any) -> str:
+    return f"{model.num_parameters() / 1e6:.2f} M"
 
 
 def _batches(rows: Sequence[str], size: int) -> list[list[str]]:

@@ -13,7 +13,8 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ DISTILLKIT = {
 }  # k, exact, powers of rank
 NOISE_NATS = 1.0
 
-Full = dict[str, tuple[float, Tensor]]
+Students = dict[str, Tensor]  # logits (L - 1, V) by the student's name
+Full = dict[str, tuple[float, Tensor]]  # the KL to all of the teacher's logits, and its gradient, by the student's name
 
 
 @torch.no_grad()
@@ -67,7 +69,7 @@ def with_gradient(student: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[fl
     return value.item(), leaf.grad
 
 
-def errors(students: dict[str, Tensor], full: Full, top: TopRows, temperature: float) -> dict[str, float]:
+def errors(students: Students, full: Full, top: TopRows, temperature: float) -> dict[str, float]:
     """Full KL, sparse KL, and the squared distance of their gradients and length of the full one, over positions."""
     found = {}
     for name, student in students.items():
@@ -104,66 +106,73 @@ def distillkit_bytes(vocabulary: int, k: int, exact: int, powers: Sequence[float
     return math.ceil(k * math.ceil(math.log2(vocabulary)) / 8) + 2 * exact + 4 * len(powers)
 
 
+def packings(teacher: nn.Module, rows: Sequence[Sequence[int]], temperature: float) -> dict[int, Packing]:
+    """The codec for each k and for the whole vocabulary, its order of ids by how often they are among the top."""
+    width = int(teacher.config.vocab_size)
+    sizes = [k for k in SIZES if k < width]
+    sample = [keep_top_k(logits, sizes[-1], temperature).stored for logits, _ in answers(teacher, rows)]
+    made = {}
+    for k in [*sizes, width]:
+        counts = np.bincount(np.concatenate([one.ids[:, :k] for one in sample]).ravel(), minlength=width)
+        made[k] = Packing(order=np.argsort(-counts, kind="stable"), k=k, value_type="log8")
+    return made
+
+
+def by_ours(
+    k: int, packing: Packing, logits: Tensor, students: Students, full: Full, temperature: float
+) -> dict[str, float]:
+    """Sums over a row's positions of what our codec costs."""
+    said = keep_top_k(logits, k, temperature)
+    started = time.perf_counter()
+    block = packing.pack(said.stored)
+    packed = time.perf_counter()
+    again = packing.unpack(block)
+    unpacked = time.perf_counter()
+    return {
+        "positions": len(logits),
+        "bytes": len(block),
+        "mass": float(said.mass_kept.sum()),
+        "flat": float(said.hidden_kl.sum()),
+        "whole": float(said.whole_kl.sum()),
+        "encode": packed - started,
+        "decode": unpacked - packed,
+        **errors(students, full, to_rows(again, temperature), temperature),
+    }
+
+
+def by_distillkit(name: str, logits: Tensor, students: Students, full: Full, temperature: float) -> dict[str, float]:
+    """The same of one of DistillKit's settings."""
+    top = distillkit(logits, temperature, *DISTILLKIT[name])
+    return {
+        "positions": len(logits),
+        "bytes": distillkit_bytes(logits.shape[-1], *DISTILLKIT[name]) * len(logits),
+        "mass": float((1 - top.log_tail.exp()).sum()),
+        **errors(students, full, top, temperature),
+    }
+
+
 def measure(teacher: nn.Module, rows: Sequence[Sequence[int]], temperature: float) -> list[tuple[str, ...]]:
     """A line of the table for each k, for each of DistillKit's settings, and for the whole vocabulary."""
     width = int(teacher.config.vocab_size)
-    sizes = [k for k in SIZES if k < width] + [width]
-    sample = [
-        keep_top_k(logits, min(sizes[-2], width), temperature).stored for logits, _ in answers(teacher, rows[::4])
-    ]
-    packings = {}
-    for k in sizes:
-        counts = np.bincount(np.concatenate([one.ids[:, :k] for one in sample]).ravel(), minlength=width)
-        packings[k] = Packing(order=np.argsort(-counts, kind="stable"), k=k, value_type="log8")
-    sums: dict[str, dict[str, float]] = {}
-
-    def add(name: str, **values: float) -> None:
-        line = sums.setdefault(name, {})
-        for key, value in values.items():
-            line[key] = line.get(key, 0.0) + value
-
+    codecs = packings(teacher, rows[::4], temperature)
+    sums: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for number, (logits, students) in enumerate(answers(teacher, rows)):
 
         def to_all(x: Tensor, teacher_logits: Tensor = logits) -> Tensor:
             return token_kl(x, teacher_logits, temperature=temperature)
 
         full = {name: with_gradient(student, to_all) for name, student in students.items()}
-        for k in sizes:
-            if k == width and number >= 2:
-                continue  # takes as long as all the others
-            said = keep_top_k(logits, k, temperature)
-            started = time.perf_counter()
-            block = packings[k].pack(said.stored)
-            packed = time.perf_counter()
-            again = packings[k].unpack(block)
-            unpacked = time.perf_counter()
-            add(
-                f"{k}",
-                positions=len(logits),
-                bytes=len(block),
-                mass=float(said.mass_kept.sum()),
-                flat=float(said.hidden_kl.sum()),
-                whole=float(said.whole_kl.sum()),
-                encode=packed - started,
-                decode=unpacked - packed,
-                **errors(students, full, to_rows(again, temperature), temperature),
-            )
-        for name, (k, exact, powers) in DISTILLKIT.items():
+        for k, packing in codecs.items():
+            if k < width or number < 2:  # the whole vocabulary takes as long as all the others
+                sums[f"{k}"].update(by_ours(k, packing, logits, students, full, temperature))
+        for name, (k, *_) in DISTILLKIT.items():
             if k < width:
-                top = distillkit(logits, temperature, k, exact, powers)
-                size = distillkit_bytes(width, k, exact, powers) * len(logits)
-                mass = float((1 - top.log_tail.exp()).sum())
-                add(
-                    f"DistillKit {name} ({k})",
-                    positions=len(logits),
-                    bytes=size,
-                    mass=mass,
-                    **errors(students, full, top, temperature),
-                )
+                found = by_distillkit(name, logits, students, full, temperature)
+                sums[f"DistillKit {name} ({k})"].update(found)
     return [_line(name, values, temperature) for name, values in sums.items()]
 
 
-def _line(name: str, values: dict[str, float], temperature: float) -> tuple[str, ...]:
+def _line(name: str, values: Mapping[str, float], temperature: float) -> tuple[str, ...]:
     positions = values["positions"]
     line = [f"{temperature:g}", name, f"{values['bytes'] / positions:.0f}", f"{values['mass'] / positions:.3f}"]
     line.append(f"{100 * values['flat'] / values['whole']:.1f} %" if "flat" in values else "")

@@ -164,8 +164,8 @@ def interval(ratios: list[float]) -> str:
     return f"{statistics.median(ratios):.4f} ({low:.4f} to {high:.4f})"
 
 
-def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
-    """Milliseconds by the wall of one save, and of `torch.save` of as much; the median."""
+def ways_to_save(size: str, root: Path, plain: Path) -> dict[str, Callable[[], None]]:
+    """A checkpoint of ours below `root`, and as much by `torch.save` into the file `plain`."""
     pair = make_pair(SIZES[size], dtype=torch.float32)
     student, optimizer = pair.student, pair.optimizer
     student(input_ids=torch.ones(1, 4).long()).logits.sum().backward()
@@ -179,9 +179,7 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
         device=torch.device("cpu"),
         loader=[],
     )
-    root.mkdir()
     keeper = manager.Checkpoints(root, TrainConfig())
-    plain = root / "plain.pt"
 
     def torch_save() -> None:
         torch.save({"model": student.state_dict(), "optimizer": optimizer.state_dict()}, plain)
@@ -200,12 +198,14 @@ def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
         with plain.open("rb") as file:
             hashlib.file_digest(file, "sha256")
 
-    kinds: dict[str, Callable[[], None]] = {
-        "torch.save": torch_save,
-        "torch.save, fsync": synced,
-        "ours": ours,
-        "of it hashing": hashing,
-    }
+    return {"torch.save": torch_save, "torch.save, fsync": synced, "ours": ours, "of it hashing": hashing}
+
+
+def save_of(size: str, rounds: int, root: Path) -> dict[str, float]:
+    """Milliseconds by the wall of one save, and of `torch.save` of as much; the median."""
+    root.mkdir()
+    plain = root / "plain.pt"
+    kinds = ways_to_save(size, root, plain)
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
         for name, action in kinds.items():
