@@ -35,7 +35,7 @@ format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 
 bench: $(BENCH_VENV)/.peers
-	$(BENCH_VENV)/bin/python -m benchmarks.overhead
+	$(BENCH_VENV)/bin/python -m benchmarks.micro.overhead
 	$(BENCH_VENV)/bin/python -m benchmarks.step $(BENCH_ARGS)
 
 $(VENV)/.package: pyproject.toml constraints.txt
@@ -52,10 +52,10 @@ $(VENV)/.tools: $(VENV)/.package
 	@$(INSTALL) -e '.[dev]'
 	@touch $@
 
-$(BENCH_VENV)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
+$(BENCH_VENV)/.peers: pyproject.toml constraints.txt benchmarks/step/requirements.txt
 	@echo "==> making $(BENCH_VENV), with the libraries to compare with (once; some minutes)"
 	@$(MAKE) --no-print-directory VENV=$(BENCH_VENV) $(BENCH_VENV)/.package
-	@$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	@$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/step/requirements.txt
 	@touch $@
 
 clean:

@@ -7,7 +7,7 @@ import pytest
 from apt_model.distill.grader import Grader
 from apt_model.distill.nonfinite import NonFinite
 from apt_model.events.runfile import read_events
-from benchmarks import checkpointing
+from benchmarks.micro import checkpointing
 from benchmarks.sizes import Size
 
 TINY = Size(vocabulary=64, teacher=(32, 1), student=(32, 1), rows=2, length=8)

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from benchmarks import rounds, tables, worker
-from benchmarks.contenders import OURS, Contender
-from benchmarks.floor import CHUNK, LINE, ChunkedCrossEntropy
-from benchmarks.objective import TASK, TOLERANCE, LossFunction, Objective, disagreement
+from benchmarks import rounds
 from benchmarks.rounds import Lap, interleaved, spread
 from benchmarks.sizes import Pair, Size
-from benchmarks.worker import Job, Result, check, time_steps
+from benchmarks.step import tables, worker
+from benchmarks.step.contenders import OURS, Contender
+from benchmarks.step.floor import CHUNK, LINE, ChunkedCrossEntropy
+from benchmarks.step.objective import TASK, TOLERANCE, LossFunction, Objective, disagreement
+from benchmarks.step.worker import Job, Result, check, time_steps
 
 TINY = Size(vocabulary=50, teacher=(32, 1), student=(32, 1), rows=2, length=6)
 BY_NAME = {contender.name: contender for contender in OURS}

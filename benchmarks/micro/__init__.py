@@ -1,0 +1,1 @@
+"""The cost of single pieces: products, checkpoints, a cached teacher, cards, viewers."""

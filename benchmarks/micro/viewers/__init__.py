@@ -1,0 +1,1 @@
+"""The cost of viewers: load tests of the page's server."""

@@ -1,0 +1,1 @@
+"""What a student keeps of its teacher: quality on held-out text. See README.md."""

@@ -1,0 +1,1 @@
+"""What other trainers and rich do under a fault, as they are installed. Knows nothing of apt_model."""
