@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 WITHOUT_TORCH = EVERYWHERE | {"locales", "recipes", "faults"} | SHOWN
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+RENAMED_SOON = {"Run", "Side"}  # class names that still mean two things
 LAZY_ROOT = HOME / "__init__.py"  # names its children in a table, imports them on use
 Arrows = dict[tuple[str, str], list[str]]
 
@@ -186,6 +187,24 @@ def test_every_public_name_can_be_had() -> None:
         assert getattr(apt_model, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = apt_model.nothing
+
+
+def class_homes(sources: dict[tuple[str, ...], str]) -> dict[str, list[str]]:
+    """In which modules each class name is defined; a leading underscore makes no other name."""
+    found: dict[str, list[str]] = {}
+    for parts, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(".".join(parts))
+    return found
+
+
+def test_a_class_name_means_one_thing() -> None:
+    planted = {("one",): "class Run: ...", ("two",): "def f():\n    class _Run: ..."}
+    assert class_homes(planted) == {"Run": ["one", "two"]}
+    homes = class_homes(sources())
+    assert len(homes) > 150
+    assert {name: where for name, where in homes.items() if len(where) > 1 and name not in RENAMED_SOON} == {}
 
 
 def test_no_file_of_ours_is_longer_than_it_should_be() -> None:

@@ -36,7 +36,7 @@ class Look:
     loss: float
 
 
-class Probe:
+class FixedRows:
     """Asks both models the same rows, over and over.
 
     Args:

@@ -44,7 +44,7 @@ SIZE, DPI = (8.0, 4.2), 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lesson:
+class _PlottedRun:
     """What of a run is drawn."""
 
     steps: list[StepDone] = field(default_factory=list)
@@ -52,7 +52,7 @@ class _Lesson:
     epochs: list[EpochFinished] = field(default_factory=list)
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> "_Lesson":
+    def of(cls, events: Sequence[Event]) -> "_PlottedRun":
         lesson = cls()
         homes: Mapping[type[Event], list[Any]] = {
             StepDone: lesson.steps,
@@ -67,7 +67,7 @@ class _Lesson:
 
 def panels(events: Sequence[Event]) -> list[str]:
     """The plots that there is something to draw in: of "losses", "laziness", "entropy", "topics", "validation"."""
-    lesson = _Lesson.of(events)
+    lesson = _PlottedRun.of(events)
     return [name for name, (_, has_any) in _PANELS.items() if has_any(lesson)]
 
 
@@ -87,7 +87,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
     unknown = [name for name in names or () if name not in _PANELS]
     if unknown:
         raise ConfigError("no such plot", got=", ".join(unknown), expected=", ".join(_PANELS))
-    lesson = _Lesson.of(events)
+    lesson = _PlottedRun.of(events)
     names = panels(events) if names is None else names
     words = "".join([title, *_words(say), *(say.topic(topic) for topic in {card.topic for card in lesson.cards})])
     with matplotlib.rc_context({**STYLE, "font.family": families(drawable(words))}):
@@ -156,7 +156,7 @@ def _words(say: Phrases) -> list[str]:
 # --- the plots
 
 
-def _losses(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _losses(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     lines = {"total": "loss", "kd": "kd", "ce": "ce"}
     for (word, key), colour, dash in zip(lines.items(), COLOURS, DASHES, strict=False):
         numbers = [(step.step, getattr(step, key)) for step in lesson.steps]
@@ -171,7 +171,7 @@ def _losses(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend()
 
 
-def _laziness(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _laziness(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     cards = lesson.cards
     axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=0.3)
     parts: Mapping[str, Callable[[Card], float]] = {
@@ -189,7 +189,7 @@ def _laziness(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend()
 
 
-def _entropy(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _entropy(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
     axes.axhline(0, color="grey", linewidth=1)
     axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=0.3)
@@ -198,7 +198,7 @@ def _entropy(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend()
 
 
-def _topics(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _topics(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     counts = Counter(card.topic for card in lesson.cards)
     topics = [topic for topic, _ in counts.most_common(MOST_TOPICS)]
     last = max(card.epoch for card in lesson.cards)
@@ -222,7 +222,7 @@ def _topics(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.grid(visible=False)
 
 
-def _validation(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _validation(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     from matplotlib.ticker import MaxNLocator
 
     seen = [(epoch.epoch, epoch.validation) for epoch in lesson.epochs if epoch.validation is not None]
@@ -250,8 +250,8 @@ def _validation(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize="small")
 
 
-_Paint = Callable[["Axes", _Lesson, Phrases], None]
-_PANELS: Mapping[str, tuple[_Paint, Callable[[_Lesson], bool]]] = {
+_Paint = Callable[["Axes", _PlottedRun, Phrases], None]
+_PANELS: Mapping[str, tuple[_Paint, Callable[[_PlottedRun], bool]]] = {
     "losses": (_losses, lambda lesson: bool(lesson.steps)),
     "laziness": (_laziness, lambda lesson: bool(lesson.cards)),
     "entropy": (_entropy, lambda lesson: any(card.entropy_gap is not None for card in lesson.cards)),
@@ -263,26 +263,28 @@ _PANELS: Mapping[str, tuple[_Paint, Callable[[_Lesson], bool]]] = {
 # --- curves of any length
 
 
-class _Bucket(NamedTuple):
+class _CurvePoint(NamedTuple):
     x: float
     low: float
     mean: float
     high: float
 
 
-def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_Bucket]:
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_CurvePoint]:
     """Neighbours together, in at most `most` buckets."""
     size = -(-len(points) // most) if points else 1
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [
-        _Bucket(fmean(x for x, _ in part), min(y for _, y in part), fmean(y for _, y in part), max(y for _, y in part))
+        _CurvePoint(
+            fmean(x for x, _ in part), min(y for _, y in part), fmean(y for _, y in part), max(y for _, y in part)
+        )
         for part in stretches
     ]
 
 
 def _line(
     axes: "Axes",
-    curve: Sequence[_Bucket],
+    curve: Sequence[_CurvePoint],
     *,
     label: str,
     colour: str,

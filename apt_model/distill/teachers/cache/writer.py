@@ -49,7 +49,7 @@ SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
 CHUNK_LOGITS = 2**22  # looked at together
 ROWS_AT_ONCE = 256
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class Caching:
             whole_kl_nats=float(self._sample.whole_kl.mean()),
         )
 
-    def run(self, directory: str | Path, progress: Progress = lambda done, total: None) -> Manifest:
+    def run(self, directory: str | Path, progress: OnProgress = lambda done, total: None) -> Manifest:
         """Make the cache, or what is missing of it.
 
         Args:
@@ -319,7 +319,7 @@ def _rows_of_a_block(counts: Sequence[int]) -> int:
     return len(counts)
 
 
-def _forward(progress: Progress, before: int, total: int, new: int) -> None:
+def _forward(progress: OnProgress, before: int, total: int, new: int) -> None:
     progress(before + new, total)
 
 
