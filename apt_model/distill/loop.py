@@ -92,7 +92,15 @@ def distill(
         set_seed(config.train.seed)
     source: nn.Module | TeacherSource = teacher
     if other is not None and isinstance(teacher, nn.Module):
-        source = CrossTeacher(teacher, device, place, tokenizer=other, student_tokenizer=tokenizer, student=student)
+        source = CrossTeacher(
+            teacher,
+            device,
+            place,
+            tokenizer=other,
+            student_tokenizer=tokenizer,
+            student=student,
+            config=config.distill,
+        )
     at = ((student, device), (teacher if isinstance(teacher, nn.Module) else teacher.model, place or device))
     on_cpu = [model for model, where in at if where.type == "cpu"]
     with (

@@ -19,6 +19,7 @@ from apt_model.config import LessonConfig
 from apt_model.distill.batches import Walk, Window
 from apt_model.distill.beyond import Beyond
 from apt_model.distill.cards import Cards
+from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checks import refuse_empty
@@ -154,9 +155,9 @@ class Run:
 
     def all_epochs(self, notices: Iterable[tuple[str, Mapping[str, str | int | float]]]) -> RunFinished:
         """Train, telling the audience; returns the verdict."""
-        progress, resumes = self._progress, self._checkpoints is not None and self._checkpoints.newest is not None
-        if self._checkpoints is not None:
-            self._checkpoints.check(self._state)
+        progress, keeper = self._progress, self._checkpoints
+        if keeper is not None:
+            keeper.check(self._state)
         self._report.tell(
             RunStarted,
             teacher=self._models[0],
@@ -171,15 +172,14 @@ class Run:
             self._report.say(key, **values)
         if self._is_rate_kept:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
-        if resumes:
-            self._take_up()  # cuts the record back, so what was not written until now is no loss
-        else:
+        restored = self._take_up(keeper) if keeper is not None and keeper.newest is not None else None
+        if restored is None:  # else the record was cut back, so what was not written until now is no loss
             self._end_if_lost()
         started = time.perf_counter() - progress.seconds
         while not progress.finished or (
             not self._is_done() and (self._config.train.max_steps or progress.epoch < self._epochs)
         ):
-            self._one_epoch(started)
+            self._one_epoch(started, restored)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
             RunFinished,
@@ -194,16 +194,16 @@ class Run:
         self._end_if_lost()
         return verdict
 
-    def _take_up(self) -> None:
+    def _take_up(self, keeper: Checkpoints) -> RestoredGenerators:
         """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
-        assert self._checkpoints is not None  # noqa: S101 - asked for only where there is one
-        self._checkpoints.restore(self._state)
+        restored = keeper.restore(self._state)
         self._report.step = self._progress.step
         if self._progress.finished or self._is_done():
-            self._state.at_epoch_start = self._checkpoints.set_generators("epoch", self._state)
-            self._checkpoints.set_generators("now", self._state)
+            self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._batches)
+            restored.set_to_save(self._state.device, self._batches)
+        return restored
 
-    def _one_epoch(self, run_started: float) -> None:
+    def _one_epoch(self, run_started: float, restored: RestoredGenerators | None) -> None:
         progress = self._progress
         if progress.finished:
             progress.begin_epoch()
@@ -211,7 +211,7 @@ class Run:
             self._report.tell(EpochStarted, epoch=progress.epoch, num_epochs=self._epochs)
         started = time.perf_counter() - progress.epoch_seconds
         clock = time.perf_counter()
-        for window in self._walk.windows() if not self._is_done() else ():
+        for window in self._walk.windows(restored) if not self._is_done() else ():
             self._one_step(window, clock)
             progress.batches += len(window)
             clock = time.perf_counter()

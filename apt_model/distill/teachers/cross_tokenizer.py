@@ -30,6 +30,7 @@ class CrossTeacher:
         tokenizer: its own.
         student_tokenizer: the student's.
         student: whose head's width tells which tokens it can have.
+        config: how answers in another vocabulary are compared.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class CrossTeacher:
         tokenizer: Any,
         student_tokenizer: Any,
         student: nn.Module,
+        config: DistillConfig,
     ) -> None:
+        self._config = config
         self._live = LiveTeacher(model, device, place)
         self._found = common_beginnings(student_tokenizer, tokenizer)
         self._student_width = vocabulary_of(student) or len(student_tokenizer)
@@ -63,8 +66,7 @@ class CrossTeacher:
         return self._found[0]
 
     def begin(self, config: DistillConfig) -> None:
-        """Take the kind of comparison from the settings."""
-        self._config = config
+        """A model has an answer to everything."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""

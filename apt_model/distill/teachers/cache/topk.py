@@ -16,8 +16,12 @@ LEAST_GAP = 1e-7  # of all but the first, so that a tie cannot hide which one is
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What is kept of some positions, and what it leaves out: (N,) mass kept, hidden and whole KL, as in `Estimate`."""
+    """What is kept of some positions, and what it leaves out: (N,) mass kept, hidden and whole KL, as in `Estimate`.
 
+    `vocabulary`: tokens that the teacher chose among.
+    """
+
+    vocabulary: int
     stored: StoredTopK
     mass_kept: NDArray[np.float32]
     hidden_kl: NDArray[np.float32]
@@ -27,6 +31,7 @@ class Said:
 def join(parts: "list[Said]") -> Said:
     """Positions one after the other."""
     return Said(
+        vocabulary=parts[0].vocabulary,
         stored=concatenate([part.stored for part in parts]),
         mass_kept=np.concatenate([part.mass_kept for part in parts]),
         hidden_kl=np.concatenate([part.hidden_kl for part in parts]),
@@ -59,6 +64,7 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> Said:
     within = torch.where(count > 0, count.clamp(min=1).log() - _entropy(rest / temperature), 0.0)
     whole = (logits > -torch.inf).sum(dim=-1).log() - _entropy(scaled)
     return Said(
+        vocabulary=logits.shape[-1],
         stored=StoredTopK(
             ids=ids.cpu().numpy(),
             gaps=gaps.cpu().numpy(),

@@ -112,6 +112,8 @@ class Caching:
         if not self._keys:
             raise DataError("no row has a label to learn from", got=f"{len(rows)} rows")
         self._sample, self._sample_seconds = self._ask_sample()
+        self._vocabulary = self._sample.vocabulary
+        self._settings = settings.model_copy(update={"k": min(settings.k, self._vocabulary)})
         self.identity = self._identify()
 
     def refuse_other(self, directory: str | Path) -> None:
@@ -215,14 +217,12 @@ class Caching:
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
                 with full_width(self._model):
                     logits = self._teacher.logits(batch.to(self._device)).flatten(0, 1)
-                self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
+                vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 places = learned_positions(batch.labels).to(self._device)
-                for some in torch.split(places, max(1, CHUNK_LOGITS // self._vocabulary)):
-                    yield keep_top_k(logits[some, : self._vocabulary], self._settings.k, self._settings.temperature)
+                for some in torch.split(places, max(1, CHUNK_LOGITS // vocabulary)):
+                    yield keep_top_k(logits[some, :vocabulary], self._settings.k, self._settings.temperature)
 
     def _identify(self) -> CacheIdentity:
-        settings = self._settings.model_copy(update={"k": min(self._settings.k, self._vocabulary)})
-        self._settings = settings
         return CacheIdentity(
             teacher=hash_model(self._model),
             card=self._teacher.card,
@@ -232,7 +232,7 @@ class Caching:
             vocabulary=self._vocabulary,
             rows=len(self._keys),
             tokens=int(self._counts.sum()),
-            settings=settings,
+            settings=self._settings,
         )
 
     def _begin(self, directory: Path) -> Manifest:
