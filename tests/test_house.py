@@ -1,6 +1,7 @@
 """The floors of the house: nothing on a lower floor knows a higher one."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -205,6 +206,27 @@ def test_a_class_name_means_one_thing() -> None:
     homes = class_homes(sources())
     assert len(homes) > 150
     assert {name: where for name, where in homes.items() if len(where) > 1 and name not in RENAMED_SOON} == {}
+
+
+def copied_constants(source: str) -> list[str]:
+    """Lines on laziness or its light in which one of their constants, 0.6 and 0.4 or 30 and 60 percent, is written."""
+    about = re.compile(r"lazi|lazy|similar|kl|light|bound|green|yellow|learned|偷懒", re.IGNORECASE)
+    number = re.compile(r"(?<![\w.#])(?:0?\.[346]0?|[346]0 ?%|[36]0, ?[36]0)(?![\w.])|at-[36]0")
+    return [line.strip() for line in source.splitlines() if about.search(line) and number.search(line)]
+
+
+def test_the_constants_of_laziness_are_written_once() -> None:
+    was = ["0.6 * (1 - card.similarity)", "0.4 * kl", ".bound.at-30 {", "[0, 30, 60, 100]  # light", "LEARNED = 0.3"]
+    assert copied_constants("\n".join(["wide = 0.6 * apart", *was])) == was
+    kinds = {".py", ".js", ".css", ".html", ".toml"}
+    texts = {
+        path.relative_to(HOME).as_posix(): path.read_text("utf-8")
+        for path in HOME.rglob("*")
+        if path.suffix in kinds and "vendor" not in path.parts and path.name != "config.py"  # remarks have their own
+    }
+    assert {name.rpartition(".")[2] for name in texts} >= {"py", "js", "css", "toml"}
+    found = {name: lines for name, source in texts.items() if (lines := copied_constants(source))}
+    assert found.keys() == {"events/laziness.py"}, found
 
 
 def test_no_file_of_ours_is_longer_than_it_should_be() -> None:

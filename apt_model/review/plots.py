@@ -15,7 +15,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import EpochFinished, Event, StepDone
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.records import EpochFinished, Event, RunStarted, StepDone
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render.sentences import topic_name
@@ -29,6 +30,7 @@ BUCKETS = 400  # points of a curve: more than a figure has room for tell nothing
 CARD_BUCKETS = 40
 MOST_TOPICS, MOST_COLUMNS = 12, 12
 DARK = 75  # percent, where white on the map's colour is read better than black
+FAINT = 0.3  # opacity of the grid, and of single cards behind their curve
 COLOURS = ("#1b4f72", "#c1443c", "#1e8449", "#7d5a00")  # all of them at least 4.5 : 1 on white
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
@@ -36,7 +38,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 10,
-    "grid.alpha": 0.3,
+    "grid.alpha": FAINT,
     "legend.frameon": False,
     "text.parse_math": False,
 }
@@ -47,13 +49,14 @@ SIZE, DPI = (8.0, 4.2), 120
 class _PlottedRun:
     """What of a run is drawn."""
 
+    scale: LazinessScale | None
     steps: list[StepDone] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
     epochs: list[EpochFinished] = field(default_factory=list)
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> "_PlottedRun":
-        lesson = cls()
+        lesson = cls(scale=next((event.laziness_scale for event in events if isinstance(event, RunStarted)), None))
         homes: Mapping[type[Event], list[Any]] = {
             StepDone: lesson.steps,
             Card: lesson.cards,
@@ -173,7 +176,7 @@ def _losses(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
 
 def _laziness(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     cards = lesson.cards
-    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=0.3)
+    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=FAINT)
     parts: Mapping[str, Callable[[Card], float]] = {
         "laziness_line": lambda card: card.laziness,
         "text": lambda card: 1 - card.similarity,
@@ -185,14 +188,15 @@ def _laziness(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
         wide = 2.5 if word == "laziness_line" else 1.2
         _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
-    axes.set_yticks([0, 30, 60, 100])  # where the light changes
+    lights = [100 * lesson.scale.green_below, 100 * lesson.scale.yellow_below] if lesson.scale else []
+    axes.set_yticks([0, *lights, 100])  # where the light changes
     axes.legend()
 
 
 def _entropy(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
     axes.axhline(0, color="grey", linewidth=1)
-    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=0.3)
+    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=FAINT)
     _line(axes, _thinned(gaps, CARD_BUCKETS), label=drawable(say("plots.gap")), colour=COLOURS[0], dash="-")
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
     axes.legend()

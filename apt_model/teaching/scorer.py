@@ -22,7 +22,7 @@ from apt_model.events.records import (
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.comments import grade, remark
-from apt_model.teaching.laziness import laziness, light
+from apt_model.teaching.laziness import SCALE, laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.summary import ReportCard, RunStatistics, Weights
 from apt_model.teaching.topics import TopicKeywords, detect_topic
@@ -64,7 +64,8 @@ class LessonScorer:
         if isinstance(event, RunStarted):
             self._report_card, self.verdict = ReportCard(), RunStatistics()
             self._weights = Weights.of(event.config)
-        elif isinstance(event, StepDone):
+            return replace(event, laziness_scale=SCALE)
+        if isinstance(event, StepDone):
             self._report_card.add_step(event, self._weights)
         elif isinstance(event, Observation):
             return self._score(event)
