@@ -226,6 +226,45 @@ def test_every_public_name_can_be_had() -> None:
         _ = apt_model.nothing
 
 
+def class_homes(sources: dict[tuple[str, ...], str]) -> dict[str, list[str]]:
+    """In which modules each class name is defined; a leading underscore makes no other name."""
+    found: dict[str, list[str]] = {}
+    for parts, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(".".join(parts))
+    return found
+
+
+def test_a_class_name_means_one_thing() -> None:
+    planted = {("one",): "class Run: ...", ("two",): "def f():\n    class _Run: ..."}
+    assert class_homes(planted) == {"Run": ["one", "two"]}
+    homes = class_homes(sources())
+    assert len(homes) > 150
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+def copied_constants(source: str) -> list[str]:
+    """Lines on laziness or its light in which one of their constants, 0.6 and 0.4 or 30 and 60 percent, is written."""
+    about = re.compile(r"lazi|lazy|similar|kl|light|bound|green|yellow|learned|偷懒", re.IGNORECASE)
+    number = re.compile(r"(?<![\w.#])(?:0?\.[346]0?|[346]0 ?%|[36]0, ?[36]0)(?![\w.])|at-[36]0")
+    return [line.strip() for line in source.splitlines() if about.search(line) and number.search(line)]
+
+
+def test_the_constants_of_laziness_are_written_once() -> None:
+    was = ["0.6 * (1 - card.similarity)", "0.4 * kl", ".bound.at-30 {", "[0, 30, 60, 100]  # light", "LEARNED = 0.3"]
+    assert copied_constants("\n".join(["wide = 0.6 * apart", *was])) == was
+    kinds = {".py", ".js", ".css", ".html", ".toml"}
+    texts = {
+        path.relative_to(HOME).as_posix(): path.read_text("utf-8")
+        for path in HOME.rglob("*")
+        if path.suffix in kinds and "vendor" not in path.parts and path.name != "config.py"  # remarks have their own
+    }
+    assert {name.rpartition(".")[2] for name in texts} >= {"py", "js", "css", "toml"}
+    found = {name: lines for name, source in texts.items() if (lines := copied_constants(source))}
+    assert found.keys() == {"events/laziness.py"}, found
+
+
 def test_no_file_of_ours_is_longer_than_it_should_be() -> None:
     lines = {parts: len(source.splitlines()) for parts, source in sources().items()}
     assert {parts: count for parts, count in lines.items() if count > 330} == {}

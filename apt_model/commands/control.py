@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from apt_model.commands.console import print_line, speaker
 from apt_model.config import LessonConfig, settings
@@ -19,22 +19,13 @@ from apt_model.events.evaluation import Evaluation, figure
 from apt_model.events.runfile import CONFIG, EVENTS, STUDENT, SUMMARY
 from apt_model.i18n import Phrases
 
+if TYPE_CHECKING:
+    from apt_model.commands.lesson import Lesson
+
 FOLDER, RESULTS = "control", "control.json"
 ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
 UNSEEN = {"dashboard": False}  # one page is opened: the lesson's own
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
-
-
-class Lesson(Protocol):
-    """What a control needs of a lesson."""
-
-    def run(
-        self, config: LessonConfig, student: Any, out: Path, *, plain: bool = False, resume_from: Path | None = None
-    ) -> None:
-        """Teach a student in place."""
-
-    def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
-        """A student beside its control."""
 
 
 class Control:
@@ -50,7 +41,7 @@ class Control:
     """
 
     def __init__(
-        self, config: LessonConfig, lesson: Lesson, *, seeds: int, out: Path, first: Any, remake: Callable[[], Any]
+        self, config: LessonConfig, lesson: "Lesson", *, seeds: int, out: Path, first: Any, remake: Callable[[], Any]
     ) -> None:
         start = config.train.seed or 0
         self._config, self._lesson, self._out, self._remake = config, lesson, out, remake

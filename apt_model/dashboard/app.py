@@ -18,9 +18,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from apt_model.dashboard.assets import INDEX, Asset
-from apt_model.dashboard.catalog import Catalog, Run
+from apt_model.dashboard.catalog import Catalog, RecordedRun
 from apt_model.dashboard.feed import PIECE, Feed
-from apt_model.dashboard.reading import Reading
+from apt_model.dashboard.reading import HistoryReader
 
 HISTORIES = 8  # kept in memory: those that were asked for last
 
@@ -36,7 +36,7 @@ class Page:
     def __init__(self, catalog: Catalog, assets: Mapping[str, Asset]) -> None:
         self._catalog, self._assets = catalog, assets
         self._feeds: dict[str, Feed] = {}
-        self._readings: OrderedDict[str, tuple[Lock, Reading]] = OrderedDict()
+        self._readings: OrderedDict[str, tuple[Lock, HistoryReader]] = OrderedDict()
         self.open_streams, self.asked = 0, time.monotonic()
 
     def app(self) -> Starlette:
@@ -84,8 +84,8 @@ class Page:
         run = await self._find(request)
         return _Stream(_pieces(await asyncio.to_thread(self._read, run)), "application/json")
 
-    def _read(self, run: Run) -> bytes:
-        lock, reading = self._readings.setdefault(run.id, (Lock(), Reading(run.path)))
+    def _read(self, run: RecordedRun) -> bytes:
+        lock, reading = self._readings.setdefault(run.id, (Lock(), HistoryReader(run.path)))
         self._readings.move_to_end(run.id)
         while len(self._readings) > HISTORIES:
             self._readings.popitem(last=False)
@@ -110,7 +110,7 @@ class Page:
             self.open_streams -= 1
             self.asked = time.monotonic()
 
-    async def _find(self, request: Request) -> Run:
+    async def _find(self, request: Request) -> RecordedRun:
         self.asked = time.monotonic()
         run = await asyncio.to_thread(self._catalog.find, request.path_params["run"])
         if run is None:

@@ -16,7 +16,7 @@ PEEK = 256 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class RecordedRun:
     """One run: a run directory, or the place where one will be.
 
     Attributes:
@@ -48,11 +48,11 @@ class Catalog:
 
     def __init__(self, places: Sequence[Path]) -> None:
         self._places = places
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, RecordedRun] = {}
         self._looked = -FRESH_SECONDS
-        self._peeked: dict[Path, tuple[tuple[int, int], Run]] = {}
+        self._peeked: dict[Path, tuple[tuple[int, int], RecordedRun]] = {}
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[RecordedRun]:
         """All of them, as of half a second ago at most."""
         if time.monotonic() - self._looked >= FRESH_SECONDS:
             found = [self._peek(path) for place in self._places for path in _records(place)]
@@ -60,13 +60,13 @@ class Catalog:
             self._looked = time.monotonic()
         return list(self._runs.values())
 
-    def find(self, run_id: str) -> Run | None:
+    def find(self, run_id: str) -> RecordedRun | None:
         """The run of an id; None where there is none."""
         if run_id not in self._runs:
             self.runs()
         return self._runs.get(run_id)
 
-    def _peek(self, path: Path) -> Run:
+    def _peek(self, path: Path) -> RecordedRun:
         try:
             about = path.stat()
             state = about.st_size, about.st_mtime_ns
@@ -88,12 +88,12 @@ def _records(place: Path) -> Iterator[Path]:
     yield from records or [place / EVENTS]
 
 
-def _look(path: Path) -> Run:
+def _look(path: Path) -> RecordedRun:
     first = _parsed(line for _, line in Tail(path).read(PEEK)[:1])
     last = _parsed(line for _, line in reversed(Tail(path, _near_the_end(path)).read(CHUNK)))
     where = path.parent.absolute()
     started, step = first.get("wall_time"), last.get("step")
-    return Run(
+    return RecordedRun(
         id=hashlib.sha256(str(where).encode("utf-8", "surrogatepass")).hexdigest()[:12],
         name=where.name,
         path=path,

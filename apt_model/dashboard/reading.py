@@ -6,7 +6,7 @@ from apt_model.dashboard.history import PAGE_BYTES, History
 from apt_model.dashboard.tail import Tail
 
 
-class Reading:
+class HistoryReader:
     """The history of one run file, kept up with as it grows.
 
     Args:

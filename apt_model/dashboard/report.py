@@ -11,7 +11,7 @@ from pathlib import Path
 
 from apt_model.dashboard.assets import INDEX, Asset, read_assets
 from apt_model.dashboard.bundle import bundle
-from apt_model.dashboard.reading import Reading
+from apt_model.dashboard.reading import HistoryReader
 from apt_model.errors import StorageError
 from apt_model.events.runfile import EVENTS, encode
 
@@ -62,7 +62,7 @@ def make_report(runs: Sequence[Path], *, assets: Mapping[str, Asset] | None = No
 def _tell(run_id: str, run: Path, largest: int) -> str:
     if not (run / EVENTS).is_file():
         raise StorageError(f"{run} holds no run", expected=f"a directory with {EVENTS}", fix="give a run directory")
-    reading = Reading(run / EVENTS, largest=largest)
+    reading = HistoryReader(run / EVENTS, largest=largest)
     reading.catch_up()
     about = encode({"id": run_id, "name": run.absolute().name}).decode()
     return about[:-1] + ',"events":' + reading.events().decode("utf-8", "replace") + "}"

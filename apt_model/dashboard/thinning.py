@@ -10,7 +10,7 @@ Criterion = Callable[[Record], float]
 
 
 @dataclass
-class _Kept:
+class _ScoredLine:
     place: int
     line: bytes
     score: float
@@ -18,7 +18,7 @@ class _Kept:
 
 @dataclass
 class _Bucket:
-    best: list[_Kept] = field(default_factory=list)
+    best: list[_ScoredLine] = field(default_factory=list)
     count: int = 0
 
 
@@ -49,7 +49,7 @@ class Thinned:
         if not self._buckets or self._buckets[-1].count >= self._width:
             if len(self._buckets) >= self._capacity or (len(self._buckets) > 2 and self._bytes > self._largest):
                 self._merge_pairs()
-            self._buckets.append(_Bucket(best=[_Kept(place, line, -math.inf) for _ in self._criteria]))
+            self._buckets.append(_Bucket(best=[_ScoredLine(place, line, -math.inf) for _ in self._criteria]))
             self._bytes += len(line) * len(self._criteria)
         bucket = self._buckets[-1]
         bucket.count += 1
@@ -57,7 +57,7 @@ class Thinned:
             score = criterion(record)
             if score >= bucket.best[index].score:
                 self._bytes += len(line) - len(bucket.best[index].line)
-                bucket.best[index] = _Kept(place, line, score)
+                bucket.best[index] = _ScoredLine(place, line, score)
 
     def _merge_pairs(self) -> None:
         pairs = [self._buckets[at : at + 2] for at in range(0, len(self._buckets), 2)]

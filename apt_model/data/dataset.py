@@ -155,10 +155,10 @@ def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: 
     elif not len(rows):
         raise DataError("no row has a token to learn from", got="0 rows", fix="look at the data: are its texts empty?")
     generator = torch.Generator().manual_seed(seed)
-    return _Reading(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list, generator=generator)
+    return _CheckedLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list, generator=generator)
 
 
-class _Reading(DataLoader[Any]):
+class _CheckedLoader(DataLoader[Any]):
     """A stream is read while training goes on: only then it shows what cannot be."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

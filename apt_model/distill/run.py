@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from apt_model.config import LessonConfig
 from apt_model.distill.assembly import Parts, assemble
 from apt_model.distill.batches import Walk, Window
-from apt_model.distill.checkpoints.manager import RunState, Stateful, identity
+from apt_model.distill.checkpoints.generators import RestoredGenerators
+from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
@@ -108,16 +109,16 @@ class TrainingRun:
         """Train, telling the audience; returns the verdict."""
         projections = self._parts.projections
         with nullcontext() if projections is None else projections.trained_by(self._parts.optimizer):
-            self._begin()
+            restored = self._begin()
             started = time.perf_counter() - self._progress.seconds
             while not self._progress.finished or (
                 not self._is_done() and (self._config.train.max_steps or self._progress.epoch < self._epochs)
             ):
-                self._one_epoch(started)
+                self._one_epoch(started, restored)
             return self._end(started)
 
-    def _begin(self) -> None:
-        """Tell what is about to happen; go on from a checkpoint where there is one."""
+    def _begin(self) -> RestoredGenerators | None:
+        """Tell what is about to happen; go on from a checkpoint where there is one, whose generators are returned."""
         if self._checkpoints is not None:
             self._checkpoints.check(self._state)
         parts = self._parts
@@ -136,19 +137,11 @@ class TrainingRun:
             self._report.say(key, **values)
         if parts.keeps_rate:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
-        if self._keeping.resumes:
-            self._take_up()  # cuts the record back, so what was not written until now is no loss
-        else:
-            self._end_if_lost()
-
-    def _take_up(self) -> None:
-        """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
-        assert self._checkpoints is not None  # noqa: S101 - asked for only where there is one
-        self._checkpoints.restore(self._state)
-        self._report.step = self._progress.step
-        if self._progress.finished or self._is_done():
-            self._state.at_epoch_start = self._checkpoints.set_generators("epoch", self._state)
-            self._checkpoints.set_generators("now", self._state)
+        keeper = self._checkpoints
+        if keeper is not None and keeper.newest is not None:
+            return self._take_up(keeper)  # cuts the record back, so what was not written until now is no loss
+        self._end_if_lost()
+        return None
 
     def _end(self, started: float) -> RunFinished:
         """The verdict."""
@@ -167,14 +160,23 @@ class TrainingRun:
         self._end_if_lost()
         return verdict
 
-    def _one_epoch(self, run_started: float) -> None:
+    def _take_up(self, keeper: Checkpoints) -> RestoredGenerators:
+        """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
+        restored = keeper.restore(self._state)
+        self._report.step = self._progress.step
+        if self._progress.finished or self._is_done():
+            self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._parts.batches)
+            restored.set_to_save(self._state.device, self._parts.batches)
+        return restored
+
+    def _one_epoch(self, run_started: float, restored: RestoredGenerators | None) -> None:
         progress = self._progress
         if progress.finished:
             progress.begin_epoch()
             self._epochs = max(self._epochs, progress.epoch)  # with max_steps and data of no length, not known before
             self._report.tell(EpochStarted, epoch=progress.epoch, num_epochs=self._epochs)
         started = time.perf_counter() - progress.epoch_seconds
-        self._all_steps(run_started, started)
+        self._all_steps(run_started, started, restored)
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
@@ -199,11 +201,11 @@ class TrainingRun:
         if not is_cut:
             self._keep(is_due=True, score=score)
 
-    def _all_steps(self, run_started: float, epoch_started: float) -> None:
+    def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
         """The optimizer steps of an epoch, from where the run is; a checkpoint after each that is due."""
         progress = self._progress
         clock = time.perf_counter()
-        for drawn in self._walk.windows() if not self._is_done() else ():
+        for drawn in self._walk.windows(restored) if not self._is_done() else ():
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:

@@ -28,7 +28,7 @@ from apt_model.doctor.data_checks import (
     read_batches,
 )
 from apt_model.doctor.memory import memory_free, memory_needed, readable, trained_bytes, weight_bytes
-from apt_model.doctor.trial import Probe, probe_batch, probed
+from apt_model.doctor.trial import TrialReading, read_trial, trial_batch
 from apt_model.errors import AptModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding, wrong
 from apt_model.models.devices import lent, pick_device
@@ -123,7 +123,7 @@ def _look_at_answers(
     tokenizer: Any,
 ) -> Iterator[Finding]:
     """Let both read a few rows; what they say tells of vocabularies, numbers, memory, and what there is to learn."""
-    few = probe_batch(batches)
+    few = trial_batch(batches)
     if few is None:
         yield Finding(key="not_looked", state="advice")
         return
@@ -134,7 +134,7 @@ def _look_at_answers(
             for forward in forwards:
                 forward.check(batch)
         with lent(student, device), lent(teacher, place), in_eval_mode(student), in_eval_mode(teacher):
-            seen = probed(student, teacher, few, forwards=forwards, config=config, device=device)
+            seen = read_trial(student, teacher, few, forwards=forwards, config=config, device=device)
             free = memory_free(device)
     except (AptModelError, RuntimeError, MemoryError) as error:
         if isinstance(error, AptModelError):
@@ -165,7 +165,7 @@ def _look_at_answers(
     yield Finding(key="memory_short" if is_short else "memory", state="advice" if is_short else "well", values=values)
 
 
-def _look_at_vocabulary(seen: Probe, tokenizer: Any) -> Iterator[Finding]:
+def _look_at_vocabulary(seen: TrialReading, tokenizer: Any) -> Iterator[Finding]:
     known = len(tokenizer) if hasattr(tokenizer, "__len__") else None
     shared = min(seen.teacher_width, seen.student_width)
     values = {"teacher": seen.teacher_width, "student": seen.student_width, "shared": shared, "known": known or shared}
@@ -177,7 +177,7 @@ def _look_at_vocabulary(seen: Probe, tokenizer: Any) -> Iterator[Finding]:
         yield Finding(key="vocabulary", values=values)
 
 
-def _look_at_numbers(seen: Probe, config: LessonConfig) -> Iterator[Finding]:
+def _look_at_numbers(seen: TrialReading, config: LessonConfig) -> Iterator[Finding]:
     if seen.not_numbers:
         roles = " and ".join(seen.not_numbers)
         error = NumericError(f"the logits of the {roles} are NaN or infinite", fix="look at its weights, or its dtype")

@@ -26,7 +26,7 @@ ROWS, TOKENS = 4, 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe:
+class TrialReading:
     """What was seen; losses are nats a token, NaN where the logits are no numbers.
 
     Attributes:
@@ -50,7 +50,7 @@ class Probe:
     is_fused: bool
 
 
-def probe_batch(batches: Sequence[Batch]) -> Batch | None:
+def trial_batch(batches: Sequence[Batch]) -> Batch | None:
     """The first rows with something to learn in their first tokens, or anywhere; None where there is none."""
     for width in (TOKENS, max((batch.labels.shape[1] for batch in batches), default=0)):
         for batch in batches:
@@ -61,7 +61,7 @@ def probe_batch(batches: Sequence[Batch]) -> Batch | None:
     return None
 
 
-def probed(
+def read_trial(
     student: nn.Module,
     teacher: nn.Module,
     few: Batch,
@@ -69,7 +69,7 @@ def probed(
     forwards: tuple[Forward, Forward],
     config: LessonConfig,
     device: torch.device,
-) -> Probe:
+) -> TrialReading:
     """Let both read `few`.
 
     Args:
@@ -85,7 +85,7 @@ def probed(
     batch, (call_student, call_teacher), precision = few.to(device), forwards, config.train.mixed_precision
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     with torch.autocast(device.type, dtype) if precision != "no" else nullcontext():
-        kept = _Kept(student)
+        kept = _SavedBytes(student)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
             own = call_student(student, batch).detach()
         head = find_head(student)
@@ -99,7 +99,7 @@ def probed(
     own_kl, kl, teacher_ce, student_ce = numbers(
         [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), ours.ce.sum(), sums.ce.sum())]
     )
-    return Probe(
+    return TrialReading(
         teacher_width=theirs.shape[-1],
         student_width=own.shape[-1],
         not_numbers=tuple(role for role, logits in pairs if not are_numbers(logits)),
@@ -133,7 +133,7 @@ def _own_divergence(
     return fused_distillation(output, itself, labels, objective=objective, chunk_rows=config.train.chunk_rows).kd
 
 
-class _Kept:
+class _SavedBytes:
     """Counts the bytes of what a forward pass keeps for the backward pass, each storage once, the weights not at all.
 
     Used as the packing hook: it hands each tensor through.

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from apt_model.events.laziness import LazinessScale, Light
 from apt_model.events.tokens import TokenDetail
 
 SCHEMA_VERSION = 1
 
-Light = Literal["green", "yellow", "red"]
 Source = Literal["train", "validation", "probe"]
 Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
@@ -56,6 +56,7 @@ class RunStarted(Event):
         total_steps: None where the data has no length.
         trained_by: what another trainer calls its settings ("SFTConfig"); None where our own loop trains.
         vocabulary: tokens that both models choose among, where that is known.
+        laziness_scale: what its cards are judged by; filled in by the scorer.
     """
 
     kind = "run_started"
@@ -68,6 +69,7 @@ class RunStarted(Event):
     device: str
     trained_by: str | None = None
     vocabulary: int | None = None
+    laziness_scale: LazinessScale | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +135,7 @@ class Observation(Event):
             after the step.
         loss: of the step; or the same sum of KD and CE over the validation batch, or over the probe's row alone.
         given: the text that both were given before the shown part begins.
-        teacher_text: the teacher's most probable tokens, decoded.
-        student_text: the student's.
+        teacher_text, student_text: the most probable tokens of each, decoded.
         input_text: the sample itself; topics are found in it too.
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both agree.
@@ -276,8 +277,7 @@ class RunFinished(Event):
     Attributes:
         tokens: learned from; where another trainer trains, as many as it says it has seen, if it says so.
         first_loss, last_loss: mean loss of the first and the last tenth of the steps seen (at least one).
-        samples: cards scored.
-        mean_laziness: over all cards.
+        samples, mean_laziness: cards scored, and the mean over all of them.
         first_laziness, last_laziness: mean of the first and the last quarter of the cards.
         topics: every topic seen (at most 64).
         validation: of the last epoch, without its texts; None where there is no validation data.

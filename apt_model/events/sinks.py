@@ -16,7 +16,7 @@ from apt_model.events.records import Event, Notice, RunFinished
 
 T = TypeVar("T")
 Scorer = Callable[[Event], Event]
-Watcher = Callable[[Event], Notice | None]
+EventWatcher = Callable[[Event], Notice | None]
 
 
 class Sink(Protocol):
@@ -62,7 +62,7 @@ class Audience:
         *,
         record: Sink | None = None,
         scorer: Scorer | None = None,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[EventWatcher] = (),
         guard: Guard | None = None,
     ) -> None:
         self.guard = guard or Guard()

@@ -24,7 +24,7 @@ from apt_model.models.generate import answer
 Asked = tuple[list[int], str]  # a prompt's token ids, and the reference of its answer
 
 
-class Reading:
+class CorpusScores:
     """What was read so far.
 
     Args:

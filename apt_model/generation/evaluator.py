@@ -1,7 +1,7 @@
 """How good a student is: on text that it reads, in answers that it gives, beside its teacher.
 
-Knows which figures there are; knows nothing of how they are shown. `reading` goes over the data, `bootstrap` says how
-sure a figure is, `wording` judges answers, `inference` measures speed.
+Knows which figures there are; knows nothing of how they are shown. `corpus_scores` goes over the data, `bootstrap`
+says how sure a figure is, `answer_scores` judges answers, `speed` measures speed.
 """
 
 import math
@@ -18,7 +18,7 @@ from apt_model.errors import ConfigError
 from apt_model.events.evaluation import Evaluation
 from apt_model.generation.answer_scores import judge
 from apt_model.generation.bootstrap import Interval, Numbers, ratio_interval, resampled_sums, safe_exp
-from apt_model.generation.corpus_scores import Reading
+from apt_model.generation.corpus_scores import CorpusScores
 from apt_model.generation.speed import measure_inference
 from apt_model.i18n import Phrases
 from apt_model.models.devices import device_of, lent, pick_device
@@ -101,7 +101,7 @@ def evaluate_text_quality(
         kept.enter_context(undisturbed(place))
         for one in models.values():
             kept.enter_context(frozen(one))
-        reading = Reading(
+        scores = CorpusScores(
             models,
             tokenizer,
             {role: kept.enter_context(lent(one, place)) for role, one in models.items()},
@@ -109,27 +109,27 @@ def evaluate_text_quality(
             max_new_tokens=max_new_tokens,
             max_prompts=max_prompts,
         )
-        reading.read(dataloader)
-        results = {role: _results(reading, role, resamples=resamples, seed=seed) for role in models}
+        scores.read(dataloader)
+        results = {role: _results(scores, role, resamples=resamples, seed=seed) for role in models}
         for role, one in models.items():
             card = model_card(one)
             results[role] |= {"name": card.name, "parameters": card.parameters, "megabytes": card.megabytes}
             results[role] |= measure_inference(one, place) if speed else {}
-    evaluation = Evaluation(_counts(reading) | results["student"])
+    evaluation = Evaluation(_counts(scores) | results["student"])
     evaluation |= {role: results[role] for role in models if role != "student"}
     if teacher is not None and control is not None:
-        _add_gap_closed(evaluation, reading, resamples=resamples, seed=seed)
+        _add_gap_closed(evaluation, scores, resamples=resamples, seed=seed)
     evaluation.lang = lang
     return evaluation
 
 
-def _results(reading: Reading, role: str, *, resamples: int, seed: int) -> dict[str, Any]:
+def _results(scores: CorpusScores, role: str, *, resamples: int, seed: int) -> dict[str, Any]:
     """The figures of one model, and their intervals."""
-    documents = reading.documents(role)
+    documents = scores.documents(role)
     values, intervals = _ratios(documents, resamples=resamples, seed=seed)
     results: dict[str, Any] = {**values}
-    if reading.references:
-        judged = judge(reading.answers[role], reading.references, resamples=resamples, seed=seed)
+    if scores.references:
+        judged = judge(scores.answers[role], scores.references, resamples=resamples, seed=seed)
         results |= judged.values
         intervals |= judged.intervals
         results["signatures"] = judged.signatures
@@ -137,9 +137,9 @@ def _results(reading: Reading, role: str, *, resamples: int, seed: int) -> dict[
     return results
 
 
-def _add_gap_closed(evaluation: Evaluation, reading: Reading, *, resamples: int, seed: int) -> None:
+def _add_gap_closed(evaluation: Evaluation, scores: CorpusScores, *, resamples: int, seed: int) -> None:
     """The share of the loss between control and teacher that the student has made good, over the same documents."""
-    student, control, teacher = (reading.documents(role)["ce"] for role in ("student", "control", "teacher"))
+    student, control, teacher = (scores.documents(role)["ce"] for role in ("student", "control", "teacher"))
     table = np.stack([control - student, control - teacher], axis=1)
     closed, gap = table.sum(axis=0)
     if gap <= 0:
@@ -168,11 +168,11 @@ def _ratios(
     return values, intervals
 
 
-def _counts(reading: Reading) -> dict[str, int]:
-    documents = reading.documents("student")
+def _counts(scores: CorpusScores) -> dict[str, int]:
+    documents = scores.documents("student")
     counts = {"documents": len(documents["tokens"])}
     counts |= {name: int(documents[name].sum()) for name in ("tokens", "bytes") if name in documents}
-    return counts | ({"answers": len(reading.references)} if reading.references else {})
+    return counts | ({"answers": len(scores.references)} if scores.references else {})
 
 
 def _refuse_below(least: int, **given: int | None) -> None:

@@ -35,7 +35,7 @@ class Look:
     loss: float
 
 
-class Probe:
+class FixedRows:
     """Asks both models the same rows, over and over.
 
     Args:

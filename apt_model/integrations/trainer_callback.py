@@ -22,7 +22,7 @@ from apt_model.distill.reporter import Reporter
 from apt_model.errors import ConfigError, ModelError
 from apt_model.events.runfile import EVENTS, RunFile
 from apt_model.events.sinks import Audience, Sink
-from apt_model.integrations.probe import Probe, first_rows
+from apt_model.integrations.probe import FixedRows, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
 from apt_model.models.forward import model_card
@@ -163,7 +163,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
 
     def _make_probe(
         self, student: nn.Module, tokenizer: Any, device: torch.device, trainer: Mapping[str, Any]
-    ) -> tuple[Probe, tuple[str, dict[str, Any]]]:
+    ) -> tuple[FixedRows, tuple[str, dict[str, Any]]]:
         most = self.config.train.max_length
         evaluated = trainer.get("eval_dataloader")
         if self._batch is not None:
@@ -172,7 +172,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             key = "notice.probe_training" if evaluated is None else "notice.probe_validation"
             loader = trainer["train_dataloader"] if evaluated is None else evaluated
             batch = first_rows(loader, tokenizer=tokenizer, max_length=most, device=device)
-        probe = Probe(batch, teacher=self._teacher, student=student, config=self.config, device=device)
+        probe = FixedRows(batch, teacher=self._teacher, student=student, config=self.config, device=device)
         return probe, (key, {"rows": len(probe)})
 
     def _watchers(self, state: Any, notices: list[tuple[str, dict[str, Any]]]) -> list[Sink]:

@@ -14,7 +14,7 @@ from apt_model.distill.reporter import Reporter
 from apt_model.events.records import EpochFinished, EpochStarted, ModelCard, RunFinished, RunStarted, StepDone
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Guard
-from apt_model.integrations.probe import Look, Probe
+from apt_model.integrations.probe import FixedRows, Look
 
 TOKENS_SEEN = ("num_tokens", "num_input_tokens_seen")  # as TRL and transformers log them
 
@@ -36,7 +36,7 @@ class TrainerRun:
         self,
         *,
         report: Reporter,
-        probe: Probe,
+        probe: FixedRows,
         student: nn.Module,
         guard: Guard,
         every: int,
@@ -44,7 +44,7 @@ class TrainerRun:
         batches_per_epoch: int,
     ) -> None:
         self._report, self._student, self._guard, self._every = report, student, guard, every
-        self._probe: Probe | None = probe
+        self._probe: FixedRows | None = probe
         self._batches_per_epoch = batches_per_epoch
         self._epoch = int(state.epoch or 0)
         self._losses = BoundedSeries()

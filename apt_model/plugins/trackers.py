@@ -8,6 +8,7 @@ said to it as always, in its own environment variables. Knows nothing of trainin
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -197,7 +198,7 @@ class WandbSink(_TrackerSink):
 
         directory, name = self._directory, self._directory.resolve().name if self._directory else run_id
         settings = wandb.Settings(console="off")  # standard output is the lesson's
-        tracker = _ready(
+        return _ready(
             WandBTracker(
                 os.environ.get("WANDB_PROJECT", PROJECT),
                 id=run_id,
@@ -209,8 +210,12 @@ class WandbSink(_TrackerSink):
                 settings=settings,
             )
         )
-        self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
-        return tracker
+
+    @cached_property
+    def _table(self) -> Any:
+        import wandb
+
+        return wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
 
     def _write(self, tracker: GeneralTracker, cards: Sequence[Card]) -> None:
         for card in cards:

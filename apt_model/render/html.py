@@ -15,7 +15,7 @@ from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import LANGUAGES, Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import departures
-from apt_model.render.progress import Course
+from apt_model.render.progress import RunProgress
 from apt_model.render.sanitise import sanitise
 from apt_model.render.sentences import LIGHTS, number, percent, topic_name
 from apt_model.render.wrap import shorten
@@ -58,10 +58,10 @@ class HtmlPainter:
         settings = "".join(f"<span>{_safe(line)}</span> " for line in sentences.settings(run, say))
         return f'{_line(say("header.title"), "apt-title")}{models}<div class="apt-quiet">{settings}{marks}</div>'
 
-    def progress(self, course: Course) -> str:
+    def progress(self, run: RunProgress) -> str:
         """How far the run is: a bar where its length is known, and the figures in words."""
-        bar = _bar(course.step / course.total_steps, "progressbar") if course.total_steps else ""
-        parts = "".join(f"<span>{_safe(part)}</span> " for part in course.parts(self._say))
+        bar = _bar(run.step / run.total_steps, "progressbar") if run.total_steps else ""
+        parts = "".join(f"<span>{_safe(part)}</span> " for part in run.parts(self._say))
         return f'{bar}<div class="apt-parts">{parts}</div>'
 
     def card(self, card: Card) -> str:

@@ -12,7 +12,7 @@ from apt_model.config import DisplayConfig
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, ScoredObservation, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.html import HtmlPainter
-from apt_model.render.progress import Course
+from apt_model.render.progress import RunProgress
 
 REFRESH_SECONDS = 0.5
 EARLIER_CARDS = 5
@@ -48,7 +48,7 @@ class NotebookSink:
         """Take one event; shows it at once, or with what comes in the next half second."""
         if isinstance(event, RunStarted):
             self._begin(event)
-        self._course.follow(event)
+        self._run_progress.follow(event)
         is_news = self._keep(event)
         at_once = isinstance(event, RunStarted | EpochFinished | RunFinished)
         self._head.refresh(changed=isinstance(event, RunStarted | StepDone | ScoredObservation), at_once=at_once)
@@ -60,7 +60,7 @@ class NotebookSink:
         self._lesson.refresh(at_once=True)
 
     def _begin(self, run: RunStarted | None) -> None:
-        self._run, self._course = run, Course()
+        self._run, self._run_progress = run, RunProgress()
         self._first: ScoredObservation | None = None
         self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
         self._epochs: deque[EpochFinished] = deque(maxlen=LATEST_EPOCHS)
@@ -91,7 +91,7 @@ class NotebookSink:
     def _paint_head(self) -> str:
         paint = self._painter
         header = paint.header(self._run) if self._run is not None else ""
-        return paint.page(header, paint.progress(self._course))
+        return paint.page(header, paint.progress(self._run_progress))
 
     def _paint_lesson(self) -> str:
         paint, cards = self._painter, list(self._cards)

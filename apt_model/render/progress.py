@@ -7,7 +7,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.sentences import duration, number, percent
 
 
-class Course:
+class RunProgress:
     """Where a run is.
 
     Attributes:

@@ -29,7 +29,7 @@ from apt_model.events.records import (
 )
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
-from apt_model.render.progress import Course
+from apt_model.render.progress import RunProgress
 from apt_model.render.sanitise import can_say, fit_encoding
 
 PIPED_COLUMNS = 80
@@ -162,12 +162,12 @@ class _ProgressLine:
         bar = [] if self._narrow else [BarColumn(bar_width=None)]
         self._progress = Progress(*columns, *bar, console=console, auto_refresh=False, transient=True, expand=True)
         self._task: TaskID | None = None
-        self._course = Course()
+        self._run_progress = RunProgress()
         self._drawn = 0.0
 
     def follow(self, event: Event) -> None:
         """Bring the line up to date."""
-        self._course.follow(event)
+        self._run_progress.follow(event)
         if isinstance(event, RunStarted):
             self._task = self._progress.add_task("", total=event.total_steps)
             self._progress.start()
@@ -183,6 +183,6 @@ class _ProgressLine:
         if self._task is None or now - self._drawn < REFRESH_SECONDS:
             return
         self._drawn = now
-        parts = self._course.parts(self._say, brief=self._narrow)
+        parts = self._run_progress.parts(self._say, brief=self._narrow)
         text = "  ".join(fit_encoding(part, self._encoding) for part in parts)
-        self._progress.update(self._task, completed=self._course.step, description=text, refresh=True)
+        self._progress.update(self._task, completed=self._run_progress.step, description=text, refresh=True)

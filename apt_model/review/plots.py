@@ -15,7 +15,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import EpochFinished, Event, StepDone
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.records import EpochFinished, Event, RunStarted, StepDone
 from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render.sentences import topic_name
@@ -29,6 +30,7 @@ BUCKETS = 400  # points of a curve: more than a figure has room for tell nothing
 CARD_BUCKETS = 40
 MOST_TOPICS, MOST_COLUMNS = 12, 12
 DARK = 75  # percent, where white on the map's colour is read better than black
+FAINT = 0.3  # opacity of the grid, and of single cards behind their curve
 COLOURS = ("#1b4f72", "#c1443c", "#1e8449", "#7d5a00")  # all of them at least 4.5 : 1 on white
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
@@ -36,7 +38,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": 10,
-    "grid.alpha": 0.3,
+    "grid.alpha": FAINT,
     "legend.frameon": False,
     "text.parse_math": False,
 }
@@ -44,16 +46,17 @@ SIZE, DPI = (8.0, 4.2), 120
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lesson:
+class _PlottedRun:
     """What of a run is drawn."""
 
+    scale: LazinessScale | None
     steps: list[StepDone] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
     epochs: list[EpochFinished] = field(default_factory=list)
 
     @classmethod
-    def of(cls, events: Sequence[Event]) -> "_Lesson":
-        lesson = cls()
+    def of(cls, events: Sequence[Event]) -> "_PlottedRun":
+        lesson = cls(scale=next((event.laziness_scale for event in events if isinstance(event, RunStarted)), None))
         homes: Mapping[type[Event], list[Any]] = {
             StepDone: lesson.steps,
             Card: lesson.cards,
@@ -67,7 +70,7 @@ class _Lesson:
 
 def panels(events: Sequence[Event]) -> list[str]:
     """The plots that there is something to draw in: of "losses", "laziness", "entropy", "topics", "validation"."""
-    lesson = _Lesson.of(events)
+    lesson = _PlottedRun.of(events)
     return [name for name, (_, has_any) in _PANELS.items() if has_any(lesson)]
 
 
@@ -87,7 +90,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
     unknown = [name for name in names or () if name not in _PANELS]
     if unknown:
         raise ConfigError("no such plot", got=", ".join(unknown), expected=", ".join(_PANELS))
-    lesson = _Lesson.of(events)
+    lesson = _PlottedRun.of(events)
     names = panels(events) if names is None else names
     words = "".join([title, *_words(say), *(say.topic(topic) for topic in {card.topic for card in lesson.cards})])
     with matplotlib.rc_context({**STYLE, "font.family": families(drawable(words))}):
@@ -156,7 +159,7 @@ def _words(say: Phrases) -> list[str]:
 # --- the plots
 
 
-def _losses(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _losses(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     lines = {"total": "loss", "kd": "kd", "ce": "ce"}
     for (word, key), colour, dash in zip(lines.items(), COLOURS, DASHES, strict=False):
         numbers = [(step.step, getattr(step, key)) for step in lesson.steps]
@@ -171,9 +174,9 @@ def _losses(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend()
 
 
-def _laziness(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _laziness(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     cards = lesson.cards
-    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=0.3)
+    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=FAINT)
     parts: Mapping[str, Callable[[Card], float]] = {
         "laziness_line": lambda card: card.laziness,
         "text": lambda card: 1 - card.similarity,
@@ -185,20 +188,21 @@ def _laziness(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
         wide = 2.5 if word == "laziness_line" else 1.2
         _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
-    axes.set_yticks([0, 30, 60, 100])  # where the light changes
+    lights = [100 * lesson.scale.green_below, 100 * lesson.scale.yellow_below] if lesson.scale else []
+    axes.set_yticks([0, *lights, 100])  # where the light changes
     axes.legend()
 
 
-def _entropy(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _entropy(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
     axes.axhline(0, color="grey", linewidth=1)
-    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=0.3)
+    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=FAINT)
     _line(axes, _thinned(gaps, CARD_BUCKETS), label=drawable(say("plots.gap")), colour=COLOURS[0], dash="-")
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
     axes.legend()
 
 
-def _topics(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _topics(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     counts = Counter(card.topic for card in lesson.cards)
     topics = [topic for topic, _ in counts.most_common(MOST_TOPICS)]
     last = max(card.epoch for card in lesson.cards)
@@ -222,7 +226,7 @@ def _topics(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.grid(visible=False)
 
 
-def _validation(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
+def _validation(axes: "Axes", lesson: _PlottedRun, say: Phrases) -> None:
     from matplotlib.ticker import MaxNLocator
 
     seen = [(epoch.epoch, epoch.validation) for epoch in lesson.epochs if epoch.validation is not None]
@@ -250,8 +254,8 @@ def _validation(axes: "Axes", lesson: _Lesson, say: Phrases) -> None:
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize="small")
 
 
-_Paint = Callable[["Axes", _Lesson, Phrases], None]
-_PANELS: Mapping[str, tuple[_Paint, Callable[[_Lesson], bool]]] = {
+_Paint = Callable[["Axes", _PlottedRun, Phrases], None]
+_PANELS: Mapping[str, tuple[_Paint, Callable[[_PlottedRun], bool]]] = {
     "losses": (_losses, lambda lesson: bool(lesson.steps)),
     "laziness": (_laziness, lambda lesson: bool(lesson.cards)),
     "entropy": (_entropy, lambda lesson: any(card.entropy_gap is not None for card in lesson.cards)),
@@ -263,26 +267,28 @@ _PANELS: Mapping[str, tuple[_Paint, Callable[[_Lesson], bool]]] = {
 # --- curves of any length
 
 
-class _Bucket(NamedTuple):
+class _CurvePoint(NamedTuple):
     x: float
     low: float
     mean: float
     high: float
 
 
-def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_Bucket]:
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_CurvePoint]:
     """Neighbours together, in at most `most` buckets."""
     size = -(-len(points) // most) if points else 1
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [
-        _Bucket(fmean(x for x, _ in part), min(y for _, y in part), fmean(y for _, y in part), max(y for _, y in part))
+        _CurvePoint(
+            fmean(x for x, _ in part), min(y for _, y in part), fmean(y for _, y in part), max(y for _, y in part)
+        )
         for part in stretches
     ]
 
 
 def _line(
     axes: "Axes",
-    curve: Sequence[_Bucket],
+    curve: Sequence[_CurvePoint],
     *,
     label: str,
     colour: str,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apt_model.events.records import Advice, TopicScore, Trend
-from apt_model.teaching.laziness import GREEN_BELOW, YELLOW_BELOW
+from apt_model.teaching.laziness import SCALE
 
 EXCELLENT_BELOW = 0.2
 GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
@@ -64,14 +64,14 @@ def advice(run: Measured) -> tuple[Advice, ...]:
         return (Advice(key="no_samples"),)
     of_losses = _of_losses(run)
     found = [Advice(key=_level(run.last))]
-    if run.last >= GREEN_BELOW:
+    if run.last >= SCALE.green_below:
         found += _of_teacher(run)
         found += [] if of_losses else [Advice(key=_course(run, run.first, run.last))]
     return (*found, *of_losses, *_of_topics(run.topics))
 
 
 def _level(last: float) -> str:
-    levels = (("excellent", EXCELLENT_BELOW), ("good", GREEN_BELOW), ("fair", YELLOW_BELOW))
+    levels = (("excellent", EXCELLENT_BELOW), ("good", SCALE.green_below), ("fair", SCALE.yellow_below))
     return next((key for key, below in levels if last < below), "poor")
 
 

@@ -2,14 +2,13 @@
 
 import math
 
-from apt_model.events.records import Light
+from apt_model.events.laziness import LazinessScale, Light
 
-SIMILARITY_WEIGHT, KL_WEIGHT = 0.6, 0.4
-GREEN_BELOW, YELLOW_BELOW = 0.3, 0.6
+SCALE = LazinessScale()
 
 
 def laziness(similarity: float, normalised_kl: float) -> float:
-    """`0.6 * (1 - similarity) + 0.4 * normalised_kl`, kept within 0..1.
+    """The weighted sum of `1 - similarity` and `normalised_kl` that `LazinessScale` describes, kept within 0..1.
 
     A part that is not a number counts as the laziest value: what cannot be measured was not learned.
 
@@ -19,11 +18,11 @@ def laziness(similarity: float, normalised_kl: float) -> float:
     """
     distance = 1.0 if math.isnan(similarity) else 1.0 - min(max(similarity, 0.0), 1.0)
     divergence = 1.0 if math.isnan(normalised_kl) else min(max(normalised_kl, 0.0), 1.0)
-    return SIMILARITY_WEIGHT * distance + KL_WEIGHT * divergence
+    return SCALE.similarity_weight * distance + SCALE.kl_weight * divergence
 
 
 def light(laziness: float) -> Light:
-    """Green below 30 %, yellow below 60 %, red from 60 %."""
-    if laziness < GREEN_BELOW:
+    """Green below the scale's first bound, yellow below its second, red from there."""
+    if laziness < SCALE.green_below:
         return "green"
-    return "yellow" if laziness < YELLOW_BELOW else "red"
+    return "yellow" if laziness < SCALE.yellow_below else "red"

@@ -22,9 +22,9 @@ from apt_model.events.records import (
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.comments import grade, remark
-from apt_model.teaching.laziness import laziness, light
+from apt_model.teaching.laziness import SCALE, laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity
-from apt_model.teaching.summary import ReportCard, Verdict, Weights
+from apt_model.teaching.summary import ReportCard, RunStatistics, Weights
 from apt_model.teaching.topics import TopicKeywords, detect_topic
 
 Comment = Callable[[float, float], str]
@@ -56,15 +56,16 @@ class LessonScorer:
         self._comment = comment or self.comment
         self._guard = guard or Guard()
         self._step = 0
-        self._report_card, self.verdict, self._weights = ReportCard(), Verdict(), Weights()
+        self._report_card, self.verdict, self._weights = ReportCard(), RunStatistics(), Weights()
 
     def __call__(self, event: Event) -> Event:
         """The event as the lesson sees it; events that need no judgement come back as they are."""
         self._step = event.step
         if isinstance(event, RunStarted):
-            self._report_card, self.verdict = ReportCard(), Verdict()
+            self._report_card, self.verdict = ReportCard(), RunStatistics()
             self._weights = Weights.of(event.config)
-        elif isinstance(event, StepDone):
+            return replace(event, laziness_scale=SCALE)
+        if isinstance(event, StepDone):
             self._report_card.add_step(event, self._weights)
         elif isinstance(event, Observation):
             return self._score(event)

@@ -111,7 +111,7 @@ class ReportCard:
         _load_state(self, state)
 
 
-class Verdict:
+class RunStatistics:
     """Collects the cards and epochs of a run."""
 
     def __init__(self) -> None:

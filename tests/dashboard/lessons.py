@@ -1,8 +1,10 @@
 """Small lessons for the page's tests, written by the real writer of run files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
     Advice,
     EpochFinished,
@@ -36,7 +38,15 @@ def started(total_steps: int) -> RunStarted:
     config = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3, "sample_frequency": EVERY, "show_samples": True}
     config |= {"show_diff": False}
     return RunStarted(
-        run_id="r", step=0, config=config, num_epochs=3, total_steps=total_steps, device="cpu", vocabulary=100, **models
+        run_id="r",
+        step=0,
+        config=config,
+        num_epochs=3,
+        total_steps=total_steps,
+        device="cpu",
+        vocabulary=100,
+        laziness_scale=LazinessScale(),
+        **models,
     )
 
 
@@ -102,8 +112,11 @@ def card(
 
 
 def lesson(steps: int = 60, *, tokens: bool = True) -> Iterator[Event]:
-    """A whole lesson: a card every five steps, an exam and a report card every twenty, a notice, a verdict."""
-    yield started(steps)
+    """A whole lesson: a card every five steps, an exam and a report card every twenty, a notice, a verdict.
+
+    Without `tokens`, as older versions recorded it: no tokens, no exams, not a word on how laziness is computed.
+    """
+    yield started(steps) if tokens else replace(started(steps), laziness_scale=None)
     for step in range(1, steps + 1):
         if step % PER_EPOCH == 1:
             yield EpochStarted(run_id="r", step=step - 1, epoch=step // PER_EPOCH + 1, num_epochs=3)

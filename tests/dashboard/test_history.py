@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from apt_model.dashboard.history import CARDS, OTHERS, OTHERS_BYTES, STEPS, History, latest
-from apt_model.dashboard.reading import Reading
+from apt_model.dashboard.reading import HistoryReader
 from apt_model.dashboard.tail import Line, Tail, whole_lines
 from apt_model.dashboard.thinning import Thinned
 from apt_model.events.records import EpochFinished, Event, Notice, TextPair, Validation
@@ -127,7 +127,7 @@ def test_thinning_keeps_the_bound_it_was_given() -> None:
 
 def test_a_reading_keeps_up_and_begins_again_where_the_record_was_cut_back(tmp_path: Path) -> None:
     path = write(tmp_path / "run", step(1), step(2))
-    reading = Reading(path)
+    reading = HistoryReader(path)
     page = json.loads(reading.page())
     assert (page["offset"], [event["step"] for event in page["events"]]) == (path.stat().st_size, [1, 2])
     write(tmp_path / "run", step(3))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from apt_model.dashboard.report import make_report
-from apt_model.events.records import Event, ExamAnswer, ExamTaken
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.records import EpochFinished, Event, ExamAnswer, ExamTaken
 from tests.dashboard import lessons
 from tests.dashboard.conftest import VIEWS, Open
 
@@ -228,6 +229,55 @@ def test_a_lesson_without_tokens_still_has_every_view(open_page: Open, shelf: Pa
     assert "还没有" in watched.page.locator("#view-temperature .waiting").inner_text()
     watched.show("exam")
     assert watched.page.locator("#view-exam .waiting").inner_text() == "这堂课没有安排考试。"
+
+
+def judged_by(scale: LazinessScale | None, folder: Path) -> str:
+    """A lesson with one card and one report card, both 50 % lazy, as a report's URL."""
+    card = replace(lessons.card(2, 0.5), similarity=0.2, normalised_kl=0.75, light="red")
+    epoch = next(event for event in lessons.lesson() if isinstance(event, EpochFinished))
+    events = [replace(lessons.started(5), laziness_scale=scale), lessons.step_done(2), card]
+    run = lessons.write(folder / "run", [*events, replace(epoch, step=2, mean_laziness=0.5)])
+    (folder / "report.html").write_text(make_report([run]), "utf-8")
+    return (folder / "report.html").as_uri()
+
+
+def test_laziness_is_explained_with_the_numbers_of_the_runs_own_record(open_page: Open, tmp_path: Path) -> None:
+    scale = LazinessScale(similarity_weight=0.25, kl_weight=0.75, green_below=0.51, yellow_below=0.875)
+    watched = open_page(judged_by(scale, tmp_path))
+    card = watched.page.locator(".judged")
+    assert "0.25 × (1 − 文本相似度 0.200) + 0.75 × KL 0.750 = 50.00%" in card.inner_text()
+    assert card.locator(".parts > span").all_inner_texts() == ["说法不同 20.0%", "把握不同 56.3%"]
+    places = "all => all.map(one => one.style.insetInlineStart)"
+    assert card.locator(".bound").evaluate_all(places) == ["51%", "87.5%"]
+    assert card.locator(".light").get_attribute("class") == "light red"  # as the card has it
+    watched.show("reports")
+    assert watched.page.locator(".epochs .light").get_attribute("class") == "light green"  # 50 % < 51 %
+    watched.show("lazy")
+    assert watched.page.locator(".chart-parts .value").all_inner_texts() == ["50%", "20%", "56%"]
+    intro = watched.page.locator("#view-lazy .intro")
+    assert "偷懒程度 = 0.25 ×（1 − 文本相似度）+ 0.75 × KL" in intro.inner_text()
+    watched.page.locator(".language").click()
+    watched.settle()
+    assert "Laziness = 0.25 × (1 − text similarity) + 0.75 × KL" in intro.inner_text()
+
+
+def test_a_record_without_those_numbers_is_shown_without_them(open_page: Open, tmp_path: Path) -> None:
+    watched = open_page(judged_by(None, tmp_path))
+    card = watched.page.locator(".judged")
+    assert card.locator(".judged-line strong").inner_text() == "50.00%"
+    assert card.locator(".light").get_attribute("class") == "light red"
+    assert card.locator(".bound, .parts").count() == 0
+    assert "×" not in card.inner_text()
+    assert card.locator(".figures dd").all_inner_texts()[-2:] == ["0.200", "0.750"]  # similarity and KL are its own
+    watched.show("reports")
+    assert "50.00%" in watched.page.locator(".epochs").inner_text()
+    assert watched.page.locator(".epochs .light").count() == 0
+    watched.show("lazy")
+    assert watched.page.locator(".chart-parts h2").inner_text() == "偷懒程度"
+    assert watched.page.locator(".chart-parts .value").all_inner_texts() == ["50%"]
+    assert "×" not in watched.page.locator("#view-lazy .intro").inner_text()
+    watched.show("topics")
+    assert watched.page.locator(".questions .light").get_attribute("class") == "light red"
 
 
 def test_a_number_that_is_not_finite_is_said(open_page: Open, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.distill.out_of_memory import explained_out_of_memory, is_out_of_memory
 from apt_model.doctor.memory import memory_needed, readable
-from apt_model.doctor.trial import probed
+from apt_model.doctor.trial import read_trial
 from apt_model.errors import OutOfMemoryError
 from apt_model.events.records import StepDone
 from apt_model.events.runfile import read_events
@@ -98,7 +98,7 @@ class Small(nn.Module):
 def test_what_a_forward_pass_keeps_is_measured_for_a_token() -> None:
     one, other, batch = Small(), Small(), to_batch(torch.arange(20).reshape(2, 10))
     forwards = Forward(one, "student"), Forward(other, "teacher")
-    seen = probed(one, other, batch, forwards=forwards, config=LessonConfig(), device=torch.device("cpu"))
+    seen = read_trial(one, other, batch, forwards=forwards, config=LessonConfig(), device=torch.device("cpu"))
     assert seen.kept_bytes == 8 + 8 * 4 + 16 * 4  # its id, the input of the first layer, that of the last
 
 

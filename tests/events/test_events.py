@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.errors import DataError, StorageError
+from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
     Advice,
     EpochFinished,
@@ -73,6 +75,7 @@ EVENTS: list[Event] = [
         num_epochs=1,
         total_steps=None,
         device="cpu",
+        laziness_scale=LazinessScale(green_below=0.25),
     ),
     STEP,
     CARD,
@@ -119,8 +122,6 @@ def test_every_event_comes_back_from_the_file_as_it_was(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_become_null_with_a_flag_and_come_back() -> None:
-    from dataclasses import replace
-
     record = to_record(replace(STEP, loss=math.nan, grad_norm=math.inf))
     assert (record["loss"], record["grad_norm"]) == (None, None)
     assert record["nonfinite"] == {"loss": "nan", "grad_norm": "inf"}
@@ -135,6 +136,12 @@ def test_any_text_is_one_line_of_the_file(text: str) -> None:
     line = encode({"text": text})
     assert b"\n" not in line
     assert json.loads(line)["text"] == text
+
+
+def test_a_record_from_before_laziness_had_a_scale_is_read_and_makes_none_up() -> None:
+    record = to_record(EVENTS[0])
+    assert record.pop("laziness_scale")["green_below"] == 0.25
+    assert from_record(record) == replace(EVENTS[0], laziness_scale=None)  # type: ignore[call-arg]
 
 
 def test_a_reader_stops_at_the_last_whole_line(tmp_path: Path) -> None:

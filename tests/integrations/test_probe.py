@@ -10,16 +10,16 @@ from torch.utils.data import DataLoader
 from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.errors import DataError
-from apt_model.integrations.probe import Probe, first_rows
+from apt_model.integrations.probe import FixedRows, first_rows
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def make_probe(teacher: Any, student: Any) -> Callable[..., Probe]:
-    def make(batch: Any, **how: Any) -> Probe:
+def make_probe(teacher: Any, student: Any) -> Callable[..., FixedRows]:
+    def make(batch: Any, **how: Any) -> FixedRows:
         config = LessonConfig.from_dict(how)
-        return Probe(batch, teacher=teacher, student=student, config=config, device=CPU)
+        return FixedRows(batch, teacher=teacher, student=student, config=config, device=CPU)
 
     return make
 
@@ -30,7 +30,7 @@ def taken(rows: list[Any], collate: Any, tokenizer: Any = None) -> Any:
 
 
 def test_both_are_asked_in_eval_mode_and_every_module_gets_its_own_mode_back(
-    make_probe: Callable[..., Probe], teacher: Any, student: Any, tokenizer: Any
+    make_probe: Callable[..., FixedRows], teacher: Any, student: Any, tokenizer: Any
 ) -> None:
     for model in (teacher, student):
         model.model.layers[0].self_attn.attention_dropout = 0.5
@@ -50,7 +50,7 @@ def test_both_are_asked_in_eval_mode_and_every_module_gets_its_own_mode_back(
     assert all(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_padding_on_either_side_changes_nothing(make_probe: Callable[..., Probe], student: Any) -> None:
+def test_padding_on_either_side_changes_nothing(make_probe: Callable[..., FixedRows], student: Any) -> None:
     left = {"input_ids": [[0, 0, 5, 6, 7, 8]], "attention_mask": [[0, 0, 1, 1, 1, 1]]}
     right = {"input_ids": [[5, 6, 7, 8, 0]], "attention_mask": [[1, 1, 1, 1, 0]]}
     one, other = (make_probe(to_batch(raw)).look(student, turn=0, say=lambda *a, **k: None) for raw in (left, right))
@@ -58,7 +58,9 @@ def test_padding_on_either_side_changes_nothing(make_probe: Callable[..., Probe]
     assert one.readout.card.input_ids == other.readout.card.input_ids == [5, 6, 7, 8]
 
 
-def test_long_rows_are_cut_and_rows_without_a_label_left_out(make_probe: Callable[..., Probe], student: Any) -> None:
+def test_long_rows_are_cut_and_rows_without_a_label_left_out(
+    make_probe: Callable[..., FixedRows], student: Any
+) -> None:
     raw = {"input_ids": [[5] * 40, [6] * 40], "labels": [[-100] * 40, [6] * 40]}
     probe = make_probe(to_batch(raw), max_length=10)
     assert len(probe) == 1

@@ -19,7 +19,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.diff import departures
 from apt_model.render.html import HtmlPainter
 from apt_model.render.notebook import EARLIER_CARDS, LATEST_EPOCHS, LATEST_NOTICES, REFRESH_SECONDS, NotebookSink
-from apt_model.render.progress import Course
+from apt_model.render.progress import RunProgress
 from tests.events.test_events import CARD, STEP
 from tests.render.test_cards import EPOCH, LESSON, LESSON_CARD, RUN
 from tests.render.test_sanitise import hostile
@@ -445,7 +445,7 @@ def test_a_run_that_is_cut_off_has_no_verdict_and_shows_its_last_step() -> None:
 
 
 def test_the_rate_follows_a_new_pace_by_a_tenth_at_each_step() -> None:
-    course = Course()
+    course = RunProgress()
     for event in (RUN, replace(STEP, step=1, step_seconds=1.0), replace(STEP, step=2, step_seconds=2.0)):
         course.follow(event)
     assert list(course.parts(Phrases.load("en")))[1:4] == ["2/100", "0.9 steps/s", "1:48 left"]

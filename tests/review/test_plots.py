@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import EpochFinished, Event, Validation
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.records import EpochFinished, Event, RunStarted, Validation
 from apt_model.i18n import Phrases
 from apt_model.review import fonts, plots
 from apt_model.review.run import Run
@@ -39,6 +40,20 @@ def test_the_map_of_topics_has_each_epochs_mean_laziness() -> None:
             expected.append(f"{100 * sum(lazy) / len(lazy):.0f}")
     assert sorted(topics) == ["互联网 (6)", "医疗 (6)"]
     assert cells == expected
+
+
+@pytest.mark.parametrize(
+    ("scale", "lines"),
+    [
+        (LazinessScale(), ["0", "30", "60", "100"]),
+        (LazinessScale(green_below=0.25, yellow_below=0.5), ["0", "25", "50", "100"]),
+        (None, ["0", "100"]),
+    ],
+)
+def test_laziness_has_lines_where_the_runs_own_lights_change(scale: LazinessScale | None, lines: list[str]) -> None:
+    events = [replace(e, laziness_scale=scale) if isinstance(e, RunStarted) else e for e in lessons.lesson()]
+    (axes,) = plots.draw(events, ZH, names=["laziness"]).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == lines
 
 
 def test_many_epochs_and_topics_still_fit() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.config import DisplayConfig
+from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
     EpochFinished,
     Observation,
@@ -237,7 +238,9 @@ def test_the_verdict_sums_up_the_run_and_a_new_run_starts_afresh() -> None:
     assert verdict.first_laziness == pytest.approx(0.4 * 0.95)
     assert verdict.last_laziness == pytest.approx(0.4 * 0.15)
     assert [item.key for item in verdict.advice] == ["excellent"]
-    scorer(next(event for event in EVENTS if isinstance(event, RunStarted)))
+    begun = scorer(next(event for event in EVENTS if isinstance(event, RunStarted)))
+    assert isinstance(begun, RunStarted)
+    assert begun.laziness_scale == LazinessScale()  # the record says what the cards are judged by
     assert scorer.stats()["total_samples"] == 0
 
 

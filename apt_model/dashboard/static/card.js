@@ -6,26 +6,32 @@ import {tokenLegend, tokenRows} from "./tokens.js";
 import {say, topicWord} from "./words.js";
 
 const LIGHTS = { green: "●", yellow: "▲", red: "■" };
+const kindOf = (light) => (light in LIGHTS ? light : "red");
 
 /** The light as a shape, a colour and, if `worded`, words. */
 export function lightMark(light, worded) {
-  const known = light in LIGHTS ? light : "red";
-  const shape = el("span", { class: "shape", "aria-hidden": "true" }, LIGHTS[known]);
-  return el("span", { class: `light ${known}` }, shape, worded ? say(`light.${known}`) : null);
+  const shape = el("span", { class: "shape", "aria-hidden": "true" }, LIGHTS[kindOf(light)]);
+  return el("span", { class: `light ${kindOf(light)}` }, shape, worded ? say(`light.${kindOf(light)}`) : null);
 }
 
-/** The light that goes with a laziness, as apt_model/teaching/laziness.py sets it. */
-export function lightOf(laziness) {
-  if (laziness < 0.3) return "green";
-  return laziness < 0.6 ? "yellow" : "red";
+/** The light that goes with a laziness that has none of its own, by a lesson's `scale`; null where that is not known. */
+export function lightOf(laziness, scale) {
+  if (!scale) return null;
+  if (laziness < scale.green_below) return "green";
+  return laziness < scale.yellow_below ? "yellow" : "red";
 }
 
-/** A whole card as an article. */
-export function cardArticle(card) {
+/** Laziness as the sum of two parts by a lesson's `scale`: how far the texts differ, and KL. */
+export function partsOf(card, scale) {
+  return { text: scale.similarity_weight * (1 - card.similarity), kl: scale.kl_weight * card.normalised_kl };
+}
+
+/** A whole card as an article; `scale`: of its lesson, null where the record has none. */
+export function cardArticle(card, scale) {
   const rows = card.detail ? tokenRows(card.detail) : plainRows(card);
   return el(
     "article",
-    { class: `card ${card.light in LIGHTS ? card.light : "red"}`, "data-step": card.step },
+    { class: `card ${kindOf(card.light)}`, "data-step": card.step },
     cardHead(card),
     el(
       "dl",
@@ -35,7 +41,7 @@ export function cardArticle(card) {
       voice("student", rows.student),
     ),
     card.detail ? el("p", { class: "quiet hint" }, say("now.hint")) : el("p", { class: "quiet hint" }, say("now.plain")),
-    judgement(card),
+    judgement(card, scale),
     el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
     card.detail ? tokenLegend() : null,
   );
@@ -62,17 +68,7 @@ function plainRows(card) {
   return { teacher: row(card.teacher_text), student: row(card.student_text) };
 }
 
-function judgement(card) {
-  const parts = { text: 0.6 * (1 - card.similarity), kl: 0.4 * card.normalised_kl };
-  const bar = meter(card.laziness, say("now.laziness"), "laziness");
-  bar.replaceChildren(
-    ...Object.entries(parts).map(([name, share]) =>
-      el("span", { class: `fill ${name}`, style: { width: `${(100 * Math.max(0, share)).toFixed(2)}%` } }),
-    ),
-    el("span", { class: "bound at-30" }),
-    el("span", { class: "bound at-60" }),
-  );
-  const key = (name, share) => el("span", {}, el("span", { class: `swatch ${name}` }), say(`now.part.${name}`), " ", percent(share, 1));
+function judgement(card, scale) {
   return el(
     "section",
     { class: "judged" },
@@ -83,27 +79,42 @@ function judgement(card) {
       el("strong", {}, percent(card.laziness)),
       lightMark(card.light, true),
     ),
-    bar,
-    el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)),
-    el(
-      "p",
-      { class: "quiet" },
-      say("now.formula", {
-        similarity: number(card.similarity, 3),
-        kl: number(card.normalised_kl, 3),
-        laziness: percent(card.laziness),
-      }),
-    ),
-    cardFigures(card),
+    scale ? madeOf(card, scale) : meter(card.laziness, say("now.laziness"), `laziness ${kindOf(card.light)}`),
+    cardFigures(card, scale),
   );
 }
 
-function cardFigures(card) {
+/** The bar of both parts with the bounds of the lights, and the formula with its numbers. */
+function madeOf(card, scale) {
+  const parts = partsOf(card, scale);
+  const bar = meter(card.laziness, say("now.laziness"), "laziness");
+  const width = (share) => `${(100 * Math.max(0, share)).toFixed(2)}%`;
+  bar.replaceChildren(
+    ...Object.entries(parts).map(([name, share]) => el("span", { class: `fill ${name}`, style: { width: width(share) } })),
+    ...[scale.green_below, scale.yellow_below].map((at) => el("span", { class: "bound", style: { "inset-inline-start": width(at) } })),
+  );
+  const key = (name, share) => el("span", {}, el("span", { class: `swatch ${name}` }), say(`now.part.${name}`), " ", percent(share, 1));
+  const numbers = {
+    similarity_weight: brisk(scale.similarity_weight),
+    kl_weight: brisk(scale.kl_weight),
+    similarity: number(card.similarity, 3),
+    kl: number(card.normalised_kl, 3),
+    laziness: percent(card.laziness),
+  };
+  return [
+    bar,
+    el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)),
+    el("p", { class: "quiet" }, say("now.formula", numbers)),
+  ];
+}
+
+function cardFigures(card, scale) {
   const gap = "entropy_gap" in card && (card.entropy_gap !== null || (card.nonfinite && "entropy_gap" in card.nonfinite));
   const figures = [
     ["now.sampleloss", fieldOf(card, "loss", number)],
     ["now.agreement", fieldOf(card, "agreement", (value) => percent(value, 1))],
     gap ? ["now.gap", fieldOf(card, "entropy_gap", brisk)] : null,
+    ...(scale ? [] : [["now.similarity", number(card.similarity, 3)], ["now.kl", number(card.normalised_kl, 3)]]),
   ];
   return figureList(figures.filter(Boolean));
 }

@@ -1,21 +1,27 @@
 /** Why the student is lazy: laziness split into its parts over time, losses, and what drives them. */
+import {partsOf} from "./card.js";
 import {clean} from "./clean.js";
 import {drawChart} from "./chart.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, percent} from "./format.js";
-import {extent, room} from "./state.js";
+import {extent, lessonsInView, room} from "./state.js";
 import {say, speech} from "./words.js";
 
 const MOST_POINTS = 90;
 
 /** Draw the curves into `box`. */
 export function drawLazy(box) {
-  keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("lazy.intro"), " ", el("span", { class: "quiet" }, say("lazy.click"))));
+  const scale = room.current.scale;
+  keep(part(box, "intro", "p"), [speech.language, scale], () => {
+    const weights = scale && { similarity_weight: brisk(scale.similarity_weight), kl_weight: brisk(scale.kl_weight) };
+    return el("span", {}, weights ? say("lazy.intro", weights) : null, " ", el("span", { class: "quiet" }, say("lazy.click")));
+  });
   const grid = part(box, "charts");
   plots().forEach((plot) => drawChart(grid, plot));
 }
 
 function plots() {
+  const parted = lessonsInView().some((lesson) => lesson.scale);
   const whole = (value) => percent(value, 0);
   const cards = (name, tone, dash, pick) => lines(name, tone, dash, true, (lesson) => ofCards(lesson, pick));
   const steps = (name, tone, dash, column) =>
@@ -23,13 +29,14 @@ function plots() {
   return [
     {
       name: "parts",
-      title: say("lazy.parts"),
+      title: parted ? say("lazy.parts") : say("now.laziness"),
       show: whole,
       range: [0, 1],
       lines: [
         cards("lazy.laziness", "pen", "solid", (card) => card.laziness),
-        cards("lazy.text", "gold", "dashed", (card) => 0.6 * (1 - card.similarity)),
-        cards("lazy.kl", "teacher", "dotted", (card) => 0.4 * card.normalised_kl),
+        parted
+          ? [cards("lazy.text", "gold", "dashed", shareOf("text")), cards("lazy.kl", "teacher", "dotted", shareOf("kl"))]
+          : [],
       ],
     },
     {
@@ -82,7 +89,12 @@ function plots() {
     { name: "rate", title: say("lazy.rate"), show: brisk, lines: [steps("lazy.rate", "accent", "solid", "learning_rate")] },
     { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
     { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
-  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(), length: extent().last }));
+  ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(Infinity), length: extent().last }));
+}
+
+/** One part of a card's laziness; null where its lesson's record does not tell of what it is made. */
+function shareOf(name) {
+  return (card, scale) => scale && partsOf(card, scale)[name];
 }
 
 /** Null, too, where the lesson is from before it was measured. */
@@ -93,7 +105,7 @@ function known(value) {
 function ofCards(lesson, pick) {
   const byStep = new Map(); // several cards of one step count as their mean: a curve has one value a step
   lesson.cards.forEach((card) => {
-    const value = pick(card);
+    const value = pick(card, lesson.scale);
     if (value === null || !Number.isFinite(value)) return;
     const seen = byStep.get(card.step) || [0, 0];
     byStep.set(card.step, [seen[0] + value, seen[1] + 1]);

@@ -1,6 +1,5 @@
 /** The hard-question ledger: every sample by its text, how it went each time, and whether it stayed learned. */
 
-const LEARNED_BELOW = 0.3;
 const TOKENS_KEPT = 3;
 const SURE_BELOW_NATS = 0.5;
 const HARD_FROM_NATS = 2;
@@ -8,7 +7,7 @@ const HARD_FROM_NATS = 2;
 /**
  * The samples of `cards`, those seen more than once first, then the hardest: {text, topic, cards, peak, latest, state, tokens}.
  *
- * `state`: "mastered" (was lazy, is not now), "forgotten" (was not lazy once, is now), "hard" (never below 30 %),
+ * `state`: "mastered" (was lazy, is not now), "forgotten" (was not lazy once, is now), "hard" (its light was never green),
  * "once" (one card only). `tokens`: the hardest, {text, highest, latest} in nats, by position in the sample.
  */
 export function ledgerOf(cards) {
@@ -34,7 +33,7 @@ function entry(text, seen) {
 }
 
 function stateOf(seen) {
-  return outcomeOf(seen.map((card) => card.laziness < LEARNED_BELOW));
+  return outcomeOf(seen.map((card) => card.light === "green"));
 }
 
 function outcomeOf(learned) {

@@ -32,8 +32,8 @@ function drawDesk(place, lesson, named) {
   const shown = cards.indexOf(card);
   keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
-  const key = [speech.language, lesson.id, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
-  keep(part(place, "paper"), key, () => (card ? cardArticle(card) : el("p", { class: "waiting" }, say("now.waiting"))));
+  const key = [speech.language, lesson.id, lesson.scale, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
+  keep(part(place, "paper"), key, () => (card ? cardArticle(card, lesson.scale) : el("p", { class: "waiting" }, say("now.waiting"))));
 }
 
 function choice(cards, shown) {

@@ -15,24 +15,25 @@ export function drawReports(box) {
   lessons.forEach((lesson, index) => {
     const epochs = lesson.until("epochs", room.step);
     const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
-    const key = [speech.language, lesson.id, lessons.length, epochs.length, verdict !== null];
+    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, verdict !== null];
     keep(part(shelf, `reports reports-${index}`), key, () => [
       lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
       verdict ? verdictSheet(verdict) : el("p", { class: "quiet pending" }, say("reports.pending")),
-      epochTable(epochs),
+      epochTable(epochs, lesson.scale),
     ]);
   });
 }
 
-function epochTable(epochs) {
+function epochTable(epochs, scale) {
   const title = el("h2", {}, say("reports.title"));
   if (!epochs.length) return [title, el("p", { class: "waiting" }, say("reports.none"))];
   const heads = ["epoch", "loss", "laziness", "topics", "time"].map((word) => el("th", { scope: "col" }, say(`reports.${word}`)));
-  return [title, el("table", { class: "epochs" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, epochs.map(epochRow)))];
+  return [title, el("table", { class: "epochs" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, epochs.map((epoch) => epochRow(epoch, scale))))];
 }
 
-function epochRow(epoch) {
+function epochRow(epoch, scale) {
   const lazy = epoch.mean_laziness;
+  const light = lightOf(lazy, scale);
   const known = lazy !== null && lazy !== undefined;
   const remarks = (epoch.topics || []).map((one) =>
     say("reports.topic", { topic: topicWord(one.topic), samples: one.samples, laziness: percent(one.mean_laziness, 1) }),
@@ -46,7 +47,7 @@ function epochRow(epoch) {
     {},
     el("th", { scope: "row" }, el("span", { class: "only-phone" }, "Epoch "), epoch.epoch),
     cell("loss", el("span", { class: "figure" }, number(epoch.mean_loss))),
-    cell("laziness", known ? [el("span", { class: "figure" }, lightMark(lightOf(lazy), false), " ", percent(lazy)), meter(lazy, say("reports.laziness"), lightOf(lazy))] : "–"),
+    cell("laziness", known ? [el("span", { class: "figure" }, light && lightMark(light, false), " ", percent(lazy)), meter(lazy, say("reports.laziness"), light || "")] : "–"),
     cell("topics", el("ul", { class: "remarks" }, remarks.map((one) => el("li", {}, one)))),
     cell("time", el("span", { class: "figure" }, duration(epoch.seconds))),
   );

@@ -1,5 +1,6 @@
 /** One lesson: its records, sorted into what the views ask for. Knows nothing of how they came or how they look. */
 
+const SCALE = ["similarity_weight", "kl_weight", "green_below", "yellow_below"];
 const COLUMNS = ["step", "loss", "kd", "ce", "learning_rate", "grad_norm", "speed"];
 
 export class Lesson {
@@ -77,6 +78,12 @@ export class Lesson {
   cardsAt(step) {
     const newest = this.latest("cards", step);
     return newest ? this.until("cards", step).filter((card) => card.step === newest.step) : [];
+  }
+
+  /** The constants by which this lesson's cards were judged (events/laziness.py); null where its record has none. */
+  get scale() {
+    const scale = this.started && this.started.laziness_scale;
+    return scale && SCALE.every((name) => Number.isFinite(scale[name])) ? scale : null;
   }
 
   setting(name) {

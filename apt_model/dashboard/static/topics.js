@@ -1,6 +1,6 @@
 /** Topics: mastery as a heat map over the epochs, and the hard-question ledger under it. */
 import {brief, tokenText, tongue} from "./clean.js";
-import {lightMark, lightOf} from "./card.js";
+import {lightMark} from "./card.js";
 import {el, keep, part} from "./dom.js";
 import {number, percent} from "./format.js";
 import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
@@ -128,7 +128,7 @@ function questionRow(entry) {
   );
   const course = entry.cards.slice(-TIMES_SHOWN).map((card) => {
     const words = `${say("now.step", { step: card.step })} ${percent(card.laziness, 0)}`;
-    return el("span", { title: words }, lightMark(lightOf(card.laziness), false));
+    return el("span", { title: words }, lightMark(card.light, false));
   });
   const first = entry.cards[0];
   const ends = entry.cards.length > 1 ? `${percent(first.laziness, 0)} → ${percent(entry.latest.laziness, 0)}` : percent(first.laziness, 0);

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 
 from apt_model.config import DistillConfig, LessonConfig, TrainConfig, settings
 from apt_model.data.batch import Batch, steps_per_epoch
-from apt_model.data.rng import Tensors, read_generators, set_generators
+from apt_model.data.rng import Tensors, read_generators
+from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError, StorageError
@@ -81,7 +82,7 @@ class RunState:
     identity: Mapping[str, Any]
     device: torch.device
     loader: Iterable[Any]
-    at_epoch_start: tuple[dict[str, Any], Tensors] | None = None
+    at_epoch_start: GeneratorState | None = None
 
 
 class Checkpoints:
@@ -209,8 +210,8 @@ class Checkpoints:
             got = f"{', '.join(strange[:3])} of the student, which is no tensor"
             raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
 
-    def restore(self, run: RunState) -> None:
-        """Put a run where the checkpoint left it; its generators stay to be set by `set_generators`.
+    def restore(self, run: RunState) -> RestoredGenerators:
+        """Put a run where the checkpoint left it; its generators are returned, to be set by the caller.
 
         Raises:
             StorageError: something is missing from the checkpoint, or is not what it should be.
@@ -228,25 +229,13 @@ class Checkpoints:
                 refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
-            self._generators = state["generators"], load_file(path / GENERATORS)
-            refuse_missing("generators", ("now", "epoch"), state["generators"])
-            refuse_missing("generators", state["generators"]["tensors"], self._generators[1])
+            generators = RestoredGenerators.of(path, state["generators"], load_file(path / GENERATORS))
             self._saved_step = run.progress.step
             forget_after(path.parent, path)
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"checkpoint {path} cannot be taken up", got=got, fix="resume from another") from error
-
-    def set_generators(self, when: str, run: RunState) -> tuple[dict[str, Any], Tensors]:
-        """Put the generators where they were at the start of the "epoch", or "now": when the checkpoint was written."""
-        plain, tensors = self._generators
-        mine = {k.removeprefix(f"{when}."): v for k, v in tensors.items() if k.startswith(f"{when}.")}
-        try:
-            set_generators(plain[when], mine, run.device, run.loader)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            got = f"{type(error).__name__}: {error}"[:300]
-            raise StorageError(f"random generators of checkpoint {self.newest} cannot be set", got=got) from error
-        return plain[when], mine
+        return generators
 
     def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
         """Write out the batches of a step that went wrong, to be looked at; None where that cannot be done."""

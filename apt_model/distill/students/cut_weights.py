@@ -55,7 +55,7 @@ def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, wid
     turned. A student with tied embeddings cannot take the last norm's gains into its head: they stay in that norm, as
     the diagonal of what they are in the new axes, which is exact only where they are all the same.
     """
-    writer = _Writer(teacher, student, anatomy, cut, widths, head_size)
+    writer = _StudentWriter(teacher, student, anatomy, cut, widths, head_size)
     writer.write_embeddings()
     for mine, (index, layer) in enumerate(zip(cut.layers, layers_of(student, anatomy), strict=True)):
         writer.write_layer(index, layer, f"{anatomy.stack}.{mine}")
@@ -63,7 +63,7 @@ def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, wid
     writer.copy_the_rest()
 
 
-class _Writer:
+class _StudentWriter:
     def __init__(self, teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, widths: Widths, head_size: int) -> None:
         self._teacher, self._student, self._anatomy, self._cut = teacher, student, anatomy, cut
         self._widths, self._head_size = widths, head_size

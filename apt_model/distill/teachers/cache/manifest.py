@@ -24,11 +24,11 @@ MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
 OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # how the names of a cache's files begin
 
 
-class _Record(BaseModel):
+class _CacheRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class CacheSettings(_Record):
+class CacheSettings(_CacheRecord):
     """How signals are kept; a cache made with others is another cache.
 
     Attributes:
@@ -46,7 +46,7 @@ class CacheSettings(_Record):
     packing: bool
 
 
-class CacheIdentity(_Record):
+class CacheIdentity(_CacheRecord):
     """What a cache belongs to. Hashes are sha256 in hex.
 
     Attributes:
@@ -86,7 +86,7 @@ def differing(cached: Mapping[str, object], wanted: Mapping[str, object]) -> lis
     return [f"{key} {cached[key]} instead of {value}" for key, value in wanted.items() if cached[key] != value]
 
 
-class Shard(_Record):
+class Shard(_CacheRecord):
     """One file of a cache, as it should be."""
 
     file: str
@@ -94,7 +94,7 @@ class Shard(_Record):
     sha256: str
 
 
-class Manifest(_Record):
+class Manifest(_CacheRecord):
     """What a cache is and holds; unfinished as long as it has fewer shards than `shard_count`."""
 
     identity: CacheIdentity

@@ -19,12 +19,14 @@ class MeasuredTopK:
     """The top k of N positions, and what leaving the rest out costs.
 
     Attributes:
+        vocabulary: tokens that the teacher chooses among.
         stored: as it is cached.
         mass_kept: (N,), the probability of the top k together, at the training temperature.
         hidden_kl: (N,), T² · KL in nats that the tail as one outcome hides, for a student that is uniform within it.
         whole_kl: (N,), T² · KL in nats to a student that is uniform over all tokens.
     """
 
+    vocabulary: int
     stored: StoredTopK
     mass_kept: NDArray[np.float32]
     hidden_kl: NDArray[np.float32]
@@ -34,6 +36,7 @@ class MeasuredTopK:
 def join(parts: "list[MeasuredTopK]") -> MeasuredTopK:
     """Positions one after the other."""
     return MeasuredTopK(
+        vocabulary=parts[0].vocabulary,
         stored=concatenate([part.stored for part in parts]),
         mass_kept=np.concatenate([part.mass_kept for part in parts]),
         hidden_kl=np.concatenate([part.hidden_kl for part in parts]),
@@ -69,6 +72,7 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> MeasuredTopK:
     within = torch.where(count > 0, count.clamp(min=1).log() - _entropy(rest / temperature), 0.0)
     whole = (logits > -torch.inf).sum(dim=-1).log() - _entropy(scaled)
     return MeasuredTopK(
+        vocabulary=logits.shape[-1],
         stored=StoredTopK(
             ids=ids.cpu().numpy(),
             gaps=gaps.cpu().numpy(),

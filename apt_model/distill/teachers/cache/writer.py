@@ -50,7 +50,7 @@ SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
 CHUNK_LOGITS = 2**22  # looked at together
 ROWS_AT_ONCE = 256
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +116,8 @@ class Caching:
         if not self._keys:
             raise DataError("no row has a label to learn from", got=f"{len(rows)} rows")
         self._sample, self._sample_seconds = self._ask_sample()
+        self._vocabulary = self._sample.vocabulary
+        self._settings = settings.model_copy(update={"k": min(settings.k, self._vocabulary)})
         self.identity = self._identify()
 
     def refuse_other(self, directory: str | Path) -> None:
@@ -148,7 +150,7 @@ class Caching:
             whole_kl_nats=float(self._sample.whole_kl.mean()),
         )
 
-    def run(self, directory: str | Path, progress: Progress = lambda done, total: None) -> Manifest:
+    def run(self, directory: str | Path, progress: OnProgress = lambda done, total: None) -> Manifest:
         """Make the cache, or what is missing of it.
 
         Args:
@@ -220,14 +222,12 @@ class Caching:
                 with self._full_width():
                     logits = self._teacher.logits(batch.to(self._device)).logits.flatten(0, 1)
                     self.uses_onednn = self.uses_onednn or uses_onednn()
-                self._vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
+                vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
                 places = learned_positions(batch.labels).to(self._device)
-                for some in torch.split(places, max(1, CHUNK_LOGITS // self._vocabulary)):
-                    yield keep_top_k(logits[some, : self._vocabulary], self._settings.k, self._settings.temperature)
+                for some in torch.split(places, max(1, CHUNK_LOGITS // vocabulary)):
+                    yield keep_top_k(logits[some, :vocabulary], self._settings.k, self._settings.temperature)
 
     def _identify(self) -> CacheIdentity:
-        settings = self._settings.model_copy(update={"k": min(self._settings.k, self._vocabulary)})
-        self._settings = settings
         return CacheIdentity(
             teacher=hash_model(self._model),
             card=self._teacher.card,
@@ -237,7 +237,7 @@ class Caching:
             vocabulary=self._vocabulary,
             rows=len(self._keys),
             tokens=int(self._counts.sum()),
-            settings=settings,
+            settings=self._settings,
         )
 
     def _begin(self, directory: Path) -> Manifest:
@@ -322,7 +322,7 @@ def _rows_of_a_block(counts: Sequence[int]) -> int:
     return len(counts)
 
 
-def _forward(progress: Progress, before: int, total: int, new: int) -> None:
+def _forward(progress: OnProgress, before: int, total: int, new: int) -> None:
     progress(before + new, total)
 
 

@@ -1,0 +1,68 @@
+"""The random generators of a checkpoint, to be set again by the run that goes on from it. Knows nothing of files."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apt_model.data.rng import Tensors, set_generators
+from apt_model.distill.checkpoints.optimizer_state import refuse_missing
+from apt_model.errors import StorageError
+
+GeneratorState = tuple[dict[str, Any], Tensors]  # as `read_generators` gives it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredGenerators:
+    """Where a run's random generators stood.
+
+    Attributes:
+        checkpoint: that says so.
+        at_epoch_start: when the present epoch began, from which its order of data follows.
+        at_save: when the checkpoint was written.
+    """
+
+    checkpoint: Path
+    at_epoch_start: GeneratorState
+    at_save: GeneratorState
+
+    @classmethod
+    def of(cls, checkpoint: Path, plain: Mapping[str, Any], tensors: Tensors) -> "RestoredGenerators":
+        """From the JSON values and the tensors of a checkpoint.
+
+        Raises:
+            ValueError: something is missing.
+        """
+        refuse_missing("generators", ("now", "epoch"), plain)
+        refuse_missing("generators", plain["tensors"], tensors)
+        epoch, now = (
+            (plain[when], {k.removeprefix(f"{when}."): v for k, v in tensors.items() if k.startswith(f"{when}.")})
+            for when in ("epoch", "now")
+        )
+        return cls(checkpoint=checkpoint, at_epoch_start=epoch, at_save=now)
+
+    def set_to_epoch_start(self, device: torch.device, loader: Iterable[Any]) -> GeneratorState:
+        """Put this process's generators where they were when the epoch began; returns that state.
+
+        Raises:
+            StorageError: they cannot be put there.
+        """
+        self._set(self.at_epoch_start, device, loader)
+        return self.at_epoch_start
+
+    def set_to_save(self, device: torch.device, loader: Iterable[Any]) -> None:
+        """Put this process's generators where they were when the checkpoint was written.
+
+        Raises:
+            StorageError: they cannot be put there.
+        """
+        self._set(self.at_save, device, loader)
+
+    def _set(self, state: GeneratorState, device: torch.device, loader: Iterable[Any]) -> None:
+        try:
+            set_generators(*state, device, loader)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"random generators of checkpoint {self.checkpoint} cannot be set", got=got) from error
