@@ -133,7 +133,7 @@ def test_any_form_of_logits_is_accepted(
     [
         (lambda x: {"scores": x, "loss": 1}, r"no logits; got keys \['loss', 'scores'\]"),
         (lambda x: None, "no logits; got NoneType"),
-        (lambda x: x[:, 0], r"got shape \(4, 64\), expected \(4, 12\)"),
+        (lambda x: x[:, 0], r"got shape \(4, 64\), expected \(4, 12, vocabulary\)"),
     ],
 )
 def test_a_model_without_logits_of_the_right_shape_is_refused(
