@@ -142,7 +142,10 @@ def test_a_student_with_another_tokenizer_is_refused_with_the_first_ids_that_dif
     other.add_tokens(["新"])
     save_model(student, other, "other")
     assert distill(student="other") == 3
-    assert f"different tokenizers, 1 ids differ; got {len(tokenizer)}: None and '新'" in capsys.readouterr().err
+    assert (
+        f"different tokenizers, 1 ids differ; got id {len(tokenizer)}: teacher None, student '新'"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("on_path", "shown"), [(True, "apt-model"), (False, "venv/bin/apt-model")])

@@ -221,7 +221,7 @@ def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZ
     """
     differ = differing_ids(teacher, student) if student is not None and teacher is not None else []
     if differ:
-        first = ", ".join(f"id {index}: {one!r} and {other!r}" for index, one, other in differ[:3])
+        first = ", ".join(f"id {index}: teacher {taught!r}, student {known!r}" for index, taught, known in differ[:3])
         raise DataError(
             f"teacher and student have different tokenizers, {len(differ)} ids differ",
             got=first,

@@ -1,6 +1,6 @@
-"""Both models on a few rows, once, for the doctor: what they say, how wide it is, what a gradient would have to keep.
+"""A trial forward pass of both models on a few rows: losses, KL, vocabulary sizes, bytes kept for the backward pass.
 
-Tensors end here. Knows nothing of what is good or bad.
+Tensors end here. Knows nothing of which values are good or bad.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ class Probe:
 
     Attributes:
         teacher_width, student_width: columns of their logits.
-        not_numbers: the roles whose logits are NaN, +inf, or -inf everywhere.
+        not_numbers: the roles whose logits have NaN, +inf, or a row of -inf alone.
         own_kl: KL(student ‖ student) at the training temperature, through the loss that trains: 0.
         kl: KL(teacher ‖ student) at temperature 1.
         teacher_ce, student_ce: cross-entropy on the labels.
-        kept_bytes: what the student's forward pass keeps for a token until the backward pass, weights aside.
-        is_fused: whether the loss goes without whole logits.
+        kept_bytes: activations that the student's forward pass keeps for the backward pass, bytes a token.
+        is_fused: whether the student's head was found, so that the fused loss computes logits chunk by chunk.
     """
 
     teacher_width: int
@@ -52,7 +52,7 @@ class Probe:
 
 
 def probe_batch(batches: Sequence[Batch]) -> Batch | None:
-    """The first rows with something to learn in their first tokens, or anywhere; None where there is none."""
+    """Up to 4 rows of one batch with a label in their first 128 tokens, or else anywhere; None if no row has one."""
     for width in (TOKENS, max((batch.labels.shape[1] for batch in batches), default=0)):
         for batch in batches:
             rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
@@ -71,14 +71,14 @@ def probed(
     config: LessonConfig,
     device: torch.device,
 ) -> Probe:
-    """Let both read `few`.
+    """Run both models on `few`.
 
     Args:
         student, teacher: in eval mode, the student on `device`.
         few: on the CPU.
-        forwards: how the student and the teacher are called.
-        config: its temperature and precision.
-        device: where to read.
+        forwards: of the student and of the teacher.
+        config: has temperature and precision.
+        device: where the student computes.
 
     Raises:
         ModelError: no logits, or logits that do not fit the batch.
@@ -88,21 +88,22 @@ def probed(
     with torch.autocast(device.type, dtype) if precision != "no" else nullcontext():
         kept = _Kept(student)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-            own = call_student(student, batch).detach()
+            student_logits = call_student(student, batch).detach()
         head = find_head(student)
         with torch.no_grad():
-            theirs = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
+            teacher_logits = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
         own_kd = _own_divergence(student, batch, head, call_student, config)
-    pairs = (("student", own), ("teacher", theirs))
-    sums, ours = row_sums(own, batch.labels, theirs), row_sums(theirs, batch.labels)
+    pairs = (("student", student_logits), ("teacher", teacher_logits))
+    sums = row_sums(student_logits, batch.labels, teacher_logits)
+    teacher_sums = row_sums(teacher_logits, batch.labels)
     assert sums.kl is not None  # noqa: S101 - a teacher was given
     tokens, temperature = sums.tokens.sum(), config.distill.temperature
     own_kl, kl, teacher_ce, student_ce = numbers(
-        [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), ours.ce.sum(), sums.ce.sum())]
+        [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), teacher_sums.ce.sum(), sums.ce.sum())]
     )
     return Probe(
-        teacher_width=theirs.shape[-1],
-        student_width=own.shape[-1],
+        teacher_width=teacher_logits.shape[-1],
+        student_width=student_logits.shape[-1],
         not_numbers=tuple(role for role, logits in pairs if not are_numbers(logits)),
         own_kl=own_kl,
         kl=kl,
@@ -117,20 +118,20 @@ def probed(
 def _own_divergence(
     student: nn.Module, batch: Batch, head: OutputHead | None, call: Forward, config: LessonConfig
 ) -> Tensor:
-    """The sum of KD of the student with itself as its teacher, each asked by itself, on the way that training goes."""
+    """Summed KD loss of the student with itself as teacher, by two forward passes and the loss that trains."""
     how = config.distill
     kind: dict[str, Any] = {"temperature": how.temperature, "kind": how.loss_kind, "mixture": how.mixture}
     learned = learned_positions(batch.labels)
     dtype = torch.bfloat16 if config.train.head_dtype == "bf16" else None
     itself: Signal
     if head is None:
-        said, again = (call(student, batch).flatten(0, 1) for _ in range(2))
+        first, again = (call(student, batch).flatten(0, 1) for _ in range(2))
         itself = TensorSignal(again, temperature=how.temperature, width=again.shape[-1], positions=learned)
     else:
-        said, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
+        first, again = (call.hidden(student, batch, head).flatten(0, 1).index_select(0, learned) for _ in range(2))
         itself = HeadSignal(again, head, temperature=how.temperature, width=head.linear.out_features, dtype=dtype)
     return fused_distillation(
-        said,
+        first,
         head,
         itself,
         batch.labels.flatten()[learned + 1],
@@ -144,9 +145,9 @@ def _own_divergence(
 
 
 class _Kept:
-    """Counts the bytes of what a forward pass keeps for the backward pass, each storage once, the weights not at all.
+    """Counts the bytes that a forward pass saves for the backward pass, each storage once, without the weights.
 
-    Used as the packing hook: it hands each tensor through.
+    The pack hook of `saved_tensors_hooks`: it returns each tensor unchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:

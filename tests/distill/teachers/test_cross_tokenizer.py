@@ -146,7 +146,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_student(
 @pytest.mark.parametrize(
     ("settings", "more", "error", "message"),
     [
-        ({"cross_tokenizer": "refuse"}, {}, DataError, "different tokenizers.*or ask for it with cross_tokenizer"),
+        ({"cross_tokenizer": "refuse"}, {}, DataError, "different tokenizers.*or set cross_tokenizer"),
         ({}, {"teacher_tokenizer": None}, ConfigError, "tokenizers of both; got no teacher_tokenizer"),
         ({}, {"batches": [{"input_ids": torch.tensor([[4, 5, 6]])}]}, DataError, "data is token ids"),
     ],
