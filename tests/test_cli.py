@@ -115,7 +115,7 @@ def test_exams_are_held_with_the_prompts_given_with_some_of_the_data_or_not_at_a
         (["--device", "abacus"], 2, "device is unknown"),
         (["--batch-size", "0"], 2, "batch_size is too small"),
         (["--config", "nowhere.toml"], 2, "cannot be read"),
-        (["--student", "layers=6,width=9"], 2, "student is not understood"),
+        (["--student", "layers=6,width=9"], 2, "student description has an unknown key or a wrong value"),
         (["--student", "layers=99"], 3, "error[MODEL]: num_layers does not fit the teacher; got 99, expected 1 to 2"),
         (["--student", "hidden=17"], 3, "best a multiple of 16"),
         (["--teacher", "nowhere"], 3, "error[MODEL]: model nowhere cannot be loaded"),

@@ -55,7 +55,7 @@ def parse_lora(description: str) -> Lora:
             values["target"] = value if value == ALL_LINEAR else tuple(value.split("+"))
         else:
             expected = "r=N,alpha=X,target=all-linear (or names joined by +),dropout=X"
-            raise ConfigError("lora has an unknown key or a wrong value", got=repr(part), expected=expected)
+            raise ConfigError("lora description has an unknown key or a wrong value", got=repr(part), expected=expected)
     return Lora(**values)
 
 

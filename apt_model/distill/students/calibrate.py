@@ -1,4 +1,4 @@
-"""Norm gains with which a narrow student's matrices see what they saw in the teacher, as loud as they saw it.
+"""Calibrate a pruned student's norm gains: one least-squares factor for each norm, to match the teacher's outputs.
 
 Knows both models' norms; knows nothing of how the student was made.
 """

@@ -148,7 +148,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_student(
     [
         ({"cross_tokenizer": "refuse"}, {}, DataError, "different tokenizers.*or set cross_tokenizer"),
         ({}, {"teacher_tokenizer": None}, ConfigError, "tokenizers of both; got no teacher_tokenizer"),
-        ({}, {"batches": [{"input_ids": torch.tensor([[4, 5, 6]])}]}, DataError, "data is token ids"),
+        ({}, {"batches": [{"input_ids": torch.tensor([[4, 5, 6]])}]}, DataError, "token ids cannot be re-encoded"),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_before_the_first_step(
