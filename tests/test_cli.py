@@ -367,7 +367,7 @@ def test_a_mistake_in_caching_is_one_line_with_its_exit_code(
         (["--packing"], "packing False instead of True"),
         (["--teacher", "student"], "another teacher"),
         (["--data", "other.txt"], "1 of 2 rows are not in cache cache"),
-        (["--teacher-cache", "teacher"], "teacher holds no cache"),
+        (["--teacher-cache", "teacher"], "teacher holds no teacher cache"),
         (["--student", "other"], "different tokenizers"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The way through an epoch's data: checked batches, as many at a time as make one optimizer step; also from its middle.
+"""Iterate over an epoch in gradient accumulation windows of collated, checked batches; resume in its middle by replay.
 
 Knows how data is drawn and drawn again; knows nothing of what is learned from it.
 """
@@ -12,19 +12,19 @@ from apt_model.data.rng import read_generators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, fingerprint
 from apt_model.errors import ConfigError
 
-Window = list[tuple[int, Batch]]  # numbered batches of one optimizer step
+Window = list[tuple[int, Batch]]  # gradient accumulation window: the numbered batches of one optimizer step
 
 
 class Walk:
-    """Goes through the data once an epoch.
+    """Iterates over the data, one pass an epoch.
 
     Args:
-        batches: anything that `to_batch` takes.
-        check: refuses a batch, still on the CPU, that a model cannot take.
+        batches: yields anything that `to_batch` takes.
+        check: refuses a batch, still on the CPU, that a model cannot read.
         tokenizer: encodes batches of strings.
-        teacher_tokenizer: the teacher's, where it is another one.
+        teacher_tokenizer: the teacher's, if it has another one.
         config: batches per step, tokens per row.
-        keeper: has the generators of the checkpoint that the run goes on from.
+        keeper: has the random generators' states of the checkpoint that the run resumes from.
         state: the run as a checkpoint holds it.
     """
 
@@ -44,7 +44,12 @@ class Walk:
         self._keeper, self._state = keeper, state
 
     def windows(self) -> Iterator[Window]:
-        """The batches of this epoch, from where the run is."""
+        """The accumulation windows of the current epoch, from the next one to be trained on.
+
+        Raises:
+            DataError: a batch cannot be collated, or a model cannot read it.
+            ConfigError: on resuming, the data differs from the interrupted run's.
+        """
         for holder in (self._batches, getattr(self._batches, "dataset", None)):
             set_epoch = getattr(holder, "set_epoch", None)
             if set_epoch is not None:
@@ -60,8 +65,11 @@ class Walk:
             yield window
 
     def _numbered(self) -> Iterator[tuple[int, Batch]]:
-        """The epoch's batches from where the run is. Those before are drawn once more, so that whatever drew random
-        numbers for them (samplers, transforms, workers) stands where it stood."""
+        """The epoch's batches with their numbers, from the first that was not trained on.
+
+        Those before are drawn again, so that whatever draws random numbers for them (samplers, transforms, workers) is
+        in the same state as in the run before it was interrupted.
+        """
         keeper, progress, state = self._keeper, self._state.progress, self._state
         done, first_batch = progress.batches, progress.first_batch
         if keeper is not None:
@@ -88,5 +96,5 @@ class Walk:
         if index + 1 < done:
             fix = "give the data that the run was begun with"
             raise ConfigError(
-                "the data is not what it was", got=f"{index + 1} batches, {done} were learned from", fix=fix
+                "the data has fewer batches than before", got=f"{index + 1} batches, {done} were trained on", fix=fix
             )

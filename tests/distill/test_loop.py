@@ -202,7 +202,7 @@ def test_a_batch_without_labels_is_skipped_counted_and_told_of_once(
     assert len(listener.of(StepDone)) == 4
     assert verdict.skipped_batches == 2
     assert [notice.key for notice in listener.of(Notice)] == ["notice.no_labels"]
-    with pytest.raises(DataError, match="not one label"):
+    with pytest.raises(DataError, match="no token of epoch 1 has a label"):
         run(listener, student, teacher, [empty])
 
 
