@@ -22,7 +22,9 @@ def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
     teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
     shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
     if shared:
-        raise ModelError("student shares weights with the teacher", got=", ".join(shared[:3]), fix="copy these")
+        raise ModelError(
+            "student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them in the student"
+        )
 
 
 def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
