@@ -1,6 +1,6 @@
-"""Named places where a test can make the machine fail. Nothing happens there unless a test has armed them.
+"""Fault injection: named points in the code where a test can raise an exception or kill the process.
 
-Knows nothing of what is going on at a place.
+Without a test that arms them they do nothing. Knows nothing of what happens at a point.
 """
 
 from collections.abc import Callable
@@ -9,16 +9,16 @@ _armed: dict[str, Callable[[], object]] = {}
 
 
 def hit(name: str) -> None:
-    """The place `name` has been reached."""
+    """The point `name` is reached: run the action armed there, if any."""
     if name in _armed:
         _armed[name]()
 
 
 def arm(name: str, action: Callable[[], object]) -> None:
-    """From now on `hit(name)` does `action`: raises, or kills the process."""
+    """Make `hit(name)` call `action`, which raises or kills the process."""
     _armed[name] = action
 
 
 def disarm() -> None:
-    """Nothing happens anywhere again."""
+    """Remove all armed actions."""
     _armed.clear()

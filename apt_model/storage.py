@@ -1,7 +1,8 @@
-"""Checkpoints on disk: whole or not there, whatever happens while one is written.
+"""Atomic checkpoint directories, strict JSON, and a lock on a run directory.
 
-A checkpoint is a directory of safetensors and strict JSON, written under another name, synced, sealed by a manifest of
-sizes and hashes, and then renamed. Knows nothing of what is in it. Nothing is ever unpickled.
+A checkpoint is a directory of safetensors and JSON, written under a temporary name, synced, sealed by a manifest of
+sizes and hashes, and then renamed: it is complete, or it is not there. Knows nothing of what is in it. Nothing is ever
+unpickled.
 """
 
 import hashlib
@@ -31,26 +32,26 @@ Writer = Callable[[Path], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A checkpoint that cannot be used, and why."""
+    """A damaged checkpoint, and what is wrong with it."""
 
     path: Path
     reason: str
 
 
 def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, about_bytes: int = 0) -> Path:
-    """Write a checkpoint below `folder`.
+    """Write a checkpoint directory below `folder`, atomically.
 
     Args:
-        folder: holds the run's checkpoints; made if it is missing.
+        folder: holds the run's checkpoints; created if missing.
         step: optimizer steps done.
-        files: by file name, what writes the file to the path it is given; written in this order.
-        about_bytes: how much that will be, for the message where there is no room.
+        files: by file name, a function that writes the file to a path; called in this order.
+        about_bytes: expected size, for the error message.
 
     Returns:
         The checkpoint's directory, complete and synced.
 
     Raises:
-        StorageError: it could not be written; nothing of it is left, and older ones are as they were.
+        StorageError: it could not be written; nothing of it is left, and older checkpoints are intact.
     """
     final, temporary = folder / _name(step), folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
     try:
@@ -70,7 +71,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         sync(temporary)
         faults.hit("checkpoint.before_rename")
         before = final.with_name(final.name + _REPLACED)
-        if final.exists():  # of the same step: it stays, under a name that is still found, until the new one is there
+        if final.exists():  # of the same step: until the new one is there it stays, under a name that `snapshots` finds
             shutil.rmtree(before, ignore_errors=True)
             final.rename(before)
             faults.hit("checkpoint.between_renames")
@@ -84,7 +85,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         raise StorageError(
             f"checkpoint of step {step} cannot be written to {folder}",
             got=getattr(error, "strerror", None) or str(error),
-            expected=f"room for about {about_bytes:,} bytes, {_free_bytes(folder):,} are free",
+            expected=f"room for about {about_bytes:,} bytes ({_free_bytes(folder):,} are free)",
             fix="free some space, or choose another run directory",
         ) from error
     return final
@@ -95,18 +96,18 @@ def _name(step: int) -> str:
 
 
 def snapshots(folder: Path) -> list[Path]:
-    """The checkpoints below `folder`, oldest first, whole or not."""
+    """All checkpoint directories below `folder`, oldest first, damaged ones included."""
     found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()] if folder.is_dir() else []
     return sorted(found, key=lambda path: path.name)
 
 
 def unfinished_snapshots(folder: Path) -> list[Path]:
-    """What saves have left below `folder` that a kill or a power cut broke off."""
+    """Temporary directories below `folder` of saves that a kill or a power cut interrupted."""
     return sorted(folder.glob(f"{_TEMPORARY}*"))
 
 
 def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
-    """The newest checkpoint that is whole, and the newer ones that are not."""
+    """The newest intact checkpoint, or None, and the damaged ones that are newer."""
     skipped: list[Skipped] = []
     for path in reversed(snapshots(folder)):
         reason = why_damaged(path)
@@ -117,24 +118,24 @@ def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
 
 
 def why_damaged(path: Path) -> str | None:
-    """What is wrong with a checkpoint, naming the file; None where every byte is as it was written."""
+    """What is wrong with a checkpoint, naming the file; None if every byte is as it was written."""
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         if manifest.pop("sha256") != _seal(manifest):
             return f"{MANIFEST} has changed"
         schema, entries = manifest["schema"], dict(manifest["files"])
         if schema != SCHEMA_VERSION:
-            return f"schema {schema}, not {SCHEMA_VERSION}"
+            return f"{MANIFEST} has schema {schema}, not {SCHEMA_VERSION}"
         for name, entry in entries.items():
             file = path / name
             if Path(name).name != name:
-                return f"{name!r} is no file name"
+                return f"{MANIFEST} lists {name!r}, which is no file name"
             if not file.is_file():
                 return f"{name} is missing"
             if file.stat().st_size != entry["bytes"]:
                 return f"{name} has {file.stat().st_size} bytes, not {entry['bytes']}"
             if _sha256(file) != entry["sha256"]:
-                return f"{name} has changed: its hash is another"
+                return f"{name} has changed: its sha256 differs"
     except OSError as error:
         return f"{MANIFEST}: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -143,7 +144,7 @@ def why_damaged(path: Path) -> str | None:
 
 
 def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of step `spare`, and what unfinished writes have left."""
+    """Remove all checkpoints but the newest `keep` and that of step `spare`, and the remains of interrupted saves."""
     for path in snapshots(folder)[:-keep]:
         if path.stem != _name(spare or 0):
             shutil.rmtree(path, ignore_errors=True)
@@ -152,38 +153,40 @@ def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
 
 
 def forget_after(folder: Path, checkpoint: Path) -> None:
-    """Remove what is newer than a checkpoint that is gone on from: damaged, or of a future that will not be."""
+    """Remove checkpoints newer than the one a run resumes from: they are damaged, or of steps to be done again."""
     for path in snapshots(folder):
         if path.name > checkpoint.name:
             shutil.rmtree(path, ignore_errors=True)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was written at, by its name."""
+    """The optimizer step of a checkpoint, from its name."""
     return int(checkpoint.stem.removeprefix(_PREFIX))
 
 
 def json_writer(value: Any) -> Writer:
-    """Writes `value` as strict JSON; numbers that are not finite are kept as `{"float": "nan"}`.
+    """A writer of `value` as strict JSON.
+
+    A NaN or infinity becomes `{"float": "nan"}`, a mapping with keys that are no strings `{"pairs": [...]}`.
 
     Raises:
-        TypeError, ValueError, RecursionError: at once, if it holds what is no JSON value, or itself.
+        TypeError, ValueError, RecursionError: at once, if `value` holds something that is no JSON value, or itself.
     """
     text = json.dumps(_finite(value), allow_nan=False) + "\n"
     return lambda path: _write_text(path, text)
 
 
 def read_json(path: Path) -> Any:
-    """What `json_writer` wrote."""
+    """Read what `json_writer` wrote."""
     return json.loads(path.read_text("utf-8"), object_hook=_unpack)
 
 
 @contextmanager
 def one_writer(directory: Path) -> Iterator[None]:
-    """Hold a run directory for this process alone; a lock that a dead process left behind counts for nothing.
+    """Context manager: lock a run directory for this process; the lock of a process that died does not count.
 
     Raises:
-        StorageError: another process holds it, whose PID is named; or no lock can be written there.
+        StorageError: another process holds the lock (its PID is named), or the lock cannot be written.
     """
     holder = directory / ".lock-holder"
     lock = FileLock(directory / ".lock", timeout=0)
@@ -193,7 +196,7 @@ def one_writer(directory: Path) -> Iterator[None]:
     except Timeout as error:
         got = f"process {holder.read_text('utf-8')}" if holder.exists() else "another process"
         fix = "wait for it, or choose another run directory"
-        raise StorageError(f"{directory} is being written", got=got, fix=fix) from error
+        raise StorageError(f"run directory {directory} is being written", got=got, fix=fix) from error
     except OSError as error:
         lock.release()
         fix = "free some space, or choose another run directory"
@@ -220,9 +223,9 @@ def _free_bytes(folder: Path) -> int:
 
 
 def sync(path: Path) -> None:
-    """See that a file, or the names in a directory, are on the disk for good.
+    """fsync a file, or a directory so that its names are on the disk.
 
-    Windows opens no directory (NTFS keeps a journal of names itself), and syncs only what may be written.
+    Windows cannot open a directory (NTFS journals names itself), and syncs only files opened for writing.
     """
     if IS_WINDOWS and path.is_dir():
         return

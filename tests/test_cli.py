@@ -116,7 +116,7 @@ def test_exams_are_held_with_the_prompts_given_with_some_of_the_data_or_not_at_a
         (["--device", "abacus"], 2, "device is unknown"),
         (["--batch-size", "0"], 2, "batch_size is too small"),
         (["--config", "nowhere.toml"], 2, "cannot be read"),
-        (["--student", "layers=6,width=9"], 2, "student is not understood"),
+        (["--student", "layers=6,width=9"], 2, "student description has an unknown key or a wrong value"),
         (["--student", "layers=99"], 3, "error[MODEL]: num_layers does not fit the teacher; got 99, expected 1 to 2"),
         (["--student", "hidden=17"], 3, "best a multiple of 16"),
         (["--teacher", "nowhere"], 3, "error[MODEL]: model nowhere cannot be loaded"),
@@ -143,7 +143,10 @@ def test_a_student_with_another_tokenizer_is_refused_with_the_first_ids_that_dif
     other.add_tokens(["新"])
     save_model(student, other, "other")
     assert distill(student="other") == 3
-    assert f"different tokenizers, 1 ids differ; got {len(tokenizer)}: None and '新'" in capsys.readouterr().err
+    assert (
+        f"different tokenizers, 1 ids differ; got id {len(tokenizer)}: teacher None, student '新'"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(("on_path", "shown"), [(True, "apt-model"), (False, "venv/bin/apt-model")])
@@ -362,7 +365,7 @@ def test_a_second_caching_asks_the_teacher_nothing_new(school: Path, capsys: pyt
         (["--teacher", "student"], 3, "got another teacher."),
         (["--k", "5"], 3, "got k 6 instead of 5."),
         (["--out", "text.txt/cache"], 5, "cache directory text.txt/cache cannot be written"),
-        (["--out", "teacher"], 5, "teacher holds something else"),
+        (["--out", "teacher"], 5, "teacher holds files of something else"),
         (["--data", "nowhere.txt"], 3, "there is no file nowhere.txt"),
     ],
 )
@@ -386,7 +389,7 @@ def test_a_mistake_in_caching_is_one_line_with_its_exit_code(
         (["--packing"], "packing False instead of True"),
         (["--teacher", "student"], "another teacher"),
         (["--data", "other.txt"], "1 of 2 rows are not in cache cache"),
-        (["--teacher-cache", "teacher"], "teacher holds no cache"),
+        (["--teacher-cache", "teacher"], "teacher holds no teacher cache"),
         (["--student", "other"], "different tokenizers"),
     ],
 )

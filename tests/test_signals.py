@@ -112,7 +112,7 @@ def test_a_teacher_of_nan_is_one_line_with_exit_code_four(school: Path, teacher:
     seen = distill(school, "examined")
     assert seen.returncode == 4
     assert seen.stderr == (
-        "error[NUMERIC]: the logits of the teacher are NaN or infinite. Fix: look at its weights, or its dtype.\n"
+        "error[NUMERIC]: the logits of the teacher are NaN or infinite. Fix: check its weights and its dtype.\n"
     )
     done = distill(school, "run", "--no-doctor")
     assert done.returncode == 4

@@ -1,1 +1,1 @@
-"""Data: files to rows, rows to token ids, token ids to batches; token texts, alignment, random generators."""
+"""Data pipeline: files to rows, rows to token ids, ids to batches; tokenizer alignment, random generators."""

@@ -1,7 +1,7 @@
-"""Two tokenizations of one text, cut where both end at the same byte.
+"""Tokenizer alignment: the shortest spans of two tokenizations of one text that cover the same UTF-8 bytes.
 
-Knows tokenizers and bytes; knows nothing of rows, models or losses. Positions are bytes of the text in UTF-8, so that a
-character which a tokenizer cuts into several tokens is measured in its parts.
+Knows tokenizers and bytes; knows nothing of rows, models or losses. Positions are byte offsets, so that a character
+which a tokenizer splits into several tokens is measured in its parts.
 """
 
 from collections.abc import Sequence
@@ -13,52 +13,53 @@ from wcwidth import wcswidth
 from apt_model.data.token_text import Pieces, visible_bytes
 from apt_model.errors import ConfigError
 
-Range = tuple[int, int]  # first byte and the one past the last
-Placed = list[Range | None]  # one a token; None: it is no part of the text
+Range = tuple[int, int]  # first byte, and one past the last
+Placed = list[Range | None]  # byte range of each token; None for a token that stands for no byte of the text
 
 
 class Span(NamedTuple):
-    """The tokens of both sides that stand for the same bytes, as few as can be.
+    """A run of tokens on the left and a run of tokens on the right that cover the same bytes.
 
     Attributes:
-        one, one_count: index of the first token and number of tokens of the one side.
-        other, other_count: of the other side.
+        left, left_count: index of the first token, and number of tokens, of the left tokenization.
+        right, right_count: the same of the right one.
     """
 
-    one: int
-    one_count: int
-    other: int
-    other_count: int
+    left: int
+    left_count: int
+    right: int
+    right_count: int
 
 
 def place(text: str, tokenizer: Any, pieces: Pieces) -> tuple[list[int], Placed]:
-    """Token ids of `text`, without special tokens around it, and the bytes that each stands for.
+    """Token ids of `text`, without special tokens around it, and the byte range that each token stands for.
 
-    Where the bytes of the tokens are the bytes of the text (byte-level BPE, most of sentencepiece), they are counted;
-    the space that sentencepiece puts before a text counts nothing. Else (a tokenizer that changes what it reads) the
-    tokenizer's own offsets tell: spaces that it drops belong to the token after them, and tokens that share a character
-    without adding up to it end together where it ends.
+    Where the tokens' bytes joined are the text's bytes (byte-level BPE, most of sentencepiece), ranges are sums of
+    lengths; the space that sentencepiece puts before a text has length 0. Else (a tokenizer that normalises its input)
+    they come from the tokenizer's `offset_mapping`: spaces that it drops belong to the token after them, and tokens
+    that share a character without adding up to it end together where it ends.
 
     Raises:
-        ConfigError: neither is to be had.
+        ConfigError: the tokens' bytes are not the text's, and a slow tokenizer has no offsets.
     """
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer([text], add_special_tokens=False, **({"return_offsets_mapping": True} if fast else {}))
     ids, whole = list(encoded["input_ids"][0]), text.encode()
-    said = [pieces.bytes_of(token) for token in ids]
-    joined = b"".join(said)
+    parts = [pieces.bytes_of(token) for token in ids]
+    joined = b"".join(parts)
     if joined == b" " + whole:
-        said[0], joined = said[0][1:], whole
+        parts[0], joined = parts[0][1:], whole
     if joined == whole:
-        return ids, list(pairwise(accumulate(map(len, said), initial=0)))
+        return ids, list(pairwise(accumulate(map(len, parts), initial=0)))
     if not fast:
-        fix = "a tokenizer from a tokenizer.json"
-        raise ConfigError("a tokenizer does not tell which text its tokens are", got=type(tokenizer).__name__, fix=fix)
+        fix = "load a fast tokenizer, one that has a tokenizer.json"
+        raise ConfigError("a tokenizer cannot map its tokens to the text", got=type(tokenizer).__name__, fix=fix)
     at = list(accumulate((len(letter.encode()) for letter in text), initial=0))
-    return ids, _from_offsets([(at[start], at[end]) for start, end in encoded["offset_mapping"][0]], said, whole)
+    return ids, _from_offsets([(at[start], at[end]) for start, end in encoded["offset_mapping"][0]], parts, whole)
 
 
-def _from_offsets(offsets: Sequence[Range], said: Sequence[bytes], whole: bytes) -> Placed:
+def _from_offsets(offsets: Sequence[Range], parts: Sequence[bytes], whole: bytes) -> Placed:
+    """Byte ranges by the tokenizer's offsets, already in bytes; `parts` divides a character that tokens share."""
     placed: Placed = []
     end, index = 0, 0
     while index < len(offsets):
@@ -67,7 +68,7 @@ def _from_offsets(offsets: Sequence[Range], said: Sequence[bytes], whole: bytes)
             stop, last = max(stop, offsets[last][1]), last + 1
         if not whole[end:start].strip():
             start = end
-        lengths = [len(one) for one in said[index:last]]
+        lengths = [len(part) for part in parts[index:last]]
         if sum(lengths) != stop - start:
             lengths = [0] * (last - index - 1) + [stop - start]
         placed += pairwise(accumulate(lengths, initial=start))
@@ -75,62 +76,62 @@ def _from_offsets(offsets: Sequence[Range], said: Sequence[bytes], whole: bytes)
     return placed
 
 
-def align(one: Sequence[Range | None], other: Sequence[Range | None]) -> list[Span]:
-    """The smallest spans of which both sides have the first byte, the last one, and all between.
+def align(left: Sequence[Range | None], right: Sequence[Range | None]) -> list[Span]:
+    """The shortest spans that begin and end at the same byte on both sides, with no gap in between.
 
-    Bytes that only one side has are in no span. Linear in the number of tokens.
+    Bytes that only one side covers are in no span. Linear in the number of tokens.
     """
     spans: list[Span] = []
     first, second = 0, 0
-    while first < len(one) and second < len(other):
-        mine, theirs = one[first], other[second]
-        if mine is None or (theirs is not None and mine[0] < theirs[0]):
+    while first < len(left) and second < len(right):
+        here, there = left[first], right[second]
+        if here is None or (there is not None and here[0] < there[0]):
             first += 1
-        elif theirs is None or theirs[0] < mine[0]:
+        elif there is None or there[0] < here[0]:
             second += 1
-        else:
-            end, other_end = first, second
-            while mine is not None and theirs is not None and mine[1] != theirs[1]:
-                if mine[1] < theirs[1]:
-                    end += 1
-                    mine = _next(one, end)
+        else:  # both begin at this byte: the side that ends earlier takes one more token until both end alike
+            last, right_last = first, second
+            while here is not None and there is not None and here[1] != there[1]:
+                if here[1] < there[1]:
+                    last += 1
+                    here = _next(left, last)
                 else:
-                    other_end += 1
-                    theirs = _next(other, other_end)
-            if mine is not None and theirs is not None:
-                spans.append(Span(first, end + 1 - first, second, other_end + 1 - second))
-            first, second = end + 1, other_end + 1
+                    right_last += 1
+                    there = _next(right, right_last)
+            if here is not None and there is not None:
+                spans.append(Span(first, last + 1 - first, second, right_last + 1 - second))
+            first, second = last + 1, right_last + 1
     return spans
 
 
 def _next(side: Sequence[Range | None], index: int) -> Range | None:
-    """A token's bytes, if they go on where those of the token before ended."""
+    """The byte range of token `index` if it begins where the token before ended, else None."""
     before, here = side[index - 1], side[index] if index < len(side) else None
     return here if before is not None and here is not None and here[0] == before[1] else None
 
 
 def shared_tokens(one: Any, other: Any) -> list[tuple[int, int]]:
-    """Ids that stand for the same bytes in both tokenizers, as pairs; the ends of text are a pair too.
+    """Pairs of ids (one's, other's) whose tokens have the same bytes; the two end-of-text ids are a pair too.
 
-    Special tokens are left out. Of several ids of one text (sentencepiece has letters, and bytes besides) the last is
-    taken, as a vocabulary has its bytes before its letters.
+    Special tokens are left out. Of several ids with the same bytes (sentencepiece has a letter also as a byte token)
+    the last is taken, as a vocabulary has its byte tokens before its letters.
     """
     ends = [getattr(tokenizer, "eos_token_id", None) for tokenizer in (one, other)]
-    mine, theirs = ({said: token for token, said in _texts(tokenizer).items()} for tokenizer in (one, other))
-    pairs = [(mine[said], theirs[said]) for said in mine.keys() & theirs.keys()]
+    ids, other_ids = ({text: token for token, text in _texts(tokenizer).items()} for tokenizer in (one, other))
+    pairs = [(ids[text], other_ids[text]) for text in ids.keys() & other_ids.keys()]
     pairs += [(ends[0], ends[1])] if ends[0] is not None and ends[1] is not None else []
     return sorted(pairs)
 
 
 def common_beginnings(one: Any, other: Any) -> tuple[int, dict[int, int], dict[int, int]]:
-    """Every token of two tokenizers by the longest text it begins with that is a token of both.
+    """Map every token of two tokenizers to its longest prefix that is a token of both.
 
-    So a long token of the one and the first of several short ones of the other, which say the same, count as one: they
-    begin alike. Tokenizers of bytes have at least the bytes in common, and every token a beginning.
+    So a long token of one tokenizer and the first of the short tokens that spell the same text in the other have the
+    same prefix. Byte-level tokenizers share at least the 256 bytes, so there every token has a prefix.
 
     Returns:
-        How many beginnings there are, and for both tokenizers the beginning of each id; ids without one (special
-        tokens) are left out. The ends of text are a beginning too.
+        The number of prefixes, and for each tokenizer the prefix number of each id; ids without one (special tokens)
+        are left out. The end of text counts as a prefix.
     """
     pairs = shared_tokens(one, other)
     found: list[dict[int, int]] = []
@@ -138,8 +139,8 @@ def common_beginnings(one: Any, other: Any) -> tuple[int, dict[int, int], dict[i
         texts = _texts(tokenizer)
         begins = {texts[pair[side]]: number for number, pair in enumerate(pairs) if pair[side] in texts}
         ids = {pair[side]: number for number, pair in enumerate(pairs)}
-        for token, said in texts.items():
-            longest = next((said[:size] for size in range(len(said), 0, -1) if said[:size] in begins), None)
+        for token, text in texts.items():
+            longest = next((text[:size] for size in range(len(text), 0, -1) if text[:size] in begins), None)
             if longest is not None:
                 ids[token] = begins[longest]
         found.append(ids)
@@ -147,19 +148,24 @@ def common_beginnings(one: Any, other: Any) -> tuple[int, dict[int, int], dict[i
 
 
 def _texts(tokenizer: Any) -> dict[int, bytes]:
-    """The bytes of each id that has some, to itself."""
+    """The bytes of each id on its own; ids without any (special tokens) are left out."""
     pieces = Pieces.of(tokenizer)
     if pieces is None:
-        raise ConfigError("a tokenizer does not name its tokens", got=type(tokenizer).__name__)
+        raise _no_token_texts(tokenizer)
     ids = (token for token in sorted(tokenizer.get_vocab().values()) if not pieces.is_special(token))
-    return {token: said for token in ids if (said := pieces.bytes_of(token))}
+    return {token: text for token in ids if (text := pieces.bytes_of(token))}
+
+
+def _no_token_texts(tokenizer: Any) -> ConfigError:
+    fix = "pass a Hugging Face tokenizer"
+    return ConfigError("a tokenizer does not give the text of a single token", got=type(tokenizer).__name__, fix=fix)
 
 
 def alignment_table(text: str, one: Any, other: Any) -> str:
-    """How two tokenizers cut a text, span by span, to be printed.
+    """A printable table of how two tokenizers split a text, one aligned span a line.
 
-    A line a span: its text, the tokens of the one, the tokens of the other, each between bars; a byte that is no whole
-    character stands as ⟨F0⟩.
+    The columns: the span's text, its tokens by `one`, its tokens by `other`, with | between tokens; a byte that is no
+    whole character is written as ⟨F0⟩.
 
     Args:
         text: any text.
@@ -169,17 +175,17 @@ def alignment_table(text: str, one: Any, other: Any) -> str:
     for tokenizer in (one, other):
         pieces = Pieces.of(tokenizer)
         if pieces is None:
-            raise ConfigError("a tokenizer does not name its tokens", got=type(tokenizer).__name__)
+            raise _no_token_texts(tokenizer)
         ids, placed = place(text, tokenizer, pieces)
         sides.append((pieces.names(ids), placed))
     (names, placed), (other_names, other_placed) = sides
     whole, rows = text.encode(), []
     for span in align(placed, other_placed):
-        ranges = [r for r in placed[span.one : span.one + span.one_count] if r is not None]
-        said = visible_bytes(whole[ranges[0][0] : ranges[-1][1]])
-        mine = names[span.one : span.one + span.one_count]
-        theirs = other_names[span.other : span.other + span.other_count]
-        rows.append([_visible(said), "|".join(map(_visible, mine)), "|".join(map(_visible, theirs))])
+        ranges = [r for r in placed[span.left : span.left + span.left_count] if r is not None]
+        covered = visible_bytes(whole[ranges[0][0] : ranges[-1][1]])
+        tokens = names[span.left : span.left + span.left_count]
+        other_tokens = other_names[span.right : span.right + span.right_count]
+        rows.append([_visible(covered), "|".join(map(_visible, tokens)), "|".join(map(_visible, other_tokens))])
     widths = [max((wcswidth(row[column]) for row in rows), default=0) for column in range(2)]
     return "\n".join(
         "  ".join([*(cell + " " * (width - wcswidth(cell)) for cell, width in zip(row, widths, strict=False)), row[2]])

@@ -1,7 +1,7 @@
-"""Batches of any usual form as one form: token ids, attention mask, labels.
+"""Collate: turn whatever a DataLoader yields into one `Batch` of token ids, attention mask and labels.
 
-Knows nothing of files, models' insides, losses or lessons. Everything here happens on the CPU, before a batch is
-moved, so that checking it costs no synchronisation.
+Knows nothing of files, models, losses or lessons. Everything happens on the CPU, before the batch is moved to a
+device, so that checking its values costs no synchronisation.
 """
 
 import math
@@ -20,22 +20,24 @@ from apt_model.errors import DataError
 
 
 def learned_positions(labels: Tensor) -> Tensor:
-    """Which of the B · L positions predict a label that is not -100, (N) int64, ascending; the label is one further.
+    """Flat indices of the positions that predict a label, (N) int64, ascending.
 
-    Shapes: labels (B, L), not shifted.
+    Position i predicts label i + 1; a label of -100 is not predicted.
+    Shapes: labels (B, L), not shifted; indices are into the B · L positions.
     """
     return F.pad(labels[:, 1:] != IGNORED, (0, 1)).flatten().nonzero().flatten()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachersRows:
-    """The rows of a batch in the tokens of a teacher that has a tokenizer of its own: B rows of at most M tokens.
+    """The rows of a batch in the tokens of a teacher with another tokenizer: B rows of at most M tokens.
 
     Attributes:
         input_ids: (B, M), int64.
-        attention_mask: (B, M), int64.
-        spans: (S, 5), int64: of each stretch of text that both learn of, the row, the first of the student's tokens and
-            how many they are, the first of the teacher's and how many they are. None begins a row.
+        attention_mask: (B, M), int64; 1 where there is text.
+        spans: (S, 5), int64: for each aligned span of learned text its row, first student token, number of student
+            tokens, first teacher token, number of teacher tokens. No span begins at the first token of a row, which
+            nothing predicts.
     """
 
     input_ids: Tensor
@@ -43,7 +45,7 @@ class TeachersRows:
     spans: Tensor
 
     def to(self, device: torch.device) -> "TeachersRows":
-        """The same on another device."""
+        """The same rows on another device."""
         return TeachersRows(
             input_ids=self.input_ids.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
@@ -53,31 +55,36 @@ class TeachersRows:
     def covers(self, length: int) -> Tensor:
         """Which of the student's tokens are in a span, (B, `length`), bool."""
         row, first, count = self.spans[:, :3].unbind(dim=1)
+        # +1 where a span begins, -1 behind its end: the running sum is above 0 exactly inside of spans
         edges = torch.zeros(len(self.input_ids), length + 1, dtype=torch.int64, device=self.spans.device)
         edges.index_put_((row, first), torch.ones_like(row), accumulate=True)
         edges.index_put_((row, first + count), -torch.ones_like(row), accumulate=True)
         return edges.cumsum(dim=1)[:, :length] > 0
 
     def up_to(self, row: int, prompt: list[int]) -> tuple[list[int], list[int]]:
-        """As much of a row's first tokens, the student's and the teacher's, as is the same text; both may be empty."""
-        own = self.spans[self.spans[:, 0] == row]
-        met = own[own[:, 1] <= len(prompt)]
-        if not len(met):
+        """The longest beginning of the prompt that is the same text in both tokenizers: student ids, teacher ids.
+
+        Both are empty if no span of the row begins in the prompt or right behind it.
+        """
+        spans = self.spans[self.spans[:, 0] == row]
+        inside = spans[spans[:, 1] <= len(prompt)]
+        if not len(inside):
             return [], []
-        _, first, _, theirs, _ = met[met[:, 1].argmax()].tolist()
-        return prompt[:first], self.input_ids[row, :theirs].tolist()
+        _, first, _, teacher_first, _ = inside[inside[:, 1].argmax()].tolist()
+        return prompt[:first], self.input_ids[row, :teacher_first].tolist()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """B rows of at most L tokens.
+    """Token ids, attention mask and labels of B rows of at most L tokens.
 
     Attributes:
         input_ids: (B, L), int64.
         attention_mask: (B, L), int64; 1 where there is text.
         labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
-        teachers: the same rows in the teacher's tokens, where these are others.
-        is_written: whether the labels are what the student wrote itself, so that only the teacher can judge them.
+        teachers: the same rows in the teacher's tokens, if it has another tokenizer.
+        is_written: whether the labels are the student's own samples (on-policy): then they are no ground truth, and
+            only the teacher can judge them.
     """
 
     input_ids: Tensor
@@ -98,22 +105,23 @@ class Batch:
 
     @property
     def label_count(self) -> int:
-        """Positions to learn from: labels other than -100, the first column (which nothing predicts) left out."""
+        """Number of labels other than -100, without the first column, which nothing predicts."""
         return int((self.labels[:, 1:] != IGNORED).sum())
 
 
 def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512, teacher_tokenizer: Any = None) -> Batch:
-    """What a data loader yielded, as a `Batch`.
+    """Collate what a DataLoader yielded into a `Batch`.
 
     Accepts a dict with `input_ids` (and `attention_mask`, `labels`); a tensor of ids; a tuple or list of tensors in
     the order (input_ids, attention_mask, labels); a list of strings, or one string; a dict of lists, or a list of
     dicts (`collate_fn=list`), with the columns that `encode_rows` takes. Missing labels are the ids wherever the mask
     is 1. Masking goes by the mask, never by the pad id, so that a real end-of-text is learned where both share an id.
-    Other keys of a dict are left alone. Rows are padded on the right. With a `teacher_tokenizer` the rows come in its
-    tokens as well, aligned with the student's: they have to be text then.
+    Other keys of a dict are ignored. Rows that are encoded here are padded on the right. With a
+    `teacher_tokenizer` the rows, which then must be text, are encoded with it as well and aligned with the student's
+    tokens.
 
     Raises:
-        DataError: another type, sizes that differ, ids that are no integers; names what was seen.
+        DataError: another type, shapes that differ, ids that are no integers; says what was seen.
     """
     rows = rows_of(raw)
     if teacher_tokenizer is not None:
@@ -125,21 +133,27 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512, teacher_
             return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
         if "text" in raw:
             return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
-        raise DataError("batch has no input_ids", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text")
+        raise DataError(
+            "batch has neither input_ids nor text", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text"
+        )
     if isinstance(raw, Tensor):
         return _from_tensors(raw, None, None)
     if isinstance(raw, Sequence) and 0 < len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
         return _from_tensors(*raw, *[None] * (3 - len(raw)))
     inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
     raise DataError(
-        "batch is of a type that cannot be learned from",
+        "batch has a type that cannot be trained on",
         got=f"{type(raw).__name__}{inside}",
         expected="a dict with input_ids, a tensor, (input_ids, attention_mask, labels), or a list of strings",
     )
 
 
 def rows_of(raw: Any) -> Sequence[Mapping[str, Any]] | None:
-    """The rows of a batch that is yet to be encoded; None where it is tensors, or nothing that we know."""
+    """The rows of a batch that is not yet encoded, one dict a row; None for tensors or an unknown type.
+
+    Raises:
+        DataError: columns of different length.
+    """
     if isinstance(raw, str):
         return [{"text": raw}]
     if isinstance(raw, Mapping) and "input_ids" not in raw:
@@ -147,7 +161,7 @@ def rows_of(raw: Any) -> Sequence[Mapping[str, Any]] | None:
         if keys:
             lengths = {key: len(raw[key]) for key in keys}
             if len(set(lengths.values())) > 1:
-                raise DataError("columns of a batch differ in length", got=lengths)
+                raise DataError("columns of a batch differ in length", got=lengths, expected="one value a row in each")
             return [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
         return [{"text": raw["text"]}] if isinstance(raw.get("text"), str) else None
     if isinstance(raw, Sequence) and raw:
@@ -169,15 +183,15 @@ def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:
             )
     if attention_mask is not None and ((mask != 0) & (mask != 1)).any():
         raise DataError(
-            "attention_mask is not 0 or 1",
+            "attention_mask has values other than 0 and 1",
             got=f"values up to {int(mask.max())}",
-            fix="a second tensor is the mask; give labels as the third, or a dict",
+            fix="in a tuple the second tensor is the mask: give labels as the third, or pass a dict",
         )
     return Batch(input_ids=ids, attention_mask=mask, labels=targets)
 
 
 def _own_labels(ids: Tensor, mask: Tensor) -> Tensor:
-    """The ids where there is text to predict them from: not padding, and not the first token after padding."""
+    """The ids as labels, -100 for padding and for the first token after padding, which has no text before it."""
     labels = ids.masked_fill(mask == 0, IGNORED)
     labels[:, 1:].masked_fill_(mask[:, :-1] == 0, IGNORED)
     return labels
@@ -187,27 +201,27 @@ def _as_rows(name: str, value: Any) -> Tensor:
     try:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:  # torch raises all three for what it cannot make one of
-        raise DataError(f"{name} is no tensor", got=f"{type(value).__name__}: {error}") from error
+        raise DataError(f"{name} cannot be made a tensor", got=f"{type(value).__name__}: {error}") from error
     if tensor.is_floating_point() or tensor.is_complex():
-        raise DataError(f"{name} is not of integers", got=str(tensor.dtype))
+        raise DataError(f"{name} does not hold integers", got=str(tensor.dtype), expected="an integer dtype")
     if tensor.ndim == 1:
         tensor = tensor.unsqueeze(0)
     if tensor.ndim != 2 or tensor.numel() == 0:
-        raise DataError(f"{name} has no rows of tokens", got=f"shape {tuple(tensor.shape)}", expected="(B, L)")
+        raise DataError(f"{name} has no rows of tokens", got=f"shape {tuple(tensor.shape)}", expected="(rows, tokens)")
     return tensor.to(torch.int64)
 
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Batch:
-    """Rows of different lengths; rows without a token are left out, and nothing but such has no label."""
+    """Encode and pad rows. Rows without a token are left out; if none is left, one token without a label."""
     encoded = [(ids, labels) for ids, labels in encode_rows(rows, tokenizer, max_length) if ids]
     return _padded(encoded or [([0], [IGNORED])], tokenizer)
 
 
 def _from_both(rows: Sequence[Mapping[str, Any]], tokenizer: Any, teacher_tokenizer: Any, max_length: int) -> Batch:
-    """Rows in the student's tokens, padded, with the same rows in the teacher's."""
+    """Encode and pad rows with both tokenizers, and align them."""
     if not rows or any("input_ids" in row for row in rows):
         fix = "give rows of text, chats, or prompts with completions"
-        raise DataError("data is token ids, and the teacher's would be others", got="no text", fix=fix)
+        raise DataError("token ids cannot be re-encoded for a teacher with another tokenizer", got="no text", fix=fix)
     pairs = [pair for row in rows if (pair := encode_for_both(row, tokenizer, teacher_tokenizer, max_length)).ids]
     if not pairs:
         pairs = [Pair(ids=[0], labels=[IGNORED], teachers=[0], spans=[])]
@@ -236,7 +250,7 @@ def _padded(encoded: Sequence[tuple[list[int], list[int]]], tokenizer: Any) -> B
 
 
 def steps_per_epoch(batches: Iterable[Any], accumulation: int) -> int | None:
-    """Optimizer steps in one pass; None where the data has no length."""
+    """Optimizer steps in one epoch; None if the data has no length."""
     try:
         return math.ceil(len(batches) / accumulation)  # type: ignore[arg-type]
     except TypeError:

@@ -1,8 +1,7 @@
-"""Files and datasets as rows that can be learned from. Built on Hugging Face `datasets`: read once, cached on disk,
-mapped into memory, or streamed.
+"""Load training data with Hugging Face `datasets`: files, folders and hub names become rows with known columns.
 
-Knows files and columns; knows nothing of models, losses or lessons. Rows become token ids in `encode`, batches in
-`batch`.
+Rows are cached on disk and memory-mapped, or streamed. Knows files and columns; knows nothing of models, losses or
+lessons. `encode` turns rows into token ids, `batch` into batches.
 """
 
 import lzma
@@ -35,9 +34,9 @@ FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `data
     ".parquet": ("parquet", {}),
 }
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-WORTH_MORE_PROCESSES = 20_000  # rows; below, starting processes takes longer than they save
+WORTH_MORE_PROCESSES = 20_000  # rows; below that, starting processes takes longer than they save
 SHUFFLE_BUFFER = 10_000
-UNREADABLE = (  # what the readers of `datasets`, pandas, arrow and the compressors have been seen to raise
+UNREADABLE = (  # exceptions that `datasets`, pandas, arrow and the decompressors have been seen to raise on bad files
     OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
     zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
 )  # fmt: skip
@@ -53,28 +52,28 @@ def load_dataset(
     text_column: str | None = None,
     streaming: bool = False,
 ) -> Rows:
-    """Rows of text, chats, or prompts with completions.
+    """Load rows of text, chats, or prompts with completions.
 
     A row has `text`, `messages` (a chat; ShareGPT's `conversations` become it), or `prompt` and `completion`; token
-    ids (`input_ids`, `labels`) are taken as they are. Text files give a row a line, stripped, empty ones left out.
+    ids (`input_ids`, `labels`) are taken as they are. A text file gives one row a line, stripped, empty lines left out.
 
     Args:
         source: a file (txt, jsonl, json, csv, tsv, parquet; may be compressed), several of them, a folder of them, a
             directory that `Dataset.save_to_disk` wrote, or the name of a dataset on the hub ("owner/name", or
             "owner/name:config").
-        split: of a dataset that has several.
-        text_column: the column that holds the text, where it has another name.
-        streaming: read while training goes on, for what does not fit on this disk or in memory.
+        split: which split of a dataset that has several.
+        text_column: the column that holds the text, if it is not called `text`.
+        streaming: read while training goes on, for data that does not fit on this disk.
 
     Returns:
-        A `datasets.Dataset`, or an `IterableDataset` where `streaming`.
+        A `datasets.Dataset`, or an `IterableDataset` if `streaming`.
 
     Raises:
-        DataError: no such file or dataset, one that cannot be read, or rows without anything to learn from.
+        DataError: no such file or dataset, one that cannot be read, or rows without a known column.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
-        raise DataError("no data", got="an empty list of files")
+        raise DataError("no data was named", got="an empty list of files", fix="name at least one file or dataset")
     with readable("data " + ", ".join(map(str, sources))):
         return _load(sources, split, text_column, streaming)
 
@@ -85,28 +84,29 @@ def _load(sources: Sequence[Source], split: str, text_column: str | None, stream
     kinds = sorted({" and ".join(sorted(_columns(part))) for part in parts})
     if len(kinds) > 1:
         seen = ", ".join(kinds)
-        raise DataError("the files hold rows of different kinds", got=seen, fix="distill on one kind at a time")
+        fix = "use files with the same columns"
+        raise DataError("the files hold rows of different kinds", got=f"columns {seen}", fix=fix)
     if not any(list(islice(part, 1)) for part in parts):
         raise DataError("no text to learn from", got=f"0 rows in {', '.join(map(str, sources))}")
     return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
 
 
 def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows, Rows]:
-    """Rows to learn from, and rows to look at: a share of them below 1, a number of them from 1 on.
+    """Split rows into (training, validation); `validation` below 1 is a share of the rows, from 1 on a number of rows.
 
-    Streamed rows give the first ones away, since their number is not known.
+    Of a stream, whose length is not known, the first rows are taken for validation.
 
     Raises:
-        ConfigError: a share of a stream, or more than there are.
+        ConfigError: a share of a stream, or no row left for one of the two.
     """
     if isinstance(rows, datasets.IterableDataset):
         if validation < 1 or validation != int(validation):
-            raise ConfigError("validation share of a stream", got=validation, expected="a number of rows, 1 or more")
+            raise ConfigError("validation cannot be a share of a stream", got=validation, expected="a number of rows")
         return rows.skip(int(validation)), rows.take(int(validation))
     count = int(validation) if validation >= 1 else round(validation * len(rows))
     if not 0 < count < len(rows):
-        expected = f"a share, or 1 to {len(rows) - 1} rows"
-        raise ConfigError("validation rows do not fit the data", got=validation, expected=expected)
+        expected = f"a share below 1, or 1 to {len(rows) - 1} rows"
+        raise ConfigError("validation leaves no row for one of the two sets", got=validation, expected=expected)
     halves = rows.train_test_split(test_size=count, seed=seed)
     return halves["train"], halves["test"]
 
@@ -114,18 +114,18 @@ def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows
 def tokenize_dataset(
     rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
 ) -> Rows:
-    """The rows as token ids and labels, in parallel, cached on disk by `datasets` for the next time.
+    """Tokenize rows into `input_ids` and `labels`, in parallel; `datasets` caches the result on disk.
 
     Args:
-        rows: as `load_dataset` gives them.
+        rows: as `load_dataset` returns them.
         tokenizer: a Hugging Face tokenizer.
-        max_length: tokens of a row at most; what is longer is cut, or with `packing` goes on in the next block.
-        packing: join rows to blocks of `max_length` tokens, each beginning with the start token if there is one, so
-            that no place is padding. The last block of each thousand rows may be shorter.
-        num_proc: processes; as many as there are cores, where None and it pays.
+        max_length: tokens of a row at most; a longer row is truncated, or with `packing` goes on in the next block.
+        packing: join rows into blocks of `max_length` tokens, each beginning with the BOS token if there is one, so
+            that there is no padding. The last block of each thousand rows may be shorter.
+        num_proc: processes; None: one for each core from 20,000 rows on, else one.
 
     Raises:
-        DataError: rows that cannot be encoded; names what was seen.
+        DataError: rows that cannot be encoded; says what was seen.
     """
     how: dict[str, Any] = {
         "batched": True,
@@ -141,25 +141,25 @@ def tokenize_dataset(
 
 
 def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
-    """Batches of rows as the loop takes them, of any kind and length; it encodes and pads what is left to do.
+    """A DataLoader that yields lists of rows; `to_batch` encodes and pads them in the training loop.
 
     The order follows from `seed` alone, whatever else draws random numbers. A stream is shuffled within a buffer of
     10,000 rows.
 
     Raises:
-        DataError: there is no row; or, while a stream is read, that it cannot be.
+        DataError: there is no row; or, while iterating over a stream, it cannot be read.
     """
     if isinstance(rows, datasets.IterableDataset):
         rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
         shuffle = False
     elif not len(rows):
-        raise DataError("no row has a token to learn from", got="0 rows", fix="look at the data: are its texts empty?")
+        raise DataError("no row has a token to learn from", got="0 rows", fix="check that the texts are not empty")
     generator = torch.Generator().manual_seed(seed)
     return _CheckedLoader(rows, batch_size=batch_size, shuffle=shuffle, collate_fn=list, generator=generator)
 
 
 class _CheckedLoader(DataLoader[Any]):
-    """A stream is read while training goes on: only then it shows what cannot be."""
+    """A DataLoader that raises our error for a stream that turns out unreadable in the middle of an epoch."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with readable("data"):
@@ -168,22 +168,18 @@ class _CheckedLoader(DataLoader[Any]):
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Whatever a library raises while it reads, as one error of ours.
-
-    Raises:
-        DataError: `what` cannot be read.
-    """
+    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read"."""
     try:
         yield
     except AptModelError:
         raise
     except UNREADABLE as error:
-        fix = "convert it, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
+        fix = "convert it to UTF-8, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
         raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
 
 
 def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Rows]]:
-    """The named parts of a source: one a file format."""
+    """The parts of a source as (name, rows), one part for each file format."""
     path = Path(source)
     with readable(f"data {source}"):
         if path.is_file():
@@ -197,7 +193,7 @@ def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Ro
                 if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
                     by_ending.setdefault(_ending(file), []).append(file)
             if not by_ending:
-                raise DataError(f"{path} holds no data", expected=f"files that end in {', '.join(FORMATS)}")
+                raise DataError(f"folder {path} holds no data file", expected=f"files that end in {', '.join(FORMATS)}")
             for ending, files in by_ending.items():
                 yield str(path), _from_files(files, ending, streaming)
         elif path.suffix or len(path.parts) > 2 or path.is_absolute():
@@ -208,7 +204,7 @@ def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Ro
 
 
 def _ending(file: Path) -> str:
-    """What a file's name ends with, compression aside: `.jsonl` of `chats.jsonl.gz`."""
+    """The file extension that tells the format, without that of a compression: `.jsonl` of `chats.jsonl.gz`."""
     endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix not in COMPRESSED]
     return endings[-1] if endings else ""
 
@@ -223,11 +219,11 @@ def _from_files(files: Sequence[Path], ending: str, streaming: bool) -> Rows:
 
 
 def _refuse_null(files: Sequence[Path]) -> None:
-    """pyarrow's reader of JSON (26.0) takes the whole process down where the first row is null."""
+    """pyarrow's JSON reader (26.0) crashes the process if the first row is null."""
     for file in files:
         with fsspec.open(str(file), "rb", compression="infer") as content:
             if content.read(4096).lstrip().startswith(b"null"):
-                raise DataError(f"the first row of {file} is null", expected="an object", fix="take it out")
+                raise DataError(f"the first row of {file} is null", expected="a JSON object", fix="delete that line")
 
 
 def _from_disk(path: Path, split: str, streaming: bool) -> Rows:
@@ -240,7 +236,7 @@ def _from_disk(path: Path, split: str, streaming: bool) -> Rows:
 
 
 def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
-    """The rows with the columns that can be learned from, and no others."""
+    """The rows with only the columns to train on, under the names that `encode_rows` knows."""
     columns = _columns(rows)
     if text_column is not None:
         if text_column not in columns:
@@ -258,7 +254,7 @@ def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
 
 
 def _columns(rows: Rows) -> list[str]:
-    """Names of the columns; of a stream that does not know them yet, by its first row."""
+    """Column names; read from the first row if a stream does not know them yet."""
     return list(rows.column_names or next(iter(rows), {}))
 
 

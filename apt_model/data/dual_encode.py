@@ -1,8 +1,7 @@
-"""A row for a teacher and a student with different tokenizers: each in its own tokens, and where these stand for the
-same text.
+"""Encode a row with the student's and the teacher's tokenizer, and align the tokens that are learned.
 
-Knows rows and tokenizers; knows nothing of batches, models or losses. What is aligned is the text to learn: a text's,
-a completion's, what an assistant says; each with its end, where both tokenizers mark it.
+Knows rows and tokenizers; knows nothing of batches, models or losses. Aligned is the text with labels: a plain text, a
+completion, or the assistant's turns of a chat, each with its end-of-text token if both tokenizers add one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +20,13 @@ ASSISTANT = "assistant"
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A row in both tokenizers' tokens.
+    """A row encoded with both tokenizers.
 
     Attributes:
-        ids, labels: the student's, as `encode_rows` gives them.
-        teachers: the teacher's ids, as far as there is something to compare.
-        spans: tokens of both that stand for the same bytes; each token in them has a label and one before it.
+        ids, labels: the student's, as `encode_rows` returns them.
+        teachers: the teacher's ids, up to the end of the last span.
+        spans: student tokens (left) and teacher tokens (right) that cover the same bytes; every token in a span has a
+            label and a token before it.
     """
 
     ids: list[int]
@@ -36,31 +36,30 @@ class Pair:
 
 
 def encode_for_both(row: Mapping[str, Any], tokenizer: Any, teacher_tokenizer: Any, max_length: int) -> Pair:
-    """A row of text, a chat, or a prompt with its completion, at most `max_length` of the student's tokens long.
+    """Encode a row of text, a chat, or a prompt with its completion, at most `max_length` student tokens long.
 
-    A chat goes through each tokenizer's own template. The teacher's row ends where the student's was cut.
+    A chat goes through each tokenizer's own chat template. The teacher's row ends where the student's was truncated.
 
     Raises:
-        DataError: a row that `encode_rows` refuses. ConfigError: a tokenizer that does not tell its tokens' text.
+        DataError: a row that `encode_rows` refuses. ConfigError: a tokenizer that cannot map its tokens to the text.
     """
-    ids, labels, mine = _placed(row, tokenizer)
+    ids, labels, ranges = _placed(row, tokenizer)
     ids, labels = ids[:max_length], labels[:max_length]
-    teachers, taught, theirs = _placed(row, teacher_tokenizer)
-    mine, theirs = _learned(mine[:max_length], labels), _learned(theirs, taught)
-    spans = align(mine, theirs)
-    end = spans[-1].other + spans[-1].other_count if spans else 1
+    teachers, teacher_labels, teacher_ranges = _placed(row, teacher_tokenizer)
+    spans = align(_learned(ranges[:max_length], labels), _learned(teacher_ranges, teacher_labels))
+    end = spans[-1].right + spans[-1].right_count if spans else 1
     return Pair(ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
 
 
 def _learned(placed: Placed, labels: Sequence[int]) -> Placed:
-    """Without what is given, and without the first token, which nothing predicts."""
+    """Only the ranges of tokens with a label, without the first token, which nothing predicts."""
     return [
         r if index and label != IGNORED else None for index, (r, label) in enumerate(zip(placed, labels, strict=True))
     ]
 
 
 def _placed(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], Placed]:
-    """Ids, labels, and the bytes of the text to learn that each token stands for; its end counts one byte."""
+    """Ids, labels, and each token's byte range in the learned text; the end-of-text token counts as one more byte."""
     ((ids, labels),) = encode_rows([row], tokenizer, UNLIMITED)
     if "messages" in row:
         return ids, labels, _place_chat(row["messages"], ids, tokenizer)
@@ -77,20 +76,24 @@ def _placed(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int
 
 
 def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer: Any) -> Placed:
-    """The assistant's turns, one behind the other: their words without the space around them, and their end."""
+    """Byte ranges in the assistant's turns joined: their content without outer whitespace, and the end of each turn.
+
+    The turns are found in each tokenizer's rendered template, so that both count bytes of the same text although their
+    templates write different text around it.
+    """
     chat, pieces = [message_of(message) for message in messages], _pieces(tokenizer)
     whole = render_chat(chat, tokenizer)
     rendered, placed = place(whole, tokenizer, pieces)
     if rendered != ids:
-        fix = "a tokenizer whose chat template gives the text that it encodes"
-        raise DataError("a chat's text and its tokens differ", got=type(tokenizer).__name__, fix=fix)
+        fix = "use a tokenizer whose rendered chat encodes to the ids of apply_chat_template"
+        raise DataError("a chat's rendered text and its token ids differ", got=type(tokenizer).__name__, fix=fix)
     found: Placed = [None] * len(ids)
     bytes_before = list(accumulate((len(letter.encode()) for letter in whole), initial=0))
     base = 0
     for turn, message in enumerate(chat):
         if message["role"] != ASSISTANT:
             continue
-        words = (message["content"] or "").strip()  # a call of a tool has none
+        words = (message["content"] or "").strip()  # content is None in a tool call
         before = render_chat(chat[:turn], tokenizer, add_generation_prompt=True)
         at = whole.find(words, len(before)) if whole.startswith(before) else -1
         size = len(words.encode())
@@ -103,7 +106,7 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
                     found[index] = (here[0] - first + base, here[1] - first + base)
                 elif here[0] == first + size and pieces.is_special(ids[index]):
                     found[index] = (base + size, base + size + 1)
-        base += size + 2  # a byte for its end, and one that nobody has: no span goes over two turns
+        base += size + 2  # a byte for the end of turn, and one that no token covers: no span crosses two turns
     return found
 
 
@@ -111,8 +114,8 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
 def _pieces(tokenizer: Any) -> Pieces:
     pieces = Pieces.of(tokenizer)
     if pieces is None:
-        fix = "a Hugging Face tokenizer"
-        raise ConfigError("a tokenizer does not tell which text its tokens are", got=type(tokenizer).__name__, fix=fix)
+        fix = "pass a Hugging Face tokenizer"
+        raise ConfigError("a tokenizer cannot map its tokens to the text", got=type(tokenizer).__name__, fix=fix)
     return pieces
 
 

@@ -1,4 +1,7 @@
-"""Texts, chats, and prompts with completions as token ids and labels. Knows tokenizers; knows nothing of batches."""
+"""Tokenize rows: texts, chats, and prompts with completions become token ids and labels.
+
+Knows tokenizers and chat templates; knows nothing of batches, models or losses.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -7,29 +10,29 @@ from typing import Any
 
 from apt_model.errors import DataError
 
-IGNORED = -100  # the label of a position that nothing is learned from, as in torch
-COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows, the first wins
+IGNORED = -100  # the label of a token that is not learned: `ignore_index` of torch's cross-entropy
+COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows; the first found counts
 UNLIMITED = 10**9
-ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names of the roles
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
-OR_CROSS = f"{ONE_TOKENIZER}, or ask for it with cross_tokenizer=kl"
+OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
 
 Encoded = tuple[list[int], list[int]]  # ids, and as many labels
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
-    """Token ids and labels of each row, at most `max_length` long.
+    """Token ids and labels of each row, truncated to `max_length`.
 
     A row has one of:
-        text: learned from the first token to the last.
+        text: every token is learned.
         messages: a chat, `[{"role": ..., "content": ...}, ...]`, in the tokenizer's own template; the assistant's
-            words are learned, the rest is given (label -100).
-        prompt, completion: strings; the completion is learned.
-        input_ids (and labels): as they are, not cut.
+            turns are learned, the rest is given (label -100).
+        prompt, completion: strings; the completion is learned, the prompt given.
+        input_ids (and labels): as they are, not truncated.
 
     Raises:
-        DataError: no tokenizer that can encode, another kind of row, or a template that cannot tell who speaks.
+        DataError: no callable tokenizer, another kind of row, or a chat template whose turns cannot be told apart.
     """
     texts = [_text(row, "text") for row in rows if "text" in row and "input_ids" not in row]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
@@ -37,10 +40,10 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: i
 
 
 def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
-    """The rows, as in `encode_rows` but whole, one after the other in blocks of `max_length` tokens.
+    """Sequence packing: the rows of `encode_rows`, untruncated, joined and cut into blocks of `max_length` tokens.
 
-    Every block begins with the start token where the tokenizer has one; where it stands in the middle of a row it is
-    given (label -100). The last block is what is left.
+    Every block begins with the BOS token if the tokenizer has one; a BOS added in the middle of a row has label -100.
+    The last block is what is left.
     """
     encoded = encode_rows(rows, tokenizer, UNLIMITED)
     ids, labels = (list(chain.from_iterable(column)) for column in zip(*encoded, strict=True)) if encoded else ([], [])
@@ -56,11 +59,14 @@ def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int
 
 
 def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
-    """Token ids of each text: start token, text, end token, where the tokenizer has them; cut to `max_length`.
+    """Token ids of each text: BOS, text, EOS, as far as the tokenizer has them; truncated to `max_length`.
 
-    A start token that the tokenizer knows but does not add itself is put before the text: models trained with one
-    are lost without it. An empty text has no tokens. `end=False` is for a beginning that is to be gone on from: it
-    may be empty.
+    A BOS token that the tokenizer has but does not add itself is put before the text: models trained with one do badly
+    without it. An empty text has no tokens. `end=False` leaves out EOS, for a prompt to generate from; an empty prompt
+    gives BOS alone, or nothing.
+
+    Raises:
+        DataError: there is no callable tokenizer.
     """
     if not callable(tokenizer):
         raise DataError(
@@ -81,10 +87,10 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
 
 
 def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], str] | None:
-    """What a row asks, as the token ids that its learned words follow, and these words; None where it asks nothing.
+    """A row's prompt as token ids and its reference answer as text; None if the row has no prompt.
 
-    A row asks something with `prompt` and `completion`, or with `messages` whose last turn, not the first, is the
-    assistant's. Nothing is cut.
+    `prompt` and `completion` are such a pair; so are `messages` whose last turn, if not the only one, is the
+    assistant's. Nothing is truncated.
     """
     if "messages" in row and "input_ids" not in row:
         chat = [message_of(message) for message in row["messages"]]
@@ -111,7 +117,7 @@ def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: A
         ids, labels = _encode_pair(_text(row, "prompt"), _text(row, "completion"), tokenizer)
     else:
         expected = "text, messages, prompt and completion, or input_ids"
-        raise DataError("row has nothing to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
+        raise DataError("row has no column to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
     return ids[:max_length], labels[:max_length]
 
 
@@ -120,14 +126,16 @@ def _text(row: Mapping[str, Any], key: str) -> str:
         return str(row[key])
     if row[key] is None:  # an empty cell
         return ""
-    raise DataError(f"{key} of a row is no text", got=type(row[key]).__name__, expected="a string")
+    raise DataError(f"{key} of a row is no string", got=type(row[key]).__name__, expected="a string or null")
 
 
 def _ids(row: Mapping[str, Any], key: str) -> list[int]:
     try:
         return [index(value) for value in row[key]]
     except (TypeError, ValueError) as error:
-        raise DataError(f"{key} of a row are no token ids", got=type(row[key]).__name__, expected="integers") from error
+        raise DataError(
+            f"{key} of a row is no list of ids", got=type(row[key]).__name__, expected="token ids"
+        ) from error
 
 
 def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
@@ -141,13 +149,13 @@ def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
 
 
 def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encoded:
-    """Each of the assistant's turns is what the template adds to everything before it, its opening words left out."""
+    """Ids and labels of a chat. What the template adds after the generation prompt of an assistant turn is learned."""
     if getattr(tokenizer, "chat_template", None) is None:
-        fix = "use a tokenizer with a chat_template, or data with text"
+        fix = "use a tokenizer with a chat_template, or rows with text"
         raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
     if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
         expected = '[{"role": ..., "content": ...}, ...]'
-        raise DataError("messages of a row are no chat", got=type(messages).__name__, expected=expected)
+        raise DataError("messages of a row is no list of turns", got=type(messages).__name__, expected=expected)
     chat = [message_of(message) for message in messages]
     whole = _template(chat, tokenizer)
     labels = [IGNORED] * len(whole)
@@ -159,8 +167,8 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
         if whole[: len(before)] == before and whole[: len(after)] == after:
             labels[len(before) : len(after)] = whole[len(before) : len(after)]
         elif turn == len(chat) - 1:
-            fix = "a template that keeps what came before, or data with prompt and completion"
-            raise DataError("the chat template changes a chat's beginning when it goes on", got=repr(message), fix=fix)
+            fix = "use a template that only appends turns, or rows with prompt and completion"
+            raise DataError("the chat template changes earlier turns when one is added", got=repr(message), fix=fix)
     return whole, labels
 
 
@@ -170,10 +178,10 @@ def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) ->
 
 
 def render_chat(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> str:
-    """A chat as the text that the tokenizer's template makes of it.
+    """Render a chat as text with the tokenizer's chat template.
 
     Raises:
-        DataError: it does not fit the template.
+        DataError: the template refuses the chat.
     """
     text: str = _apply(chat, tokenizer, tokenize=False, **how)
     return text
@@ -186,32 +194,34 @@ def _apply(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> An
         return tokenizer.apply_chat_template(list(chat), **how)
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         got = f"{type(error).__name__}: {error}"[:300]
-        raise DataError("a chat does not fit the tokenizer's template", got=got, fix="look at its turns") from error
+        raise DataError(
+            "the tokenizer's chat template refuses a chat", got=got, fix="check its roles and turns"
+        ) from error
 
 
 def message_of(message: Mapping[str, str]) -> dict[str, str]:
-    """A chat's turn as role and content, whatever it calls them.
+    """A chat turn as a dict with `role` and `content`; ShareGPT's `from` and `value` are renamed.
 
     Raises:
-        DataError: it has no speaker, or no words.
+        DataError: it has neither pair of keys.
     """
-    if isinstance(message.get("role"), str) and "content" in message:  # a call of a tool has content null
+    if isinstance(message.get("role"), str) and "content" in message:  # content is null in a tool call
         return dict(message)
     if isinstance(message.get("from"), str) and "value" in message:
         return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"]}
     got = f"keys {sorted(map(str, message))}"
-    raise DataError("chat message has no speaker or no words", got=got, expected="role, content")
+    raise DataError("chat message has no role or no content", got=got, expected="role and content, or from and value")
 
 
 def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZER) -> None:
-    """Refuse two tokenizers that give ids different meanings; a student without one learns the teacher's.
+    """Refuse two tokenizers whose ids stand for different tokens; if one of them is None there is nothing to compare.
 
     Raises:
         DataError: names the first ids that differ.
     """
     differ = differing_ids(teacher, student) if student is not None and teacher is not None else []
     if differ:
-        first = ", ".join(f"{index}: {one!r} and {other!r}" for index, one, other in differ[:3])
+        first = ", ".join(f"id {index}: teacher {taught!r}, student {known!r}" for index, taught, known in differ[:3])
         raise DataError(
             f"teacher and student have different tokenizers, {len(differ)} ids differ",
             got=first,
@@ -220,7 +230,7 @@ def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZ
 
 
 def differing_ids(teacher: Any, student: Any) -> list[tuple[int, str | None, str | None]]:
-    """The ids that mean something else to the two tokenizers, with what they mean to each; None where nothing."""
+    """Ids that stand for different tokens, as (id, teacher's token, student's token); None for an id that one lacks."""
     taught, known = ({index: token for token, index in t.get_vocab().items()} for t in (teacher, student))
     ids = sorted(taught.keys() | known.keys())
     return [(id_, taught.get(id_), known.get(id_)) for id_ in ids if taught.get(id_) != known.get(id_)]

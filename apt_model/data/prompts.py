@@ -1,17 +1,18 @@
-"""What of a row is given to a model that shall go on by itself. Knows rows; knows nothing of models."""
+"""Take the prompt out of a training row, for generation. Knows token ids and labels; knows nothing of models."""
 
 from torch import Tensor
 
 from apt_model.data.encode import IGNORED
 
-GIVEN_TOKENS = 8  # of a text without a question
+GIVEN_TOKENS = 8  # of a text in which every token is learned, so that it has no prompt of its own
 
 
 def beginning(ids: Tensor, labels: Tensor, mask: Tensor) -> list[int]:
-    """The tokens to go on from, of a row on the CPU: ids, labels and attention mask, (L) each.
+    """The prompt of a row: the token ids before the first label, or the beginning of a text that has no prompt.
 
-    All before the first token to learn, where that is a question; else the first GIVEN_TOKENS of a text, at most half
-    of it. Empty where nothing is learned.
+    Of a text whose first or second token is already learned, the first GIVEN_TOKENS are taken, at most half of it.
+    Empty if no token has a label.
+    Shapes: ids, labels, mask (L) each, on the CPU.
     """
     real = mask.bool()
     text, learned = ids[real].tolist(), (labels[real] != IGNORED).nonzero().flatten().tolist()

@@ -1,6 +1,6 @@
-"""Where the random generators stand: read as plain values, and put back.
+"""Save and restore the states of random generators: python's, numpy's, torch's, and a DataLoader's.
 
-Knows python's, numpy's, torch's and a data loader's own; knows nothing of what draws from them.
+Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
@@ -16,21 +16,21 @@ Tensors = dict[str, Tensor]
 
 
 def read_generators(device: torch.device, loader: Iterable[Any]) -> tuple[dict[str, Any], Tensors]:
-    """All generators as (JSON values, tensors)."""
+    """The states of all generators, as (JSON values, tensors by name)."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     plain = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    tensors |= {f"loader.{index}": own.get_state() for index, own in enumerate(_own_generators(loader))}
+    tensors |= {f"loader.{index}": generator.get_state() for index, generator in enumerate(_own_generators(loader))}
     return plain, tensors
 
 
 def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device, loader: Iterable[Any]) -> None:
-    """Put all generators where `read_generators` found them.
+    """Restore the states that `read_generators` returned.
 
     Raises:
-        KeyError: one that is there now was not there then.
+        KeyError: there is no state for one of the generators.
     """
     version, keys, gauss = plain["python"]
     random.setstate((version, tuple(keys), gauss))
@@ -39,12 +39,12 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
-    for index, own in enumerate(_own_generators(loader)):
-        own.set_state(tensors[f"loader.{index}"])
+    for index, generator in enumerate(_own_generators(loader)):
+        generator.set_state(tensors[f"loader.{index}"])
 
 
 def _own_generators(loader: Iterable[Any]) -> list[torch.Generator]:
-    """What a data loader and its samplers draw from, if it is theirs alone."""
+    """The `generator` objects of a DataLoader and its samplers, each once, without torch's global one."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = [getattr(holder, "generator", None) for holder in holders]
@@ -53,7 +53,7 @@ def _own_generators(loader: Iterable[Any]) -> list[torch.Generator]:
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """Whatever happens inside, the random generators of python, numpy and torch are afterwards as they were."""
+    """Context manager, without gradient: afterwards python's, numpy's and torch's generators are as they were."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [device] if device.type == "cuda" else []
     try:

@@ -1,4 +1,4 @@
-"""Which text each token adds: byte-level BPE, sentencepiece, WordPiece, and whatever else decodes ids.
+"""The text that each single token adds when ids are decoded: byte-level BPE, sentencepiece, WordPiece and others.
 
 Knows tokenizers; knows nothing of models or cards.
 """
@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
-LONE_BYTE = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of a byte that is no text
+LONE_BYTE = re.compile("[\udc80-\udcff]")  # how "surrogateescape" decodes a byte that is no valid UTF-8
 
 
 class Pieces:
-    """A tokenizer's tokens one by one.
+    """The bytes, texts and names of a tokenizer's single tokens.
 
     Args:
-        tokenizer: a transformers tokenizer; anything else has no pieces.
+        tokenizer: a transformers tokenizer, fast or slow.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -28,18 +28,19 @@ class Pieces:
         self._size = len(tokenizer)
         self._bytes: dict[int, bytes] = {}
         self._names: dict[int, str] = {}
-        self._anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # what is decoded behind it begins no text
+        self._anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]  # a token behind it keeps its leading space
         self._before = len(self._decode(self._anchor))
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Pieces | None":
-        """The pieces of a tokenizer that has any."""
+        """For a transformers tokenizer; None for anything else."""
         return cls(tokenizer) if hasattr(tokenizer, "convert_ids_to_tokens") else None
 
     def split(self, ids: Sequence[int], text: str) -> tuple[str, ...]:
-        """What each id adds to `text`, which all of them together decode to without special tokens.
+        """The part of `text` that each id adds; `text` is what the ids decode to without special tokens.
 
-        A token that only begins a character adds "", the one that ends it all of it.
+        A special token adds "". Of a character split over tokens, the token with its last byte adds the character and
+        those before it "".
         """
         pieces, decoder, begins = [], codecs.getincrementaldecoder("utf-8")("replace"), True
         for token in ids:
@@ -53,11 +54,14 @@ class Pieces:
         return tuple(pieces) if "".join(pieces) == text else self._split_slowly(ids, text)
 
     def names(self, ids: Iterable[int]) -> list[str]:
-        """What to call each id by itself: its text, ⟨E4⟩ for a byte of a character, its name if it is special."""
+        """A printable name of each id: its text, with ⟨E4⟩ for a lone byte of a character; a special token's name."""
         return [self._names.get(token) or self._name(token) for token in ids]
 
     def _split_slowly(self, ids: Sequence[int], text: str) -> tuple[str, ...]:
-        """For decoders that look at more than one token: how far the beginning of the text stands after each."""
+        """For decoders that look at several tokens at once: decode every prefix of the ids, and take what each adds.
+
+        Quadratic in the number of ids.
+        """
         real = [index for index, token in enumerate(ids) if not self.is_special(token)]
         pieces, end = [""] * len(ids), 0
         for count, index in enumerate(real, start=1):
@@ -65,24 +69,24 @@ class Pieces:
             if count == len(real):
                 end = len(text)
             else:
-                said = self._tokenizer.decode([ids[one] for one in real[:count]], skip_special_tokens=True)
-                end = max(end, _common(said, text))
+                decoded = self._tokenizer.decode([ids[place] for place in real[:count]], skip_special_tokens=True)
+                end = max(end, _common(decoded, text))
             pieces[index] = text[start:end]
         return tuple(pieces)
 
     def is_special(self, token: int) -> bool:
-        """Whether an id stands for no text: a special token, or beyond the vocabulary."""
+        """Whether an id stands for no text: a special token, or an id outside the vocabulary."""
         return token in self._special or not 0 <= token < self._size
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes of UTF-8 that a token adds behind another one; a special token's are its name's."""
+        """The UTF-8 bytes that a token adds behind another token; of a special token, those of its name."""
         found = self._bytes.get(token)
         if found is None:
             found = self._bytes[token] = self._read(token)
         return found
 
     def _first(self, token: int) -> bytes:
-        """Where a text begins, some decoders take a space away."""
+        """The bytes of a token that begins a text, where some decoders drop its leading space."""
         if self._is_byte_level or BYTE_TOKEN.fullmatch(self._spelled(token)):
             return self.bytes_of(token)
         return self._decode([token]).encode("utf-8", "surrogatepass")
@@ -117,18 +121,18 @@ class Pieces:
         return text
 
 
-def visible_bytes(said: bytes) -> str:
-    """Bytes as text, those that are no whole character as ⟨E4⟩."""
-    return LONE_BYTE.sub(lambda byte: f"⟨{ord(byte[0]) - 0xDC00:02X}⟩", said.decode("utf-8", "surrogateescape"))
+def visible_bytes(text: bytes) -> str:
+    """Decode UTF-8 for display; a byte that is no valid UTF-8 is written as ⟨E4⟩."""
+    return LONE_BYTE.sub(lambda byte: f"⟨{ord(byte[0]) - 0xDC00:02X}⟩", text.decode("utf-8", "surrogateescape"))
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters both begin with."""
+    """Length of the common prefix."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _letters_of_bytes() -> dict[str, int]:
-    """GPT-2's letters for bytes: printable ones stand for themselves, the others for what follows U+0100 in order."""
+    """GPT-2's byte-to-unicode table, inverted: printable bytes map to themselves, the others to U+0100 on, in order."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

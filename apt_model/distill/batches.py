@@ -1,4 +1,4 @@
-"""The way through an epoch's data: checked batches, as many at a time as make one optimizer step; also from its middle.
+"""Iterate over an epoch in gradient accumulation windows of collated, checked batches; resume in its middle by replay.
 
 Knows how data is drawn and drawn again; knows nothing of what is learned from it.
 """
@@ -12,18 +12,18 @@ from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, fingerprint
 from apt_model.errors import ConfigError
 
-Window = list[tuple[int, Batch]]  # numbered batches of one optimizer step
+Window = list[tuple[int, Batch]]  # gradient accumulation window: the numbered batches of one optimizer step
 
 
 class Walk:
-    """Goes through the data once an epoch.
+    """Iterates over the data, one pass an epoch.
 
     Args:
-        batches: anything that `to_batch` takes.
+        batches: yields anything that `to_batch` takes.
         collate: makes a `Batch` of what the data yields.
-        check: refuses a batch, still on the CPU, that a model cannot take.
+        check: refuses a batch, still on the CPU, that a model cannot read.
         accumulation: batches of one optimizer step.
-        keeper: of the run's checkpoints; refuses other data.
+        keeper: the run's checkpoints; refuses other data on resuming.
         state: the run as a checkpoint holds it.
     """
 
@@ -41,10 +41,14 @@ class Walk:
         self._keeper, self._state = keeper, state
 
     def windows(self, restored: RestoredGenerators | None) -> Iterator[Window]:
-        """The batches of this epoch, from where the run is.
+        """The accumulation windows of the current epoch, from the next one to be trained on.
 
         Args:
-            restored: the random generators of the checkpoint that the run goes on from, if it does.
+            restored: the random generators' states of the checkpoint that the run resumes from, if it does.
+
+        Raises:
+            DataError: a batch cannot be collated, or a model cannot read it.
+            ConfigError: on resuming, the data differs from the interrupted run's.
         """
         for holder in (self._batches, getattr(self._batches, "dataset", None)):
             set_epoch = getattr(holder, "set_epoch", None)
@@ -61,8 +65,11 @@ class Walk:
             yield window
 
     def _numbered(self, restored: RestoredGenerators | None) -> Iterator[tuple[int, Batch]]:
-        """The epoch's batches from where the run is. Those before are drawn once more, so that whatever drew random
-        numbers for them (samplers, transforms, workers) stands where it stood."""
+        """The epoch's batches with their numbers, from the first that was not trained on.
+
+        Those before are drawn again, so that whatever draws random numbers for them (samplers, transforms, workers) is
+        in the same state as in the run before it was interrupted.
+        """
         keeper, progress, state = self._keeper, self._state.progress, self._state
         done, first_batch = progress.batches, progress.first_batch
         if restored is not None and done:
@@ -85,5 +92,5 @@ class Walk:
         if index + 1 < done:
             fix = "give the data that the run was begun with"
             raise ConfigError(
-                "the data is not what it was", got=f"{index + 1} batches, {done} were learned from", fix=fix
+                "the data has fewer batches than before", got=f"{index + 1} batches, {done} were trained on", fix=fix
             )

@@ -1,4 +1,4 @@
-"""What a run refuses, each in one line: before it starts, before a step that would spoil it, after an empty epoch.
+"""Checks of a run: shared or frozen weights, an optimizer of other parameters, logits with NaN, an empty epoch.
 
 Knows what is wrong; knows nothing of how training goes on.
 """
@@ -10,10 +10,10 @@ from apt_model.errors import DataError, ModelError
 
 
 def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
-    """Refuse a student that shares a weight with its teacher: learning would change the teacher.
+    """Refuse a student that shares a weight with its teacher: training would change the teacher.
 
     Raises:
-        ModelError: they are one model, or have a tensor in common.
+        ModelError: they are the same object, or share a tensor's storage.
     """
     if student is teacher:
         raise ModelError(
@@ -22,11 +22,13 @@ def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
     teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
     shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
     if shared:
-        raise ModelError("student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them first")
+        raise ModelError(
+            "student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them in the student"
+        )
 
 
 def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
-    """Refuse what would train nothing.
+    """Refuse a run in which no weight could change.
 
     Raises:
         ModelError: the student is frozen, or the optimizer holds none of its parameters.
@@ -35,17 +37,17 @@ def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
     if not trained:
         raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
     if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
-        raise ModelError("optimizer trains none of the student's parameters", fix="make it from student.parameters()")
+        raise ModelError("optimizer has none of the student's parameters", fix="make it from student.parameters()")
 
 
 def refuse_empty(epoch: int, batches: int, steps: int) -> None:
-    """Stop after an epoch in which nothing was learned.
+    """Refuse to go on after an epoch without an optimizer step.
 
     Raises:
         DataError: no batch came, or no batch had a label.
     """
     if not batches:
-        fix = "give data" if epoch == 1 else "a generator is used up after one epoch: pass a DataLoader or a list"
+        fix = "give data" if epoch == 1 else "pass a DataLoader or a list: a generator is used up after one epoch"
         raise DataError(f"epoch {epoch} has 0 batches", fix=fix)
     if not steps:
-        raise DataError(f"not one label to learn from in epoch {epoch}", got=f"{batches} batches, all labels -100")
+        raise DataError(f"no token of epoch {epoch} has a label", got=f"{batches} batches, all labels -100")

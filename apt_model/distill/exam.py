@@ -1,7 +1,7 @@
-"""The exam: the same prompts at set times, which both models go on from greedily, each in its own words.
+"""The exam: greedy completions of a fixed set of prompts by both models, repeated during training.
 
-Looks without touching: eval mode, no gradient, and the random generators are left as they were. Knows nothing of how
-the student is trained or an exam is shown.
+Does not influence the training: eval mode, no gradient, random generators restored. Knows nothing of how the student is
+trained or an exam is shown.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from apt_model.models.forward import Forward, limits
 from apt_model.models.generate import answer_ids
 from apt_model.models.modes import in_eval_mode
 
-PROMPTS = 3  # taken from data where nobody gave any
-MOST_GIVEN_TOKENS = 256  # of a question
+PROMPTS = 3  # taken from the data if the settings have none
+MOST_GIVEN_TOKENS = 256  # longest prompt that is taken from the data
 
 
 class Question(NamedTuple):
-    """A prompt, as text and in the tokens of each."""
+    """A prompt, as text and as token ids of each model's tokenizer."""
 
     text: str
     student: list[int]
@@ -37,17 +37,17 @@ class Question(NamedTuple):
 
 
 class Exam:
-    """Asks both models, once before the first step and then as often as the settings say; the first failure ends it.
+    """Completes the prompts with both models before the first step and then at intervals; the first failure ends it.
 
     Args:
         display: prompts, how often, how long an answer may be.
         report: tells the audience.
-        guard: told of what fails.
-        accelerator: knows the device, and casts.
-        teacher: the model itself, or None where only what it said of the data is there.
+        guard: isolates and reports failures.
+        accelerator: has the device and the autocast.
+        teacher: the model, or None for a cached teacher.
         tokenizer: encodes prompts.
-        teacher_tokenizer: for the teacher, where it has another one.
-        by_itself: hold one also where the settings have no prompts, with a few from data.
+        teacher_tokenizer: the teacher's, if it has another one.
+        by_itself: hold exams even if the settings have no prompts, with a few from the data.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Exam:
         self._display, self._report, self._guard = display, report, guard
         self._accelerator, self._teacher = accelerator, teacher
         self._tokenizers = {"student": tokenizer, "teacher": teacher_tokenizer or tokenizer}
-        asked = bool(display.exam_prompts) or (display.exam_prompts is None and by_itself and tokenizer is not None)
-        self._goes_on, self._begun = asked and report.speaks, False
+        wanted = bool(display.exam_prompts) or (display.exam_prompts is None and by_itself and tokenizer is not None)
+        self._goes_on, self._begun = wanted and report.speaks, False
         self._questions: list[Question] = []
         self._teachers: list[str] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The prompts, as JSON values: a resumed run asks the same."""
+        """The prompts, as JSON values, so that a resumed run uses the same."""
         return {"begun": self._begun, "prompts": [list(question) for question in self._questions]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the prompts that `state_dict` kept, or with those of the settings."""
+        """Restore the prompts of `state_dict`; prompts in the settings go before them."""
         self._begun = bool(state["begun"])
         self._questions = [Question(text, own, (theirs or [own])[0]) for text, own, *theirs in state["prompts"]]
         if self._begun and self._goes_on:
@@ -87,25 +87,25 @@ class Exam:
         return self._goes_on and not self._begun
 
     def begin(self, student: nn.Module, batches: Sequence[Batch]) -> None:
-        """Before the first step: find the prompts, in `batches` where the settings have none, and ask for once."""
+        """Choose the prompts, from `batches` if the settings have none, and hold the exam before the first step."""
         if self.waits:
             self._begun = True
             self._goes_on = self._guard.run("exam", lambda: self._choose(batches), False)
             self._take(student, epoch=0)
 
     def after_step(self, student: nn.Module, *, step: int, epoch: int) -> None:
-        """Ask where one is due after a step."""
+        """Hold the exam every `exam_frequency` steps."""
         every = self._display.exam_frequency
         if every is not None and step % every == 0:
             self._take(student, epoch=epoch)
 
     def after_epoch(self, student: nn.Module, *, epoch: int) -> None:
-        """Ask at an epoch's end, where no number of steps is set."""
+        """Hold the exam at an epoch's end, if `exam_frequency` is not set."""
         if self._display.exam_frequency is None:
             self._take(student, epoch=epoch)
 
     def _choose(self, batches: Sequence[Batch]) -> bool:
-        """Find the prompts; whether there are any."""
+        """Choose the prompts; returns whether there are any."""
         if self._display.exam_prompts:
             texts = self._display.exam_prompts
             with undisturbed(self._accelerator.device):
@@ -142,12 +142,12 @@ class Exam:
                 said = answer_ids(model, tokenizer, prompts, max_new_tokens=most, role=role)
             else:
                 end, place = getattr(tokenizer, "eos_token_id", None), self._accelerator.device
-                said = [_go_on(model, role, ids, end=end, most=most, place=place) for ids in prompts]
+                said = [_greedy(model, role, ids, end=end, most=most, place=place) for ids in prompts]
         return [decode(ids) for ids in said]
 
 
 def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
-    """Prompts from the first rows of batches on the CPU, each once: in the student's tokens and in the teacher's."""
+    """The first distinct prompts in batches on the CPU, at most PROMPTS: (student's ids, teacher's ids)."""
     found: list[tuple[list[int], list[int]]] = []
     for batch in batches:
         for row, (ids, labels, mask) in enumerate(
@@ -162,10 +162,10 @@ def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def _go_on(
+def _greedy(
     model: nn.Module, role: str, prompt: Sequence[int], *, end: int | None, most: int, place: torch.device
 ) -> list[int]:
-    """Greedy tokens after a prompt, of a model that only reads."""
+    """Greedy completion, one full forward pass a token, for a model without `generate()`."""
     forward, (_, positions), ids = Forward(model, role), limits(model), list(prompt)
     for _ in range(most if positions is None else min(most, positions - len(ids))):
         logits = forward(model, to_batch(torch.tensor([ids])).to(place))

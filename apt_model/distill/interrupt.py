@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished, the run is saved, then it ends. A second Ctrl-C ends it at once.
+"""Handle SIGTERM and Ctrl-C: request a stop after the current step; a second Ctrl-C interrupts at once.
 
 Knows signals; knows nothing of what is saved.
 """
@@ -12,13 +12,17 @@ from typing import Any
 
 
 class Stop:
-    """Whether somebody has asked for an end: `signal` is the number of the signal, 0 as long as nobody has."""
+    """A stop request: `signal` is the number of the signal that requested it, 0 if none has."""
 
     def __init__(self) -> None:
         self.signal = 0
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """A handler of signals."""
+        """The signal handler.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C after a stop was requested.
+        """
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
@@ -26,7 +30,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Listens while the block runs; what listened before, listens again afterwards. Only the main thread can."""
+    """Context manager that handles both signals, and restores the earlier handlers at its end.
+
+    Python handles signals in the main thread only: in any other, the stop is never requested.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

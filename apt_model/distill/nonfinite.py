@@ -1,6 +1,6 @@
-"""A loss or a gradient that is no finite number: seen before it gets into a weight.
+"""Non-finite losses and gradients: clip gradients, and skip or stop before a NaN reaches a weight.
 
-Knows what is wrong and who is to blame; knows nothing of how training goes on.
+Knows what is wrong and which model caused it; knows nothing of how training goes on.
 """
 
 from collections.abc import Iterable
@@ -20,30 +20,30 @@ from apt_model.events.records import Notice
 
 
 def clip(accelerator: Accelerator, parameters: Iterable[nn.Parameter], config: TrainConfig) -> Tensor:
-    """Clip the gradients of `parameters` together; their norm before that."""
+    """Clip the gradients to `max_grad_norm`; returns their joint norm before clipping."""
     norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm or inf)
     assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
     return norm
 
 
 class NonFinite:
-    """Looks at every step before it is taken.
+    """Checks loss and gradient norm of every step before the optimizer applies it.
 
     Args:
-        config: whether the run ends there, or how many such steps in a row are given up.
-        grader: asked for who is to blame.
-        report: told of the true values.
-        keeper: writes out the batches, if there is one.
+        config: `on_nonfinite` (stop or skip), and how many such steps in a row may be skipped.
+        grader: finds which model caused it.
+        report: is told the values.
+        keeper: writes the batches to a file; None without a run directory.
     """
 
     def __init__(self, config: TrainConfig, *, grader: Grader, report: Reporter, keeper: Checkpoints | None) -> None:
         self._config, self._grader, self._report, self._keeper = config, grader, report, keeper
 
     def allows(self, loss: float, grad_norm: float, window: Window, progress: Progress) -> bool:
-        """Whether the step may be taken; where not, it is given up.
+        """Whether the step may be taken; False: it is to be skipped.
 
         Raises:
-            NumericError: the true values, who is to blame, and where the batches were written.
+            NumericError: with the values, the model that caused them, and the file with the batches.
         """
         if isfinite(loss) and isfinite(grad_norm):
             return True
@@ -58,5 +58,5 @@ class NonFinite:
         raise NumericError(
             f"step {step} (batch {first} of epoch {progress.epoch}) is not finite" + (f": {blame}" if blame else ""),
             got=f"loss {loss}, gradient norm {grad_norm}; the weights before it are kept",
-            fix=f"look at the batch: {kept}" if kept else "a lower learning rate, or look at the batch",
+            fix=f"look at the batch: {kept}" if kept else "lower the learning rate, or look at the batch",
         )

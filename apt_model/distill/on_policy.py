@@ -1,7 +1,7 @@
-"""On-policy steps: the student goes on from the beginnings of a batch's rows, and learns what the teacher makes of it.
+"""On-policy distillation: in some steps the student learns from the teacher on texts that it has sampled itself.
 
-So it learns where it goes by itself, and not only where the data leads it. Knows which steps those are and how the
-text is written; knows nothing of losses.
+So it is trained on the contexts that it gets into by itself, not only on those of the data. Knows which steps are
+on-policy and how texts are sampled; knows nothing of losses.
 Source: Agarwal et al. 2024 (GKD), arXiv:2306.13649, section 3.
 """
 
@@ -28,21 +28,21 @@ from apt_model.models.modes import in_eval_mode
 
 
 class OnPolicy:
-    """Has the student write its own batches.
+    """Replaces a step's batches by samples of the student.
 
-    What it draws comes from torch's own generator, as dropout does: a checkpoint keeps it. Which steps are on-policy
-    follows from the seed and the number of the step alone, so that all processes and a resumed run agree.
+    Samples are drawn with torch's global generator, like dropout, so a checkpoint keeps its state. Which steps are
+    on-policy follows from the seed and the step number alone, so that all processes and a resumed run agree.
 
     Args:
-        config: which share of the steps, how many tokens, at which temperature.
-        student, teacher: the models themselves.
-        accelerator: casts.
-        tokenizer: knows what ends a text; may be None.
-        vocabulary: tokens that both choose among, where that is known; no other is written.
+        config: share of on-policy steps, tokens of a sample, sampling temperature.
+        student, teacher: the models.
+        accelerator: has the autocast.
+        tokenizer: has the EOS token; may be None.
+        vocabulary: ids from here on are never sampled; None: no limit.
         seed: of the choice of steps.
 
     Raises:
-        ModelError: the student cannot write.
+        ModelError: the student has no `generate()`.
     """
 
     def __init__(
@@ -58,10 +58,10 @@ class OnPolicy:
     ) -> None:
         if not hasattr(student, "generate"):
             raise ModelError(
-                "the student cannot write texts to learn from",
+                "the student cannot generate texts to learn from",
                 got=type(student).__name__,
                 expected="generate()",
-                fix="on_policy=0",
+                fix="set on_policy=0",
             )
         self._config, self._seed = config, seed
         self._accelerator, self._tokenizer, self._vocabulary = accelerator, tokenizer, vocabulary
@@ -90,14 +90,14 @@ class OnPolicy:
             return [(index, self.write(student, batch)) for index, batch in window]
 
     def is_due(self, step: int) -> bool:
-        """Whether optimizer step `step`, from 1, learns from the student's own texts."""
+        """Whether optimizer step `step`, from 1, is on-policy."""
         return random.Random(f"{self._seed}/{step}").random() < self._config.on_policy
 
     def write(self, student: nn.Module, batch: Batch) -> Batch:
-        """What the student writes after the beginnings of a batch's rows, on the CPU.
+        """Sample a completion of each row's prompt: a batch on the CPU whose labels are the sampled tokens.
 
-        A batch without labels comes back as it is; a row without labels, or with a beginning that leaves no room, is
-        left out.
+        A row without labels, or whose prompt fills all positions, is left out; a batch without any other row is
+        returned as it is.
         """
         rows = zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True)
         room, most = self._positions, self._config.on_policy_tokens
@@ -118,12 +118,12 @@ class OnPolicy:
 
 
 def written_batch(prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]) -> Batch:
-    """Prompts and what was written after each, padded on the right; labels are on what was written alone."""
+    """A batch of prompts with their samples, padded on the right; only sampled tokens have a label."""
     pairs = list(zip(prompts, written, strict=True))
     return Batch(
-        input_ids=_padded([[*prompt, *own] for prompt, own in pairs], 0),
-        attention_mask=_padded([[1] * (len(prompt) + len(own)) for prompt, own in pairs], 0),
-        labels=_padded([[IGNORED] * len(prompt) + list(own) for prompt, own in pairs], IGNORED),
+        input_ids=_padded([[*prompt, *sample] for prompt, sample in pairs], 0),
+        attention_mask=_padded([[1] * (len(prompt) + len(sample)) for prompt, sample in pairs], 0),
+        labels=_padded([[IGNORED] * len(prompt) + list(sample) for prompt, sample in pairs], IGNORED),
         is_written=True,
     )
 

@@ -1,4 +1,7 @@
-"""Out of memory: recognise it in what torch raises, and tell it in one line with the remedy."""
+"""Recognise out-of-memory errors of torch, and raise them as one line with the batch and the remedy.
+
+Knows torch's messages; knows nothing of what the step computed.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +13,13 @@ from apt_model.errors import OutOfMemoryError
 
 SAID_BY_TORCH = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS; the CPU; the CPU
 REMEDY = (
-    "a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
+    "set a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
     "or mixed_precision=bf16"
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, of the machine or of an accelerator."""
+    """Whether an exception means that the machine or an accelerator is out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_BY_TORCH)
@@ -24,7 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> Iterator[None]:
-    """Inside, running out of memory is told in one line, with the largest of the step's batches and the remedy.
+    """Context manager: an out-of-memory error becomes one line with the step's largest batch and the remedy.
 
     Raises:
         OutOfMemoryError: instead of what torch raised; the weights are those before the step, if it had not begun to
@@ -35,10 +38,10 @@ def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> Iterator[Non
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        said = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        message = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         rows, length = max((tuple(batch.input_ids.shape) for batch in batches), key=lambda shape: shape[0] * shape[1])
         raise OutOfMemoryError(
             f"step {step} needs more memory than there is",
-            got=f"a batch of {rows} × {length} tokens, and: {said}",
+            got=f"a batch of {rows} × {length} tokens, and: {message}",
             fix=REMEDY,
         ) from error

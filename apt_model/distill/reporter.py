@@ -1,4 +1,4 @@
-"""Tells the audience what happens in a run, without letting it touch the training.
+"""Emit a run's events to its sinks, with token ids decoded to text, isolated from the training.
 
 Knows the events' common fields and how rows become texts; knows nothing of losses, steps or who listens.
 """
@@ -20,19 +20,19 @@ from apt_model.events.sinks import Audience, Guard
 from apt_model.events.tokens import Candidate, TokenDetail
 
 MAX_CHARACTERS = 1_000
-DIGITS = 4  # significant ones, of the numbers of a card's tokens
+DIGITS = 4  # significant digits of the numbers of a card's tokens
 E = TypeVar("E", bound=Event)
 
 
 class Decoder:
-    """Token ids as text, whatever the tokenizer does: where it fails, a placeholder stands in and the guard knows."""
+    """Decodes token ids; if the tokenizer fails, returns a placeholder and reports to the guard."""
 
     def __init__(self, tokenizer: Any, guard: Guard) -> None:
         self._tokenizer, self._guard = tokenizer, guard
         self._size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
 
     def __call__(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out; ids that are no token (-100, padding of the head) are dropped."""
+        """The text of `ids` without special tokens; ids outside the tokenizer (-100, a padded head's) are dropped."""
         placeholder = f"⟨{len(ids)} tokens⟩"
         if self._tokenizer is None or not ids:
             return placeholder if ids else ""
@@ -47,13 +47,13 @@ class Decoder:
 
 
 class Reporter:
-    """Speaks to the audience on behalf of one run.
+    """Emits the events of one run.
 
     Args:
         audience: gets every event.
         tokenizer: decodes what is shown.
-        teacher_tokenizer: decodes what the teacher says, where it has another one.
-        device: whose random generators the audience must not disturb.
+        teacher_tokenizer: decodes the teacher's tokens, if it has another tokenizer.
+        device: its random generators are restored after each event.
         speaks: False on every process but the main one.
     """
 
@@ -73,15 +73,15 @@ class Reporter:
         self._said: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs so that its record goes on as one."""
+        """The run id and the notices already given, so that a resumed run continues the same record."""
         return {"run_id": self._run_id, "said": sorted(self._said)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Speak on as the run that `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         self._run_id, self._said = str(state["run_id"]), set(state["said"])
 
     def tell(self, kind: type[E], **values: Any) -> E:
-        """Pass an event on; returns it as the audience scored it."""
+        """Emit an event; returns it as the audience scored it."""
         event = kind(run_id=self._run_id, step=self.step, **values)
         if not self.speaks:
             return event
@@ -91,27 +91,27 @@ class Reporter:
 
     @property
     def lost(self) -> StorageError | None:
-        """Why the record can no longer be written, if it cannot."""
+        """The error that stopped the run's record from being written; None if it is written."""
         return self._audience.lost
 
     def say(self, key: str, **values: str | int | float) -> None:
-        """A notice, the first time its key comes up."""
+        """Emit a notice, once for each key."""
         if key not in self._said:
             self._said.add(key)
             self.tell(Notice, key=key, values=values)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, at most 1,000 characters of it."""
+        """The text of the student's ids, at most 1,000 characters of it."""
         with undisturbed(self._device):
             return self._decode(ids)[:MAX_CHARACTERS]
 
     def decode_teacher(self, ids: Sequence[int]) -> str:
-        """The text of ids of the teacher's, which may be in other tokens."""
+        """The text of the teacher's ids, by the teacher's tokenizer, at most 1,000 characters of it."""
         with undisturbed(self._device):
             return self._decode_teacher(ids)[:MAX_CHARACTERS]
 
     def observe(self, readout: RowReadout, *, batch: int, epoch: int, loss: float, source: Source = "train") -> None:
-        """Tell a card: a row's numbers, and its token ids as texts."""
+        """Emit an `Observation`: teacher's and student's texts and statistics on a row."""
         card = readout.card
         with undisturbed(self._device):
             teacher, student = self._decode_teacher(readout.teacher_ids), self._decode(readout.student_ids)
@@ -133,7 +133,7 @@ class Reporter:
         )
 
     def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:
-        """A card's tokens one by one, where the tokenizer has a text for one."""
+        """Texts and statistics of a card's single tokens; None if the tokenizer gives no text of a token."""
         pieces = self._pieces
         if pieces is None:
             return None
@@ -155,7 +155,7 @@ def _candidates(top: Sequence[Sequence[tuple[int, float]]], pieces: Pieces) -> t
 
 
 def _rounded(values: Sequence[float]) -> tuple[float, ...]:
-    """To DIGITS significant digits, as short in decimal as they can be."""
+    """Rounded to DIGITS significant digits, so that they are short in JSON."""
     exact = np.asarray(values, dtype=np.float64)
     with np.errstate(all="ignore"):  # what is 0 or not finite has no digits and stays as it is
         places = DIGITS - 1 - np.floor(np.log10(np.abs(exact)))

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: device, accelerator, optimizer, schedule, data shards.
+"""Set up accelerator, AdamW, learning-rate schedule and data sharding for a run.
 
 Knows nothing of losses or lessons.
 """
@@ -23,10 +23,10 @@ from apt_model.errors import ConfigError, DataError
 
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
-    """An accelerator on `device`; under a launcher of several processes, on the device that it assigns.
+    """An `Accelerator` on `device`, or under a launcher of several processes on the device that it assigns.
 
     Raises:
-        ConfigError: the device cannot do this precision.
+        ConfigError: the device does not support this precision.
     """
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -35,20 +35,22 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
             return Accelerator(mixed_precision=mixed_precision, **_no_accumulation())
     except ValueError as error:
         raise ConfigError(
-            f"mixed_precision={mixed_precision} on {device}", got=str(error), fix="mixed_precision=no"
+            f"{device} does not support mixed_precision={mixed_precision}", got=str(error), fix="set mixed_precision=no"
         ) from error
 
 
 def _no_accumulation() -> dict[str, Any]:
-    """The loop divides by the tokens of the whole step itself; accelerate must not divide again, whatever its
-    environment says."""
+    """Turn accelerate's gradient accumulation off, whatever its environment says.
+
+    The loop itself divides by the labels of the whole accumulation window; accelerate must not divide again.
+    """
     return {"gradient_accumulation_plugin": GradientAccumulationPlugin(num_steps=1, sync_with_dataloader=False)}
 
 
 def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
-    """AdamW with weight decay on matrices only: norms and biases are left alone.
+    """Fused AdamW, with weight decay on matrices only, not on norms and biases.
 
-    One kernel for all of it: on the CPU, torch's other forms take ten times as long.
+    Fused, since torch's other implementations take ten times as long on the CPU.
     """
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     groups = [
@@ -60,9 +62,9 @@ def make_optimizer(student: nn.Module, config: TrainConfig) -> Optimizer:
 
 @contextmanager
 def trained(student: nn.Module) -> Iterator[None]:
-    """The student in train mode; afterwards in eval mode, and free of what accelerate wrapped around its `forward`.
+    """Context manager: the student in train mode; afterwards in eval mode, without accelerate's wrapper of `forward`.
 
-    accelerate's own `unwrap_model` would also strip the decorators that transformers puts there.
+    accelerate's `unwrap_model` would also strip the decorators that transformers puts there.
     """
     forward = student.__dict__.get("forward")
     student.train()
@@ -77,7 +79,7 @@ def trained(student: nn.Module) -> Iterator[None]:
 
 
 def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LRScheduler:
-    """The learning rate over the run; constant where the run has no known length."""
+    """The configured learning-rate schedule; constant if the number of steps is unknown."""
     if total_steps is None:
         return LambdaLR(optimizer, lambda step: 1.0)
     warmup = int(config.warmup_ratio * total_steps)
@@ -88,15 +90,15 @@ def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | 
 
 
 def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:
-    """This process's part of the batches; all of them where there is one process.
+    """This process's shard of the batches; with a single process all of them.
 
     Raises:
-        DataError: several processes, but no DataLoader that could be divided.
+        DataError: several processes, but no DataLoader to shard.
     """
     if accelerator.num_processes == 1:
         return batches
     if not isinstance(batches, DataLoader):
-        raise DataError("several processes need a DataLoader", got=type(batches).__name__)
+        raise DataError("only a DataLoader can be sharded over several processes", got=type(batches).__name__)
     loader: Iterable[Any] = accelerator.prepare_data_loader(batches)
     return loader
 
@@ -109,7 +111,7 @@ def sum_over_processes(count: int, accelerator: Accelerator) -> int:
 
 
 def run_length(batches: Iterable[Any], train: TrainConfig) -> tuple[int, int | None]:
-    """Epochs to do, and optimizer steps in all where that can be known."""
+    """Number of epochs, and of optimizer steps in all, or None if the data has no length."""
     per_epoch = steps_per_epoch(batches, train.gradient_accumulation_steps)
     if train.max_steps is None:
         return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs

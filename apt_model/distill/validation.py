@@ -1,7 +1,7 @@
-"""The student on data that it does not learn from: losses, agreement, texts.
+"""Validation: KD and CE loss, agreement and texts of the student on held-out data.
 
-Looks without touching: eval mode, no gradient, and the random generators are left as they were. Knows nothing of how
-the student is trained or of what a lesson makes of the numbers.
+Does not influence the training: eval mode, no gradient, random generators restored. Knows nothing of how the student is
+trained or how the numbers are judged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,21 +22,21 @@ from apt_model.errors import DataError, NumericError
 from apt_model.events.records import TextPair, Validation
 from apt_model.models.modes import in_eval_mode
 
-MAX_PAIRS = 16  # rows read as texts in a pass
+MAX_PAIRS = 16  # rows whose texts are kept in a pass
 
 
 class Validator:
-    """Grades the student on validation data.
+    """Computes losses and cards of the student on validation data.
 
     Args:
-        batches: a DataLoader or list of anything that `to_batch` takes; gone through once an epoch.
-        grader: grades a batch.
+        batches: a DataLoader or list of anything that `to_batch` takes; read once an epoch.
+        grader: computes losses and texts of a batch.
         collate: makes a `Batch` of what the data yields.
-        given_tokens: tokens before the texts begin.
-        device: whose random generators are kept.
+        given_tokens: length of the prompt before the texts on a card.
+        device: its random generators are restored.
 
     Attributes:
-        taken: batches that were taken for cards since the data began anew.
+        taken: batches taken for cards in the current pass over the data.
 
     Raises:
         DataError: data that can be read only once.
@@ -60,16 +60,16 @@ class Validator:
         self.taken = 0
 
     def check(self) -> Batch:
-        """The first batch: what is wrong with it is said before the training and not after an epoch.
+        """Collate and check the first batch, so that bad data is refused before training and not after an epoch.
 
         Raises:
-            DataError: it cannot be looked at, or there is none.
+            DataError: a model cannot read it, or no batch has a label.
         """
         with undisturbed(self._device):
             return next(self._batches())
 
     def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
-        """The numbers of a card on a row of the next validation batch, and the batch's loss."""
+        """A row of the next validation batch, read from both models, and the batch's loss."""
         with self._looking(student) as module:
             batch = self._next()
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
@@ -80,7 +80,7 @@ class Validator:
             return theirs.read(card, own, moved), loss
 
     def skip(self, count: int) -> None:
-        """Go on with the cards of a resumed run: as many batches were taken for them."""
+        """Skip the batches that were taken for cards before the run was resumed."""
         with undisturbed(self._device):
             for _ in range(count):
                 self._next()
@@ -95,7 +95,7 @@ class Validator:
         return batch
 
     def measure(self, student: nn.Module, report: Reporter) -> Validation:
-        """One pass over all of it; the texts are of one row of each of the first 16 batches.
+        """Losses and agreement over all validation data, and the texts of one row of each of the first 16 batches.
 
         Raises:
             DataError: there is no batch with a label.
@@ -114,7 +114,7 @@ class Validator:
                     pairs.append(_pair(theirs.read(card, own, moved), report))
         kd, ce, agreement = (sums / tokens).tolist()
         if not (isfinite(kd) and isfinite(ce)):
-            fix = "look at the validation data, and at what both models say of it"
+            fix = "check the validation data, and both models' logits on it"
             raise NumericError("the loss on the validation data is not finite", got=f"KD {kd}, CE {ce}", fix=fix)
         return Validation(
             loss=self._grader.weigh(kd, ce), kd=kd, ce=ce, agreement=agreement, tokens=tokens, pairs=tuple(pairs)
@@ -129,11 +129,11 @@ class Validator:
                 found += 1
                 yield batch
         if not found:
-            raise DataError("validation data has not one label to look at")
+            raise DataError("no token of the validation data has a label", fix="give rows with labels")
 
     @contextmanager
     def _looking(self, student: nn.Module) -> Iterator[nn.Module]:
-        """The student without its wrapper, in eval mode; its modes and the random generators are kept."""
+        """Context manager: the unwrapped student in eval mode; afterwards modes and random generators are as before."""
         module = extract_model_from_parallel(student)
         with undisturbed(self._device), in_eval_mode(module):
             yield module

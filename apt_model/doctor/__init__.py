@@ -1,1 +1,1 @@
-"""The pre-flight check: what is wrong with a run before its first step."""
+"""Pre-flight checks of a run: tokenizers, data, models, settings, memory and disk, before the first step."""

@@ -1,4 +1,4 @@
-"""The doctor's look at tokenizers and data: what could be wrong with them before a model has read a word.
+"""Pre-flight checks of tokenizers and data: ids that differ, masked rows, padding, truncation.
 
 Knows tokenizers and batches; knows nothing of models or losses.
 """
@@ -12,14 +12,14 @@ from apt_model.data.encode import IGNORED, OR_CROSS, UNLIMITED, differing_ids, e
 from apt_model.errors import ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 
-MUCH_PADDING = 0.5  # of all places: more than half of the work is for nothing
+MUCH_PADDING = 0.5  # share of a batch's places: above it, more than half of the computation is wasted
 SPECIAL = ("bos", "eos", "pad")
 
 
 def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) -> Iterator[Finding]:
-    """Whether ids mean the same to both, and which of them have a meaning of their own; None where one has none.
+    """Compare the vocabularies and the special ids of two tokenizers; None for a model without one.
 
-    Two tokenizers that differ, and may, are compared by what they have in common.
+    With `may_differ` (cross_tokenizer) only the number of shared tokens is reported.
     """
     if may_differ:
         counts = {"teacher": len(teacher), "student": len(student), "shared": len(shared_tokens(student, teacher))}
@@ -32,22 +32,22 @@ def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) 
         first = ", ".join(f"{index}: {one!r} / {other!r}" for index, one, other in differ[:3])
         yield wrong("tokenizers_differ", error, count=f"{len(differ):,}", first=first)
         return
-    ours = teacher if teacher is not None else student
-    if ours is None:
+    tokenizer = teacher if teacher is not None else student
+    if tokenizer is None:
         return
     if teacher is not None and student is not None:
-        yield Finding(key="tokenizers", values={"count": f"{len(ours):,}"})
+        yield Finding(key="tokenizers", values={"count": f"{len(tokenizer):,}"})
         ids = {name: [getattr(one, f"{name}_token_id", None) for one in (teacher, student)] for name in SPECIAL}
-        special = ", ".join(f"{name} {mine} ≠ {its}" for name, (mine, its) in ids.items() if mine != its)
+        special = ", ".join(f"{name} {taught} ≠ {known}" for name, (taught, known) in ids.items() if taught != known)
         if special:
             yield Finding(key="special_differ", state="advice", values={"differ": special})
-    eos = getattr(ours, "eos_token_id", None)
-    if eos is not None and eos == getattr(ours, "pad_token_id", None):
+    eos = getattr(tokenizer, "eos_token_id", None)
+    if eos is not None and eos == getattr(tokenizer, "pad_token_id", None):
         yield Finding(key="pad_is_eos", values={"id": eos})
 
 
 def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:
-    """How much of what is learned stands where teacher and student, each in its own tokens, meet in the text."""
+    """The share of labels that tokenizer alignment covers."""
     learned = sum(batch.label_count for batch in batches)
     spans = [batch.teachers.spans for batch in batches if batch.teachers is not None]
     covered = sum(int(some[:, 2].sum()) for some in spans)
@@ -59,7 +59,7 @@ def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:
 def read_batches(
     raws: Iterable[Any], tokenizer: Any, max_length: int, *, teacher_tokenizer: Any = None
 ) -> tuple[list[Batch], list[Finding]]:
-    """The batches as the loop will see them, and what kept one from being read."""
+    """Collate batches as the training loop will; stops at the first one that is refused, with a finding for it."""
     batches: list[Batch] = []
     for raw in raws:
         try:
@@ -75,7 +75,7 @@ def read_batches(
 
 
 def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:
-    """How much there is to learn from, how many rows teach nothing, how much is padding."""
+    """Count labels, rows without a label, and padding."""
     rows = sum(len(batch.labels) for batch in batches)
     places = sum(batch.labels.numel() for batch in batches)
     real = sum(int(batch.attention_mask.sum()) for batch in batches)
@@ -83,8 +83,8 @@ def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:
     masked = sum(int((batch.labels[:, 1:] == IGNORED).all(dim=1).sum()) for batch in batches)
     seen = {"rows": f"{rows:,}", "masked": f"{masked:,}", "learned": f"{learned:,}"}
     if not learned:
-        fix = f"give labels: {IGNORED} marks what is not to be learned; max_length must not cut the answers off"
-        error = DataError("not one label to learn from", got=f"{rows} rows looked at, all labels {IGNORED}", fix=fix)
+        fix = f"give labels other than {IGNORED}; max_length must not cut the answers off"
+        error = DataError("no token has a label to learn from", got=f"{rows} rows, all labels {IGNORED}", fix=fix)
         yield wrong("masked_all", error, **seen)
         return
     share = f"{100 * learned / max(real, 1):.0f}%"
@@ -96,7 +96,7 @@ def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:
 
 
 def look_at_lengths(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Iterator[Finding]:
-    """How many rows `max_length` cuts; nothing where they are token ids already, which nobody cuts."""
+    """Count the rows that `max_length` truncates; none for rows of token ids, which are never truncated."""
     lengths: list[int] = []
     for raw in raws:
         rows = [row for row in rows_of(raw) or [] if "input_ids" not in row]

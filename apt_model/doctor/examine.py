@@ -1,7 +1,7 @@
-"""The doctor: what could go wrong with a lesson, looked at before its first step.
+"""Run all pre-flight checks of a distillation run on a few batches and a trial forward pass of both models.
 
-Looks at a few batches and lets both models read a few rows of them, without leaving a trace: weights, modes, random
-generators and the data loader are afterwards as they were. Knows what is wrong; knows nothing of how it is told.
+Leaves no trace: weights, modes, random generators and the DataLoader are afterwards as they were. Knows what is wrong;
+knows nothing of how findings are shown.
 """
 
 import math
@@ -35,11 +35,11 @@ from apt_model.models.devices import lent, pick_device
 from apt_model.models.forward import Forward
 from apt_model.models.modes import in_eval_mode
 
-BATCHES = 4  # looked at
-ALMOST_ZERO = 1e-4  # nats a token: far above rounding, far below anything there is to learn
-KNOWS_NOTHING = 0.95  # of log V, the cross-entropy of a guess: at or above it, nothing has been learned yet
-SLOW_TEMPERATURE = 4.0  # for a student that knows nothing: docs/log.md, "Why the demo uses temperature 1"
-LEARNING_RATES = 1e-6, 1e-2  # of AdamW: outside, nothing moves or everything breaks
+BATCHES = 4  # that are checked
+ALMOST_ZERO = 1e-4  # nats a token: far above rounding errors, far below any KL worth learning
+KNOWS_NOTHING = 0.95  # of log V, the cross-entropy of a uniform guess: at or above it the student is untrained
+SLOW_TEMPERATURE = 4.0  # for an untrained student: docs/log.md, "Why the demo uses temperature 1"
+LEARNING_RATES = 1e-6, 1e-2  # usual for AdamW: below, weights hardly change; above, training diverges
 
 
 def examine(
@@ -53,34 +53,33 @@ def examine(
     student_tokenizer: Any = None,
     run_dir: str | Path | None = None,
 ) -> tuple[Finding, ...]:
-    """Look at a lesson that is about to begin.
+    """Check a run that is about to begin.
 
     Args:
-        student, teacher, batches, config, device, tokenizer: as `distill.loop.distill` will get them. Data that can
-            be read only once is left alone; a teacher that is None has been cached, and the models' answers are not
-            looked at.
-        student_tokenizer: the student's own, if it has one, to be compared with the teacher's `tokenizer`. Where they
-            differ and may, the models' answers are not looked at: they are in different tokens.
+        student, teacher, batches, config, device, tokenizer: as `distill.loop.distill` will get them. Of an iterator,
+            which can be read only once, no batch is taken. A cached teacher is passed as None, and then no model is
+            run.
+        student_tokenizer: the student's, if it has one, to be compared with the teacher's `tokenizer`. If they differ
+            and `cross_tokenizer` allows it, no model is run: their logits cannot be compared column by column.
         run_dir: where checkpoints and student will go.
 
     Returns:
-        What was found, in the order of looking. Nothing is raised for what is wrong with the lesson: the finding
-        holds the error.
+        The findings, in the order of the checks. What is wrong with the run is not raised: its finding holds the error.
     """
     with undisturbed(device):
         raws = _peek(batches, device)
-        ours, other = tokenizer if tokenizer is not None else student_tokenizer, None
+        encoder, other = tokenizer if tokenizer is not None else student_tokenizer, None  # of the data
         if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
             other = tokenizer if differing_ids(tokenizer, student_tokenizer) else None
-            ours = student_tokenizer
+            encoder = student_tokenizer
         found = [*look_at_tokenizers(tokenizer, student_tokenizer, may_differ=other is not None)]
         found += _look_at_models(student, teacher)
-        read, broken = read_batches(raws, ours, config.train.max_length, teacher_tokenizer=other)
+        read, broken = read_batches(raws, encoder, config.train.max_length, teacher_tokenizer=other)
         found += [*broken, *(look_at_masks(read) if read else ()), *(look_at_spans(read) if other else ())]
         if not any(finding.error for finding in found):
-            found += look_at_lengths(raws, ours, config.train.max_length)
+            found += look_at_lengths(raws, encoder, config.train.max_length)
             if teacher is not None and other is None:
-                found += _look_at_answers(student, teacher, read, config, device, ours)
+                found += _look_at_answers(student, teacher, read, config, device, encoder)
         found += _look_at_settings(config)
         if run_dir is not None:
             found += _look_at_disk(student, Path(run_dir), config.train.save_total_limit)
@@ -88,7 +87,7 @@ def examine(
 
 
 def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
-    """The first batches, whoever shuffles them none the wiser."""
+    """The first batches; the generators that a DataLoader shuffles with are afterwards as they were."""
     if isinstance(batches, Iterator):
         return []
     plain, tensors = read_generators(device, batches)
@@ -122,7 +121,7 @@ def _look_at_answers(
     device: torch.device,
     tokenizer: Any,
 ) -> Iterator[Finding]:
-    """Let both read a few rows; what they say tells of vocabularies, numbers, memory, and what there is to learn."""
+    """Run both models on a few rows, and check vocabularies, finite logits, KL, cross-entropy and memory."""
     few = trial_batch(batches)
     if few is None:
         yield Finding(key="not_looked", state="advice")
@@ -143,7 +142,7 @@ def _look_at_answers(
         if not is_out_of_memory(error):
             raise
         rows, length = few.input_ids.shape
-        short = OutOfMemoryError(f"not even {rows} × {length} tokens fit into memory", fix="a smaller model")
+        short = OutOfMemoryError(f"even {rows} × {length} tokens do not fit into memory", fix="a smaller model")
         yield wrong("refused", short)
         return
     yield from _look_at_vocabulary(seen, tokenizer)
@@ -180,12 +179,13 @@ def _look_at_vocabulary(seen: TrialReading, tokenizer: Any) -> Iterator[Finding]
 def _look_at_numbers(seen: TrialReading, config: LessonConfig) -> Iterator[Finding]:
     if seen.not_numbers:
         roles = " and ".join(seen.not_numbers)
-        error = NumericError(f"the logits of the {roles} are NaN or infinite", fix="look at its weights, or its dtype")
+        error = NumericError(f"the logits of the {roles} are NaN or infinite", fix="check its weights and its dtype")
         yield wrong("not_numbers", error, roles=roles)
         return
     if abs(seen.own_kl) > ALMOST_ZERO:
-        fix = "a model without chance in eval mode"
-        error = NumericError("the student differs from itself", got=f"KL {seen.own_kl:.3g}", expected="0", fix=fix)
+        fix = "use a model that is deterministic in eval mode"
+        what = "two forward passes of the student differ"
+        error = NumericError(what, got=f"KL {seen.own_kl:.3g}", expected="0", fix=fix)
         yield wrong("own_kl_off", error, kl=f"{seen.own_kl:.3g}")
     else:
         yield Finding(key="own_kl", values={"kl": f"{max(seen.own_kl, 0.0):.1g}"})
@@ -202,7 +202,7 @@ def _look_at_numbers(seen: TrialReading, config: LessonConfig) -> Iterator[Findi
 
 
 def _look_at_stops(student: nn.Module, tokenizer: Any) -> Iterator[Finding]:
-    """Whether the student, made to talk, will know the tokenizer's end of text."""
+    """Whether the student's `generation_config` stops at the tokenizer's EOS token."""
     ends = getattr(getattr(student, "generation_config", None), "eos_token_id", None)
     eos = getattr(tokenizer, "eos_token_id", None)
     known = [ends] if isinstance(ends, int) else list(ends or [])
@@ -212,7 +212,7 @@ def _look_at_stops(student: nn.Module, tokenizer: Any) -> Iterator[Finding]:
 
 
 def _look_at_positions(student: nn.Module, teacher: nn.Module, batches: Sequence[Batch]) -> Iterator[Finding]:
-    """More tokens than a model was made for; where it cannot take them at all, its `Forward` has said so."""
+    """Rows longer than `max_position_embeddings`; a model with a hard limit was refused by `Forward.check`."""
     longest = max(batch.input_ids.shape[1] for batch in batches)
     limits = [getattr(getattr(one, "config", None), "max_position_embeddings", None) for one in (teacher, student)]
     known = [limit for limit in limits if isinstance(limit, int)]
@@ -229,14 +229,15 @@ def _look_at_settings(config: LessonConfig) -> Iterator[Finding]:
 
 
 def _look_at_disk(student: nn.Module, run_dir: Path, kept: int) -> Iterator[Finding]:
-    """Room for the student and for checkpoints of weights and AdamW's moments: those kept, the best, a new one."""
+    """Disk space for the student and checkpoints of weights and AdamW's moments: those kept, the best, a new one."""
     place = next(path for path in (run_dir.absolute(), *run_dir.absolute().parents) if path.exists())
     free, one = shutil.disk_usage(place).free, weight_bytes(student) + 2 * trained_bytes(student)
     need, least = weight_bytes(student) + (kept + 2) * one, weight_bytes(student) + one
     values = {"need": readable(need), "free": readable(free), "path": str(run_dir)}
     if free < least:
         got = f"{readable(free)} free, {readable(least)} needed for the student and one checkpoint"
-        yield wrong("disk_full", StorageError(f"no room in {run_dir}", got=got, fix="make room"), **values)
+        error = StorageError(f"too little space for {run_dir}", got=got, fix="free some space")
+        yield wrong("disk_full", error, **values)
     else:
         is_short = free < need
         yield Finding(key="disk_short" if is_short else "disk", state="advice" if is_short else "well", values=values)

@@ -1,4 +1,4 @@
-"""Memory: how much a step needs, how much there is, and what to do where it was not enough.
+"""Estimate the memory of a training step (weights, gradients, optimizer, activations, logits) and read what is free.
 
 Knows sizes; knows nothing of what is learned.
 """
@@ -14,22 +14,22 @@ from apt_model.config import LessonConfig
 from apt_model.distill.losses.fused import chunk_rows_for
 from apt_model.distill.losses.logit_blocks import padded
 
-WRITTEN_OUT = 3  # float32 copies of a batch's logits where the student hides its head: both models', and the gradient
-ROOMS = 3  # float32 buffers that the fused loss works in, besides both heads' logits
+WRITTEN_OUT = 3  # float32 copies of a batch's logits if the student's head was not found: both models', the gradient
+ROOMS = 3  # float32 work buffers of the fused loss, besides both heads' logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Bytes that a training step needs, by what for.
+    """Bytes that a training step needs, by purpose.
 
     Attributes:
         teacher, student: weights and buffers.
         gradients: as large as the trained weights.
-        optimizer: AdamW's two moments, each as large again.
-        activations: what the student's forward pass keeps for the backward pass, as the probe measured it for a
-            token, times the tokens of a batch.
-        logits: both heads' logits of a chunk and three float32 buffers of its size; where the student hides its head,
-            three float32 copies of all logits of a batch besides.
+        optimizer: AdamW's two moments, each as large as the gradients.
+        activations: what the student's forward pass keeps for the backward pass: bytes a token as measured by
+            `trial`, times the tokens of a batch.
+        logits: both heads' logits of a chunk and three float32 buffers of its size; if the student's head was not
+            found, three float32 copies of all logits of a batch besides.
     """
 
     teacher: int
@@ -45,7 +45,7 @@ class MemoryNeed:
         return sum(getattr(self, field.name) for field in fields(self))
 
     def parts(self) -> dict[str, str]:
-        """What the report tells: both models, what training adds to the weights, what a batch adds."""
+        """Readable sums for the report: both models, gradients and optimizer, activations and logits."""
         return {
             "models": readable(self.teacher + self.student),
             "training": readable(self.gradients + self.optimizer),
@@ -63,19 +63,19 @@ def memory_needed(
     is_fused: bool,
     config: LessonConfig,
 ) -> MemoryNeed:
-    """An estimate of what a step needs on the training device.
+    """Estimate the memory that a step needs on the training device.
 
-    Left out: what a layer needs for a moment, of the teacher or going backwards, validation (whole logits of both), the
-    display, torch itself. Measured on the CPU, between 0.7 and 2.1 times of what a step took beyond the models
-    (docs/log.md).
+    Left out: temporary buffers of a layer, in the teacher's forward or the student's backward pass; validation (full
+    logits of both models); the display; torch itself. On the CPU the estimate was 0.7 to 2.1 times what a step really
+    took beyond the models (docs/log.md).
 
     Args:
         student, teacher: on any device.
         tokens: places of a batch, padding included.
         width: columns of the logits.
-        kept_bytes: of activations, for a token.
-        is_fused: whether the loss goes without whole logits.
-        config: its precision, and the size of a chunk.
+        kept_bytes: activations kept for the backward pass, bytes a token.
+        is_fused: whether the fused loss computes the logits chunk by chunk.
+        config: has the precision and the chunk size.
     """
     half = config.train.mixed_precision != "no" or config.train.head_dtype == "bf16"
     dtype, trained = torch.bfloat16 if half else torch.float32, trained_bytes(student)
@@ -92,19 +92,19 @@ def memory_needed(
 
 
 def memory_free(device: torch.device) -> int:
-    """Bytes that can still be had on a device; an accelerator that does not tell is taken to share the machine's."""
+    """Free bytes on a device; accelerators other than CUDA are taken to share the machine's memory."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Bytes of a model's parameters and buffers; what two modules share counts once."""
+    """Bytes of a model's parameters and buffers; tied tensors count once."""
     return _bytes([*model.parameters(), *model.buffers()])
 
 
 def trained_bytes(model: nn.Module) -> int:
-    """Bytes of the parameters that are trained."""
+    """Bytes of the parameters with `requires_grad`."""
     return _bytes([parameter for parameter in model.parameters() if parameter.requires_grad])
 
 
@@ -113,5 +113,5 @@ def _bytes(tensors: Sequence[Tensor]) -> int:
 
 
 def readable(size: int) -> str:
-    """Bytes as people say them: "12 MB", "3.4 GB"."""
+    """A number of bytes with its unit: "12.0 MB", "3.4 GB"."""
     return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.1f} MB"

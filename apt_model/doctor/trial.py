@@ -1,6 +1,6 @@
-"""Both models on a few rows, once, for the doctor: what they say, how wide it is, what a gradient would have to keep.
+"""A trial forward pass of both models on a few rows: losses, KL, vocabulary sizes, bytes kept for the backward pass.
 
-Tensors end here. Knows nothing of what is good or bad.
+Tensors end here. Knows nothing of which values are good or bad.
 """
 
 from collections.abc import Sequence
@@ -31,12 +31,12 @@ class TrialReading:
 
     Attributes:
         teacher_width, student_width: columns of their logits.
-        not_numbers: the roles whose logits are NaN, +inf, or -inf everywhere.
+        not_numbers: the roles whose logits have NaN, +inf, or a row of -inf alone.
         own_kl: KL(student ‖ student) at the training temperature, through the loss that trains: 0.
         kl: KL(teacher ‖ student) at temperature 1.
         teacher_ce, student_ce: cross-entropy on the labels.
-        kept_bytes: what the student's forward pass keeps for a token until the backward pass, weights aside.
-        is_fused: whether the loss goes without whole logits.
+        kept_bytes: activations that the student's forward pass keeps for the backward pass, bytes a token.
+        is_fused: whether the student's head was found, so that the fused loss computes logits chunk by chunk.
     """
 
     teacher_width: int
@@ -51,7 +51,7 @@ class TrialReading:
 
 
 def trial_batch(batches: Sequence[Batch]) -> Batch | None:
-    """The first rows with something to learn in their first tokens, or anywhere; None where there is none."""
+    """Up to 4 rows of one batch with a label in their first 128 tokens, or else anywhere; None if no row has one."""
     for width in (TOKENS, max((batch.labels.shape[1] for batch in batches), default=0)):
         for batch in batches:
             rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
@@ -70,14 +70,14 @@ def read_trial(
     config: LessonConfig,
     device: torch.device,
 ) -> TrialReading:
-    """Let both read `few`.
+    """Run both models on `few`.
 
     Args:
         student, teacher: in eval mode, the student on `device`.
         few: on the CPU.
-        forwards: how the student and the teacher are called.
-        config: its temperature and precision.
-        device: where to read.
+        forwards: of the student and of the teacher.
+        config: has temperature and precision.
+        device: where the student computes.
 
     Raises:
         ModelError: no logits, or logits that do not fit the batch.
@@ -87,21 +87,22 @@ def read_trial(
     with torch.autocast(device.type, dtype) if precision != "no" else nullcontext():
         kept = _SavedBytes(student)
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-            own = call_student(student, batch).detach()
+            student_logits = call_student(student, batch).detach()
         head = find_head(student)
         with torch.no_grad():
-            theirs = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
+            teacher_logits = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
         own_kd = _own_divergence(student, batch, head, call_student, config)
-    pairs = (("student", own), ("teacher", theirs))
-    sums, ours = row_sums(own, batch.labels, theirs), row_sums(theirs, batch.labels)
+    pairs = (("student", student_logits), ("teacher", teacher_logits))
+    sums = row_sums(student_logits, batch.labels, teacher_logits)
+    teacher_sums = row_sums(teacher_logits, batch.labels)
     assert sums.kl is not None  # noqa: S101 - a teacher was given
     tokens, temperature = sums.tokens.sum(), config.distill.temperature
     own_kl, kl, teacher_ce, student_ce = numbers(
-        [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), ours.ce.sum(), sums.ce.sum())]
+        [one / tokens for one in (own_kd / temperature**2, sums.kl.sum(), teacher_sums.ce.sum(), sums.ce.sum())]
     )
     return TrialReading(
-        teacher_width=theirs.shape[-1],
-        student_width=own.shape[-1],
+        teacher_width=teacher_logits.shape[-1],
+        student_width=student_logits.shape[-1],
         not_numbers=tuple(role for role, logits in pairs if not are_numbers(logits)),
         own_kl=own_kl,
         kl=kl,
@@ -116,7 +117,7 @@ def read_trial(
 def _own_divergence(
     student: nn.Module, batch: Batch, head: OutputHead | None, call: Forward, config: LessonConfig
 ) -> Tensor:
-    """The sum of KD of the student with itself as its teacher, two forward passes, through the loss that trains."""
+    """Summed KD loss of the student with itself as teacher, by two forward passes and the loss that trains."""
     learned, objective = learned_positions(batch.labels), Objective.of(config.distill)
     temperature, dtype = objective.temperature, torch.bfloat16 if config.train.head_dtype == "bf16" else None
     output: StudentOutput
@@ -134,9 +135,9 @@ def _own_divergence(
 
 
 class _SavedBytes:
-    """Counts the bytes of what a forward pass keeps for the backward pass, each storage once, the weights not at all.
+    """Counts the bytes that a forward pass saves for the backward pass, each storage once, without the weights.
 
-    Used as the packing hook: it hands each tensor through.
+    The pack hook of `saved_tensors_hooks`: it returns each tensor unchanged.
     """
 
     def __init__(self, model: nn.Module) -> None:

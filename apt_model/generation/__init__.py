@@ -1,1 +1,1 @@
-"""What a student says on its own, outside training."""
+"""Evaluation of a trained model: corpus metrics, answer metrics, inference speed; and completing a prompt."""

@@ -1,4 +1,6 @@
-"""How answers read: chrF and BLEU against references, distinct-n, repetition. Knows texts; knows nothing of models.
+"""Metrics of generated answers: chrF and BLEU against references, distinct-n, repetition.
+
+Knows texts; knows nothing of models.
 
 Sources: chrF, Popović, WMT 2015; BLEU, Papineni et al., ACL 2002, both by sacrebleu (Post, WMT 2018); distinct-n, Li et
 al., NAACL 2016; repetition, the share of repeated 4-grams, Welleck et al., ICLR 2020 (seq-rep-4).
@@ -21,7 +23,7 @@ REPEATED = 4
 
 
 def need_sacrebleu() -> Any:
-    """The sacrebleu package.
+    """Import sacrebleu.
 
     Raises:
         ConfigError: it is not installed.
@@ -36,7 +38,7 @@ def need_sacrebleu() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What answers are worth: values by name, 95 % intervals over answers, sacrebleu's signatures."""
+    """Metrics of a set of answers: values by name, 95 % intervals over answers, sacrebleu's signatures."""
 
     values: dict[str, float]
     intervals: dict[str, Interval]
@@ -44,13 +46,14 @@ class Judgement:
 
 
 def judge(answers: Sequence[str], references: Sequence[str], *, resamples: int, seed: int) -> Judgement:
-    """What answers are worth beside their references, one each.
+    """Compute all metrics of answers, given one reference for each.
 
     chrF and BLEU are sacrebleu's, 0..100, BLEU with the tokenizer `zh` where the references are Chinese, else `13a`.
     distinct_1 and distinct_2 are the share of different n-grams among all n-grams of all answers; they fall as there
-    are more answers, so compare models on the same prompts. repetition is the share of 4-grams that the same answer
-    has had before. n-grams are over characters where the references are Chinese, else over words and marks; spaces
-    are left out. distinct-n has no interval: a resample, with its doubles, is biased; nor has anything of one answer.
+    are more answers, so compare models on the same prompts. repetition is the share of 4-grams that occurred earlier in
+    the same answer. n-grams are over characters if the references are Chinese, else over words and punctuation marks,
+    without spaces. distinct-n has no interval, since a resample contains duplicates and so has fewer different n-grams;
+    a single answer has none at all.
     """
     chinese = is_chinese(references)
     judgement = _against(answers, references, chinese, resamples, seed)
@@ -75,12 +78,12 @@ def is_chinese(texts: Sequence[str]) -> bool:
 
 
 def units(text: str, chinese: bool) -> list[str]:
-    """What n-grams are made of: characters, or words and single marks; never spaces."""
+    """Split a text into the units of n-grams: characters, or words and single punctuation marks; never spaces."""
     return [character for character in text if not character.isspace()] if chinese else _PIECE.findall(text)
 
 
 def ngrams(pieces: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """Every n neighbours."""
+    """All n-grams of a sequence."""
     return list(zip(*(pieces[at:] for at in range(n)), strict=False))
 
 
@@ -90,7 +93,7 @@ def _repeats(pieces: Sequence[str]) -> tuple[int, int]:
 
 
 def _against(answers: Sequence[str], references: Sequence[str], chinese: bool, resamples: int, seed: int) -> Judgement:
-    """What sacrebleu says, with our own resamples: its own take their seed from the environment, and tell a width."""
+    """chrF and BLEU by sacrebleu, with our own bootstrap: sacrebleu's takes its seed from the environment."""
     sacrebleu = need_sacrebleu()
     values: dict[str, float] = {}
     intervals: dict[str, Interval] = {}

@@ -1,4 +1,4 @@
-"""How many bytes of text the scored tokens of a row stand for: what bits per byte are counted over.
+"""Count the UTF-8 bytes of text that a row's scored tokens stand for, the denominator of bits per byte.
 
 Knows tokenizers; knows nothing of models or losses.
 """
@@ -12,15 +12,15 @@ from torch import Tensor
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
 
-REPLACEMENT = "\ufffd"  # how tokenizers decode bytes that are no whole character
+REPLACEMENT = "\ufffd"  # what tokenizers decode an incomplete character to
 
 
 def scored_bytes(batch: Batch, tokenizer: Any) -> Tensor:
     """UTF-8 bytes of the text of each row's scored tokens, (B,), int64.
 
-    Scored is what has a label and a token before it: neither a given prompt nor the very first token counts. Special
-    tokens have no text and count no byte, though their nats are in the loss. A character that is split over tokens
-    counts where its last byte is, whole; one that a row's end cuts off counts nothing.
+    A token is scored if it has a label and a token before it: neither a prompt nor the first token of a row is. Special
+    tokens have no text and count 0 bytes, though their nats are in the loss. A character split over tokens counts whole
+    with the token that has its last byte; one that the row's end cuts off counts 0.
     """
     return torch.tensor(
         [_row_bytes(*row, tokenizer) for row in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True)]
@@ -38,13 +38,13 @@ def _row_bytes(ids: Tensor, mask: Tensor, labels: Tensor, tokenizer: Any) -> int
 
 
 def _runs(scored: Tensor) -> list[tuple[int, int]]:
-    """Stretches that are scored, as (start, end)."""
+    """Runs of consecutive scored tokens, as (start, end)."""
     edges = torch.diff(scored.int(), prepend=torch.zeros(1), append=torch.zeros(1)).nonzero().flatten().tolist()
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _length(ids: Sequence[int], tokenizer: Any) -> int:
-    """Bytes of the text of a beginning, without a last character that is not whole."""
+    """UTF-8 bytes that `ids` decode to, without an incomplete last character."""
     if not ids:
         return 0
     text = tokenizer.decode(list(ids), skip_special_tokens=True)

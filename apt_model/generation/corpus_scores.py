@@ -1,6 +1,6 @@
-"""One pass over the data with a model and its teacher: what every document adds up to, and what each of them answers.
+"""Score a corpus in one pass: per-document sums (cross-entropy, KL, matches, bytes) and greedy answers of each model.
 
-Knows models and batches; knows nothing of figures made from the sums.
+Knows models and batches; knows nothing of the figures made from the sums.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ from apt_model.generation.byte_counts import scored_bytes
 from apt_model.models.forward import Forward
 from apt_model.models.generate import answer
 
-Asked = tuple[list[int], str]  # a prompt's token ids, and the reference of its answer
+Asked = tuple[list[int], str]  # a prompt's token ids, and its reference answer
 
 
 class CorpusScores:
@@ -73,10 +73,10 @@ class CorpusScores:
                 self._score(index, batch)
             self._ask(asked)
         if not self._sums["student"]:
-            raise DataError("not one label to score", got=f"{index + 1} batches", fix="give data, and mask less of it")
+            raise DataError("no token has a label to score", got=f"{index + 1} batches", fix="give rows with labels")
 
     def documents(self, role: str) -> dict[str, Numbers]:
-        """Each document's sums by name, (documents,) each: those of `RowSums`, and the bytes of the scored text."""
+        """Sums of each document, by name, (documents,) each: those of `RowSums`, and `bytes` of the scored text."""
         parts = self._sums[role]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -94,12 +94,12 @@ class CorpusScores:
             other = logits.get("teacher") if role != "teacher" else None
             sums = _columns(row_sums(logits[role], labels, other), spelled)
             if not all(np.isfinite(column).all() for column in sums.values()):
-                raise NumericError(f"the {role}'s logits are not finite in batch {index}", fix="look at the batch")
+                raise NumericError(f"the {role}'s logits are not finite in batch {index}", fix="check that batch")
             scored = sums["tokens"] > 0
             self._sums[role].append({name: column[scored] for name, column in sums.items()})
 
     def _asked(self, raw: Any) -> list[Asked]:
-        """What the rows of a batch ask, as far as it is to be answered."""
+        """Prompts and references of a batch, at most as many as `max_prompts` leaves."""
         left = None if self._max_prompts is None else self._max_prompts - len(self.references)
         if not self._max_new_tokens or left == 0:
             return []
@@ -111,13 +111,14 @@ class CorpusScores:
             return
         prompts, references = zip(*asked, strict=True)
         for role, model in self._models.items():
-            said = answer(model, self._tokenizer, prompts, max_new_tokens=self._max_new_tokens, role=role)
-            self.answers[role] += said
+            self.answers[role] += answer(
+                model, self._tokenizer, prompts, max_new_tokens=self._max_new_tokens, role=role
+            )
         self.references += references
 
 
 def _columns(sums: RowSums, more: Mapping[str, Tensor]) -> dict[str, Numbers]:
-    """The sums of a batch on the CPU, in a single transfer."""
+    """The sums of a batch as arrays; one transfer from the device for all of them."""
     named = {field.name: getattr(sums, field.name) for field in fields(sums)}
     found = {name: value for name, value in named.items() if value is not None}
     table = torch.stack(list(found.values())).cpu().double().numpy()

@@ -1,7 +1,7 @@
-"""How good a student is: on text that it reads, in answers that it gives, beside its teacher.
+"""Evaluate a student beside its teacher: loss, perplexity, bits per byte, agreement, KL, answer metrics, speed.
 
 Knows which figures there are; knows nothing of how they are shown. `corpus_scores` goes over the data, `bootstrap`
-says how sure a figure is, `answer_scores` judges answers, `speed` measures speed.
+makes intervals, `answer_scores` judges answers, `speed` measures inference.
 """
 
 import math
@@ -25,7 +25,7 @@ from apt_model.models.devices import device_of, lent, pick_device
 from apt_model.models.forward import model_card
 from apt_model.models.modes import frozen
 
-FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # what is divided by what, and what then
+FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # sum above, sum below, function of their ratio
     "loss": ("ce", "tokens", float),
     "perplexity": ("ce", "tokens", safe_exp),
     "bits_per_byte": ("ce", "bytes", lambda nats: nats / math.log(2)),
@@ -51,42 +51,42 @@ def evaluate_text_quality(
     speed: bool = False,
     lang: str = "zh",
 ) -> Evaluation:
-    """Read the data once with the model (and its teacher), and say how well it does.
+    """Evaluate a model, and its teacher if given, in one pass over the data.
 
-    On every document: `loss` (mean cross-entropy over the positions whose label is not -100, nats a token),
-    `perplexity` (e to the loss), `bits_per_byte` (the same nats in bits, over the bytes that `spelling.scored_bytes`
-    counts; not without a tokenizer), `accuracy` (the most likely token is the label). With a teacher: `agreement`
-    (both find the same token most likely) and `kl` (KL(teacher ‖ student) at temperature 1, nats a token). Where rows
-    have prompts (`training.encode.prompt_and_reference`): `chrf`, `bleu`, `distinct_1`, `distinct_2`, `repetition`
-    of greedy answers (`wording.judge`). Of the model itself: `name`, `parameters`, `megabytes`. `documents`, `tokens`,
-    `bytes` and `answers` count what was looked at.
+    On all documents: `loss` (mean cross-entropy over the positions whose label is not -100, nats a token),
+    `perplexity` (e to the loss), `bits_per_byte` (the same nats in bits, over the bytes that
+    `byte_counts.scored_bytes` counts; not without a tokenizer), `accuracy` (the most likely token is the label). With a
+    teacher: `agreement` (both find the same token most likely) and `kl` (KL(teacher ‖ student) at temperature 1, nats a
+    token). For rows with prompts (`data.encode.prompt_and_reference`): `chrf`, `bleu`, `distinct_1`, `distinct_2`,
+    `repetition` of greedy answers (`answer_scores.judge`). Of the model itself: `name`, `parameters`, `megabytes`.
+    `documents`, `tokens`, `bytes` and `answers` count what was scored.
 
     The models, their flags and devices, and all random generators are afterwards as they were.
 
     Args:
         model: maps token ids (B, L) to logits (B, L, V).
-        dataloader: a DataLoader or any iterable; batches are what `training.batch.to_batch` takes.
+        dataloader: a DataLoader or any iterable; batches are what `data.batch.to_batch` takes.
         tokenizer: encodes text, decodes answers; batches of token ids need none.
         teacher: the same figures of it are under `teacher`.
-        control: the same student, taught by labels alone; its figures are under `control`. With a teacher,
-            `gap_closed` is the share of the loss between control and teacher that the student has made good; not
-            there where the teacher is no better than the control.
-        device: where to compute; where the model is, if None.
-        max_length: tokens of a text at most; what is longer is cut. Prompts to be answered are not.
+        control: the same student, trained on labels alone; its figures are under `control`. With a teacher,
+            `gap_closed` is (control's loss − student's) / (control's loss − teacher's); left out if the teacher is no
+            better than the control.
+        device: where to compute; None: where the model is.
+        max_length: tokens of a text at most; a longer one is truncated. Prompts to be answered are not.
         max_new_tokens: length of an answer at most; 0 leaves the answers out.
-        max_prompts: so many prompts are answered, the first ones, since that takes long; all of them, if None.
+        max_prompts: the first so many prompts are answered, since that takes long; None: all of them.
         resamples: of the documents, for the 95 % intervals under `intervals` (`bootstrap`).
         seed: of the resampling.
-        speed: measure tokens a second and memory, too (`inference.measure_inference`).
-        lang: language of `str()` of what is returned.
+        speed: measure tokens a second and memory, too (`speed.measure_inference`).
+        lang: language of `str()` of the result.
 
     Returns:
-        A dict of plain numbers; a figure that could not be had is not in it, nor an interval of a single document.
+        A dict of plain numbers; figures that cannot be computed are left out, and intervals of a single document.
 
     Raises:
-        ConfigError: an argument out of its range, or prompts and no sacrebleu; before any work.
-        DataError: no document with a label, a batch that a model cannot take, a prompt too long for it.
-        ModelError: the model gives no logits, or cannot answer prompts.
+        ConfigError: an argument out of its range, or prompts and no sacrebleu.
+        DataError: no document with a label, a batch that a model cannot read, a prompt too long for it.
+        ModelError: the model returns no logits, or has no `generate()` to answer prompts with.
         NumericError: logits are not finite; names the batch.
     """
     _refuse_below(2, max_length=max_length)
@@ -124,7 +124,7 @@ def evaluate_text_quality(
 
 
 def _results(scores: CorpusScores, role: str, *, resamples: int, seed: int) -> dict[str, Any]:
-    """The figures of one model, and their intervals."""
+    """All figures of one model, with their intervals."""
     documents = scores.documents(role)
     values, intervals = _ratios(documents, resamples=resamples, seed=seed)
     results: dict[str, Any] = {**values}
@@ -138,7 +138,7 @@ def _results(scores: CorpusScores, role: str, *, resamples: int, seed: int) -> d
 
 
 def _add_gap_closed(evaluation: Evaluation, scores: CorpusScores, *, resamples: int, seed: int) -> None:
-    """The share of the loss between control and teacher that the student has made good, over the same documents."""
+    """The share of the loss gap between control and teacher that the student has closed, over the same documents."""
     student, control, teacher = (scores.documents(role)["ce"] for role in ("student", "control", "teacher"))
     table = np.stack([control - student, control - teacher], axis=1)
     closed, gap = table.sum(axis=0)
@@ -153,7 +153,7 @@ def _add_gap_closed(evaluation: Evaluation, scores: CorpusScores, *, resamples: 
 def _ratios(
     documents: Mapping[str, Numbers], *, resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, Interval]]:
-    """The figures of `FIGURES` whose sums there are, and their intervals where there are several documents."""
+    """The figures of `FIGURES` whose sums are known, and their intervals if there are several documents."""
     names = list(documents)
     table = np.stack([documents[name] for name in names], axis=1)
     totals = dict(zip(names, table.sum(axis=0), strict=True))

@@ -1,4 +1,4 @@
-"""What a model costs when it is used: tokens a second, and memory. Knows nothing of how well it speaks."""
+"""Measure inference: prompt and decoding tokens a second, peak memory. Knows nothing of answers' quality."""
 
 import time
 import weakref
@@ -22,16 +22,15 @@ REPEATS = 3
 
 @torch.no_grad()
 def measure_inference(model: nn.Module, place: torch.device) -> dict[str, float]:
-    """Speed and memory of a model in eval mode on `place`, on tokens that mean nothing.
+    """Speed and memory of a model in eval mode on `place`, on arbitrary token ids.
 
     Returns:
-        prompt_tokens_per_second: 4 prompts of 128 tokens read at once (less where the model has fewer positions), the
-            median of 3 times after a first one.
-        decode_tokens_per_second: 64 tokens said greedily after 16 given ones, one text at a time, likewise; not there
-            where the model cannot `generate`.
-        peak_megabytes: 2**20 bytes of the weights and, beside them, of the most that tensors took at once meanwhile:
-            on CUDA as its allocator counts, elsewhere the results of operations, without what a kernel takes for
-            itself.
+        prompt_tokens_per_second: a batch of 4 prompts of 128 tokens (fewer if the model has fewer positions); median
+            of 3 runs after a warm-up.
+        decode_tokens_per_second: 64 greedy tokens after a prompt of 16, batch size 1; median of 3 runs after a
+            warm-up. Left out if the model has no `generate()`.
+        peak_megabytes: of 2**20 bytes: the weights, and the peak of the tensors alive beside them: on CUDA as its
+            allocator counts, elsewhere the results of operations, without a kernel's own work space.
     """
     vocabulary, positions = limits(model)
     room = PROMPT_TOKENS if positions is None else min(positions, PROMPT_TOKENS)
@@ -50,7 +49,7 @@ def measure_inference(model: nn.Module, place: torch.device) -> dict[str, float]
 
 
 def _seconds(task: Callable[[], object], place: torch.device) -> float:
-    """The median time of a task that has been done once before."""
+    """Median wall time of a task over 3 runs after a warm-up."""
     times = []
     for _ in range(REPEATS + 1):
         _finish(place)
@@ -67,7 +66,7 @@ def _finish(place: torch.device) -> None:
 
 
 def _peak_bytes(task: Callable[[], object], place: torch.device) -> int:
-    """The most that tensors made by a task took at once."""
+    """Peak bytes of the tensors that a task makes."""
     if place.type == "cuda":
         before = torch.cuda.memory_allocated(place)
         torch.cuda.reset_peak_memory_stats(place)
@@ -80,7 +79,7 @@ def _peak_bytes(task: Callable[[], object], place: torch.device) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that operations made and nobody has let go of yet."""
+    """Counts the bytes of all living tensors that operations inside have made, and their peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

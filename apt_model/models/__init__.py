@@ -1,1 +1,1 @@
-"""One causal language model: load and save it, call it, take its head and layers apart, generate with it."""
+"""One causal language model: load and save it, call it, get at its output head and activations, generate with it."""

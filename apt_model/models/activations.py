@@ -1,6 +1,6 @@
-"""What a model does before its last layer: hidden states and attention, seen in the same forward pass as the rest.
+"""Capture hidden states and attention inputs (query, key, value) of each layer during a model's forward pass.
 
-Knows how a transformers model can be watched; knows nothing of losses, batches, or of who is teacher and student.
+Knows where a transformers model can be hooked; knows nothing of losses, batches, or of who is teacher and student.
 """
 
 from collections.abc import Collection, Iterator
@@ -19,7 +19,7 @@ from apt_model.models.output_head import NO_FORWARD
 
 
 class Attended(NamedTuple):
-    """What a layer's attention works with, positions turned in: (B, heads, L, d) each; heads and d may differ."""
+    """The inputs of a layer's attention, rotary embedding applied: (B, heads, L, d) each; heads and d may differ."""
 
     query: Tensor
     key: Tensor
@@ -28,11 +28,11 @@ class Attended(NamedTuple):
 
 @dataclass
 class Inside:
-    """What was seen of a forward pass, by layer, the first being 1.
+    """Activations captured in one forward pass, by layer number from 1.
 
     Attributes:
-        states: (B, L, H), what the layer hands on; of the last one, what the head gets.
-        attended: of the layer's attention.
+        states: (B, L, H), the layer's output hidden states; for the last layer, the input of the head.
+        attended: query, key and value of the layer's attention.
     """
 
     states: dict[int, Tensor] = field(default_factory=dict)
@@ -40,21 +40,21 @@ class Inside:
 
 
 class Watcher:
-    """Watches a model, which is tried out on a few tokens first.
+    """Captures a model's activations; a forward pass over three tokens first shows which it has.
 
     Args:
         model: on its device; a wrapper around it (DistributedDataParallel) may call it.
         role: "teacher" or "student", for messages.
-        states: whether hidden states are wanted.
-        attention: whether attention is.
+        states: capture hidden states.
+        attention: capture query, key and value.
 
     Attributes:
-        depth: layers of the model.
-        layers: those to be watched, all of them at first.
-        widths: of the hidden states, by layer.
+        depth: number of layers of the model.
+        layers: numbers of the layers to capture; None, at first, for all.
+        widths: sizes of the hidden states, by layer.
 
     Raises:
-        ModelError: the model does not show them.
+        ModelError: the model does not expose them.
     """
 
     def __init__(self, model: nn.Module, role: str, *, states: bool, attention: bool) -> None:
@@ -80,12 +80,12 @@ class Watcher:
         return seen
 
     def _hides(self, what: str, got: str) -> ModelError:
-        fix = "hidden_weight=0 and attention_weight=0, or a transformers model with attn_implementation=sdpa"
-        return ModelError(f"the {self._role} does not show its {what}", got=got, fix=fix)
+        fix = "set hidden_weight=0 and attention_weight=0, or use a transformers model with attn_implementation=sdpa"
+        return ModelError(f"the {self._role} does not expose its {what}", got=got, fix=fix)
 
     @contextmanager
     def watching(self) -> Iterator[Inside]:
-        """Inside, a forward pass of the model leaves what it does here; the pass itself is the same."""
+        """Context manager: a forward pass inside fills the yielded `Inside`, and computes the same as without."""
         seen = Inside()
         with (
             self._watching_states(seen) if self._wants_states else nullcontext(),
@@ -95,18 +95,18 @@ class Watcher:
 
     @contextmanager
     def _watching_states(self, seen: Inside) -> Iterator[None]:
-        def ask(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        def request(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             return args, {**kwargs, "output_hidden_states": True}
 
-        def look(module: nn.Module, args: Any, output: Any) -> None:
+        def capture(module: nn.Module, args: Any, output: Any) -> None:
             states = getattr(output, "hidden_states", None) or ()
-            for layer, tensor in enumerate(states[1:], start=1):  # the first is the embedding's
+            for layer, tensor in enumerate(states[1:], start=1):  # states[0] is the embeddings'
                 if self.layers is None or layer in self.layers:
                     seen.states[layer] = tensor
 
         handles = (
-            self._model.register_forward_pre_hook(ask, with_kwargs=True),
-            self._model.register_forward_hook(look),
+            self._model.register_forward_pre_hook(request, with_kwargs=True),
+            self._model.register_forward_hook(capture),
         )
         try:
             yield
@@ -116,25 +116,28 @@ class Watcher:
 
     @contextmanager
     def _watching_attention(self, seen: Inside) -> Iterator[None]:
-        """Whatever a model is called and however its projections are laid out, it hands these three to the function
-        that the registry has under its `attn_implementation`, except "eager"."""
+        """Wrap the attention function that transformers' registry has under the model's `attn_implementation`.
+
+        Every model family passes it query, key and value, however its projections are laid out; only "eager" does not
+        go through the registry.
+        """
         config: Any = getattr(self._model, "config", None)
         name = getattr(config, "_attn_implementation", None)
         if name not in ALL_ATTENTION_FUNCTIONS:
             raise self._hides("attention", f"attn_implementation={name}")
-        own = ALL_ATTENTION_FUNCTIONS[name]
+        attention = ALL_ATTENTION_FUNCTIONS[name]
 
-        def look(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def capture(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
             layer = getattr(module, "layer_idx", None)
             if module in self._modules and layer is not None and (self.layers is None or layer + 1 in self.layers):
                 seen.attended[layer + 1] = Attended(query, key, value)
-            return own(module, query, key, value, *args, **kwargs)
+            return attention(module, query, key, value, *args, **kwargs)
 
-        ALL_ATTENTION_FUNCTIONS[name] = look  # hides the library's own function, or one that somebody has put there
+        ALL_ATTENTION_FUNCTIONS[name] = capture  # hides the library's attention function, or one that somebody has put there
         try:
             yield
         finally:
             with suppress(KeyError):  # a lesson in another thread was faster
                 ALL_ATTENTION_FUNCTIONS.pop(name)
-            if ALL_ATTENTION_FUNCTIONS.get(name) is not own:  # somebody's: pop has uncovered the library's
-                ALL_ATTENTION_FUNCTIONS[name] = own
+            if ALL_ATTENTION_FUNCTIONS.get(name) is not attention:  # somebody's: pop has uncovered the library's
+                ALL_ATTENTION_FUNCTIONS[name] = attention

@@ -1,4 +1,7 @@
-"""Where a model computes, and whether it may be moved from there. Knows nothing of who is teacher and student."""
+"""Devices: pick one by name, move or lend a model to it, keep accelerate's process-wide state apart.
+
+Knows nothing of who is teacher and student.
+"""
 
 import os
 from collections.abc import Iterator
@@ -13,18 +16,18 @@ from apt_model.errors import ConfigError, DeviceError, brief
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """Where a model's first weight is, or its first buffer; None for one without any."""
+    """The device of a model's first parameter, or else of its first buffer; None for a model without any."""
     first = next(chain(model.parameters(), model.buffers()), None)
     return None if first is None else first.device
 
 
 def is_bound(model: nn.Module) -> bool:
-    """Whether a model has to stay where it was loaded: quantized, or spread over devices by accelerate."""
+    """Whether a model must stay on the device it was loaded to: it is quantized, or has an accelerate `device_map`."""
     return bool(getattr(model, "is_quantized", False)) or getattr(model, "hf_device_map", None) is not None
 
 
 def move(model: nn.Module, device: torch.device) -> torch.device:
-    """Put a model on `device` if it may be moved; returns where it takes its input."""
+    """Move a model to `device` unless it is bound to its own; returns the device that its input must be on."""
     if is_bound(model):
         return device_of(model) or device
     model.to(device)
@@ -33,9 +36,12 @@ def move(model: nn.Module, device: torch.device) -> torch.device:
 
 @contextmanager
 def lent(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
-    """The model on `device`, if it may be moved; afterwards where it was. Yields where it takes its input."""
+    """Context manager: the model is on `device` if it may be moved, and afterwards back where it was.
+
+    Yields the device that its input must be on.
+    """
     homes = {tensor.device for tensor in chain(model.parameters(), model.buffers())}
-    if len(homes) != 1 or is_bound(model):  # without weights, or spread over several devices by its owner
+    if len(homes) != 1 or is_bound(model):  # no weights, on several devices, or bound
         yield device_of(model) or device
         return
     (home,) = homes
@@ -47,10 +53,10 @@ def lent(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the accelerator of this machine, or the CPU.
+    """The torch device of that name; "auto" is this machine's accelerator if it has one, else the CPU.
 
     Raises:
-        ConfigError: no such device; DeviceError: not on this machine.
+        ConfigError: the name is no device. DeviceError: this machine does not have it.
     """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -63,15 +69,16 @@ def pick_device(name: str) -> torch.device:
         if backend is None or not backend.is_available():
             raise DeviceError(f"this machine has no {device.type}", got=f"device={name}", fix="device=cpu")
         if device.index is not None and device.index >= backend.device_count():
-            raise DeviceError("device is not there", got=name, expected=f"0 to {backend.device_count() - 1}")
+            raise DeviceError("no device has this index", got=name, expected=f"0 to {backend.device_count() - 1}")
     return device
 
 
 @contextmanager
 def accelerate_state_of_our_own() -> Iterator[None]:
-    """accelerate keeps its state process-wide: a run starts without it, and gives back what was there before.
+    """Context manager: accelerate's process-wide state is empty inside, and restored at the end.
 
-    Under a launcher the processes share it, and it stays.
+    So a run neither inherits a device or precision from earlier code of the process nor leaves its own behind. Under a
+    launcher of several processes the state describes the process group, and is left alone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         yield

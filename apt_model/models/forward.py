@@ -1,4 +1,4 @@
-"""Any causal language model as one call: a batch in, logits out.
+"""Forward pass of any causal language model: a batch in, logits or hidden states out; batches checked beforehand.
 
 Knows how models differ in what they take and return; knows nothing of losses or of who is teacher and student.
 """
@@ -19,7 +19,7 @@ from apt_model.models.pretrained import get_model_size
 
 
 class Forward:
-    """Calls a Hugging Face model, or a plain module, with what its `forward` takes.
+    """Calls a Hugging Face model, or a plain module, with the arguments that its `forward` accepts.
 
     Args:
         model: maps token ids (B, L) to logits (B, L, V): a tensor, a tuple or list that begins with it, a dict with
@@ -33,17 +33,17 @@ class Forward:
         self._limits = limits(model)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Logits (B, L, V) of `model`: the one given before, or its wrapped form.
+        """Logits (B, L, V) of `model`: the one given to `__init__`, or a wrapper around it.
 
         Raises:
-            ModelError: no logits in what came back, or logits of another shape.
+            ModelError: the output has no logits, or logits of another shape.
         """
         logits = _find_logits(self._call(model, batch), self.role)
         if logits.ndim != 3 or logits.shape[:2] != batch.input_ids.shape:
             raise ModelError(
                 f"the {self.role}'s logits do not fit the batch",
                 got=f"shape {tuple(logits.shape)}",
-                expected=f"{tuple(batch.input_ids.shape)} and the vocabulary",
+                expected=f"({', '.join(map(str, batch.input_ids.shape))}, vocabulary)",
             )
         return logits
 
@@ -61,10 +61,10 @@ class Forward:
         return model(batch.input_ids, **arguments)
 
     def check(self, batch: Batch) -> None:
-        """Refuse a batch that the model cannot take. Looks at values: call it while the batch is on the CPU.
+        """Refuse a batch that the model cannot read. Call it while the batch is on the CPU: it reads values.
 
         Raises:
-            DataError: a token id beyond the vocabulary, or more tokens than the model has positions.
+            DataError: a token id or label outside the vocabulary, or more tokens than the model has positions.
         """
         vocabulary, positions = self._limits
         lowest, highest = map(int, batch.input_ids.aminmax())
@@ -73,27 +73,27 @@ class Forward:
                 f"token id outside the {self.role}'s vocabulary",
                 got=highest if lowest >= 0 else lowest,
                 expected=f"0 to {vocabulary - 1}" if vocabulary is not None else "0 or more",
-                fix="use the tokenizer the model was made with",
+                fix="encode the data with the model's own tokenizer",
             )
         labels = batch.labels[batch.labels != IGNORED]
         if len(labels) and (int(labels.min()) < 0 or (vocabulary is not None and int(labels.max()) >= vocabulary)):
             raise DataError(
                 f"label outside the {self.role}'s vocabulary",
                 got=int(labels.min()) if int(labels.min()) < 0 else int(labels.max()),
-                expected=f"{IGNORED}, or an id of a token",
-                fix=f"mark what is not to be learned with {IGNORED}",
+                expected=f"{IGNORED}, or a token id",
+                fix=f"give every label that is not to be learned the value {IGNORED}",
             )
         if positions is not None and batch.input_ids.shape[1] > positions:
             raise DataError(
                 f"sequence too long for the {self.role}",
                 got=f"{batch.input_ids.shape[1]} tokens",
                 expected=f"at most {positions}",
-                fix="set max_length, or cut the data into shorter pieces",
+                fix="set max_length to that, or give shorter rows",
             )
 
 
 def model_card(model: nn.Module) -> ModelCard:
-    """What a model is, in numbers; parameters shared by two modules count once."""
+    """Summary of a model: class, parameters, megabytes, layers, width; tied parameters count once."""
     config = getattr(model, "config", None)
     layers, hidden_size = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     return ModelCard(
@@ -116,7 +116,10 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
 
 
 def limits(model: nn.Module) -> tuple[int | None, int | None]:
-    """Vocabulary size and longest input, where the model tells; rotary models have no hard limit of positions."""
+    """Vocabulary size and maximum number of positions; None where the model has no embedding or no such limit.
+
+    Rotary models have no hard limit of positions.
+    """
     get_embeddings = getattr(model, "get_input_embeddings", None)
     embeddings = get_embeddings() if callable(get_embeddings) else None
     vocabulary = embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
@@ -127,14 +130,14 @@ def limits(model: nn.Module) -> tuple[int | None, int | None]:
 
 
 def vocabulary_of(model: nn.Module) -> int | None:
-    """Columns of the model's logits, by its head or else its embedding, where it names one of them."""
+    """Columns of the model's logits, read off its head or else its embedding; None if it names neither."""
     get_head = getattr(model, "get_output_embeddings", None)
     head = get_head() if callable(get_head) else None
     return head.out_features if isinstance(head, nn.Linear) else limits(model)[0]
 
 
 def shared_vocabulary(*widths: int | None) -> int | None:
-    """Columns that all have; None where one of them is not known."""
+    """The number of logit columns that all models have; None if one of them is unknown."""
     known = [width for width in widths if width is not None]
     return min(known) if len(known) == len(widths) else None
 
@@ -149,4 +152,4 @@ def _find_logits(output: Any, role: str) -> Tensor:
     if isinstance(found, Tensor):
         return found
     seen = f"keys {sorted(map(str, output))}" if isinstance(output, Mapping) else type(output).__name__
-    raise ModelError(f"the {role} returned no logits", got=seen, expected="a tensor, or something that has `logits`")
+    raise ModelError(f"the {role} returned no logits", got=seen, expected="a tensor, or an output with `logits`")

@@ -1,6 +1,6 @@
-"""How a model goes on from prompts, many at a time: greedily where it is asked, drawn where it practises.
+"""Generate from a batch of prompts: greedy decoding for answers, sampling for on-policy training.
 
-Knows nothing of how good an answer is.
+Knows `generate()` of transformers; knows nothing of how good an answer is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,25 +20,25 @@ Prompt = Sequence[int]
 def answer(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
 ) -> list[str]:
-    """The model's own words after each prompt, as `answer_ids` finds them; special tokens and outer spaces left out."""
-    said = answer_ids(model, tokenizer, prompts, max_new_tokens=max_new_tokens, role=role)
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+    """Greedy answers to prompts as text, special tokens and outer whitespace left out; errors as in `answer_ids`."""
+    answers = answer_ids(model, tokenizer, prompts, max_new_tokens=max_new_tokens, role=role)
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in answers]
 
 
 def answer_ids(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
 ) -> list[list[int]]:
-    """The tokens that a model says after each prompt, up to its end of text or `max_new_tokens`.
+    """Greedy answers to prompts as token ids, without the EOS token, at most `max_new_tokens` long.
 
-    Greedy whatever the model's generation settings say (sampling, beams, penalties). Prompts are padded on the left.
-    A prompt whose answer would not fit the model's positions is answered alone, in the room that is left.
+    Greedy whatever the model's `generation_config` says (sampling, beams, penalties). Prompts are padded on the left.
+    A prompt that leaves fewer than `max_new_tokens` positions is answered alone, with the positions that are left.
 
     Raises:
-        ModelError: the model cannot generate.
-        DataError: a prompt fills all the positions that the model has.
+        ModelError: the model has no `generate()`.
+        DataError: a prompt fills all positions of the model.
     """
     if not hasattr(model, "generate"):
-        fix = "max_new_tokens=0 leaves the answers out"
+        fix = "set max_new_tokens=0 to leave the answers out"
         raise ModelError(f"the {role} cannot answer prompts", got=type(model).__name__, expected="generate()", fix=fix)
     _, positions = limits(model)
     answers = [list[int]() for _ in prompts]
@@ -49,8 +49,8 @@ def answer_ids(
             raise DataError(
                 f"a prompt is too long for the {role}", got=f"{longest} tokens", expected=f"below {positions}"
             )
-        said = generate(model, tokenizer, [prompts[index] for index in group], new_tokens=room)
-        for index, ids in zip(group, said, strict=True):
+        rows = generate(model, tokenizer, [prompts[index] for index in group], new_tokens=room)
+        for index, ids in zip(group, rows, strict=True):
             answers[index] = ids
     return answers
 
@@ -58,10 +58,10 @@ def answer_ids(
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, new_tokens: int, ends: bool = True
 ) -> list[list[int]]:
-    """Greedy tokens after each prompt, up to an end of text where it `ends`, else as many as were asked for."""
+    """Greedy new tokens for each prompt: up to an EOS token, or exactly `new_tokens` if not `ends`."""
     stops = end_ids(model, tokenizer) if ends else []
-    said = _go_on(model, tokenizer, prompts, stops, new_tokens=new_tokens, do_sample=False)
-    return [row[: _end(row, stops)] for row in said]
+    rows = _new_tokens(model, tokenizer, prompts, stops, new_tokens=new_tokens, do_sample=False)
+    return [row[: _end(row, stops)] for row in rows]
 
 
 def draw(
@@ -73,14 +73,14 @@ def draw(
     temperature: float,
     vocabulary: int | None = None,
 ) -> list[list[int]]:
-    """Tokens drawn after each prompt from the model's whole distribution, by torch's random generator.
+    """Sample new tokens for each prompt from the model's full distribution, with torch's random generator.
 
-    Up to `new_tokens`, or to an end of text and with it: that the model ends here is something it says. Ids from
-    `vocabulary` on are never drawn.
+    At most `new_tokens`; an EOS token ends a row and is part of it, since ending here is a choice of the model that
+    can be learned from. Ids from `vocabulary` on are never drawn.
     """
     stops = end_ids(model, tokenizer)
     width = getattr(model.get_output_embeddings(), "out_features", 0)
-    said = _go_on(
+    rows = _new_tokens(
         model,
         tokenizer,
         prompts,
@@ -90,16 +90,16 @@ def draw(
         temperature=temperature,
         top_k=0,
         top_p=1.0,
-        remove_invalid_values=True,  # a model that has gone astray is found out by its loss, not in here
+        remove_invalid_values=True,  # NaN logits are found by the loss, and must not raise in here
         suppress_tokens=list(range(vocabulary, width)) or None if vocabulary is not None else None,
     )
-    return [row[: _end(row, stops) + 1] for row in said]
+    return [row[: _end(row, stops) + 1] for row in rows]
 
 
-def _go_on(
+def _new_tokens(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], stops: list[int], *, new_tokens: int, **settings: Any
 ) -> list[list[int]]:
-    """What `generate` makes of prompts that are padded on the left: the new tokens, and padding behind an end."""
+    """Run `generate()` on left-padded prompts; each row is its new tokens, with padding behind an EOS token."""
     pad = getattr(tokenizer, "pad_token_id", None)
     pad = pad if pad is not None else next(iter(stops), 0)
     longest = max(map(len, prompts))
@@ -107,42 +107,43 @@ def _go_on(
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(eos_token_id=stops or None, pad_token_id=pad, **settings)  # type: ignore[no-untyped-call]
     with _settings(model, config):
-        said: list[list[int]] = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[
+        rows: list[list[int]] = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[
             :, longest:
         ].tolist()
-    return said
+    return rows
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Every token that ends a text, by the model's generation settings or by the tokenizer."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    known = [*(own if isinstance(own, list) else [own]), getattr(tokenizer, "eos_token_id", None)]
+    """All EOS token ids: those of the model's `generation_config`, and the tokenizer's."""
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    known = [*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None)]
     return sorted({token for token in known if token is not None})
 
 
 @contextmanager
 def _settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """The model with these generation settings: `generate` takes what is not said from the model's own.
+    """Context manager: these settings are the model's `generation_config`, which is restored at the end.
 
-    A model with adapters hands them on to the one inside, which gets its own back, too.
+    `generate()` fills whatever a passed config leaves open from the model's own, so that one is replaced. A PEFT model
+    copies its config to its base model, whose config is restored too.
     """
     holders = [model, model.get_base_model()] if has_adapters(model) else [model]
-    own = [holder.generation_config for holder in holders]
+    saved = [holder.generation_config for holder in holders]
     model.generation_config = settings
     try:
         yield
     finally:
-        for holder, before in zip(holders, own, strict=True):
+        for holder, before in zip(holders, saved, strict=True):
             holder.generation_config = before
 
 
 def _end(ids: list[int], stops: Sequence[int]) -> int:
-    """Where the first end of text stands, or would."""
+    """Index of the first EOS token; the length if there is none."""
     return next((at for at, token in enumerate(ids) if token in stops), len(ids))
 
 
 def _groups(prompts: Sequence[Prompt], new_tokens: int, positions: int | None) -> Iterator[list[int]]:
-    """Indices of prompts to answer together: all that leave room for a whole answer, then the others one by one."""
+    """Batches of prompt indices: all that leave room for `new_tokens`, then the others one by one."""
     fits = [positions is None or len(prompt) + new_tokens <= positions for prompt in prompts]
     together = [index for index, fit in enumerate(fits) if fit]
     if together:

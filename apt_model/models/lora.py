@@ -1,7 +1,7 @@
-"""LoRA adapters on a student: made from a description, found again, saved alone or merged. Needs `peft`.
+"""LoRA adapters: parse their description, add them to a student, save and load them, merge them. Needs `peft`.
 
-Knows models; knows nothing of training. The only file that imports peft, and only where it is used: whether a model has
-adapters is seen without it.
+Knows models; knows nothing of training. The only file that imports peft, inside the functions that need it:
+`has_adapters` works without it.
 """
 
 from copy import deepcopy
@@ -24,10 +24,10 @@ class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685).
 
     Attributes:
-        r: rank of the update of each layer.
+        r: rank of each layer's weight update.
         alpha: the update is scaled by alpha / r.
-        target: names of the layers that get one, or "all-linear".
-        dropout: of what enters an adapter.
+        target: names of the layers that get an adapter, or "all-linear".
+        dropout: probability on an adapter's input.
     """
 
     r: int = 8
@@ -37,10 +37,10 @@ class Lora:
 
 
 def parse_lora(description: str) -> Lora:
-    """`"r=8,alpha=16,target=q_proj+v_proj,dropout=0.05"`; what is not named is as in `Lora`.
+    """Parse `"r=8,alpha=16,target=q_proj+v_proj,dropout=0.05"`; a key that is left out has the default of `Lora`.
 
     Raises:
-        ConfigError: a key or value is wrong.
+        ConfigError: an unknown key, or a value out of its range.
     """
     values: dict[str, Any] = {}
     for part in filter(None, description.split(",")):
@@ -55,7 +55,7 @@ def parse_lora(description: str) -> Lora:
             values["target"] = value if value == ALL_LINEAR else tuple(value.split("+"))
         else:
             expected = "r=N,alpha=X,target=all-linear (or names joined by +),dropout=X"
-            raise ConfigError("lora is not understood", got=repr(part), expected=expected)
+            raise ConfigError("lora description has an unknown key or a wrong value", got=repr(part), expected=expected)
     return Lora(**values)
 
 
@@ -67,21 +67,21 @@ def _number(value: str) -> float:
 
 
 def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) -> Any:
-    """The student with adapters, which alone are trained; its own weights are frozen and not copied.
+    """Wrap a student in a PEFT model whose adapters alone are trained; its weights are frozen, and not copied.
 
     Args:
         student: a model of transformers.
-        lora: which adapters.
-        base: where the student can be loaded from, to be named in what is saved.
+        lora: rank, scale, target layers and dropout.
+        base: path or hub id of the student, written into the saved adapters' config.
 
     Raises:
-        ConfigError: no peft. ModelError: another kind of model, or layers that it does not have.
+        ConfigError: peft is not installed. ModelError: no model of transformers, or it lacks the target layers.
     """
     _require_peft()
     from peft import LoraConfig, get_peft_model
 
     if not isinstance(student, PreTrainedModel):
-        raise ModelError("adapters need a model of transformers", got=type(student).__name__)
+        raise ModelError("LoRA adapters need a model of transformers", got=type(student).__name__)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) 
     try:
         adapted = get_peft_model(student, config)
     except ValueError as error:
-        raise ModelError("adapters do not fit the student", got=str(error).split("\n")[0][:300]) from error
+        raise ModelError("LoRA adapters do not fit the student", got=str(error).split("\n")[0][:300]) from error
     if base is not None:
         place = Path(base)
         adapted.peft_config["default"].base_model_name_or_path = str(place.resolve() if place.exists() else base)
@@ -100,44 +100,45 @@ def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) 
 
 
 def has_adapters(model: Any) -> bool:
-    """Whether a model is one of peft's."""
+    """Whether a model is a PEFT model."""
     return isinstance(getattr(model, "peft_config", None), dict) and not isinstance(model, PreTrainedModel)
 
 
 def merged(model: Any) -> Any:
-    """A copy of an adapted model whose adapters are part of its weights: a plain model of transformers."""
+    """A copy of a PEFT model with its adapters merged into the weights: a plain model of transformers."""
     return deepcopy(model).merge_and_unload()
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained of an adapted model, by name."""
+    """The trainable tensors of a PEFT model, by name."""
     return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def frozen_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Everything else of it."""
+    """The frozen parameters and the buffers of a PEFT model, by name."""
     trained = adapter_tensors(model)
     return {name: tensor for name, tensor in model.state_dict(keep_vars=False).items() if name not in trained}
 
 
 def fill_adapters(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put what `adapter_tensors` gave back in its place.
+    """Copy tensors of `adapter_tensors` into a model's adapters.
 
     Raises:
-        ValueError: other names or shapes.
+        ValueError: names or shapes differ.
     """
-    own = adapter_tensors(model)
-    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise ValueError(f"adapters of {len(tensors)} tensors do not fit the student's {len(own)}")
-    for name, tensor in own.items():
+    present = adapter_tensors(model)
+    if present.keys() != tensors.keys() or any(present[name].shape != tensors[name].shape for name in present):
+        raise ValueError(f"{len(tensors)} adapter tensors do not fit the {len(present)} of the student")
+    for name, tensor in present.items():
         tensor.copy_(tensors[name])
 
 
 def base_of(directory: Path) -> str:
-    """Where the model is that saved adapters belong to.
+    """Path or hub id of the base model that saved adapters belong to.
 
     Raises:
-        ConfigError: no peft. ModelError: it is not said, or the adapters are no safetensors.
+        ConfigError: peft is not installed. ModelError: their config names no base model or cannot be read, or there are
+            no safetensors.
     """
     _require_peft()
     from peft import PeftConfig
@@ -149,21 +150,27 @@ def base_of(directory: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"adapters in {directory} cannot be read", got=str(error).split("\n")[0][:300]) from error
     if not base:
-        fix = f"name it as base_model_name_or_path in {ADAPTER_CONFIG}"
-        raise ModelError(f"adapters in {directory} do not say which model they belong to", fix=fix)
+        fix = f"write it into {ADAPTER_CONFIG} as base_model_name_or_path"
+        raise ModelError(f"adapters in {directory} do not name their base model", fix=fix)
     return str(base)
 
 
 def attach(model: Any, directory: Path) -> Any:
-    """A model with the adapters that were saved for it, to be used and not trained."""
+    """Load saved adapters onto their base model, in eval mode and not trainable.
+
+    Raises:
+        ModelError: they do not fit it.
+    """
     from peft import PeftModel
 
     try:
         return PeftModel.from_pretrained(model, str(directory)).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"adapters in {directory} do not fit", got=str(error).split("\n")[0][:300]) from error
+        raise ModelError(
+            f"adapters in {directory} do not fit their base model", got=str(error).split("\n")[0][:300]
+        ) from error
 
 
 def _require_peft() -> None:
     if find_spec("peft") is None:
-        raise ConfigError("adapters need the peft package", fix="pip install 'apt-model[lora]'")
+        raise ConfigError("LoRA adapters need the peft package", fix="pip install 'apt-model[lora]'")

@@ -1,4 +1,4 @@
-"""Train or eval mode, gradients or none: changed for a while, and put back as they were."""
+"""Context managers for eval mode and `requires_grad`, restored afterwards. Knows nothing of what runs inside."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; each of its modules in its own mode again, afterwards."""
+    """Context manager: the model is in eval mode; afterwards each module has its earlier mode again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -20,7 +20,7 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode and without gradients; as it was before, afterwards."""
+    """Context manager: eval mode and `requires_grad=False` on every parameter; afterwards both are as before."""
     gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.requires_grad_(False)
     try:

@@ -1,7 +1,7 @@
-"""A causal language model as backbone and output head, where it lets itself be taken apart.
+"""Find a causal language model's output head, and run the model up to the hidden states that enter it.
 
-Knows how models turn what their head puts out into logits, and how to run one without its head; knows nothing of
-losses, of teacher and student, or of batches.
+Knows what models do to their head's output (scale, soft-cap); knows nothing of losses, of teacher and student, or of
+batches.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig
 
-SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # as Cohere, Granite, ... call it
+SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # names in Cohere, Granite, ...
 CAPS = ("final_logit_softcapping",)  # Gemma
-STEEPEST = 50.0  # of the probe: far into any soft-cap there is
+STEEPEST = 50.0  # end of the probing ramp: far into the soft-cap of any known model
 NO_FORWARD = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputHead:
-    """The last linear layer of a model, and what the model does to its output.
+    """The output head (`lm_head`) of a model: its last linear layer, and the scale and soft-cap on its output.
 
     `logits = cap(scale · (hidden @ weightᵀ + bias))`, where cap(x) = softcap · tanh(x / softcap), or x without one.
 
@@ -38,22 +38,22 @@ class OutputHead:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., H), written out as a model does it."""
+        """Logits (..., V) of hidden states (..., H), as the model computes them."""
         return self.finish(self.linear(hidden))
 
     def finish(self, raw: Tensor) -> Tensor:
-        """What the model makes of its head's output."""
+        """Logits from the linear layer's output: scaled, then soft-capped."""
         raw = raw * self.scale
         return raw if self.softcap is None else torch.tanh(raw / self.softcap) * self.softcap
 
     @contextmanager
     def bypassed(self) -> Iterator[list[Tensor]]:
-        """Inside, the head hands its input through; the list gets the hidden states (B, L, H) of each forward pass.
+        """Context manager: the head returns its input; the list gets the hidden states (B, L, H) of each forward pass.
 
-        The model is called as always, with whatever is wrapped around it, so that the hooks of DDP, accelerate's
-        autocast and gradient checkpointing do their work; only the product with the weight is left out. A backbone
-        called by hand would miss the wrappers and need its own name and arguments; `logits_to_keep` still computes
-        some logits, and cuts the hidden states as well.
+        The model is called as usual, wrappers included, so that the hooks of DDP, accelerate's autocast and gradient
+        checkpointing do their work; only the head's matrix product is left out. Calling the backbone directly would
+        miss the wrappers and need its name and arguments; `logits_to_keep` still computes some logits, and truncates
+        the hidden states as well.
         """
         seen: list[Tensor] = []
 
@@ -66,12 +66,12 @@ class OutputHead:
 
 
 def find_head(model: nn.Module) -> OutputHead | None:
-    """The output head of a model, plain or inside DistributedDataParallel; None where it cannot be had.
+    """The output head of a model, plain or inside DistributedDataParallel; None if the model cannot be split there.
 
-    It can be had where the model names its head (`get_output_embeddings`, as Hugging Face's do), the head is a plain
-    linear layer that nobody has hooked into, and what follows it is a known scale or soft-cap. The last is proven, not
-    believed: the model reads a few tokens while the head puts out a known ramp, and what comes out has to be the ramp,
-    scaled and capped. Random generators and the modes of the modules are afterwards as they were.
+    It can if the model names its head (`get_output_embeddings`, as in Hugging Face), the head is a plain linear layer
+    without hooks, and only a known scale or soft-cap follows it. The last is tested: the model reads a few tokens while
+    the head returns a known ramp, and the logits must be that ramp, scaled and capped. Random generators and the
+    modules' modes are afterwards as they were.
     """
     model = model.module if isinstance(model, DistributedDataParallel) else model
     get_head = getattr(model, "get_output_embeddings", None)
@@ -102,7 +102,7 @@ def _is_hooked(linear: nn.Linear) -> bool:
 
 @torch.no_grad()
 def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    """A ramp (V), and the logits (1, L, V) that the model makes of it in place of its head's output."""
+    """A ramp (V), and the logits (1, L, V) that the model returns if its head returns the ramp."""
     weight = linear.weight
     ramp = torch.linspace(-STEEPEST, STEEPEST, len(weight), device=weight.device).to(weight.dtype)
     ids = torch.arange(min(3, len(weight)), device=weight.device).unsqueeze(0)
@@ -110,13 +110,13 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     devices = [weight.device] if weight.device.type == "cuda" else []
     calls: list[Tensor] = []
 
-    def put_out_ramp(hidden: Tensor) -> Tensor:
+    def return_ramp(hidden: Tensor) -> Tensor:
         calls.append(hidden)
         return ramp.expand(*hidden.shape[:-1], -1)
 
     model.eval()
     try:
-        with torch.random.fork_rng(devices=devices), forward_of(linear, put_out_ramp):
+        with torch.random.fork_rng(devices=devices), forward_of(linear, return_ramp):
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     finally:
         for module, training in modes.items():
@@ -127,7 +127,7 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def _candidates(model: Any) -> Iterator[tuple[float, float | None]]:
-    """Scales and soft-caps that the model or its config speaks of, in any combination; a scale may also divide."""
+    """All combinations of the scales and soft-caps that the model or its config names; a scale may also divide."""
     config = getattr(model, "config", None)
     text_config = config.get_text_config() if isinstance(config, PretrainedConfig) else None
     places = [model, getattr(model, "base_model", None), config, text_config]
@@ -146,7 +146,7 @@ def _numbers(places: list[Any], names: tuple[str, ...]) -> list[float]:
 
 @contextmanager
 def forward_of(module: nn.Module, stand_in: Any) -> Iterator[None]:
-    """`module` calls `stand_in` meanwhile; its hooks still fire."""
+    """Context manager: `module` runs `stand_in` as its `forward`; its hooks still fire."""
     before = vars(module).get("forward")
     module.forward = stand_in
     try:

@@ -1,6 +1,6 @@
-"""Models on disk: load one by name, save one so that it can be loaded without us.
+"""Load a model with its tokenizer from a directory, run, GGUF file or hub id, and save it in Hugging Face's format.
 
-Knows nothing of training. Only safetensors and GGUF are read, nothing is unpickled, no remote code runs unasked.
+Knows nothing of training. Reads safetensors and GGUF only, unpickles nothing, and runs no remote code unless told to.
 """
 
 import re
@@ -35,31 +35,32 @@ def load_model(
     device: torch.device | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """A model with its tokenizer and config.
+    """Load a model with its tokenizer and config.
 
     Args:
         name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
-            weights are dequantized), adapters that were saved alone (their model is loaded too), or a directory that
-            holds just one model somewhere, such as an installed package.
+            weights are dequantized), saved LoRA adapters (their base model is loaded too), or a directory with exactly
+            one model somewhere below it, such as an installed package.
         model: a plain module that `save_model` saved: its weights are filled in from `name`.
-        dtype: of the weights; "auto": as they are stored. Without a say in what is quantized.
+        dtype: of the weights; "auto": as they are stored. Ignored for quantized weights.
         quantization: let bitsandbytes quantize the weights to 8 or 4 bits (NF4) while they are read. A model that is
-            quantized already (GPTQ, AWQ, bitsandbytes) says so in its own config, and needs nothing here.
-        device: where a quantized model is to be, which cannot be moved afterwards; elsewhere None, the CPU.
-        trust_remote_code: let a model bring its own code; nothing but this argument can allow it.
+            quantized already (GPTQ, AWQ, bitsandbytes) has that in its config, and needs nothing here.
+        device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU.
+        trust_remote_code: run code that comes with the model; only this argument can allow it.
 
     Returns:
-        `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None where there are none.
+        `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None if there are none.
 
     Raises:
-        ModelError: no such model, a damaged one, or one that would need code from outside.
-        ConfigError: a package is missing that reads it: `gguf`, `peft`, bitsandbytes, or one that transformers names.
+        ModelError: no such model, a damaged one, or one that needs remote code.
+        ConfigError: a package needed to read it is not installed: `gguf`, `peft`, bitsandbytes, or one that
+            transformers names.
     """
     path = Path(name)
     if (path / STUDENT).is_dir():
         path = path / STUDENT
     elif (path / EVENTS).exists():
-        raise ModelError(f"run {name} has no student", fix="let a lesson finish: the student is saved at its end")
+        raise ModelError(f"run {name} has no student", fix="let the run finish: the student is saved at its end")
     if model is not None:
         return _fill(model, path), None, None
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
@@ -85,7 +86,7 @@ def load_model(
             raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
         tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
     except ImportError as error:  # transformers names the package that a quantized model needs
-        raise ConfigError(f"model {name} needs a package that is not here", got=_first_line(error)) from error
+        raise ConfigError(f"model {name} needs a package that is not installed", got=_first_line(error)) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise ModelError(
             f"model {name} cannot be loaded",
@@ -97,7 +98,11 @@ def load_model(
 
 
 def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:
-    """How transformers is asked for it."""
+    """Arguments of `from_pretrained` for bitsandbytes.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed.
+    """
     if find_spec("bitsandbytes") is None:
         raise ConfigError(f"{quantization} needs the bitsandbytes package", fix="pip install bitsandbytes")
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
@@ -110,10 +115,10 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
 
 
 def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
-    """Save a model (and its tokenizer, if there is one) as a directory that transformers loads without us.
+    """Save a model, and its tokenizer if there is one, as a directory that transformers can load.
 
-    A plain module is saved as safetensors alone; `load_model(path, model=...)` fills it again. Of a model with adapters
-    (peft) these are saved alone, or with `merge_adapters` a plain model that they are part of.
+    Of a plain module the weights alone are saved; `load_model(path, model=...)` loads them. Of a PEFT model
+    the adapters alone are saved, or with `merge_adapters` a plain model with the adapters merged into its weights.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -134,32 +139,38 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
             tokenizer.save_pretrained(directory)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         got = getattr(error, "strerror", None) or _first_line(error)
-        raise StorageError(f"model cannot be saved to {path}", got=got, fix="free some space") from error
+        raise StorageError(
+            f"model cannot be saved to {path}", got=got, fix="check that it is writable and has space"
+        ) from error
 
 
 def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any, Any]:
-    """Saved adapters on the model that they belong to, loaded by the same rules; the tokenizer beside them first."""
+    """Load saved adapters with their base model; a tokenizer beside the adapters goes before the base model's."""
     model, tokenizer, config = load_model(base_of(path), dtype=dtype)
-    own = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
-    return attach(model, path), own if own is not None else tokenizer, config
+    beside = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
+    return attach(model, path), beside if beside is not None else tokenizer, config
 
 
 def _fill(model: nn.Module, path: Path) -> nn.Module:
     try:
         load_tensors(model, str(path / WEIGHTS))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"weights in {path} do not fill the model", got=_first_line(error)) from error
+        raise ModelError(f"weights in {path} do not fit the model", got=_first_line(error)) from error
     return model.eval()
 
 
 def get_model_size(model: nn.Module) -> float:
-    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; what two modules share counts once."""
+    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; tied tensors count once."""
     tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
 
 
 def _only_model_in(directory: Path) -> Path:
-    """The one model below a directory that is none itself."""
+    """The directory or GGUF file of the only model below `directory`.
+
+    Raises:
+        ModelError: there is none, or more than one.
+    """
     found = [path.parent for path in sorted(directory.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
     found += sorted(directory.rglob("*.gguf"))
     if len(found) == 1:
@@ -172,7 +183,7 @@ def _only_model_in(directory: Path) -> Path:
 
 
 def _forget_gguf(model: Any) -> None:
-    """transformers takes a model read from GGUF for a quantized one, and refuses to save it; its weights are plain."""
+    """Drop the GGUF mark: transformers refuses to save such a model as quantized, but its weights are plain floats."""
     method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
     if method == "gguf":
         del model.config.quantization_config
@@ -180,7 +191,7 @@ def _forget_gguf(model: Any) -> None:
 
 
 def _tokenizer(source: str, **how: Any) -> Any:
-    """The tokenizer beside a model; None where a local directory has no tokenizer file at all."""
+    """The tokenizer saved beside a model; None for a local directory without any tokenizer file."""
     path = Path(source)
     if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
         return None

@@ -1,4 +1,7 @@
-"""What of a module changes while it learns, to a file and back: where it has adapters these alone, else all of it."""
+"""Save and load the weights that training changes as safetensors: all of a module, or of a PEFT model its adapters.
+
+Knows nothing of checkpoints.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +13,12 @@ from apt_model.models.lora import adapter_tensors, fill_adapters, has_adapters
 
 
 def weights_of(module: nn.Module) -> Mapping[str, Tensor]:
-    """The tensors that are kept, by name."""
+    """The tensors that `save_weights` writes, by name."""
     return adapter_tensors(module) if has_adapters(module) else module.state_dict()
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write them as safetensors."""
+    """Write a module's weights as safetensors."""
     if has_adapters(module):
         save_file({name: tensor.cpu().contiguous() for name, tensor in adapter_tensors(module).items()}, path)
     else:
@@ -23,10 +26,10 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Take them up again.
+    """Load what `save_weights` wrote.
 
     Raises:
-        ValueError, RuntimeError: they are another module's.
+        ValueError, RuntimeError: names or shapes differ from the module's.
     """
     if has_adapters(module):
         fill_adapters(module, load_file(path))

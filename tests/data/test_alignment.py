@@ -73,7 +73,7 @@ def test_a_tokenizer_without_bytes_or_offsets_is_refused() -> None:
         def convert_ids_to_tokens(self, token: int) -> str:
             return "?"
 
-    with pytest.raises(ConfigError, match="does not tell which text its tokens are; got Deaf"):
+    with pytest.raises(ConfigError, match="cannot map its tokens to the text; got Deaf"):
         place("abc", Deaf(), Pieces(Deaf()))
 
 
@@ -99,8 +99,8 @@ def test_spans_are_the_groups_of_trl(one: list[int], other: list[int]) -> None:
     loss = pytest.importorskip("trl.experimental.gold.gold_trainer").ULDLoss
     groups = loss._align_by_byte_offsets(ranges_of(one), ranges_of(other))
     spans = align(ranges_of(one), ranges_of(other))
-    ours = [list(range(s.one, s.one + s.one_count)) for s in spans]
-    theirs = [list(range(s.other, s.other + s.other_count)) for s in spans]
+    ours = [list(range(s.left, s.left + s.left_count)) for s in spans]
+    theirs = [list(range(s.right, s.right + s.right_count)) for s in spans]
     assert (ours, theirs) == groups
 
 
@@ -113,7 +113,7 @@ def test_bytes_that_one_side_lacks_are_in_no_span(
     for span in align(mine, theirs):
         bytes_of = [
             [byte for r in side[first : first + count] for byte in range(*(r or (0, 0)))]
-            for side, first, count in ((mine, span.one, span.one_count), (theirs, span.other, span.other_count))
+            for side, first, count in ((mine, span.left, span.left_count), (theirs, span.right, span.right_count))
         ]
         assert bytes_of[0] == bytes_of[1] != []
 
@@ -186,4 +186,4 @@ def test_a_table_shows_where_two_tokenizers_meet() -> None:
 def test_every_kind_of_tokenizer_meets_one_of_letters_in_every_word(make: Callable[[], Any], tokenizer: Any) -> None:
     text = "the cat is fun"
     spans = align(placed(text, make()), placed(text, tokenizer))
-    assert sum(span.other_count for span in spans) == len(text)  # with the spaces that some of them drop
+    assert sum(span.right_count for span in spans) == len(text)  # with the spaces that some of them drop

@@ -23,8 +23,8 @@ OTHER.chat_template = (
 def texts(pair: Pair, mine: Any, theirs: Any) -> list[tuple[str, str]]:
     return [
         (
-            mine.decode(pair.ids[s.one : s.one + s.one_count]),
-            theirs.decode(pair.teachers[s.other : s.other + s.other_count]),
+            mine.decode(pair.ids[s.left : s.left + s.left_count]),
+            theirs.decode(pair.teachers[s.right : s.right + s.right_count]),
         )
         for s in pair.spans
     ]
@@ -46,7 +46,7 @@ def test_what_is_learned_is_aligned_to_its_end_and_nothing_else(
     assert pair.teachers == encode_rows([row], OTHER, 64)[0][0]
     said = texts(pair, tokenizer, OTHER)
     assert "".join(one for one, _ in said) == "".join(two for _, two in said) == learned
-    assert all(span.one > 0 and span.other > 0 for span in pair.spans)
+    assert all(span.left > 0 and span.right > 0 for span in pair.spans)
 
 
 def test_a_first_token_that_nothing_comes_before_is_in_no_span(tokenizer: Any) -> None:
@@ -62,7 +62,7 @@ def test_a_row_that_was_cut_is_aligned_as_far_as_it_goes(tokenizer: Any) -> None
     assert len(pair.ids) == 6
     said = texts(pair, tokenizer, OTHER)
     assert [one for one, _ in said] == [two for _, two in said]
-    assert pair.teachers[-1] == pair.teachers[pair.spans[-1].other + pair.spans[-1].other_count - 1]
+    assert pair.teachers[-1] == pair.teachers[pair.spans[-1].right + pair.spans[-1].right_count - 1]
     assert "".join(one for one, _ in said).startswith("the")
     assert "</s>" not in "".join(one for one, _ in said)
 
@@ -80,7 +80,7 @@ def test_of_chats_the_assistants_words_are_aligned_in_both_templates(tokenizer: 
     said = texts(pair, mine, OTHER)
     assert [one for one, _ in said] == [two for _, two in said]
     assert "".join(one for one, _ in said) == "人工 is</s>cat</s>"
-    learned = [index for s in pair.spans for index in range(s.one, s.one + s.one_count)]
+    learned = [index for s in pair.spans for index in range(s.left, s.left + s.left_count)]
     assert all(pair.labels[index] == pair.ids[index] for index in learned)
 
 
@@ -108,7 +108,7 @@ def test_half_a_character_is_a_token_of_its_own(tokenizer: Any) -> None:
     pair = encode_for_both({"text": "a😀b"}, other, other, 64)
     count = len(other("a😀b", add_special_tokens=False)["input_ids"])
     assert count > 3  # the emoji is cut
-    assert [span.one_count for span in pair.spans] == [1] * (count + 1)
+    assert [span.left_count for span in pair.spans] == [1] * (count + 1)
 
 
 def test_a_batch_holds_both_padded_with_the_spans_of_each_row(tokenizer: Any) -> None:
@@ -133,7 +133,7 @@ def test_a_batch_holds_both_padded_with_the_spans_of_each_row(tokenizer: Any) ->
 
 @pytest.mark.parametrize("raw", [{"input_ids": [[1, 2]]}, torch.tensor([[1, 2]]), [{"input_ids": [1, 2]}]])
 def test_token_ids_cannot_be_aligned(raw: Any, tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="data is token ids, and the teacher's would be others"):
+    with pytest.raises(DataError, match="token ids cannot be re-encoded for a teacher with another tokenizer"):
         to_batch(raw, tokenizer=tokenizer, teacher_tokenizer=OTHER)
 
 

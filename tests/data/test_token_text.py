@@ -1,4 +1,4 @@
-"""A card's tokens as pieces of its texts, for every kind of tokenizer."""
+"""The text that each token of a card adds, for every kind of tokenizer."""
 
 from typing import Any
 

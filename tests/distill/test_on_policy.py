@@ -210,7 +210,7 @@ def test_a_student_that_cannot_write_and_a_run_without_kd_are_refused(
     listener: Listener, teacher: nn.Module, make_batches: Callable[..., Any]
 ) -> None:
     with pytest.raises(
-        ModelError, match=r"the student cannot write texts.*got Plain, expected generate\(\).*on_policy=0"
+        ModelError, match=r"the student cannot generate texts.*got Plain, expected generate\(\).*on_policy=0"
     ):
         run(listener, Plain(lambda x: x), teacher, make_batches(), on_policy=0.5)
     with pytest.raises(ConfigError, match="on_policy learns from the teacher alone, and alpha is 0"):

@@ -123,7 +123,7 @@ def test_what_cannot_be_looked_at_is_said_before_the_first_step(
         lesson(student, teacher, train, tokenizer, listener, config={"show_on": "validation"})
     with pytest.raises(DataError, match=r"read only once; got generator"):
         lesson(student, teacher, train, tokenizer, listener, eval_dataloader=once())
-    with pytest.raises(DataError, match="not one label to look at"):
+    with pytest.raises(DataError, match="no token of the validation data has a label"):
         lesson(student, teacher, train, tokenizer, listener, eval_dataloader=[[""]])
     with pytest.raises(DataError, match="outside the student's vocabulary"):
         lesson(student, teacher, train, tokenizer, listener, eval_dataloader=[torch.full((1, 3), 99)])

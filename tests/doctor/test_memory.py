@@ -64,7 +64,7 @@ def test_a_step_that_runs_out_of_memory_ends_with_the_remedy_and_the_last_good_c
         )
     line = str(info.value)
     assert info.value.exit_code == 4
-    assert "Fix: a smaller batch_size with more gradient_accumulation_steps" in line
+    assert "Fix: set a smaller batch_size with more gradient_accumulation_steps" in line
     assert "Last good checkpoint: step 4 (" in line
     assert "\n" not in line
     assert [event.step for event in read_events(tmp_path / "run") if isinstance(event, StepDone)] == [1, 2, 3, 4]

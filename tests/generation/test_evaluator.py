@@ -330,9 +330,9 @@ def test_a_device_that_is_not_there_is_refused(student: Any, tokenizer: Any) -> 
 
 
 def test_data_that_cannot_be_scored_is_refused_in_one_line(student: Any, tokenizer: Any) -> None:
-    with pytest.raises(DataError, match="not one label to score; got 0 batches"):
+    with pytest.raises(DataError, match="no token has a label to score; got 0 batches"):
         evaluate_text_quality(student, [], tokenizer)
-    with pytest.raises(DataError, match="not one label to score; got 2 batches"):
+    with pytest.raises(DataError, match="no token has a label to score; got 2 batches"):
         evaluate_text_quality(student, [[""], torch.tensor([[5]])], tokenizer)
     with pytest.raises(DataError, match="outside the student's vocabulary"):
         evaluate_text_quality(student, [torch.tensor([[5, 99]])])

@@ -91,7 +91,10 @@ def test_prompts_alone_are_read_as_texts(chatty: Any) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [([], "the data is empty"), ([{"pixels": 1}], r"no cards can be made.*row has nothing to learn from.*pass probe=")],
+    [
+        ([], "the data is empty"),
+        ([{"pixels": 1}], r"no cards can be made.*row has no column to learn from.*pass probe="),
+    ],
 )
 def test_data_without_text_is_refused(rows: list[Any], said: str, tokenizer: Any) -> None:
     loader = DataLoader(rows, collate_fn=list)

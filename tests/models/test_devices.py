@@ -135,7 +135,7 @@ def test_a_model_that_is_quantized_already_goes_to_transformers_by_its_own_confi
     config = json.loads((saved / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}
     (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=r"needs a package that is not here; got .*[Gg][Pp][Tt][Qq]"):
+    with pytest.raises(ConfigError, match=r"needs a package that is not installed; got .*[Gg][Pp][Tt][Qq]"):
         load_model(saved)
 
 

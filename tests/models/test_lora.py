@@ -51,7 +51,7 @@ def test_a_description_gives_adapters(text: str, expected: Lora) -> None:
 
 @pytest.mark.parametrize("text", ["r=0", "r=1.5", "alpha=-1", "alpha=x", "dropout=1", "rank=3", "target="])
 def test_a_description_that_makes_no_sense_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="lora is not understood"):
+    with pytest.raises(ConfigError, match="lora description has an unknown key"):
         parse_lora(text)
 
 
@@ -180,7 +180,7 @@ def test_the_teacher_with_adapters_is_no_student_of_itself(teacher: Any) -> None
 
 def test_adapters_without_safe_weights_or_a_base_are_refused(student: Any, tmp_path: Path) -> None:
     save_model(adapted(student), None, tmp_path / "lost")
-    with pytest.raises(ModelError, match="do not say which model they belong to"):
+    with pytest.raises(ModelError, match="do not name their base model"):
         load_model(tmp_path / "lost")
     (tmp_path / "lost" / "adapter_model.safetensors").rename(tmp_path / "lost" / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"have no weights; expected adapter_model\.safetensors"):

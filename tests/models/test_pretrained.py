@@ -34,9 +34,9 @@ def test_a_plain_module_is_filled_again(tmp_path: Path) -> None:
     save_model(model, None, tmp_path)
     filled, _, _ = load_model(tmp_path, model=other)
     assert torch.equal(filled[1].weight, model[1].weight)
-    with pytest.raises(ModelError, match="do not fill the model"):
+    with pytest.raises(ModelError, match="do not fit the model"):
         load_model(tmp_path, model=nn.Linear(4, 4))
-    with pytest.raises(ModelError, match="do not fill the model"):
+    with pytest.raises(ModelError, match="do not fit the model"):
         load_model(tmp_path / "nowhere", model=other)
 
 

@@ -1,1 +1,1 @@
-"""A run on disk: weights, optimizer, counters, random generators; saved whole, resumed exactly."""
+"""Checkpoints of a run (weights, optimizer, counters, random generators): saved atomically, resumed exactly."""

@@ -1,7 +1,7 @@
-"""A run on disk and back: what has to be kept so that it goes on exactly where it was.
+"""Save and restore checkpoints of a run, so that it resumes exactly where it was.
 
-Knows what makes up a run (weights, optimizer, schedule, generators, counters); knows nothing of files beyond names, and
-nothing of a step.
+Knows what makes up a run (weights, optimizer, schedule, generators, counters); knows nothing of file formats, nor of
+what a training step does.
 """
 
 import hashlib
@@ -53,13 +53,13 @@ MAY_CHANGE |= {"merge_adapters", "teacher_device"}
 
 
 class Stateful(Protocol):
-    """Something whose state is JSON values: the lesson's statistics, the place in the record, a schedule."""
+    """An object with `state_dict` and `load_state_dict` of JSON values: statistics, the run's record, a schedule."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What there is to keep."""
+        """The state, as JSON values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Take it up again."""
+        """Restore a state of `state_dict`."""
 
 
 @dataclass(kw_only=True)
@@ -67,11 +67,13 @@ class RunState:
     """The parts of a run that a checkpoint holds.
 
     Attributes:
-        student: without a wrapper of accelerate's.
-        beside: what is trained with it and is no part of it; None where there is no such parameter.
-        others: schedule, scaler, statistics and the like, by name.
-        identity: what must be the same when the run is taken up: settings, sizes, data.
-        at_epoch_start: the generators when the present epoch began, from which its order of data follows.
+        student: without accelerate's wrapper.
+        beside: trained parameters that are no part of the student (projections of layer matching); None if there are
+            none.
+        others: schedule, scaler, statistics and so on, by name.
+        identity: settings, sizes and data that must be the same on resuming.
+        at_epoch_start: states of the random generators at the beginning of the current epoch, from which its order of
+            data follows.
     """
 
     student: nn.Module
@@ -86,14 +88,14 @@ class RunState:
 
 
 class Checkpoints:
-    """Keeps the checkpoints of a run.
+    """Saves, prunes and restores the checkpoints of a run.
 
     Args:
-        run_dir: they go to `checkpoints` below it.
-        config: how often, and how many are kept.
-        resume_from: a checkpoint, or a run directory whose newest whole one is taken; a run that was broken off
-            before its first begins anew, as it does where this is None.
-        may_differ: go on although settings, sizes or data are not what they were.
+        run_dir: the checkpoints go to `checkpoints` below it.
+        config: how often to save, and how many to keep.
+        resume_from: a checkpoint, or a run directory whose newest intact one is taken; a run interrupted before its
+            first checkpoint starts afresh. None: no resuming.
+        may_differ: resume even if settings, sizes or data have changed.
     """
 
     def __init__(
@@ -126,24 +128,25 @@ class Checkpoints:
         return found
 
     def last_good(self) -> str | None:
-        """For error messages: where the last whole checkpoint is."""
+        """For error messages: step and path of the newest intact checkpoint, or None."""
         return f"step {step_of(self.newest)} ({self.newest})" if self.newest else None
 
     def is_due(self, step: int) -> bool:
-        """Whether so many steps or minutes have passed."""
+        """Whether `save_steps` or `save_minutes` call for a checkpoint after this step."""
         every, minutes = self._config.save_steps, self._config.save_minutes
         by_steps = every is not None and step % every == 0 and step != self._saved_step
         return by_steps or (minutes is not None and time.monotonic() - self._clock >= 60 * minutes)
 
     def save(self, run: RunState, *, score: float | None = None) -> None:
-        """Write a checkpoint; then remove those that are no longer to be kept.
+        """Write a checkpoint, then remove those over `save_total_limit`.
 
         Args:
-            run: what to keep.
-            score: the lower the better; the best scored checkpoint is kept.
+            run: what to save.
+            score: validation loss or the like, lower is better; the checkpoint with the best one is always kept.
 
         Raises:
-            StorageError: it could not be written; the ones before are intact.
+            StorageError: it could not be written; earlier checkpoints are intact.
+            ConfigError: the state of an optimizer or schedule is no JSON value.
         """
         progress = run.progress
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
@@ -168,7 +171,7 @@ class Checkpoints:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
     def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
-        """What writes the state, the optimizer's tensors, and the generators'."""
+        """A writer of the JSON state, the optimizer's tensors, and the generators' tensors."""
         tensors, settings = optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
@@ -190,12 +193,12 @@ class Checkpoints:
             raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
 
     def check(self, run: RunState) -> None:
-        """See that a run can be taken up, where it is to be, and kept; before anything of it is touched.
+        """Check, before anything is changed, that a run can be saved, and restored if it is to be resumed.
 
         Raises:
-            ConfigError: settings, sizes or data are not what they were, and lists them; or some of the run is neither
-                a tensor nor a JSON value.
-            StorageError: the checkpoint does not say what it was.
+            ConfigError: settings, sizes or data differ from the checkpoint's (lists them); or a part of the run is
+                neither a tensor nor a JSON value.
+            StorageError: the checkpoint's identity cannot be read.
         """
         if self.newest is not None:
             try:
@@ -211,10 +214,10 @@ class Checkpoints:
             raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
 
     def restore(self, run: RunState) -> RestoredGenerators:
-        """Put a run where the checkpoint left it; its generators are returned, to be set by the caller.
+        """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
 
         Raises:
-            StorageError: something is missing from the checkpoint, or is not what it should be.
+            StorageError: a part is missing from the checkpoint, or does not fit the run.
         """
         assert self.newest is not None  # noqa: S101 - asked for only where there is one
         path = self.newest
@@ -238,7 +241,7 @@ class Checkpoints:
         return generators
 
     def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
-        """Write out the batches of a step that went wrong, to be looked at; None where that cannot be done."""
+        """Write the batches of a non-finite step to a safetensors file beside the run; None if that fails."""
         path = self.folder.parent / f"nonfinite-step-{step:08}.safetensors"
         tensors = {
             f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
@@ -252,10 +255,10 @@ class Checkpoints:
         return path
 
     def refuse_other_data(self, then: str, now: str) -> None:
-        """Refuse to go on with an epoch whose first batch is another.
+        """Refuse to resume in an epoch whose first batch has another hash.
 
         Raises:
-            ConfigError: it is.
+            ConfigError: the hashes differ, and `may_differ` is not set.
         """
         if then != now and not self._may_differ:
             fix = "give the same data, or say that it may differ (--resume-anyway)"
@@ -280,7 +283,7 @@ def identity(
     keeps: Iterable[str],
     student_model: nn.Module,
 ) -> dict[str, Any]:
-    """What has to be the same when a run is taken up, as JSON values."""
+    """What must be the same on resuming, as JSON values: settings, models, data, processes, optimizer."""
     flat = config.to_dict()
     fixed = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
     teacher, student = models
@@ -298,5 +301,5 @@ def identity(
 
 
 def fingerprint(batch: Batch) -> str:
-    """A hash of a batch's tokens and labels."""
+    """sha256 of a batch's token ids and labels."""
     return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()

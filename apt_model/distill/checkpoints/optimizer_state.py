@@ -1,4 +1,4 @@
-"""An optimizer's state as tensors and JSON values, and back. Knows nothing of files."""
+"""Split an optimizer's `state_dict` into tensors and JSON values, and load it back. Knows nothing of files."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from apt_model.data.rng import Tensors
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors by "parameter.name", and the rest as JSON values."""
+    """An optimizer's state as tensors, named "parameter index.state name", and JSON values."""
     state = optimizer.state_dict()
     tensors: Tensors = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -25,17 +25,21 @@ def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
 
 
 def refuse_missing(what: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    """What takes up a state would often take less of it without a word, and begin the rest afresh."""
+    """Refuse a state that lacks names: many `load_state_dict` silently keep initial values for what is missing.
+
+    Raises:
+        ValueError: names what is missing.
+    """
     missing = sorted(set(expected) - set(found))
     if missing:
         raise ValueError(f"{what}: {', '.join(missing)[:200]} missing")
 
 
 def load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mapping[str, Any]) -> None:
-    """Take up what `optimizer_state` gave.
+    """Load what `optimizer_state` returned.
 
     Raises:
-        ValueError: it is another optimizer's, or not whole.
+        ValueError: it is another optimizer's, or incomplete.
     """
     refuse_missing("optimizer", settings["tensors"], tensors)
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
@@ -49,5 +53,5 @@ def load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mappi
         refuse_missing("optimizer", now, then)
     expected = {key for key, entry in optimizer.state_dict()["state"].items() if entry}
     if expected and expected != state.keys():
-        raise ValueError(f"optimizer state of {len(state)} parameters, not {len(expected)}")
+        raise ValueError(f"the optimizer's state is of {len(state)} parameters, not {len(expected)}")
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,4 +1,4 @@
-"""How far a run has come, in numbers that can be kept and taken up again. Knows nothing of what they count."""
+"""Counters of a run and its current epoch: steps, tokens, losses, seconds. Knows nothing of what is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,18 +11,18 @@ ABSURD = 1e12  # no run has as many steps, tokens or seconds
 
 @dataclass(kw_only=True)
 class Progress:
-    """Counters of a run and of its present epoch.
+    """Counters of a run and of its current epoch.
 
     Attributes:
         step: optimizer steps done.
-        epoch: the present epoch, from 1; 0 before the first.
+        epoch: the current epoch, from 1; 0 before the first.
         batches: taken from the data in this epoch.
-        finished: whether the present epoch is over.
-        tokens, skipped: positions learned from, and batches without a label, in all.
-        seconds: spent, up to the last checkpoint.
+        finished: whether the current epoch is over.
+        tokens, skipped: positions learned from, and batches without a label, in the whole run.
+        seconds: training time up to the last checkpoint.
         epoch_steps, epoch_tokens, epoch_skipped, epoch_loss_sum, epoch_seconds: of this epoch; the loss sum is over
             its tokens.
-        nonfinite_in_a_row: steps given up, one after the other, since the last good one.
+        nonfinite_in_a_row: consecutive non-finite steps since the last good one.
         first_batch: hash of the epoch's first batch.
         losses: of all steps.
     """
@@ -44,14 +44,14 @@ class Progress:
     losses: BoundedSeries = field(default_factory=BoundedSeries)
 
     def begin_epoch(self) -> None:
-        """The next epoch begins."""
+        """Count up the epoch, and reset its counters."""
         self.epoch += 1
         self.finished, self.first_batch = False, ""
         self.batches = self.epoch_steps = self.epoch_tokens = self.epoch_skipped = 0
         self.epoch_loss_sum = self.epoch_seconds = 0.0
 
     def count_step(self, loss: float, tokens: int) -> None:
-        """One optimizer step was taken."""
+        """Count an optimizer step with its loss and number of labels."""
         self.step += 1
         self.epoch_steps += 1
         self.tokens += tokens
@@ -61,20 +61,20 @@ class Progress:
         self.losses.add(loss)
 
     def count_skipped(self, batches: int) -> None:
-        """Batches without a label were left out."""
+        """Count batches that were left out for having no label."""
         self.skipped += batches
         self.epoch_skipped += batches
 
     def state_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """All counters, as JSON values."""
         numbers = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "losses"}
         return {**numbers, "losses": self.losses.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept.
+        """Restore a state of `state_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: a number is missing, of another type, or absurd.
+            KeyError, TypeError, ValueError: a number is missing, of another type, negative or above `ABSURD`.
         """
         for one in fields(self):
             if one.name == "losses":

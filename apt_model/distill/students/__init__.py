@@ -1,1 +1,1 @@
-"""Students: fresh ones from a config, or cut out of a teacher by layers, heads and width."""
+"""Make students: fresh from a config, or pruned from a teacher's layers, heads, neurons and hidden size."""

@@ -1,4 +1,4 @@
-"""A teacher that reads a few batches while its stream, heads and neurons are watched.
+"""Activation statistics of a teacher on a few batches: residual stream, attention heads, MLP neurons.
 
 Knows hooks and sums; knows nothing of what is kept or cut.
 """
@@ -20,12 +20,12 @@ from apt_model.models.output_head import forward_of
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """Sums over the tokens read and, for the stream, over the norms that it is read through.
+    """Activation statistics, summed over tokens and, for the stream, over all norms that read it.
 
     Attributes:
-        covariance: (H, H), float64, of the normalised stream before its gains.
-        channels: (H,), squares of what leaves the norms, gains and biases included.
-        heads: for each layer, (heads,): squares of what each head writes into the stream.
+        covariance: (H, H), float64, sum of x xᵀ over the normalised stream x, before the norms' gains.
+        channels: (H,), sum of squares of the norms' outputs, gains and biases included.
+        heads: for each layer, (heads,): sum of squares of what each head adds to the stream.
         neurons: for each layer, (neurons,): the same of each neuron.
         tokens: how many were read.
     """
@@ -39,8 +39,10 @@ class Activity:
 
 @contextmanager
 def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) -> Iterator[Callable[[Batch], Tensor]]:
-    """Inside, a function from a batch to the model's logits (B, L, V): in eval mode, without gradient, and without the
-    given layers, which hand through what they get. The model is afterwards as it was."""
+    """Context manager: a function from a batch to logits (B, L, V), in eval mode and without gradient.
+
+    The layers in `without` are skipped: they return their input. The model is afterwards as it was.
+    """
     device = next(model.parameters()).device
 
     def read(batch: Batch) -> Tensor:
@@ -66,7 +68,7 @@ def mean_loss(
     without: Collection[int],
     tick: Callable[[], None],
 ) -> float:
-    """Cross-entropy to the labels, nats a token, of the model without some of its layers; `tick` after each batch."""
+    """Mean cross-entropy, nats a token, of the model without some of its layers; calls `tick` after each batch."""
     total = count = 0.0
     with reader(model, anatomy, without) as read:
         for batch in batches:
@@ -86,7 +88,7 @@ def watch_activity(
     head_size: int,
     tick: Callable[[], None],
 ) -> Activity:
-    """Read the batches with the kept layers alone; `tick` is called after each."""
+    """Collect the statistics of the model with its kept layers alone; calls `tick` after each batch."""
     layers, width = layers_of(model, anatomy), matrix_of(model.get_submodule(anatomy.embeddings[0])).shape[0]
     device = next(model.parameters()).device
     covariance = torch.zeros(width, width, dtype=torch.float64, device=device)

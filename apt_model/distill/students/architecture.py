@@ -1,6 +1,6 @@
-"""Where each family of models keeps what reads the residual stream and what writes into it.
+"""Module names of each model family: the layers, norms and matrices that read from and write to the residual stream.
 
-Knows names of modules; knows nothing of which parts of them are worth keeping.
+Knows names and layouts of weights; knows nothing of which parts are worth keeping.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,21 +19,21 @@ Rows = Literal["q", "kv", "qkv", "qkv_by_head", "neurons", "gate_up"]
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The parts of one family, named as in its `state_dict`; those of a layer relative to the layer.
+    """Module names of one model family, as in its `state_dict`; those in a layer are relative to the layer.
 
     Attributes:
         stack: the list of layers.
-        embeddings: what begins the stream, tokens first, then positions where they are learned.
-        norms: the norms that a layer reads the stream through, and the matrices behind each, with what their output
-            rows are: query heads, key-value heads, all three after one another or head by head (GPT-NeoX), neurons, or
-            gates and then neurons.
-        attention_out: the matrix that writes what the heads found.
-        mlp_out: the matrix that writes what the neurons found.
-        after: norms of what is written, just before it is added.
+        embeddings: token embeddings, then learned position embeddings if there are any.
+        norms: a layer's input norms, each with the matrices that read it and what their output rows are: "q" query
+            heads, "kv" key or value heads, "qkv" all three one after the other, "qkv_by_head" head by head (GPT-NeoX),
+            "neurons", or "gate_up" gates and then neurons.
+        attention_out: the attention's output projection.
+        mlp_out: the MLP's output projection (down_proj).
+        after: norms of a sublayer's output, before it is added to the stream (Gemma 2 and 3).
         last_norm: the norm before the output head.
-        norm: "rms", "rms_plus_one" (Gemma keeps its gains less one), or "layer" (mean taken away, and a bias).
-        free_heads: whether the size of a head may differ from width / heads.
-        scaled_embeddings: whether token embeddings are multiplied by sqrt(width), as in Gemma.
+        norm: "rms"; "rms_plus_one", Gemma's, whose stored gains are less by one; or "layer", LayerNorm with a bias.
+        free_heads: whether the head size may differ from hidden size / number of heads.
+        scaled_embeddings: whether token embeddings are multiplied by sqrt(hidden size), as in Gemma.
     """
 
     stack: str
@@ -133,10 +133,10 @@ FAMILIES: Mapping[str, Anatomy] = {
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """The anatomy of a loaded causal language model.
+    """The module names of a loaded causal language model.
 
     Raises:
-        ModelError: a family that is not known, or a model of a known one whose parts are wrapped, quantized or missing.
+        ModelError: an unknown family, or a model of a known one whose modules are wrapped, quantized or missing.
     """
     config: Any = getattr(model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
@@ -144,13 +144,13 @@ def anatomy_of(model: Any) -> Anatomy:
     head = model.get_output_embeddings() if callable(getattr(model, "get_output_embeddings", None)) else None
     if head is None:
         got, fix = type(model).__name__, "pass the loaded teacher"
-        raise ModelError("a student is cut out of a causal language model", got=got, fix=fix)
+        raise ModelError("the teacher to cut a student out of is no causal language model", got=got, fix=fix)
     if anatomy is None:
         raise ModelError(
-            "cannot cut a student out of a teacher of this kind",
+            "a student cannot be cut out of a teacher of this family",
             got=kind,
             expected=f"one of {', '.join(FAMILIES)}",
-            fix="take layers=N,init=teacher, which copies layers of any kind, or a fresh student",
+            fix="use layers=N,init=teacher, which copies layers of any family, or init=fresh",
         )
     try:
         embeddings = embeddings_of(model, anatomy)
@@ -162,19 +162,19 @@ def anatomy_of(model: Any) -> Anatomy:
                 layer.get_submodule(name)
         model.get_submodule(anatomy.last_norm)
     except AttributeError as error:  # such as OPT-350m, which has no norm at the end
-        raise ModelError(f"this {kind} is not built as others of its family", got=str(error)) from error
+        raise ModelError(f"this {kind} model lacks a module that its family has", got=str(error)) from error
     strange = [type(m).__name__ for m in matrices if type(m) not in (nn.Linear, Conv1D) and m not in embeddings]
     strange += [str(m.weight.dtype) for m in matrices if not m.weight.is_floating_point()]
     strange += [f"embeddings of {len(matrix_of(e))}" for e in embeddings if len(matrix_of(e)) != config.hidden_size]
     strange += ["norms without gains"] if getattr(config, "layer_norm_elementwise_affine", True) is False else []
     if strange:
-        expected = "plain float weights, embeddings as wide as the stream, norms with gains"
-        raise ModelError(f"this {kind} cannot be cut", got=strange[0], expected=expected)
+        expected = "plain linear layers with float weights, embeddings of hidden_size, norms with gains"
+        raise ModelError(f"a student cannot be cut out of this {kind} model", got=strange[0], expected=expected)
     return anatomy
 
 
 def widths_of(model: Any, anatomy: Anatomy) -> tuple[Widths, int]:
-    """The widths of a model, as its matrices have them (configs may lack some), and the size of a head."""
+    """The widths of a model, read off its matrices (configs may lack some), and its head size."""
     layer = layers_of(model, anatomy)[0]
     kinds = {kind: name for readers in anatomy.norms.values() for name, kind in readers.items()}
     heads = model.config.num_attention_heads
@@ -204,10 +204,7 @@ def embeddings_of(model: nn.Module, anatomy: Anatomy) -> list[Any]:
 
 
 def stream_norms(model: nn.Module, anatomy: Anatomy, layers: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """Every norm that the stream is read through, in the order it is: those of the given layers, then the last.
-
-    Its name in the full model comes with it.
-    """
+    """(full name, norm) of every norm that reads the stream, in forward order: the given layers', then the last."""
     for index in layers:
         for name in anatomy.norms:
             full = f"{anatomy.stack}.{index}.{name}"
@@ -216,9 +213,9 @@ def stream_norms(model: nn.Module, anatomy: Anatomy, layers: tuple[int, ...]) ->
 
 
 def matrix_of(module: Any) -> Tensor:
-    """The weight of a linear layer or Conv1D as (outputs, inputs); of an embedding as (width, tokens).
+    """A view of a weight: of a linear layer or Conv1D as (outputs, inputs), of an embedding as (width, tokens).
 
-    So what a module writes into the stream is always its first dimension. A view of the weight.
+    So a module's outputs are always the first dimension.
     """
     weight: Tensor = module.weight
     return weight.T if isinstance(module, Conv1D | nn.Embedding) else weight
@@ -226,7 +223,7 @@ def matrix_of(module: Any) -> Tensor:
 
 @torch.no_grad()
 def normalised(hidden: Tensor, anatomy: Anatomy) -> Tensor:
-    """What a norm makes of the stream (..., H) before its gains: mean square 1, with LayerNorm mean 0 too; float32."""
+    """A norm's output for the stream (..., H), before gains and bias: mean square 1, for LayerNorm mean 0; float32."""
     hidden = hidden.float()
     if anatomy.norm == "layer":
         hidden = hidden - hidden.mean(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Calibrate a cut student's norms by least squares: each puts out what its teacher's does, mapped into its stream.
+"""Calibrate a pruned student's norm gains: one least-squares factor for each norm, to match the teacher's outputs.
 
 Knows both models' norms; knows nothing of how the student was made.
 """

@@ -1,6 +1,6 @@
-"""A teacher's weights, cut and written into a smaller model of its kind.
+"""Project and slice a teacher's weights into a smaller model of its family.
 
-Knows what is kept; knows nothing of why. All products are taken in float64.
+Knows what is kept; knows nothing of why. All matrix products are in float64.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,19 @@ from apt_model.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What of a teacher goes into a student.
+    """The layers, stream directions, heads and neurons of a teacher that a student keeps.
 
     Attributes:
-        layers: the teacher's layers that the student's stand for.
-        axes: (student's width, teacher's width), float64: the map of the stream, rows orthonormal.
-        folds: whether the axes are turned, so that the gains of a norm cannot stay in it: they go into the matrices
-            behind it. Where not, `axes` picks channels.
-        loudness: the factor on the gains of norms: one whose input was cut puts out sqrt(teacher's width / student's
-            width · share of the squares kept) times less than what it stands for.
-        groups: for each of the layers, the key-value heads kept.
-        heads: the query heads kept.
-        neurons: the neurons kept.
+        layers: indices of the teacher's layers kept.
+        axes: (student's hidden size, teacher's), float64: projection of the residual stream, rows orthonormal.
+        folds: whether `axes` is a rotation, so that a norm's gains, which act on single channels, must be folded into
+            the matrices that read the norm. If not, `axes` selects channels.
+        loudness: factor on the gains of norms. A norm rescales its input to mean square 1; the projected stream should
+            come out with mean square teacher's hidden size / student's · share of the squares kept, and this is the
+            root of that.
+        groups: for each kept layer, indices of its key-value heads kept.
+        heads: for each kept layer, indices of its query heads kept.
+        neurons: for each kept layer, indices of its MLP neurons kept.
     """
 
     layers: tuple[int, ...]
@@ -41,19 +42,22 @@ class Cut:
     neurons: Mapping[int, Tensor]
 
     def rescaling(self, anatomy: Anatomy) -> float:
-        """What token embeddings grow by where the model multiplies them by the root of its width: that has shrunk."""
+        """Factor on token embeddings that makes up for a smaller sqrt(hidden size), if the model multiplies by it."""
         narrow, wide = self.axes.shape
         return float((wide / narrow) ** 0.5) if anatomy.scaled_embeddings else 1.0
 
 
 @torch.no_grad()
 def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, widths: Widths, head_size: int) -> None:
-    """Fill the student with what the cut leaves of the teacher, whose own widths are `widths`.
+    """Fill the student with the parts of the teacher that the cut keeps; `widths` are the teacher's.
 
-    Where the axes are turned, the student's norms have gains of `loudness` and its matrices contain the teacher's. A
-    bias behind a norm's gains goes into the biases of the matrices; where those have none, it stays in the norm,
-    turned. A student with tied embeddings cannot take the last norm's gains into its head: they stay in that norm, as
-    the diagonal of what they are in the new axes, which is exact only where they are all the same.
+    With a rotation, the student's norms have gains of `loudness`, and its matrices contain the teacher's gains. A
+    norm's bias goes into the biases of the matrices that read it; if those have none, it stays in the norm, rotated. A
+    head tied to the embeddings cannot take the last norm's gains: they stay in that norm, as the diagonal of the
+    rotated gain matrix, which is exact only if all gains are equal.
+
+    Raises:
+        ModelError: a weight outside of the known modules has no copy of its shape in the teacher.
     """
     writer = _StudentWriter(teacher, student, anatomy, cut, widths, head_size)
     writer.write_embeddings()
@@ -107,18 +111,20 @@ class _StudentWriter:
         self._written.add(f"{name}.weight")
 
     def copy_the_rest(self) -> None:
-        """Norms of queries and keys, and whatever else has nothing to do with width."""
+        """Copy what does not depend on the widths, such as query and key norms."""
         theirs = self._teacher.state_dict()
         for name, target in self._student.state_dict().items():
             if name in self._written:
                 continue
             found = theirs.get(teachers_name(name, self._anatomy.stack, self._cut.layers))
             if found is None or found.shape != target.shape:
-                raise ModelError(f"cannot tell what a student gets as {name}", got=type(self._teacher).__name__)
+                raise ModelError(
+                    f"the teacher has no weight that fits the student's {name}", got=type(self._teacher).__name__
+                )
             target.copy_(found)
 
     def _read_through(self, norm: Any, mine: Any, name: str, readers: Mapping[str, tuple[Any, Any, Tensor]]) -> None:
-        """A norm and the matrices behind it: name → (teacher's, student's, rows kept)."""
+        """Write a norm and the matrices that read it; `readers`: name → (teacher's, student's, rows kept)."""
         gains, bias = gains_of(norm, self._anatomy), getattr(norm, "bias", None)
         folds_bias = self._cut.folds and all(source.bias is not None for source, _, _ in readers.values())
         for full, (source, target, rows) in readers.items():
@@ -134,13 +140,13 @@ class _StudentWriter:
             ones = torch.ones(len(self._axes), dtype=torch.float64, device=gains.device)
             self._put_norm(name, mine, ones, None if bias is None else 0 * ones)
         else:
-            # behind the norm, the matrices now multiply by its gains: divided here, so that it comes out as it was
+            # the matrices now multiply the bias by the gains as well, so it is divided by them here
             before = torch.where(gains == 0, 0.0, bias.double() / gains)
             ones = torch.ones(len(self._axes), dtype=torch.float64, device=gains.device)
             self._put_norm(name, mine, ones, self._axes @ before)
 
     def _rows(self, kind: Rows, index: int) -> Tensor:
-        """The outputs of a matrix that are kept in a layer."""
+        """Indices of a matrix's output rows that are kept in a layer."""
         heads, neurons = self._cut.heads[index], self._cut.neurons[index]
         if kind == "neurons":
             return neurons
@@ -155,7 +161,7 @@ class _StudentWriter:
         return queries if kind == "q" else keys
 
     def _spread(self, heads: Tensor, size: int | None = None) -> Tensor:
-        """The rows or columns of heads, `size` for each."""
+        """Indices of the rows or columns of whole heads, `size` for each."""
         size = size or self._head_size
         return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
 
@@ -176,5 +182,5 @@ class _StudentWriter:
 
 @torch.no_grad()
 def put_gains(norm: Any, gains: Tensor, anatomy: Anatomy) -> None:
-    """Set the gains (H,) of a norm, however it keeps them."""
+    """Set the gains (H,) of a norm, in the form that its family stores."""
     norm.weight.copy_(gains - 1 if anatomy.norm == "rms_plus_one" else gains)

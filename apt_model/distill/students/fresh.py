@@ -1,4 +1,7 @@
-"""A smaller model of the teacher's kind. Knows configs; knows nothing of training."""
+"""A student from a shrunken config of the teacher: fresh weights, or copied layers. Parse `--student` descriptions.
+
+Knows configs; knows nothing of activations or training.
+"""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -10,8 +13,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError, brief
 
-MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # as Llama, OPT and GPT-2 call it
-PER_LAYER = ("layer_types", "no_rope_layers")  # lists with an entry for each layer
+MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
+PER_LAYER = ("layer_types", "no_rope_layers")  # config keys whose value is a list with an entry for each layer
 
 Init = Literal["fresh", "teacher"]
 Method = Literal["rotate", "channels"]
@@ -28,39 +31,39 @@ def create_compressed_model(
     intermediate_size: int | None = None,
     init: Init = "fresh",
 ) -> Any:
-    """A student: the teacher's architecture with fewer layers, a smaller width, or both.
+    """Make a student: the teacher's architecture with fewer layers, a smaller hidden size, or both.
 
-    Heads keep their size where it divides the new width, else their number shrinks to the nearest that does; the
-    ratio of query to key-value heads is kept, and the MLP shrinks in proportion.
+    Heads keep their size if it divides the new hidden size, else their number is the nearest that does; the ratio of
+    query to key-value heads is kept, and the MLP shrinks in proportion.
 
     Args:
         config_or_model: the teacher, or its config.
-        num_layers: of the student; the teacher's where None.
-        hidden_size: of the student; the teacher's where None.
-        num_attention_heads: of the student; follows from the width where None.
-        intermediate_size: width of the student's MLP; follows from the width where None.
+        num_layers: of the student; None: the teacher's.
+        hidden_size: of the student; None: the teacher's.
+        num_attention_heads: of the student; None: follows from the hidden size.
+        intermediate_size: of the student's MLP; None: follows from the hidden size.
         init: "fresh" weights, as the architecture initialises them, or "teacher": evenly spaced layers of the
             teacher, first and last among them, and its embeddings, norms and head; then only `num_layers` may differ
-            (`distill.prune.shrink` cuts the width too, by a look at some text).
+            (`shrink` cuts the hidden size too, by activations on some text).
 
     Returns:
         The student, float32, on the CPU, in eval mode, sharing no memory with the teacher.
 
     Raises:
-        ModelError: not a decoder of Hugging Face's, sizes that its architecture cannot have, or weights that do not
+        ModelError: no Hugging Face model or config, sizes that its architecture cannot have, or weights that do not
             fit the student.
-        ConfigError: another `init`.
+        ConfigError: an unknown `init`.
     """
     if init == "teacher" and getattr(config_or_model, "is_quantized", False):
         raise ModelError(
-            "a quantized teacher has no weights to copy", fix="init=fresh, or the teacher as it was trained"
+            "a quantized teacher has no weights to copy", fix="use init=fresh, or the teacher before quantization"
         )
     if init not in ("fresh", "teacher"):
         raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
     config = getattr(config_or_model, "config", config_or_model)
     if not isinstance(config, PretrainedConfig):
         raise ModelError(
-            "cannot shrink this model", got=type(config).__name__, expected="a Hugging Face model or config"
+            "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
         )
     small = deepcopy(config.get_text_config())
     if hasattr(small, "quantization_config"):
@@ -74,20 +77,21 @@ def create_compressed_model(
     except ModelError:
         raise
     except (ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError("cannot make a student of this kind", got=str(error).strip().split("\n")[0][:300]) from error
+        raise ModelError(
+            "cannot make a student from this config", got=str(error).strip().split("\n")[0][:300]
+        ) from error
     if init == "teacher":
         _copy_weights(config_or_model, student, layers)
     return student
 
 
 def parse_student(description: str) -> dict[str, Any] | None:
-    """`"layers=6,hidden=384"` as arguments of `create_compressed_model`; None if it is a path or id instead.
+    """Parse `"layers=6,hidden=384"` into arguments of `create_compressed_model`; None for a path or hub id.
 
-    Keys: layers, hidden, heads, mlp, init; and for a student that is cut out of its teacher (init=teacher) by a look at
-    some text, method and rank, which are arguments of `distill.prune.shrink`.
+    Keys: layers, hidden, heads, mlp, init; and with init=teacher also method and rank, which are arguments of `shrink`.
 
     Raises:
-        ConfigError: it looks like a description, but a key or value is wrong.
+        ConfigError: it contains "=", but has an unknown key or a wrong value.
     """
     if "=" not in description:
         return None
@@ -102,22 +106,28 @@ def parse_student(description: str) -> dict[str, Any] | None:
         else:
             words = ", ".join(f"{key}={'|'.join(values)}" for key, values in WORDS.items())
             expected = f"layers=N, hidden=N, heads=N, mlp=N, {words}, a directory or a hub id"
-            raise ConfigError("student is not understood", got=brief(part), expected=expected)
+            raise ConfigError(
+                "student description has an unknown key or a wrong value", got=brief(part), expected=expected
+            )
     if sizes.get("init") != "teacher" and ("method" in sizes or "rank" in sizes):
-        raise ConfigError("method and rank say how a teacher is cut", got=brief(description), fix="add init=teacher")
+        raise ConfigError(
+            "method and rank need init=teacher",
+            got=brief(description),
+            fix="add init=teacher",
+        )
     return sizes
 
 
 def looks_at_text(sizes: Mapping[str, Any]) -> bool:
-    """Whether a description that `parse_student` has read can only be made by a look at some text."""
+    """Whether a parsed description needs `shrink`, and so some text, rather than `create_compressed_model`."""
     return sizes.get("init") == "teacher" and not sizes.keys() <= {"init", "num_layers"}
 
 
 def even_layers(before: int, num_layers: int | None) -> tuple[int, ...]:
-    """The teacher's layers that a student's stand for, evenly spaced, first and last among them; all where None.
+    """Indices of `num_layers` out of `before` layers, evenly spaced, first and last among them; None: all.
 
     Raises:
-        ModelError: more layers than the teacher has, or none.
+        ModelError: more layers than there are, or none.
     """
     num_layers = before if num_layers is None else num_layers
     if not 1 <= num_layers <= before:
@@ -126,7 +136,7 @@ def even_layers(before: int, num_layers: int | None) -> tuple[int, ...]:
 
 
 def keep_layers(config: PretrainedConfig, layers: tuple[int, ...]) -> None:
-    """Write into a config that only these of its layers are left."""
+    """Write into a config that only these layers are left."""
     config.num_hidden_layers = len(layers)
     for name in PER_LAYER:
         kinds = getattr(config, name, None)
@@ -163,7 +173,7 @@ def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | N
 
 
 def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool) -> int:
-    """Heads of the teacher's size where they divide the width; else the nearest number that leaves an even size."""
+    """The number of heads of the teacher's size, if whole; else the nearest number with an even head size."""
     wanted = max(1, heads * hidden_size / before)
     if any_fits or wanted == int(wanted):
         return max(1, round(wanted))
@@ -176,12 +186,12 @@ def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool)
 
 @torch.no_grad()
 def _try_out(student: nn.Module) -> None:
-    """Let it read two tokens: sizes that cannot work together show themselves here, and not in the first step."""
+    """Run a forward pass over two tokens: sizes that do not work together fail here, not in the first step."""
     student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
 
 
 def teachers_name(name: str, stack: str, layers: Sequence[int]) -> str:
-    """What the teacher calls a weight of the student, whose layer i of `stack` was the teacher's layer `layers[i]`."""
+    """The teacher's name of a student's weight: layer i of `stack` becomes layer `layers[i]`."""
     if not name.startswith(f"{stack}."):
         return name
     layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
@@ -201,6 +211,6 @@ def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...
             raise ModelError(
                 f"the teacher's weights do not fit the student at {name}",
                 got=None if found is None else f"{tuple(found.shape)} and {tuple(target.shape)}",
-                fix="init='teacher' copies layers: let only num_layers differ, or use distill.prune.shrink",
+                fix="let only num_layers differ, since init='teacher' copies whole layers, or use shrink",
             )
         target.copy_(found)

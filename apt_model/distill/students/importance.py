@@ -1,6 +1,6 @@
-"""Importance of a teacher's layers, heads and neurons: which of them a student gets.
+"""Rank a teacher's layers, heads and neurons by importance, and choose those that a student keeps.
 
-Knows activations and losses of the teacher; knows nothing of how weights are cut.
+Knows activation statistics and losses; knows nothing of how weights are cut.
 """
 
 import math
@@ -20,9 +20,10 @@ from apt_model.distill.students.architecture import Anatomy, layers_of
 def layers_by_angle(
     model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
 ) -> tuple[int, ...]:
-    """All layers but one block that lies together: the one whose output is turned least from its input.
+    """Drop the block of consecutive layers with the smallest angle between its input and output; the layers kept.
 
-    The angle is the mean over tokens of arccos(cosine) between the stream before the block and behind it. One reading.
+    The angle is the mean over tokens of arccos(cosine) between the stream before the block and behind it. Reads the
+    batches once.
     Source: Gromov et al. 2024, arXiv:2403.17887, section 3.2 (there, of each text's last token alone).
     """
     layers = layers_of(model, anatomy)
@@ -58,9 +59,9 @@ def layers_by_angle(
 def layers_by_loss(
     model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
 ) -> tuple[int, ...]:
-    """Drop the layer that is missed least, by the loss without it; then the next, and so on until `count` are left.
+    """Greedily drop the layer without which the loss is lowest, until `count` are left; the layers kept.
 
-    Reads the batches once for every layer that is there, each time that one goes.
+    For each dropped layer the batches are read once for every layer still there.
     Source: Song et al. 2024, arXiv:2402.09025 (SLEB), algorithm 1.
     """
     kept = list(range(len(layers_of(model, anatomy))))
@@ -79,18 +80,18 @@ def readings_of_loss(layers: int, count: int) -> int:
 
 
 def best(scores: Tensor, count: int) -> Tensor:
-    """The places (count,) of the highest scores, in the order they stand."""
+    """Indices (count,) of the highest scores, ascending."""
     return scores.topk(count).indices.sort().values
 
 
 def best_heads(scores: Tensor, *, groups: int, per_group: int, of: int) -> tuple[Tensor, Tensor]:
-    """Key-value heads kept, and query heads kept: as many for each of them.
+    """Indices of the key-value heads kept and of the query heads kept, `per_group` query heads for each.
 
     Args:
-        scores: (query heads,), of the teacher; those of one group lie together.
-        groups: key-value heads that the student gets.
-        per_group: query heads that it gets for each.
-        of: key-value heads that the teacher has.
+        scores: (query heads,), of the teacher; the query heads of one key-value head are consecutive.
+        groups: key-value heads of the student.
+        per_group: query heads of the student for each of them.
+        of: key-value heads of the teacher.
     """
     # a group counts as much as the query heads that would be kept of it
     by_group = scores.reshape(of, -1)

@@ -1,8 +1,8 @@
-"""Directions of the residual stream that a student keeps: principal components, or the channels of largest squares.
+"""Projections of the residual stream: onto its principal components (PCA), or onto the channels of largest squares.
 
-One map for all layers. SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) turns each layer's stream its own way and pays
-for it with a matrix on every shortcut; with one map a student is a plain model of its family, that loads anywhere.
-Knows second moments; knows nothing of models.
+One projection for all layers. SliceGPT (Ashkboos et al. 2024, arXiv:2401.15024) rotates each layer's stream its own way
+and pays for it with a matrix on every residual connection; with one projection a student is a plain model of its
+family, which transformers loads. Knows second moments; knows nothing of models.
 """
 
 import torch

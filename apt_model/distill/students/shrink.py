@@ -1,6 +1,7 @@
-"""Cut a student out of its teacher: the layers, directions, heads and neurons that count, by a look at some text.
+"""Structured pruning: cut a student out of its teacher by layers, hidden size, heads and neurons.
 
-Knows how the parts play together; each of them is in a file of its own.
+Runs the steps in order, each in a file of its own: rank layers, collect activation statistics, choose what is kept,
+write the weights, calibrate the norms. Knows nothing of training.
 """
 
 import time
@@ -23,19 +24,20 @@ from apt_model.distill.students.principal_axes import busiest_channels, energy_k
 from apt_model.distill.students.widths import Widths, fit_widths, set_widths
 from apt_model.errors import ConfigError, DataError, ModelError
 
-RANKED_TOKENS = 1_024  # that layers are dropped on in turn: they are read dozens of times
+RANKED_TOKENS = 1_024  # tokens that `layers_by_loss` reads, since it reads them dozens of times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shrunk:
-    """A student cut out of its teacher, and what was found on the way.
+    """A student cut out of its teacher, with figures of the cut.
 
     Attributes:
         student: float32 (float64 for a teacher in float64), on the CPU, in eval mode, sharing no memory.
-        layers: the teacher's layers that its layers were.
-        energy_kept: the share of the normalised stream's squares that its width keeps, 0..1; 1 where it was not cut.
-        tokens: text that was looked at, padding left out; 0 where nothing had to be.
-        seconds: that all of it took.
+        layers: indices of the teacher's layers that it kept.
+        energy_kept: the share of the normalised stream's squares that its hidden size keeps, 0..1; 1 if that was not
+            cut.
+        tokens: tokens of text that were read, without padding; 0 if no statistics were needed.
+        seconds: wall time of all of it.
     """
 
     student: Any
@@ -59,30 +61,31 @@ def shrink(
     rank: Rank = "even",
     progress: Callable[[int, int], None] | None = None,
 ) -> Shrunk:
-    """A smaller model of the teacher's kind that begins with what counts of the teacher's weights.
+    """Prune a teacher to a smaller model of its family that keeps its most important weights.
 
-    Layers go first; then the teacher reads the text with those that are left, and stream, heads and neurons are cut by
-    what is seen. Heads keep their size and go by whole key-value groups where they can. Sizes that are not given are
-    the teacher's, or in proportion to `hidden_size`. A student as large as its teacher says bit for bit the same.
+    Layers are dropped first; then the teacher reads the text with those that are left, and stream, heads and neurons
+    are cut by their activations. Heads keep their size and are dropped by whole key-value groups if possible. Sizes
+    that are not given are the teacher's, or in proportion to `hidden_size`. A student of its teacher's sizes has
+    the same logits, bit for bit.
 
     Args:
-        teacher: a loaded model of a family that `distill.prune.anatomy` knows. It is left as it was.
-        batches: a few, of what it is to be taught on, in any form that a data loader may yield: some thousand tokens.
+        teacher: a loaded model of a family that `architecture` knows. It is left as it was.
+        batches: a few of the training data, in any form that `to_batch` takes: some thousand tokens.
         tokenizer: for batches of text.
         max_length: of a text, in tokens.
         num_layers, hidden_size, num_attention_heads, intermediate_size: of the student.
-        method: how the width is cut. "rotate": the stream is turned into its principal components and the weakest are
-            cut off (SliceGPT, arXiv:2401.15024, with one rotation for all layers); "channels": those that the norms
-            put out least of are left out (Minitron, arXiv:2407.14679). A model with norms behind its sublayers
-            (Gemma 2 and 3) cannot be turned.
-        rank: which layers are kept. "even": evenly spaced; "importance": the least missed goes, then the next, by the
-            loss without it (SLEB, arXiv:2402.09025); "angle": all but the block that turns the stream least
-            (arXiv:2403.17887), in one reading.
+        method: how the hidden size is cut. "rotate": the stream is rotated into its principal components and the
+            weakest are dropped (SliceGPT, arXiv:2401.15024, with one rotation for all layers); "channels": those with
+            the smallest squares behind the norms are dropped (Minitron, arXiv:2407.14679). A model with norms on its
+            sublayers' outputs (Gemma 2 and 3) cannot be rotated.
+        rank: which layers are kept. "even": evenly spaced; "importance": one after the other, the layer without which
+            the loss is lowest is dropped (SLEB, arXiv:2402.09025); "angle": the block of layers that rotates the stream
+            least is dropped (arXiv:2403.17887).
         progress: called with batches read and batches to read.
 
     Raises:
-        ModelError: another family, or sizes that the teacher cannot be cut to. ConfigError: an unknown method or rank.
-        DataError: no text.
+        ModelError: an unknown family, or sizes that the teacher cannot be cut to. ConfigError: an unknown method or
+            rank. DataError: no text.
     """
     began = time.monotonic()
     for name, value, known in (("method", method, Method), ("rank", rank, Rank)):
@@ -90,19 +93,23 @@ def shrink(
             raise ConfigError(f"{name} is unknown", got=repr(value), expected=" or ".join(get_args(known)))
     anatomy = anatomy_of(teacher)
     full, head_size = widths_of(teacher, anatomy)
-    asked = {"hidden": hidden_size, "heads": num_attention_heads, "neurons": intermediate_size}
-    widths = fit_widths(full, head_size=head_size, free_heads=anatomy.free_heads, **asked)
+    sizes = {"hidden": hidden_size, "heads": num_attention_heads, "neurons": intermediate_size}
+    widths = fit_widths(full, head_size=head_size, free_heads=anatomy.free_heads, **sizes)
     folds = method == "rotate" and widths.hidden < full.hidden
     if folds and anatomy.after:
         kind = teacher.config.model_type
-        raise ModelError("norms behind its sublayers let no stream be turned", got=kind, fix="use method=channels")
+        raise ModelError(
+            "a model with norms on sublayer outputs cannot be rotated", got=kind, fix="use method=channels"
+        )
     depth = len(layers_of(teacher, anatomy))
     layers = even_layers(depth, num_layers)
     ranks = rank != "even" and len(layers) < depth
     text = [to_batch(batch, tokenizer=tokenizer, max_length=max_length) for batch in batches]
     tokens = sum(int(batch.attention_mask.sum()) for batch in text)
     if not tokens:
-        raise DataError("no text to look at", got=f"{len(text)} batches", expected="a few of the data's")
+        raise DataError(
+            "no text to measure activations on", got=f"{len(text)} batches", fix="give a few batches of the data"
+        )
     few = _first(text, RANKED_TOKENS)
     readings = len(text) * ((widths != full) + (widths.hidden < full.hidden) + (ranks and rank == "angle"))
     readings += len(few) * readings_of_loss(depth, len(layers)) if ranks and rank == "importance" else 0
@@ -129,7 +136,7 @@ def shrink(
 
 
 class _Clock:
-    """Counts batches, and says so."""
+    """Counts batches for the progress callback."""
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
         self._done, self._total, self._progress = 0, total, progress
@@ -152,7 +159,7 @@ def _choose(
     folds: bool,
     keep_mean: bool,
 ) -> Cut:
-    """What is kept, by what was seen; all of it where nothing had to be."""
+    """Choose what is kept by activation statistics; without them (None) everything is."""
     if seen is None:
         groups, heads, neurons = (
             dict.fromkeys(layers, torch.arange(count, device=device))
@@ -179,7 +186,7 @@ def _choose(
 
 
 def _new_student(teacher: Any, anatomy: Anatomy, cut: Cut, widths: Widths, head_size: int) -> Any:
-    """A fresh model of the student's sizes, where the teacher is. Embeddings that the teacher ties stay tied."""
+    """A fresh model of the student's sizes on the teacher's device; embeddings are tied if the teacher's are."""
     config = deepcopy(teacher.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -191,7 +198,7 @@ def _new_student(teacher: Any, anatomy: Anatomy, cut: Cut, widths: Widths, head_
 
 
 def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
-    """The first rows of text, so many that they hold about so many tokens."""
+    """The first rows of the batches that hold at least `tokens` tokens together."""
     chosen: list[Batch] = []
     for batch in batches:
         before = batch.attention_mask.sum(dim=1).cumsum(dim=0) - batch.attention_mask.sum(dim=1)

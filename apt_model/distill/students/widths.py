@@ -1,6 +1,6 @@
-"""How wide a student is that is cut out of its teacher: heads keep their size, and groups of heads stay whole.
+"""Fit a pruned student's sizes (hidden, heads, MLP) to its teacher's: heads keep their size, groups their shape.
 
-Knows configs; knows nothing of weights. (A fresh student may have heads of any size: `distill.student`.)
+Knows configs; knows nothing of weights. (A fresh student may have heads of any size: `fresh`.)
 """
 
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from apt_model.errors import ModelError
 
 @dataclass(frozen=True, kw_only=True)
 class Widths:
-    """Widths of a model.
+    """Hidden size, heads and MLP size of a model.
 
     Attributes:
-        hidden: of the stream.
+        hidden: hidden size, the width of the residual stream.
         groups: key-value heads.
-        per_group: query heads for each of them.
-        neurons: of an MLP.
+        per_group: query heads for each key-value head.
+        neurons: intermediate size of an MLP.
     """
 
     hidden: int
@@ -34,29 +34,29 @@ class Widths:
 def fit_widths(
     teacher: Widths, *, head_size: int, free_heads: bool, hidden: int | None, heads: int | None, neurons: int | None
 ) -> Widths:
-    """The student's widths: what is asked for, and the rest in proportion to the teacher's.
+    """The student's widths: those given, and the rest in proportion to the teacher's.
 
     Raises:
-        ModelError: wider than the teacher, or heads that no choice of the teacher's gives.
+        ModelError: wider than the teacher, or a number of heads that no choice of groups gives.
     """
     width = teacher.hidden if hidden is None else hidden
     share = width / teacher.hidden
     neurons = neurons or (
         teacher.neurons if hidden is None else min(teacher.neurons, max(8, round(teacher.neurons * share / 8) * 8))
     )
-    for name, asked, most in (
+    for name, size, most in (
         ("hidden_size", width, teacher.hidden),
         ("num_attention_heads", heads or 1, teacher.heads),
         ("intermediate_size", neurons, teacher.neurons),
     ):
-        if not 1 <= asked <= most:
-            raise ModelError(f"{name} does not fit the teacher", got=asked, expected=f"1 to {most}")
+        if not 1 <= size <= most:
+            raise ModelError(f"{name} does not fit the teacher", got=size, expected=f"1 to {most}")
     if not free_heads:
         if width % head_size or heads not in (None, width // head_size):
             raise ModelError(
-                "hidden_size does not divide into the teacher's heads",
+                "hidden_size and num_attention_heads do not keep the teacher's head size",
                 got=f"{width}" + (f", {heads} heads" if heads else ""),
-                expected=f"multiples of {head_size}, one head for each",
+                expected=f"multiples of {head_size}, with one head for each {head_size}",
             )
         heads = width // head_size
     choices = {
@@ -68,12 +68,12 @@ def fit_widths(
     if not choices:
         every = sorted({g * q for g in range(1, teacher.groups + 1) for q in range(1, teacher.per_group + 1)})
         raise ModelError(
-            "num_attention_heads does not fit the teacher's groups of heads",
+            "num_attention_heads does not fit the teacher's key-value groups",
             got=heads,
             expected=f"one of {', '.join(map(str, every))}",
         )
     wanted = heads or teacher.heads * share
-    # of equal numbers of heads, whole groups go first: the proportion of query to key-value heads is the teacher's
+    # of choices with equally many heads, drop whole groups: the proportion of query to key-value heads is the teacher's
     groups, per_group = min(choices, key=lambda one: (abs(one[0] * one[1] - wanted), -one[1]))
     return Widths(hidden=width, groups=groups, per_group=per_group, neurons=neurons)
 

@@ -1,1 +1,1 @@
-"""Teachers: live, cached, or with another tokenizer; each gives the loss its signal."""
+"""Sources of teacher logits: a live model, a cache of its top-k logits, or a model with another tokenizer."""

@@ -1,4 +1,4 @@
-"""A teacher without its model: the top k of its logits for every row are looked up in a cache.
+"""A teacher source that reads top-k logits from a cache on disk instead of running a model.
 
 Knows caches and batches; knows nothing of students, losses or lessons.
 """
@@ -26,12 +26,12 @@ ROWS_AT_ONCE = 256
 
 
 class CachedTeacher:
-    """A finished cache of a teacher's logits in the teacher's place.
+    """A teacher source backed by a finished cache (`cache.writer`).
 
     A row is found by its token ids and labels, so neither shuffling nor padding nor the batch size matters.
 
     Args:
-        directory: a finished cache.
+        directory: of the cache.
 
     Raises:
         DataError: no cache, or an unfinished one. StorageError: a damaged one.
@@ -43,18 +43,18 @@ class CachedTeacher:
 
     @property
     def identity(self) -> CacheIdentity:
-        """What the cache belongs to."""
+        """The teacher, tokenizer, data and settings that the cache was made with."""
         return self._cache.identity
 
     def load_config(self) -> tuple[PretrainedConfig, Any]:
-        """The teacher's config, to make a student from, and its tokenizer, or None.
+        """Load the teacher's config, to make a student from, and its tokenizer, or None.
 
         Raises:
-            DataError: the teacher had no config. StorageError: they are not what the cache was made with.
+            DataError: the teacher had no config. StorageError: they cannot be read, or are not those of the cache.
         """
         path = self._directory / TEACHER
         if not (path / "config.json").exists():
-            raise DataError(f"{self._directory} has no config of its teacher", fix="pass a student model of your own")
+            raise DataError(f"cache {self._directory} has no config of its teacher", fix="pass a student model")
         try:
             config = AutoConfig.from_pretrained(path)
             tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
@@ -66,15 +66,15 @@ class CachedTeacher:
         return config, tokenizer
 
     def refuse_other(self, *, teacher: nn.Module | None = None, tokenizer: Any = None, **settings: Any) -> None:
-        """Refuse a cache that was made from something else than what is given.
+        """Refuse a cache that was made with another teacher, tokenizer or settings than those given.
 
         Args:
-            teacher: the model that the signals should be from.
-            tokenizer: the one that the data is encoded with.
-            settings: fields of `CacheSettings` that should have these values.
+            teacher: the model whose logits should be cached.
+            tokenizer: the one that encodes the data.
+            settings: values that fields of `CacheSettings` should have.
 
         Raises:
-            DataError: names all that differs.
+            DataError: names everything that differs.
         """
         differ = differing(self.identity.settings.model_dump(), settings)
         if teacher is not None and hash_model(teacher) != self.identity.teacher:
@@ -82,21 +82,21 @@ class CachedTeacher:
         if tokenizer is not None and hash_tokenizer(tokenizer) != self.identity.tokenizer:
             differ.append("another tokenizer")
         if differ:
-            fix = "cache the teacher anew, or train as it was cached"
-            raise DataError(f"cache {self._directory} is of something else", got=", ".join(differ), fix=fix)
+            fix = "cache the teacher again, or use what it was cached with"
+            raise DataError(f"cache {self._directory} does not belong to this run", got=", ".join(differ), fix=fix)
 
     @property
     def card(self) -> ModelCard:
-        """The teacher's name and sizes."""
+        """Summary of the cached model: class, parameters, megabytes, layers, width."""
         return self.identity.card
 
     @property
     def model(self) -> None:
-        """None: the cache has no model."""
+        """None: there is no model to run."""
 
     @property
     def vocabulary(self) -> int:
-        """Size of the teacher's vocabulary."""
+        """Size of the vocabulary that the teacher's logits were over."""
         return self.identity.vocabulary
 
     def begin(self, config: DistillConfig) -> None:
@@ -109,22 +109,22 @@ class CachedTeacher:
         """
         self.refuse_other(temperature=config.temperature)
         if config.loss_kind != "forward_kl":
-            fix = "loss_kind=forward_kl, or the teacher itself"
-            raise ConfigError("a cache of the likeliest tokens cannot do this loss", got=config.loss_kind, fix=fix)
-        beyond = {
-            "hidden_weight": "a cache has what the teacher said, not its layers",
-            "attention_weight": "a cache has what the teacher said, not its layers",
-            "on_policy": "a cache has what the teacher said of its own rows, not of what the student will write",
+            fix = "set loss_kind=forward_kl, or train with the teacher itself"
+            raise ConfigError("a cache of top-k logits cannot do this loss", got=config.loss_kind, fix=fix)
+        needs_a_model = {
+            "hidden_weight": "a cache has the teacher's logits, not its hidden states",
+            "attention_weight": "a cache has the teacher's logits, not its attention",
+            "on_policy": "a cache has the teacher's logits for its own rows, not for texts that the student will write",
         }
-        for key, why in beyond.items():
+        for key, why in needs_a_model.items():
             if value := getattr(config, key):
-                raise ConfigError(why, got=f"{key}={value:g}", fix=f"{key}=0, or the teacher itself")
+                raise ConfigError(why, got=f"{key}={value:g}", fix=f"set {key}=0, or train with the teacher itself")
 
     def check(self, batch: Batch) -> None:
-        """Refuse a batch on the CPU that has a row which was not cached.
+        """Refuse a batch on the CPU with a row that is not in the cache.
 
         Raises:
-            DataError: how many, and how the first one begins.
+            DataError: says how many, and how the first one begins.
         """
         learned = (batch.labels[:, 1:] != IGNORED).any(dim=1).tolist()
         unknown = [row for row, key in enumerate(row_keys(batch)) if learned[row] and key not in self._cache]
@@ -133,26 +133,26 @@ class CachedTeacher:
             raise DataError(
                 f"{len(unknown)} of {len(learned)} rows are not in cache {self._directory}",
                 got=f"a row that begins with the ids {ids}",
-                expected="rows with the very token ids and labels that were cached",
+                expected="rows with exactly the token ids and labels that were cached",
                 fix="cache this data, or train on the data that was cached",
             )
 
     def check_rows(self, rows: Any, *, tokenizer: Any = None, max_length: int = 512) -> None:
-        """Refuse data that has a row which was not cached: all of it, before a lesson begins.
+        """Check all rows of a data set before training, as `check` does a batch.
 
         Args:
             rows: a `datasets.Dataset`, or a sequence of rows that `to_batch` takes.
-            tokenizer, max_length: for rows of text.
+            tokenizer, max_length: to encode rows of text.
 
         Raises:
-            DataError: as `check` does.
+            DataError: a row is not in the cache.
         """
         for start in range(0, len(rows), ROWS_AT_ONCE):
             some = [rows[index] for index in range(start, min(start + ROWS_AT_ONCE, len(rows)))]
             self.check(to_batch(some, tokenizer=tokenizer, max_length=max_length))
 
     def logits(self, batch: Batch) -> SparseLogits:
-        """The top k of the teacher's logits, for a batch that `check` let pass, on the batch's device."""
+        """The teacher's top-k logits, for a batch that `check` let pass, on the batch's device."""
         has_label = torch.zeros_like(batch.labels, dtype=torch.bool)
         has_label[:, :-1] = batch.labels[:, 1:] != IGNORED
         identity = self.identity
@@ -166,14 +166,14 @@ class CachedTeacher:
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> TopSignal:
-        """The same for the fused loss; `positions` have to be those with a label, at the temperature of the cache."""
+        """Top-k logits for the fused loss; `positions` must be all those with a label, `temperature` the cache's."""
         refuse_narrow(columns, self.identity.vocabulary)
         rows = self.top_rows(batch)
 
         return TopSignal(lambda start, stop: rows.at(slice(start, stop)), width=self.identity.vocabulary)
 
     def top_rows(self, batch: Batch) -> TopRows:
-        """The top k at the positions that have a label, row by row, of a batch that `check` let pass."""
+        """Top-k log-probabilities at all positions that predict a label, for a batch that `check` let pass."""
         rows = to_rows(self._stored(batch.to(torch.device("cpu"))), self.identity.settings.temperature)
         return TopRows(*(part.to(batch.input_ids.device) for part in rows))
 
@@ -184,9 +184,10 @@ class CachedTeacher:
 
 
 def to_rows(stored: StoredTopK, temperature: float) -> TopRows:
-    """Stored gaps as log-probabilities at `temperature`, the one whose tail was stored first.
+    """Top-k log-probabilities at the cache's training temperature, and the tail's log mass at it and at 1.
 
-    Within the top k, p ∝ exp(−gap / T); together they have the mass that the tail leaves: log(1 − exp(tail)).
+    Stored are ids, the logits' gaps to the largest, and the tails' log masses: the softmax over the k tokens is scaled
+    to the 1 − tail that they hold of the full distribution.
     """
     ids, gaps, tails = (torch.from_numpy(part) for part in (stored.ids, stored.gaps, stored.tails))
     known = torch.log(-torch.expm1(tails[:, :1]))

@@ -1,4 +1,4 @@
-"""A teacher model with another tokenizer than the student's: it reads the same rows in its own tokens.
+"""A teacher source for cross-tokenizer distillation: the teacher reads the rows in its own tokens.
 
 Knows models, tokenizers and batches; knows nothing of how spans are compared.
 """
@@ -21,15 +21,15 @@ from apt_model.models.forward import vocabulary_of
 
 
 class CrossTeacher:
-    """A teacher model in memory, for batches that hold the rows in its own tokens too.
+    """A live teacher with another tokenizer than the student's, for batches that have `teachers` rows.
 
     Args:
         model: the teacher.
-        device: where its logits are wanted.
-        place: where it computes them, the same if None.
-        tokenizer: its own.
+        device: where its logits are needed.
+        place: where it computes them; None: the same.
+        tokenizer: the teacher's.
         student_tokenizer: the student's.
-        student: whose head's width tells which tokens it can have.
+        student: its head gives the number of logit columns.
     """
 
     def __init__(
@@ -49,36 +49,40 @@ class CrossTeacher:
 
     @property
     def card(self) -> ModelCard:
-        """The model's name and sizes."""
+        """Summary of the model: class, parameters, megabytes, layers, width."""
         return self._live.card
 
     @property
     def model(self) -> nn.Module:
-        """The teacher itself."""
+        """The teacher model."""
         return self._live.model
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens that both tokenizers have."""
+        """Number of token texts that both tokenizers have."""
         return self._found[0]
 
     def begin(self, config: DistillConfig) -> None:
         """Nothing to refuse: `cross_tokenizer` has been checked with the tokenizers."""
 
     def check(self, batch: Batch) -> None:
-        """Refuse a batch on the CPU that the teacher cannot take."""
-        theirs = batch.teachers
-        if theirs is None:
+        """Refuse a batch on the CPU that the teacher cannot read.
+
+        Raises:
+            DataError: it has no rows in the teacher's tokens, or `Forward.check` refuses them.
+        """
+        rows = batch.teachers
+        if rows is None:
             raise DataError("a batch lacks the teacher's tokens", fix="give rows of text and both tokenizers")
-        labels = theirs.input_ids.masked_fill(theirs.attention_mask == 0, IGNORED)
-        self._live.check(Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=labels))
+        labels = rows.input_ids.masked_fill(rows.attention_mask == 0, IGNORED)
+        self._live.check(Batch(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=labels))
 
     def logits(self, batch: Batch) -> CrossedLogits:
-        """The teacher's logits over its own tokens, for a batch that `check` let pass."""
-        theirs = batch.teachers
-        assert theirs is not None  # noqa: S101 - `check` let it pass
-        own = Batch(input_ids=theirs.input_ids, attention_mask=theirs.attention_mask, labels=theirs.input_ids)
-        logits = self._live.logits(own).logits
+        """The teacher's logits over its own vocabulary, for a batch that `check` let pass."""
+        rows = batch.teachers
+        assert rows is not None  # noqa: S101 - `check` let it pass
+        teacher_batch = Batch(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.input_ids)
+        logits = self._live.logits(teacher_batch).logits
         if self._beginnings is None:
             widths = {"student_width": self._student_width, "teacher_width": logits.shape[-1]}
             self._beginnings = Beginnings.of(self._found, **widths).to(logits.device)
@@ -87,30 +91,32 @@ class CrossTeacher:
     def signal(
         self, batch: Batch, positions: torch.Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
-        """There is none for the fused loss, whose positions are those of one vocabulary."""
-        raise ModelError("a teacher with another vocabulary has no signal at the student's positions")
+        """Not available: the fused loss compares position by position over one vocabulary."""
+        raise ModelError("a teacher with another tokenizer has no logits at the student's positions")
 
 
 def others_tokenizer(
     config: DistillConfig, teacher: nn.Module | TeacherSource, tokenizer: Any, teacher_tokenizer: Any
 ) -> Any:
-    """The teacher's tokenizer, where it is another one than the student's and that was asked for; else None.
+    """The teacher's tokenizer if it differs from the student's and `cross_tokenizer` allows that; else None.
 
     Raises:
-        DataError: it is another, and nobody asked for it; names the first ids that differ.
-        ConfigError: it was asked for, but one of the two is not known, or the teacher is a cache.
+        DataError: they differ and `cross_tokenizer` is "refuse"; names the first ids that differ.
+        ConfigError: `cross_tokenizer` is set, but one of the two is missing, or the teacher is a cache.
     """
     if config.cross_tokenizer == "refuse":
         refuse_other_tokenizer(teacher_tokenizer, tokenizer, fix=OR_CROSS)
         return None
     if tokenizer is None or teacher_tokenizer is None:
         lacks = "tokenizer" if tokenizer is None else "teacher_tokenizer"
-        raise ConfigError("cross_tokenizer needs the tokenizers of both", got=f"no {lacks}", fix=f"pass {lacks}=")
+        raise ConfigError("cross_tokenizer needs both models' tokenizers", got=f"no {lacks}", fix=f"pass {lacks}=")
     if not differing_ids(teacher_tokenizer, tokenizer):
         return None
     if not isinstance(teacher, nn.Module):
-        fix = "give the teacher itself"
+        fix = "pass the teacher model instead of its cache"
         raise ConfigError(
-            "a cached teacher knows one tokenizer only", got=f"cross_tokenizer={config.cross_tokenizer}", fix=fix
+            "a cached teacher cannot be used with another tokenizer",
+            got=f"cross_tokenizer={config.cross_tokenizer}",
+            fix=fix,
         )
     return teacher_tokenizer

@@ -1,4 +1,7 @@
-"""Teacher models in memory, and the Protocol that every teacher meets. Knows nothing of losses, students or lessons."""
+"""The `TeacherSource` protocol, and the teacher source that runs a live model.
+
+Knows how logits are obtained; knows nothing of losses, students or lessons.
+"""
 
 from functools import cached_property
 from typing import Protocol
@@ -17,50 +20,57 @@ from apt_model.models.output_head import OutputHead, find_head
 
 
 class TeacherSource(Protocol):
-    """A teacher, live or cached: its signal for a batch."""
+    """Gives the teacher's logits for a batch, whether from a live model or a cache."""
 
     @property
     def card(self) -> ModelCard:
-        """The teacher's name and sizes."""
+        """Summary of the teacher: class, parameters, megabytes, layers, width."""
 
     @property
     def model(self) -> nn.Module | None:
-        """The model itself; None for a cache."""
+        """The teacher model; None for a cache."""
 
     @property
     def vocabulary(self) -> int | None:
-        """Size of the teacher's vocabulary; None where the model does not tell."""
+        """Size of the teacher's vocabulary; None if unknown."""
 
     def begin(self, config: DistillConfig) -> None:
-        """Refuse a run whose loss needs more than this teacher has."""
+        """Refuse a run whose settings need what this source cannot give.
+
+        Raises:
+            ConfigError: names the setting.
+        """
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
     def logits(self, batch: Batch) -> TeacherLogits:
-        """The teacher's logits for a batch on the training device, without gradient."""
+        """The teacher's logits for a batch on the training device, without gradient.
+
+        They are dense, the top-k alone (`SparseLogits`), or over another vocabulary (`CrossedLogits`).
+        """
 
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
-        """The teacher's logits at N positions of a batch on the training device, for the fused loss.
+        """The teacher's logits at N positions of a batch on the training device, block by block, for the fused loss.
 
         Args:
             batch: the batch.
             positions: (N) int64, indices into its B · L tokens.
-            temperature: to divide logits by.
-            columns: at most so many of the vocabulary.
-            dtype: of the head's product; its own where None.
+            temperature: divides the logits.
+            columns: at most so many columns of the logits are used.
+            dtype: of the head's matrix product; None: the weight's own.
         """
 
 
 class LiveTeacher:
-    """A teacher model in memory.
+    """A teacher source that runs the model for every batch.
 
     Args:
         model: the teacher, in any float dtype, or quantized.
-        device: where its logits are wanted.
-        place: where it computes them, the same if None; one that cannot be moved stays where it is.
+        device: where its logits are needed.
+        place: where it computes them; None: the same. A model that cannot be moved stays where it is.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, place: torch.device | None = None) -> None:
@@ -71,7 +81,7 @@ class LiveTeacher:
 
     @property
     def card(self) -> ModelCard:
-        """The model's name and sizes."""
+        """Summary of the model: class, parameters, megabytes, layers, width."""
         return model_card(self._model)
 
     @property
@@ -81,11 +91,11 @@ class LiveTeacher:
 
     @property
     def vocabulary(self) -> int | None:
-        """Columns of its head, or rows of its embedding; None where it names neither."""
+        """Columns of its head, or rows of its embedding; None if it names neither."""
         return vocabulary_of(self._model)
 
     def begin(self, config: DistillConfig) -> None:
-        """Nothing to refuse: a model can do every loss."""
+        """Nothing to refuse: a model can give everything that settings may need."""
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
@@ -104,12 +114,12 @@ class LiveTeacher:
     def signal(
         self, batch: Batch, positions: Tensor, *, temperature: float, columns: int, dtype: torch.dtype | None
     ) -> Signal:
-        """Logits at N positions: through its head, or from its whole logits where it hides that."""
+        """Logits at N positions: by the head, block by block, or from full logits if no head was found."""
         head = self._head
         if head is None:
             logits = self.logits(batch).logits.flatten(0, 1)
             known: Tensor | None = positions
-            if 2 * len(positions) < len(logits):  # most of them need not be kept
+            if 2 * len(positions) < len(logits):  # fewer than half are needed: copy those, and free the rest
                 logits, known = logits.index_select(0, positions), None
             width = min(columns, logits.shape[-1])
             return TensorSignal(logits, temperature=temperature, width=width, positions=known)
@@ -122,5 +132,5 @@ class LiveTeacher:
 def as_source(
     teacher: nn.Module | TeacherSource, device: torch.device, place: torch.device | None = None
 ) -> TeacherSource:
-    """A model as a `LiveTeacher` at `place`; a source as it is."""
+    """Wrap a model as `LiveTeacher` on `place`; a teacher source is returned as it is."""
     return LiveTeacher(teacher, device, place) if isinstance(teacher, nn.Module) else teacher

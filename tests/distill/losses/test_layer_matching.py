@@ -237,10 +237,10 @@ def test_what_is_compared_is_said_once(
 def test_what_hides_its_layers_is_refused_in_one_line(
     listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
 ) -> None:
-    with pytest.raises(ModelError, match=r"the student does not show its .*hidden_weight=0"):
+    with pytest.raises(ModelError, match=r"the student does not expose its .*hidden_weight=0"):
         run(listener, Plain(lambda x: x), teacher, make_batches(), hidden_weight=1.0)
     student.set_attn_implementation("eager")
-    with pytest.raises(ModelError, match=r"student does not show its attention; got attn_implementation=eager"):
+    with pytest.raises(ModelError, match=r"student does not expose its attention; got attn_implementation=eager"):
         run(listener, student, teacher, make_batches(), attention_weight=1.0)
     run(listener, student, teacher, make_batches(), hidden_weight=1.0)
 

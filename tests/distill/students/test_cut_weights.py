@@ -1,4 +1,4 @@
-"""Streams that are turned and parts that are cut: what has to come out is known without the code under test."""
+"""Rotated streams and pruned parts: what has to come out is known without the code under test."""
 
 from collections.abc import Callable
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Smaller models of the teacher's kind."""
+"""Students from a shrunken config: sizes, copied layers, and descriptions of students."""
 
 import re
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_what_cannot_be_shrunk_is_refused() -> None:
         create_compressed_model(LLAMA, hidden_size=31)
     with pytest.raises(ModelError, match="does not divide into heads; got 64, 5 heads"):
         create_compressed_model(LLAMA, num_attention_heads=5)
-    with pytest.raises(ModelError, match="cannot make a student of this kind"):
+    with pytest.raises(ModelError, match="cannot make a student from this config"):
         create_compressed_model(LLAMA, hidden_size=36, num_attention_heads=4)  # heads of 9: no rotary halves
     with pytest.raises(ConfigError, match="init is unknown"):
         create_compressed_model(LLAMA, init="copied")  # type: ignore[arg-type]
@@ -163,7 +163,7 @@ def test_a_description_is_told_from_a_path() -> None:
     assert parse_student("heads=6,mlp=1024") == {"num_attention_heads": 6, "intermediate_size": 1024}
     assert parse_student("models/student") is None
     for wrong in ("layers=0", "layers=six", "depth=3", "init=copied", "init=teacher,method=turn", "rank=best"):
-        with pytest.raises(ConfigError, match="student is not understood"):
+        with pytest.raises(ConfigError, match="student description has an unknown key"):
             parse_student(wrong)
 
 

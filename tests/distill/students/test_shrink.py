@@ -1,4 +1,4 @@
-"""Students cut out of their teacher."""
+"""Students pruned from their teacher: layers, hidden size, heads and neurons."""
 
 from pathlib import Path
 from typing import Any
@@ -207,11 +207,11 @@ def test_what_cannot_be_cut_is_refused_in_one_line(ids: Tensor) -> None:
     teacher = make_teacher("Llama")
     with pytest.raises(ModelError, match=r"got LlamaConfig\. Fix: pass the loaded teacher"):
         shrink(teacher.config, [ids], hidden_size=32)
-    with pytest.raises(DataError, match="no text to look at"):
+    with pytest.raises(DataError, match="no text to measure activations on"):
         shrink(teacher, [], hidden_size=32)
     with pytest.raises(ConfigError, match="method is unknown; got 'turn', expected rotate or channels"):
         shrink(teacher, [ids], hidden_size=32, method="turn")  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match="this opt is not built as others of its family"):
+    with pytest.raises(ModelError, match="this opt model lacks a module that its family has"):
         shrink(make_teacher("OPT", do_layer_norm_before=False, _remove_final_layer_norm=False), [ids], hidden_size=32)
 
 

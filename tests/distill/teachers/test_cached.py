@@ -195,7 +195,7 @@ def test_a_loss_that_needs_the_whole_distribution_is_refused(
 def test_what_needs_the_teacher_itself_is_refused_and_it_is_said_why(
     key: str, teacher: Any, student: Any, tmp_path: Path, teach: Teach
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"a cache has what the teacher said.*got {key}=0\.5. Fix: {key}=0, or the"):
+    with pytest.raises(ConfigError, match=rf"a cache has the teacher's logits.*got {key}=0\.5. Fix: set {key}=0"):
         teach(student, cached(teacher, tmp_path), **{key: 0.5})
 
 

@@ -146,9 +146,9 @@ def test_a_run_that_was_cut_goes_on_to_the_same_student(
 @pytest.mark.parametrize(
     ("settings", "more", "error", "message"),
     [
-        ({"cross_tokenizer": "refuse"}, {}, DataError, "different tokenizers.*or ask for it with cross_tokenizer"),
-        ({}, {"teacher_tokenizer": None}, ConfigError, "tokenizers of both; got no teacher_tokenizer"),
-        ({}, {"batches": [{"input_ids": torch.tensor([[4, 5, 6]])}]}, DataError, "data is token ids"),
+        ({"cross_tokenizer": "refuse"}, {}, DataError, "different tokenizers.*or set cross_tokenizer"),
+        ({}, {"teacher_tokenizer": None}, ConfigError, "needs both models' tokenizers; got no teacher_tokenizer"),
+        ({}, {"batches": [{"input_ids": torch.tensor([[4, 5, 6]])}]}, DataError, "token ids cannot be re-encoded"),
     ],
 )
 def test_what_cannot_be_aligned_is_refused_before_the_first_step(
@@ -227,4 +227,4 @@ def test_a_cached_teacher_is_refused(school: list[str], capsys: Any) -> None:
     capsys.readouterr()
     given = [flag for flag in school if flag != "--teacher" and flag != "teacher"]
     assert main([*given, "--teacher-cache", "cache", "--cross-tokenizer", "kl", "--no-doctor"]) == 2
-    assert "a cached teacher knows one tokenizer only" in capsys.readouterr().err
+    assert "a cached teacher cannot be used with another tokenizer" in capsys.readouterr().err

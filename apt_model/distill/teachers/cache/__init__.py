@@ -1,1 +1,1 @@
-"""The cache of a teacher's top-k logits on disk: written once, read by every student after."""
+"""The cache of a teacher's top-k logits on disk: written once, then read for every student."""

@@ -1,4 +1,4 @@
-"""What a teacher's cache belongs to, which files it consists of, and how they are written so that none is half there.
+"""The manifest of a teacher cache: its identity, its files with sizes and hashes, and atomic writes.
 
 Knows files, sizes and hashes; knows nothing of what a shard holds, of models or losses.
 """
@@ -21,7 +21,7 @@ from apt_model.events.records import ModelCard
 from apt_model.storage import sync
 
 MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
-OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # how the names of a cache's files begin
+OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # prefixes of the names in a cache directory
 
 
 class _CacheRecord(BaseModel):
@@ -29,14 +29,14 @@ class _CacheRecord(BaseModel):
 
 
 class CacheSettings(_CacheRecord):
-    """How signals are kept; a cache made with others is another cache.
+    """How logits are stored; part of the cache's identity.
 
     Attributes:
-        k: tokens kept at a position.
-        temperature: of the training; the tail's mass is kept at this one and at 1.
+        k: logits kept at each position.
+        temperature: of the training; the tail's mass is stored at this temperature and at 1.
         value_type: "log8" or "float16".
         max_length: tokens of a row at most.
-        packing: rows were joined to blocks of `max_length`.
+        packing: whether rows were packed into blocks of `max_length`.
     """
 
     k: int
@@ -47,18 +47,18 @@ class CacheSettings(_CacheRecord):
 
 
 class CacheIdentity(_CacheRecord):
-    """What a cache belongs to. Hashes are sha256 in hex.
+    """The teacher, tokenizer, data and settings of a cache. Hashes are sha256 in hex.
 
     Attributes:
         teacher: hash of the weights and the config.
-        card: what the teacher was, for people.
+        card: readable summary of the teacher.
         config: hash of the config alone.
         tokenizer: hash of its vocabulary; None without one.
         data: hash of the keys of all rows.
-        vocabulary: ids that stand for a token, from 0 on.
-        rows: different ones, with something to learn.
-        tokens: positions in all rows.
-        settings: how signals are kept.
+        vocabulary: number of ids, from 0 on, that stand for a token.
+        rows: number of distinct rows with a label.
+        tokens: number of positions with a label.
+        settings: how logits are stored.
     """
 
     schema_version: Literal[1] = 1
@@ -73,7 +73,7 @@ class CacheIdentity(_CacheRecord):
     settings: CacheSettings
 
     def differences(self, other: "CacheIdentity") -> list[str]:
-        """What this cache has and the other has not, in words: "another teacher", "temperature 1.0 instead of 4.0"."""
+        """What differs from another identity, in words: "another teacher", "temperature 1.0 instead of 4.0"."""
         names = {"teacher": "another teacher", "tokenizer": "another tokenizer", "data": "other data"}
         mine, others = ({"vocabulary": one.vocabulary, **one.settings.model_dump()} for one in (self, other))
         return [text for name, text in names.items() if getattr(self, name) != getattr(other, name)] + differing(
@@ -82,12 +82,12 @@ class CacheIdentity(_CacheRecord):
 
 
 def differing(cached: Mapping[str, object], wanted: Mapping[str, object]) -> list[str]:
-    """The wanted values that a cache has not, in words."""
+    """Settings of a cache that do not have the wanted value, in words: "k 64 instead of 128"."""
     return [f"{key} {cached[key]} instead of {value}" for key, value in wanted.items() if cached[key] != value]
 
 
 class Shard(_CacheRecord):
-    """One file of a cache, as it should be."""
+    """The size and hash that a file of a cache should have."""
 
     file: str
     size: int
@@ -95,7 +95,7 @@ class Shard(_CacheRecord):
 
 
 class Manifest(_CacheRecord):
-    """What a cache is and holds; unfinished as long as it has fewer shards than `shard_count`."""
+    """Identity and files of a cache; unfinished as long as it has fewer shards than `shard_count`."""
 
     identity: CacheIdentity
     order: Shard
@@ -104,7 +104,7 @@ class Manifest(_CacheRecord):
 
 
 def read_manifest(directory: Path) -> Manifest | None:
-    """The manifest of a cache; None where there is none.
+    """Read the manifest of a cache; None if there is none.
 
     Raises:
         StorageError: it cannot be read, or is damaged.
@@ -117,24 +117,24 @@ def read_manifest(directory: Path) -> Manifest | None:
     except (OSError, ValidationError) as error:
         got = error.strerror if isinstance(error, OSError) else str(error).replace("\n", " ")[:200]
         raise StorageError(
-            f"{path} is damaged", got=got, fix=f"delete {directory}, and cache the teacher again"
+            f"cache manifest {path} is damaged", got=got, fix=f"delete {directory}, and cache the teacher again"
         ) from error
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace the manifest in one step."""
+    """Replace the manifest atomically."""
     write_file(directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
 
 
 def write_shard(directory: Path, name: str, tensors: Mapping[str, NDArray[Any]]) -> Shard:
-    """Write tensors as a shard that is either whole or not there."""
+    """Write tensors as a safetensors shard, atomically; returns its size and hash."""
     content = save({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()})
     write_file(directory / name, content)
     return Shard(file=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write, sync, and only then give it its name; what is left of a failed attempt is removed.
+    """Write a file atomically: under a temporary name, synced, then renamed; a failed attempt is removed.
 
     Raises:
         StorageError: no space, or no permission; says how many bytes were needed.
@@ -154,7 +154,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def is_sound(directory: Path, shard: Shard) -> bool:
-    """Whether a file is there, as long as it should be, and of the right hash."""
+    """Whether a file exists with the size and hash that it should have."""
     path = directory / shard.file
     try:
         if path.stat().st_size != shard.size:
@@ -166,7 +166,7 @@ def is_sound(directory: Path, shard: Shard) -> bool:
 
 
 def check_settings(settings: CacheSettings, batch_size: int) -> None:
-    """Refuse what no cache can be made with.
+    """Refuse settings out of their range.
 
     Raises:
         ConfigError: names the setting.
@@ -179,10 +179,10 @@ def check_settings(settings: CacheSettings, batch_size: int) -> None:
 
 
 def prepare_directory(directory: str | Path) -> Path:
-    """The directory, there and writable; what a killed run left half written is removed.
+    """Create the directory, check that it is writable, and remove temporary files that a killed run left.
 
     Raises:
-        StorageError: it cannot be written, or holds something else than a cache.
+        StorageError: it cannot be written, or holds files that are no cache's.
     """
     path = Path(directory)
     try:
@@ -190,7 +190,7 @@ def prepare_directory(directory: str | Path) -> Path:
         foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
         if foreign:
             got = ", ".join(foreign[:3])
-            raise StorageError(f"{path} holds something else", got=got, expected="a new directory, or a cache")
+            raise StorageError(f"{path} holds files of something else", got=got, expected="a new directory, or a cache")
         for left_over in path.glob(".tmp-*"):
             left_over.unlink()
         probe = path / ".tmp-probe"

@@ -1,9 +1,9 @@
-"""Reader of a teacher's cache on disk: memory-mapped shards of packed top-k logits, looked up by row.
+"""Read a cache of top-k logits: memory-mapped safetensors shards, with rows looked up by their hash key.
 
 Knows keys, places and bytes; knows nothing of models or losses. Shards are safetensors, the rest is JSON: nothing is
-ever unpickled. A shard is written under another name, synced and renamed, so that one that has its name is whole.
+ever unpickled. A shard is written under a temporary name, synced and renamed, so one under its own name is complete.
 
-    manifest.json                what the cache belongs to, and its shards with sizes and sha256
+    manifest.json                identity of the cache, and its shards with sizes and sha256
     order.safetensors            token ids, most frequent first
     shard-00000.safetensors ...  keys (R, 2), places (R, 3: block, first position, positions), offsets, blocks
     teacher/                     the teacher's config and tokenizer, without weights
@@ -29,18 +29,18 @@ class Cache:
     """A finished cache, open for reading.
 
     Args:
-        directory: as `Caching` left it.
+        directory: as `writer.Caching.run` left it.
 
     Raises:
         DataError: no cache, or an unfinished one.
-        StorageError: a file that is damaged, by name.
+        StorageError: damaged files, by name.
     """
 
     def __init__(self, directory: Path) -> None:
         manifest = read_manifest(directory)
-        again = "run the same apt-model cache-teacher again: it makes what is missing"
+        again = "run the same apt-model cache-teacher command again: it writes what is missing"
         if manifest is None:
-            raise DataError(f"{directory} holds no cache of a teacher", fix="make one with apt-model cache-teacher")
+            raise DataError(f"{directory} holds no teacher cache", fix="make one with apt-model cache-teacher")
         if len(manifest.shards) < manifest.shard_count:
             done = f"{len(manifest.shards)} of {manifest.shard_count} shards"
             raise DataError(f"cache {directory} is not finished", got=done, fix=again)
@@ -61,7 +61,7 @@ class Cache:
         return self._find(key) is not None
 
     def __getitem__(self, key: bytes) -> StoredTopK:
-        """The signal of the row with this key, a position after the other.
+        """Top-k logits of the row with this key, one entry for each position with a label, in order.
 
         Raises:
             KeyError: no such row.
@@ -84,7 +84,7 @@ class Cache:
 
 
 class _Mapped:
-    """A shard whose blocks are read from the mapped file one by one."""
+    """A shard: its index in memory, its blocks read from the memory-mapped file on access."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -102,11 +102,11 @@ class _Mapped:
 
 
 def shard_tensors(rows: Sequence[tuple[bytes, int]], blocks: Sequence[tuple[int, bytes]]) -> dict[str, NDArray[Any]]:
-    """The tensors of a shard.
+    """The tensors of a shard file, by name.
 
     Args:
-        rows: key and number of positions of each.
-        blocks: number of rows and packed bytes of each.
+        rows: (key, number of positions) of each row.
+        blocks: (number of rows, packed bytes) of each block.
     """
     places, at = [], 0
     for number, (count, _) in enumerate(blocks):
@@ -124,5 +124,5 @@ def shard_tensors(rows: Sequence[tuple[bytes, int]], blocks: Sequence[tuple[int,
 
 
 def hash_keys(keys: Sequence[bytes]) -> str:
-    """sha256 over the keys of rows, in their order."""
+    """sha256 over row keys, in order."""
     return hashlib.sha256(b"".join(keys)).hexdigest()

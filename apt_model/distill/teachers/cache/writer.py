@@ -1,7 +1,7 @@
-"""Runs a teacher once over the data and keeps what it says, so that students can learn without it.
+"""Run a teacher once over the data and cache its top-k logits, so that students can be trained without it.
 
-Knows the teacher, the rows and the cache's files; knows nothing of students, losses or screens. A run that was cut
-off goes on where it stopped, and leaves the same bytes as one that was not.
+Knows the teacher, the rows and the cache's files; knows nothing of students, losses or screens. An interrupted run goes
+on where it stopped, and leaves the same bytes as one that was not interrupted.
 """
 
 import shutil
@@ -55,17 +55,17 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a cache will be like, from a sample of its rows.
+    """Size, time and approximation error of a cache, estimated from a sample of its rows.
 
     Attributes:
-        positions: with a label, in all rows.
-        bytes_per_token: of a position.
+        positions: number of positions with a label, in all rows.
+        bytes_per_token: packed bytes for one position.
         total_bytes: of all shards.
         seconds: the teacher's time for all rows.
-        mass_kept: probability of the k tokens at the training's temperature, mean over positions.
-        hidden_kl_nats: T² times the KL that one bucket for the tail hides from a student that knows nothing of it
-            (all of its tail equally likely), mean over positions.
-        whole_kl_nats: T² times the KL of a student that knows nothing at all.
+        mass_kept: probability of the k tokens at the training temperature, mean over positions.
+        hidden_kl_nats: T² times the KL that is lost by treating the tail as one bucket, for a student whose tail is
+            uniform; mean over positions.
+        whole_kl_nats: T² times the KL of a student that is uniform over the whole vocabulary; mean over positions.
     """
 
     positions: int
@@ -83,17 +83,17 @@ class Caching:
     Making one reads every row once, and lets the teacher answer a sample.
 
     Args:
-        teacher: from token ids (B, L) to logits (B, L, V); unchanged afterwards.
+        teacher: maps token ids (B, L) to logits (B, L, V); unchanged afterwards.
         rows: a `datasets.Dataset` from `tokenize_dataset`, or a sequence of rows that `to_batch` takes; equal rows
             are cached once, rows without a label not at all.
         tokenizer: the teacher's.
-        settings: how signals are kept; k is cut to the vocabulary.
-        device: where the teacher runs.
+        settings: how logits are stored; k is at most the vocabulary.
+        device: where the teacher runs; None: the CPU.
         batch_size: rows the teacher reads at once.
         wide_matmul: as in `TrainConfig`; no part of the cache's identity, for both ways compute in float32.
 
     Raises:
-        DataError: no row has a label, or a row that the teacher cannot take.
+        DataError: no row has a label, or a row that the teacher cannot read.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Caching:
             )
 
     def estimate(self) -> Estimate:
-        """Size, time and error, from the sample."""
+        """Estimate size, time and error from the sample."""
         sampled = len(self._sample.stored)
         packing = self._packing(self._frequencies())
         packed = sum(len(packing.pack(part)) for part in _blocks(self._sample.stored))
@@ -151,14 +151,14 @@ class Caching:
         )
 
     def run(self, directory: str | Path, progress: OnProgress = lambda done, total: None) -> Manifest:
-        """Make the cache, or what is missing of it.
+        """Write the cache, or the shards that are missing.
 
         Args:
             directory: empty, or holding a cache of the same teacher, tokenizer, data and settings.
-            progress: called with the positions that are done, and all there are.
+            progress: called with the number of positions done, and of all.
 
         Raises:
-            DataError: the directory holds a cache of something else; names what differs.
+            DataError: the directory holds another cache; names what differs.
             StorageError: no space, or not writable. NumericError: logits that are not finite.
         """
         directory = prepare_directory(directory)
@@ -180,7 +180,7 @@ class Caching:
         return manifest
 
     def _read_rows(self) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
-        """Key, index and number of positions of each different row that has any."""
+        """Keys, indices and numbers of labelled positions of all distinct rows that have a label."""
         seen: dict[bytes, tuple[int, int]] = {}
         for start in range(0, len(self._rows), ROWS_AT_ONCE):
             indices = range(start, min(start + ROWS_AT_ONCE, len(self._rows)))
@@ -194,7 +194,7 @@ class Caching:
         return list(seen), places[:, 0], places[:, 1]
 
     def _one_by_one(self, indices: range) -> Iterator[tuple[int, Batch]]:
-        """Batches whose rows are those of the data, one for one: rows without a token are left out of larger ones."""
+        """(index, batch) whose rows match the data's; one row a batch if collating dropped rows without a token."""
         batch = self._batch(indices)
         if len(batch.input_ids) == len(indices):
             yield indices[0], batch
@@ -215,7 +215,7 @@ class Caching:
         return join(said), seconds
 
     def _ask(self, indices: NDArray[np.int64]) -> Iterator[MeasuredTopK]:
-        """What the teacher says of these rows, in their order, some positions at a time."""
+        """Top-k logits of these rows, in order, a chunk of positions at a time."""
         with frozen(self._model):
             for start in range(0, len(indices), self._batch_size):
                 batch = self._batch(indices[start : start + self._batch_size].tolist())
@@ -241,7 +241,7 @@ class Caching:
         )
 
     def _begin(self, directory: Path) -> Manifest:
-        """The manifest as far as it goes; a new one, with the teacher's config and tokenizer, in a new directory."""
+        """The manifest of the cache so far; in a new directory a new one, with the teacher's config and tokenizer."""
         self.refuse_other(directory)
         manifest = read_manifest(directory)
         if manifest is not None and is_sound(directory, manifest.order):
@@ -278,7 +278,7 @@ class Caching:
         return int(self._counts[part].sum())
 
     def _shard(self, part: slice, packing: Packing, progress: Callable[[int], None]) -> dict[str, NDArray[Any]]:
-        """The teacher's answers to the rows of a shard, rows of like length together."""
+        """The tensors of a shard: top-k logits of its rows, sorted by length so that batches have little padding."""
         order = np.arange(len(self._keys))[part]
         order = order[np.argsort(self._counts[order], kind="stable")]
         rows = [(self._keys[row], int(self._counts[row])) for row in order]
@@ -313,7 +313,7 @@ def _blocks(stored: StoredTopK) -> Iterator[StoredTopK]:
 
 
 def _rows_of_a_block(counts: Sequence[int]) -> int:
-    """How many of the next rows make a block: as many as it takes, or all that are left."""
+    """Number of rows in the next block: the fewest with BLOCK_POSITIONS positions, or all that are left."""
     total = 0
     for number, count in enumerate(counts, start=1):
         total += count

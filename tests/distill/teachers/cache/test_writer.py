@@ -164,7 +164,7 @@ def test_only_the_damaged_shard_is_made_again(teacher: Any, rows: Any, tmp_path:
     broken = tmp_path / "shard-00001.safetensors"
     broken.write_bytes(before[broken.name][:-1] + bytes([before[broken.name][-1] ^ 1]))
     times = {file.name: file.stat().st_mtime_ns for file in tmp_path.glob("shard-*")}
-    with pytest.raises(StorageError, match=r"damaged; got shard-00001.safetensors.*cache-teacher again"):
+    with pytest.raises(StorageError, match=r"damaged; got shard-00001.safetensors.*cache-teacher command again"):
         CachedTeacher(tmp_path)
     cache(teacher, rows, tmp_path)
     assert files(tmp_path) == before
@@ -298,7 +298,7 @@ def test_too_little_space_is_told_before_the_teacher_is_asked(
 
 def test_a_directory_with_something_else_is_left_alone(teacher: Any, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"holds something else; got thesis.txt"):
+    with pytest.raises(StorageError, match=r"holds files of something else; got thesis.txt"):
         cache(teacher, rows, tmp_path)
     assert files(tmp_path) == {"thesis.txt": b"mine"}
 
