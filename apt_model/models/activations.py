@@ -133,7 +133,7 @@ class Watcher:
                 seen.attended[layer + 1] = Attended(query, key, value)
             return attention(module, query, key, value, *args, **kwargs)
 
-        ALL_ATTENTION_FUNCTIONS[name] = capture  # hides the library's attention function, or one that somebody has put there
+        ALL_ATTENTION_FUNCTIONS[name] = capture  # hides the library's, or one that somebody has put there
         try:
             yield
         finally:
