@@ -217,7 +217,7 @@ def test_an_output_on_a_full_disk_does_not_end_the_run_and_is_told_at_its_end(pl
     warning, line = done.stderr.splitlines()
     assert warning.startswith("warning: 'the display failed, training goes on: ")
     assert line.startswith(
-        "error[STORAGE]: a file or the output cannot be written or read; got No space left on device"
+        "error[STORAGE]: a file or the output cannot be read or written; got No space left on device"
     )
     assert done.returncode == 5
     assert (school / "run" / "student" / "model.safetensors").exists()
@@ -385,4 +385,4 @@ def test_a_lesson_that_the_cache_was_not_made_for_is_refused(
 
 def test_a_lesson_without_any_teacher_is_refused(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--student", "student", "--data", "text.txt", "--out", "run"]) == 2
-    assert "there is no teacher. Fix: give --teacher, or --teacher-cache." in capsys.readouterr().err
+    assert "there is no teacher. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err
