@@ -58,7 +58,7 @@ def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
     assert replayed
     assert replayed in lesson
     assert main(["replay", "run", "--lang", "en", "--show-diff"]) == 0
-    assert "Departs: " in capsys.readouterr().out
+    assert "Differs: " in capsys.readouterr().out
     assert main(["talk", "run", "人工", "the", "--max-new-tokens", "5"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("人工")
