@@ -1,4 +1,7 @@
-"""How lazy the student is (偷懒程度), from 0 to 1, and the light that goes with it."""
+"""Laziness (偷懒程度): the distance between student and teacher on a card, 0 to 1, and its traffic light.
+
+Knows two numbers; knows nothing of texts, tensors or cards.
+"""
 
 import math
 
@@ -11,7 +14,7 @@ GREEN_BELOW, YELLOW_BELOW = 0.3, 0.6
 def laziness(similarity: float, normalised_kl: float) -> float:
     """`0.6 * (1 - similarity) + 0.4 * normalised_kl`, kept within 0..1.
 
-    A part that is not a number counts as the laziest value: what cannot be measured was not learned.
+    A NaN part counts as the laziest value: what cannot be measured was not learned.
 
     Args:
         similarity: of the two texts, 0..1.
