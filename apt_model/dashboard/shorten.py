@@ -1,4 +1,4 @@
-"""An event too large to be sent is cut to what fits, with a marker. Knows nothing of kinds of events."""
+"""Shortening of events that are too large to send. Knows nothing of kinds of events."""
 
 import json
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ CUTS = (1_000, 200, 40)  # characters of a text, entries of a list
 
 
 def shorten(line: bytes) -> bytes:
-    """The line itself up to 64 KB; else its event with texts and lists cut, and `"truncated": true`.
+    """The line unchanged up to 64 KB; else its event with texts and lists cut, and `"truncated": true`.
 
     Raises:
-        ValueError: too long, and not JSON.
+        ValueError: the line is too long and not JSON.
     """
     if len(line) <= LARGEST:
         return line

@@ -1,1 +1,1 @@
-"""The embedded lesson: a Chinese corpus over eight topics, and a small teacher that has read it."""
+"""The built-in demo: a Chinese corpus on eight topics, and a small teacher trained on it."""
