@@ -68,7 +68,7 @@ class DataError(AptModelError, ValueError):
 
 
 class ModelError(AptModelError, ValueError):
-    """A model or tokenizer cannot be loaded, or not be used as teacher or student."""
+    """A model or tokenizer cannot be loaded, or cannot serve as teacher or student."""
 
     code, exit_code = "MODEL", 3
 

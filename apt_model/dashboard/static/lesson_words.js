@@ -41,7 +41,7 @@ export const LESSON = {
   "notice.matching": ["中间层也一起比较（学生层:教师层）：{pairs}", "hidden layers are compared as well (student:teacher): {pairs}"],
   "notice.on_policy": ["有 {percent}% 的步用学生自己续写的文本训练（最多 {tokens} 个 token），只用蒸馏损失", "{percent}% of the steps train on text that the student generates ({tokens} tokens at most), with the distillation loss alone"],
   "notice.vocabulary_cut": ["教师输出 {teacher} 维，学生输出 {student} 维，两边都只用前 {shared} 维", "the teacher has {teacher} output logits, the student {student}: both are cut to the first {shared}"],
-  "notice.nonfinite": ["第 {step} 步（batch {batch}）的损失是 {loss}、梯度范数是 {norm}，含 NaN 或无穷大：这一步不更新权重", "step {step} (batch {batch}): loss {loss} and gradient norm {norm} are not finite, so the weights are not updated"],
+  "notice.nonfinite": ["第 {step} 步（batch {batch}）的损失是 {loss}、梯度范数是 {norm}，含 NaN 或无穷大：这一步不更新权重", "step {step} (batch {batch}) has loss {loss} and gradient norm {norm}: NaN or infinite, so the weights are not updated"],
   "notice.spike": [["第 {step} 步: 教室里一阵骚动，损失从平时的 {usual} 跳到 {loss}，看看这个 batch 里有什么", "第 {step} 步: 这道题超纲了吧？损失 {loss}，平时只有 {usual}；常常这样的话，请降低学习率", "第 {step} 步: 学生突然懵了，损失 {usual} → {loss}；偶尔一次不要紧，反复出现就降低学习率"], ["step {step}: a stir in the classroom, the loss jumped from its usual {usual} to {loss}: look at what is in this batch", "step {step}: was that in the syllabus? Loss {loss}, usually {usual}: if this happens often, lower the learning rate", "step {step}: the student is startled, loss {usual} → {loss}: once does no harm; if it keeps happening, lower the learning rate"]],
   "notice.checkpoint_skipped": ["跳过了损坏的检查点: {what}", "skipped a damaged checkpoint: {what}"],
   "notice.resumed": ["从检查点继续: {from}", "resuming from the checkpoint of {from}"],
