@@ -262,7 +262,7 @@ def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pyt
     ("lang", "more", "said"),
     [
         ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个token"]),
-        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "of the teacher's 2", "Width 32 → 16: "]),
+        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "(the teacher has 2)", "Width 32 → 16: "]),
     ],
 )
 def test_a_student_is_cut_out_of_its_teacher_and_it_is_said_what_was_kept(
@@ -313,7 +313,7 @@ def test_a_teacher_is_cached_and_then_is_not_needed_any_more(school: Path, capsy
     for words in (
         f"4 samples, {positions} positions",
         "6 likeliest tokens (temperature 2.0)",
-        "bytes a position",
+        "bytes per position",
         "nats of KL",
     ):
         assert words in told
