@@ -1,6 +1,6 @@
-"""`apt-model`: one line per error, with the exit codes of `apt_model.errors`.
+"""The command line `apt-model`: its parser, and errors as one line with the exit codes of `apt_model.errors`.
 
-The commands are in `apt_model.commands`. What one needs is imported when it runs, so that `--help` and `replay` never
+The commands are in `apt_model.commands`. Each imports what it needs when it runs, so that `--help` and `replay` never
 load torch.
 """
 
@@ -25,13 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         command(arguments)
         sys.stdout.flush()
     except Interrupted as stop:
-        fix = " Fix: --resume goes on from there." if hasattr(arguments, "resume") else ""
+        fix = " Fix: continue it with --resume." if hasattr(arguments, "resume") else ""
         return _fail(f"{stop}{fix}", stop.exit_code, arguments)
     except AptModelError as error:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:
         return _fail(
-            "interrupted: a lesson that was not finished keeps its record, and the checkpoints written so far",
+            "interrupted: the record of a run and the checkpoints written so far are kept",
             130,
             arguments,
         )
@@ -41,15 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _forget_output()
         got = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
-        line = StorageError("a file or the output cannot be written or read", got=got, fix="free some space")
+        line = StorageError(
+            "a file or the output cannot be read or written", got=got, fix="check its path and the free space"
+        )
         return _fail(f"error[{line.code}]: {line}", line.exit_code, arguments)
-    except Exception as error:  # noqa: BLE001 - whatever gets here is a bug of ours: one line, traceback on --debug
-        return _fail(f"error[BUG]: {type(error).__name__}: {error}. Fix: report it with --debug.", 1, arguments)
+    except Exception as error:  # noqa: BLE001 - a bug of ours: one line, with --debug the traceback too
+        return _fail(
+            f"error[BUG]: {type(error).__name__}: {error}. Fix: run it again with --debug, and report the traceback.",
+            1,
+            arguments,
+        )
     return 0
 
 
 def _forget_output() -> None:
-    """What standard output has not taken yet, it never will: python would try again at its end, and complain."""
+    """Send standard output to the null device: else Python would flush it again on exit, and report the error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -64,7 +70,11 @@ def _fail(line: str, code: int, arguments: argparse.Namespace | None) -> int:
 
 def make_parser() -> Parser:
     """The parser of the whole command line."""
-    parser = Parser(prog="apt-model", description="Knowledge distillation that you can watch.", allow_abbrev=False)
+    parser = Parser(
+        prog="apt-model",
+        description="Knowledge distillation of language models that you can watch.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"apt-model {__version__}")
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -1,7 +1,7 @@
-"""What a lesson can be told: distillation, training, display. From a dict, a TOML file, or command-line flags.
+"""Configuration of a run: the loss, the training, the display. From a dict, a TOML file, or command-line flags.
 
-Knows nothing of models, data or screens. All keys are flat (`{"temperature": 4.0, "sample_frequency": 50}`): no two
-sections share one, so nobody has to know which section a key lives in.
+Knows nothing of models, data or screens. Keys are flat (`{"temperature": 4.0, "sample_frequency": 50}`): no two
+sections share one, so a user need not know the sections. A field's description is also the help of its flag.
 """
 
 import difflib
@@ -35,40 +35,43 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
-    """Strict, frozen, keyword-only, and without unknown keys."""
+    """Base of the sections: strict types, frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class DistillConfig(_Section):
-    """How the student learns: `loss = alpha * KD + beta * CE`, with KD = T² · mean D(teacher, student) at T.
+    """The loss: `alpha * KD + beta * CE`, with KD = T² · mean D(teacher, student) at temperature T.
 
-    D is KL(teacher ‖ student) unless `loss_kind` says otherwise. `hidden_weight` and `attention_weight` add a term for
-    the layers before the last; on what the student wrote itself (`on_policy`), CE is left out.
+    The divergence D is KL(teacher ‖ student) unless `loss_kind` names another. `hidden_weight` and `attention_weight`
+    each add a term that matches layers. Steps on text that the student generated (`on_policy`) leave CE out.
     """
 
-    temperature: Positive = Field(4.0, description="softens both distributions in the KD term; customary: 1 to 8")
-    alpha: Share = Field(0.7, description="weight of the distillation loss (KD); alpha + beta = 1")
-    beta: Share = Field(0.3, description="weight of the loss on the real labels (CE)")
-    loss_kind: LossKind = Field("forward_kl", description="what KD measures between teacher and student")
-    mixture: Share | None = Field(
-        None, description="β of jsd (default 0.5), the skew of skew_kl and skew_reverse_kl (default 0.1)"
+    temperature: Positive = Field(4.0, description="temperature of both softmaxes in KD; usual: 1 to 8")
+    alpha: Share = Field(0.7, description="weight of KD, the distillation loss; alpha + beta = 1")
+    beta: Share = Field(0.3, description="weight of CE, the cross-entropy on the labels")
+    loss_kind: LossKind = Field(
+        "forward_kl", description="divergence in KD: KL(teacher||student), its reverse, generalized JSD, or a skewed KL"
     )
-    hidden_weight: NotNegative = Field(0.0, description="weight of the distance between both models' hidden states")
+    mixture: Share | None = Field(
+        None, description="beta of jsd (default 0.5), or skew of skew_kl and skew_reverse_kl (default 0.1)"
+    )
+    hidden_weight: NotNegative = Field(0.0, description="weight of the cosine distance of hidden states")
     attention_weight: NotNegative = Field(
-        0.0, description="weight of the KL between how tokens relate in both models' attention"
+        0.0, description="weight of the KL between self-attention relations, as in MiniLMv2"
     )
     layer_map: str = Field(
-        "last", description="layers that these two compare: last, even, or pairs student:teacher as in 2:4,4:8"
+        "last",
+        description="layers that these two compare: last, even (by relative depth), or student:teacher as in 2:4,4:8",
     )
-    on_policy: Share = Field(0.0, description="share of steps on texts that the student goes on with itself, KD alone")
-    on_policy_tokens: int = Field(64, ge=1, le=4096, description="tokens that it writes at most, on such a step")
-    on_policy_temperature: Positive = Field(1.0, description="at which it draws them")
+    on_policy: Share = Field(0.0, description="share of steps (0 to 1) on student-generated text, by KD alone")
+    on_policy_tokens: int = Field(64, ge=1, le=4096, description="maximum new tokens of each such text")
+    on_policy_temperature: Positive = Field(1.0, description="sampling temperature of these texts")
 
     cross_tokenizer: CrossTokenizer = Field(
         "refuse",
-        description="a teacher with another tokenizer: refused, or compared where both tokenizers meet in the text, by "
-        "KL over how it goes on (kl) or by sorted probabilities (uld)",
+        description="if the tokenizers differ: refuse to train, or align their tokens on the text and compare aligned "
+        "spans by KL (kl) or by the L1 distance of sorted probabilities (uld)",
     )
 
     @model_validator(mode="before")
@@ -93,11 +96,11 @@ class DistillConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _other_tokens_have_no_layers_in_common(self) -> Self:
+    def _some_settings_need_one_tokenizer(self) -> Self:
         given = [key for key in ("hidden_weight", "attention_weight", "on_policy") if getattr(self, key)]
         if self.cross_tokenizer != "refuse" and given:
             raise ValueError(
-                f"cross_tokenizer={self.cross_tokenizer} compares what both say of a text, not token by token: "
+                f"cross_tokenizer={self.cross_tokenizer} cannot be combined with settings that need one tokenizer: "
                 f"leave out {', '.join(given)}"
             )
         return self
@@ -112,44 +115,45 @@ class DistillConfig(_Section):
         return self
 
     @model_validator(mode="after")
-    def _own_texts_need_a_teacher(self) -> Self:
+    def _on_policy_needs_kd(self) -> Self:
         if self.on_policy and not self.alpha:
-            raise ValueError("on_policy learns from the teacher alone, and alpha is 0; try alpha=0.7, beta=0.3")
+            raise ValueError("on_policy steps learn from KD alone, but alpha is 0; try alpha=0.7, beta=0.3")
         return self
 
     @model_validator(mode="after")
     def _mixture_belongs_to_the_kind(self) -> Self:
         if self.mixture is not None and self.loss_kind not in MIXTURES:
             raise ValueError(
-                f"mixture={self.mixture:g} says nothing to {self.loss_kind}, only to {', '.join(MIXTURES)}"
+                f"mixture={self.mixture:g} is no parameter of {self.loss_kind}, only of {', '.join(MIXTURES)}"
             )
         if self.mixture == 1 and self.loss_kind != "jsd":
-            raise ValueError(f"mixture=1 leaves nothing to learn in {self.loss_kind}; try {MIXTURES[self.loss_kind]}")
+            raise ValueError(f"mixture=1 makes {self.loss_kind} 0 for any student; try {MIXTURES[self.loss_kind]}")
         return self
 
     @model_validator(mode="after")
-    def _spans_have_one_loss(self) -> Self:
+    def _cross_tokenizer_needs_forward_kl(self) -> Self:
         if self.cross_tokenizer != "refuse" and self.loss_kind != "forward_kl":
-            raise ValueError(f"loss_kind={self.loss_kind} needs one vocabulary; cross_tokenizer goes with forward_kl")
+            raise ValueError(f"loss_kind={self.loss_kind} needs one vocabulary; with cross_tokenizer, use forward_kl")
         return self
 
 
 class TrainConfig(_Section):
-    """How the run goes: length, optimizer, precision."""
+    """The training: length, optimizer, precision, checkpoints, devices."""
 
-    num_epochs: int = Field(3, ge=0, description="passes over the data")
+    num_epochs: int = Field(3, ge=0, description="epochs: passes over the data")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps; overrides num_epochs")
     learning_rate: Positive = Field(1e-4, description="peak learning rate of AdamW")
-    weight_decay: NotNegative = Field(0.01, description="on matrices only, never on norms and biases")
+    weight_decay: NotNegative = Field(0.01, description="AdamW's weight decay: matrices only, no norms or biases")
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = Field(
-        "cosine", description="how the learning rate falls after the warm-up"
+        "cosine", description="learning rate schedule after the warm-up"
     )
-    warmup_ratio: Share = Field(0.05, description="share of the steps over which the learning rate rises")
+    warmup_ratio: Share = Field(0.05, description="share of the steps (0 to 1) for the learning rate's linear warm-up")
     gradient_accumulation_steps: int = Field(1, ge=1, description="batches per optimizer step")
-    max_grad_norm: Positive | None = Field(1.0, description="gradients are clipped to this norm")
-    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="autocast, through accelerate")
+    max_grad_norm: Positive | None = Field(1.0, description="maximum gradient norm; a larger gradient is clipped to it")
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="dtype of autocast, or no autocast")
     head_dtype: Literal["auto", "bf16"] = Field(
-        "auto", description="bf16: the products of both output heads in bfloat16, sums in float32; faster, less exact"
+        "auto",
+        description="dtype of both lm_head products; auto: the weights' or autocast's; bf16: faster, less exact",
     )
     wide_matmul: WideMatmul = Field(
         "auto",
@@ -157,46 +161,59 @@ class TrainConfig(_Section):
         "(AMD CPUs with AVX-512); off: torch decides, as without us",
     )
     chunk_rows: int | None = Field(
-        None, ge=1, description="tokens whose logits are there at a time; None: as many as fit 256 MiB, at most 256"
+        None,
+        ge=1,
+        description="positions whose logits are computed at a time (default: what fits 256 MiB, 32 to 256 in float32)",
     )
-    max_length: int = Field(512, ge=2, description="tokens per sample when strings are tokenized on the way")
+    max_length: int = Field(
+        512, ge=2, description="maximum tokens per sample; longer text is cut off, or split if packed"
+    )
     merge_adapters: bool = Field(
-        False, description="save a student with LoRA adapters as one model that they are part of, not as adapters alone"
+        False, description="save a LoRA student merged into one model, instead of its adapters alone"
     )
-    save_steps: int | None = Field(None, ge=1, description="a checkpoint every N steps, and after each epoch")
-    save_minutes: Positive | None = Field(None, description="a checkpoint every N minutes, and after each epoch")
+    save_steps: int | None = Field(None, ge=1, description="checkpoint every N steps, and after each epoch")
+    save_minutes: Positive | None = Field(None, description="checkpoint every N minutes, and after each epoch")
     save_total_limit: int = Field(2, ge=1, description="newest checkpoints to keep, besides the best")
-    on_nonfinite: Literal["stop", "skip"] = Field("stop", description="at a loss or gradient that is not finite")
-    max_nonfinite: int = Field(5, ge=1, description="steps that may be skipped for that, one after the other")
-    seed: int | None = Field(None, ge=0, lt=2**32, description="seeds python, numpy and torch before training")
-    device: str = Field("auto", description="cuda, cuda:1, mps, cpu ...; auto takes the best there is")
-    teacher_device: str | None = Field(None, description="where the teacher answers; by default where the student is")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="on a NaN or infinite loss or gradient: stop the run, or skip the optimizer step"
+    )
+    max_nonfinite: int = Field(5, ge=1, description="maximum consecutive steps that on_nonfinite=skip skips")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="seed of Python, NumPy and PyTorch (default: 0 on the command line, else none)",
+    )
+    device: str = Field("auto", description="cpu, cuda, cuda:N, mps ...; auto: this machine's accelerator, else cpu")
+    teacher_device: str | None = Field(None, description="device of the teacher (default: the student's)")
 
 
 class DisplayConfig(_Section):
-    """What is shown, how often, in which language. Nothing here can change the student."""
+    """The display: what is shown, how often, in which language. Nothing here can change the student."""
 
-    show_samples: bool = Field(True, description="show cards with what teacher and student say")
-    show_diff: bool = Field(False, description="show where the student departs from the teacher")
-    sample_frequency: int = Field(50, ge=1, description="one card every N batches")
-    show_on: Literal["train", "validation"] = Field("train", description="whose texts the cards show")
-    max_text_length: int = Field(100, ge=1, le=1000, description="characters of a text on a card")
-    lang: str = Field("zh", description="language of the lesson: zh, en, or the path of a locale .toml")
+    show_samples: bool = Field(True, description="show cards: samples with the texts of teacher and student")
+    show_diff: bool = Field(False, description="mark on cards where the student's text differs from the teacher's")
+    sample_frequency: int = Field(50, ge=1, description="show a card every N batches")
+    show_on: Literal["train", "validation"] = Field("train", description="which data the cards' samples come from")
+    max_text_length: int = Field(100, ge=1, le=1000, description="maximum characters of each text on a card")
+    lang: str = Field("zh", description="language of the output: zh, en, or the path of a locale file (.toml)")
     exam_prompts: tuple[Prompt, ...] | None = Field(
         None,
         max_length=16,
-        description="beginnings that both models go on from at an exam; none at all: no exam; by default a few from "
-        "the data, where the run is recorded",
+        description="prompts that both models complete greedily at each exam; an empty list: no exams (default: a few "
+        "from the data, in a run with cards and a run directory)",
     )
-    exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps; by default after each epoch")
-    exam_tokens: int = Field(32, ge=1, le=512, description="tokens of an answer at an exam")
-    given_tokens: int = Field(4, ge=0, le=64, description="tokens shown as given before the texts on a card begin")
-    excellent: tuple[Share, Positive] = Field((0.2, 0.5), description="laziness and loss below which it is excellent")
-    good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which it is good")
-    fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which it is fair")
-    dashboard: bool = Field(False, description="open the lesson in a browser, too; needs a run directory")
+    exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps (default: after each epoch)")
+    exam_tokens: int = Field(32, ge=1, le=512, description="maximum new tokens of an exam answer")
+    given_tokens: int = Field(4, ge=0, le=64, description="first tokens of a sample, shown on its card as the prompt")
+    excellent: tuple[Share, Positive] = Field(
+        (0.2, 0.5), description="laziness and loss below which a card is excellent"
+    )
+    good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which a card is good")
+    fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which a card is fair")
+    dashboard: bool = Field(False, description="also show the run in a browser while it trains; needs a run directory")
 
-    report_to: tuple[Tracker, ...] = Field((), description="trackers that get the numbers and the cards too")
+    report_to: tuple[Tracker, ...] = Field((), description="experiment trackers that log metrics and cards")
 
     @model_validator(mode="before")
     @classmethod
@@ -209,7 +226,7 @@ class DisplayConfig(_Section):
 
 
 class LessonConfig(BaseModel):
-    """The three sections together, built from flat keys by `from_dict` or `from_toml`."""
+    """All settings of a run: the three sections, built from flat keys by `from_dict` or `from_toml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -219,13 +236,13 @@ class LessonConfig(BaseModel):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any] | None = None) -> "LessonConfig":
-        """A lesson from flat keys; `preset` ("teaching", "production", "debug") sets the display first.
+        """Settings from flat keys; `preset` ("teaching", "production", "debug") sets display keys that are not given.
 
         Raises:
             ConfigError: names every unknown key and every bad value at once.
         """
         if not isinstance(values, Mapping | None):
-            raise ConfigError("settings are no mapping", got=brief(values), expected='{"temperature": 4.0, ...}')
+            raise ConfigError("settings are not a mapping", got=brief(values), expected='{"temperature": 4.0, ...}')
         values = dict(values or {})
         values = {**_preset(values.pop("preset", None)), **values}
         homes = {key: section for section, key, _ in settings()}
@@ -242,7 +259,11 @@ class LessonConfig(BaseModel):
 
     @classmethod
     def from_toml(cls, path: str | Path, defaults: Mapping[str, Any] | None = None, **overrides: Any) -> "LessonConfig":
-        """A lesson from a TOML file of flat keys; `overrides` win over the file, and the file over `defaults`."""
+        """Settings from a TOML file of flat keys; `overrides` win over the file, and the file over `defaults`.
+
+        Raises:
+            ConfigError: the file cannot be read or is not TOML; else as `from_dict`.
+        """
         try:
             content = Path(path).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
@@ -258,12 +279,12 @@ class LessonConfig(BaseModel):
         return cls.from_dict({**(defaults or {}), **values, **overrides})
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat keys that make this lesson again."""
+        """The settings as flat keys, from which `from_dict` makes the same config."""
         return {key: getattr(getattr(self, section), key) for section, key, _ in settings()}
 
 
 def settings() -> Iterator[tuple[str, str, FieldInfo]]:
-    """Every setting there is, as (section, key, field): the command line makes its flags from it."""
+    """Every setting as (section, key, field); the command line makes its flags of them."""
     for section, kind in _sections().items():
         for key, field in kind.model_fields.items():
             yield section, key, field

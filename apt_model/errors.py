@@ -1,6 +1,6 @@
-"""Every exception raised on purpose. Each owns its exit code.
+"""The exceptions that the package raises on purpose, each with its error code and exit code.
 
-Knows nothing of what raised it: an error is what went wrong, what was seen, what was expected, and the fix.
+A message has four parts: what is wrong, the value seen, what is expected, the fix. Knows nothing of who raises it.
 """
 
 from reprlib import Repr
@@ -11,20 +11,20 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
 
 
 def brief(value: object) -> str:
-    """`repr(value)` in at most some hundred characters, whatever it is."""
+    """`repr(value)`, cut to about a hundred characters."""
     try:
         return _SHORT.repr(value)
-    except ValueError:  # an integer of more digits than python likes to write
+    except ValueError:  # an integer with more digits than Python converts to text
         return "a very long number"
 
 
 class AptModelError(Exception):
-    """Base of all errors raised on purpose; `str(error)` is one line that also says how to go on.
+    """Base of all errors raised on purpose; `str(error)` is one line that ends with the fix.
 
     Args:
         what: what is wrong, in a few words, naming the thing.
         got: the value seen.
-        expected: what would have been accepted.
+        expected: what is accepted.
         fix: what the user can do now.
     """
 
@@ -37,7 +37,7 @@ class AptModelError(Exception):
         super().__init__(self._line())
 
     def __str__(self) -> str:
-        """The line, and where the last good checkpoint is, if there is one."""
+        """The message, with the path of the last good checkpoint if a run has one."""
         return self._line() + (f" Last good checkpoint: {self.last_good}." if self.last_good else "")
 
     def _line(self) -> str:
@@ -58,41 +58,41 @@ class ConfigError(AptModelError, ValueError):
 
 
 class DeviceError(ConfigError):
-    """A device that this machine does not have."""
+    """This machine does not have the device."""
 
 
 class DataError(AptModelError, ValueError):
-    """A batch, a file or a dataset cannot be learned from."""
+    """A batch, file or dataset cannot be trained on."""
 
     code, exit_code = "DATA", 3
 
 
 class ModelError(AptModelError, ValueError):
-    """A model or tokenizer cannot play the part it was given."""
+    """A model or tokenizer cannot be loaded, or cannot serve as teacher or student."""
 
     code, exit_code = "MODEL", 3
 
 
 class NumericError(AptModelError, ArithmeticError):
-    """A loss or gradient is not finite."""
+    """A loss, gradient or logit is NaN or infinite."""
 
     code, exit_code = "NUMERIC", 4
 
 
 class OutOfMemoryError(AptModelError, MemoryError):
-    """A step needs more memory than there is."""
+    """A training step needs more memory than is free."""
 
     code, exit_code = "MEMORY", 4
 
 
 class StorageError(AptModelError, OSError):
-    """A file or directory cannot be written or read."""
+    """A file or directory cannot be read or written."""
 
     code, exit_code = "STORAGE", 5
 
 
-class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - no error, as KeyboardInterrupt is none
-    """SIGTERM or Ctrl-C came; the step was finished and the run saved. `exit_code` is 128 + the signal's number."""
+class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - not an error, like KeyboardInterrupt
+    """The run was saved after SIGTERM or Ctrl-C, once its step was done; `exit_code` is 128 + the signal's number."""
 
     code = "INTERRUPTED"
 

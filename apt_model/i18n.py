@@ -1,4 +1,4 @@
-"""Every sentence a user sees, by language. Knows nothing of who says it or where it is shown."""
+"""Localisation: the sentences that users see, looked up by key in a language. Knows nothing of where they are shown."""
 
 import tomllib
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Phrases:
 
     @classmethod
     def load(cls, lang: str) -> "Phrases":
-        """The locale of a language ("zh", "en"), or of a TOML file of your own with the same keys.
+        """Load the locale of a language ("zh", "en"), or a TOML file with the same keys.
 
         Raises:
             ConfigError: no such language or file, or a file that lacks keys.
@@ -40,20 +40,20 @@ class Phrases:
         return sentence.format(**values)
 
     def variants(self, key: str) -> tuple[str, ...]:
-        """All the ways to say `key`."""
+        """All variants of the sentence under `key`."""
         sentence = self._sentences[key]
         return (sentence,) if isinstance(sentence, str) else sentence
 
     def variant(self, key: str, turn: int, **values: object) -> str:
-        """One of the ways to say `key`, chosen by `turn` (the step): no random generator is touched.
+        """A variant of the sentence under `key`, chosen by `turn` (the step), not by a random generator.
 
-        The second term keeps what comes every so many steps from always meeting the same variant.
+        The second term keeps an event that comes every N steps from always getting the same variant.
         """
         variants = self.variants(key)
         return variants[(turn + turn // len(variants)) % len(variants)].format(**values)
 
     def topic(self, name: str) -> str:
-        """The display name of a topic: translated where the locale knows it, else as it is."""
+        """The display name of a topic: translated if the locale has it, else unchanged."""
         sentence = self._sentences.get(f"topics.{name}", name)
         return sentence if isinstance(sentence, str) else name
 
@@ -65,7 +65,7 @@ def _read(lang: str) -> Locale:
     path = Path(lang)
     try:
         content = path.read_bytes() if path.suffix == ".toml" else None
-    except (OSError, ValueError):  # ValueError: no path at all, with a zero byte in it
+    except (OSError, ValueError):  # ValueError: a zero byte makes it no path
         content = None
     if content is None:
         raise ConfigError("lang is unknown", got=brief(lang), expected="zh, en, or the path of a locale .toml file")
@@ -77,7 +77,7 @@ def _read(lang: str) -> Locale:
     missing = sorted(_read("en").keys() - sentences.keys())
     if missing:
         raise ConfigError(
-            f"locale {path} lacks sentences", got=", ".join(missing[:5]), fix="start from locales/en.toml"
+            f"locale {path} lacks sentences", got=f"no {', '.join(missing[:5])}", fix="copy them from locales/en.toml"
         )
     return sentences
 

@@ -1,11 +1,11 @@
-"""Make the figures of DISTILLATION_PRINCIPLE.md from the demo's teacher and students that really learn from it.
+"""Make the figures of DISTILLATION_PRINCIPLE.md from the demo's teacher and students trained from it.
 
     pip install -e '.[report]'
     python scripts/make_figures.py            # about five minutes on one core; writes docs/figures/*.png
 
-Everything drawn is measured here, seeded: one token's softened distribution, how much mass the best tokens keep, the
-gradient against the temperature, and students taught at different temperatures and weights. Prints what the text
-quotes. Knows nothing of the lesson's display.
+Everything drawn is measured here, seeded: one token's softened distribution, the probability mass of the top tokens,
+the gradient against the temperature, and students trained at different temperatures and weights. Prints the numbers
+that the text quotes. Knows nothing of the display.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def teach(
     alpha: float,
     steps: int,
 ) -> list[tuple[int, float, float]]:
-    """A fresh student taught by the product's own loss: (step, KL to the teacher at T = 1, CE) on `test` as it goes."""
+    """Train a fresh student by the package's loss; returns (step, KL at T = 1, CE) on `test` every 10 steps."""
     torch.manual_seed(0)
     student = new_student(teacher).train()  # type: ignore[arg-type]
     config = TrainConfig(learning_rate=3e-3, warmup_ratio=0.1)
@@ -158,7 +158,7 @@ def teach(
 
 
 def draw_temperatures(teacher: nn.Module, tokenizer: Any, lines: list[str]) -> None:
-    """KL at temperature 1 of students taught at three temperatures, on sentences that they read."""
+    """KL at temperature 1 of students trained at three temperatures, on sentences of their training data."""
     test = to_batch(lines[:128], tokenizer=tokenizer)
     figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     for temperature, colour in zip(TEMPERATURES[:3], COLOURS, strict=False):
@@ -171,7 +171,7 @@ def draw_temperatures(teacher: nn.Module, tokenizer: Any, lines: list[str]) -> N
 
 
 def draw_scarce_text(teacher: nn.Module, tokenizer: Any, lines: list[str]) -> None:
-    """Cross-entropy on sentences that the student never read, after `SCARCE` of them over and over."""
+    """Cross-entropy on held-out sentences of students trained on `SCARCE` sentences over and over."""
     test = to_batch(lines[SCARCE : SCARCE + 256], tokenizer=tokenizer)
     figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     cases = (("labels alone (alpha 0)", 1.0, 0.0), ("T = 1, alpha 1", 1.0, 1.0), ("T = 4, alpha 1", 4.0, 1.0))

@@ -1,11 +1,10 @@
-"""Make the Chinese letters of the plots, apt_model/review/AptSansSC.otf, from Debian's fonts-noto-cjk.
+"""Make the plots' Chinese font, apt_model/review/AptSansSC.otf, from Debian's fonts-noto-cjk.
 
     pip install fonttools                     # matplotlib brings it
     python scripts/make_font.py               # some ten seconds
 
-Every character of GB 2312 (7,445), as Noto Sans CJK SC Regular draws it. The family gets a name of its own: the OFL
-reserves "Source", and under Noto's name a font of the system would be picked silently. Needed again only for other
-characters.
+A subset of Noto Sans CJK SC Regular: every character of GB 2312 (7,445). The family gets its own name, because the OFL
+reserves "Source", and under Noto's name a system font would be picked silently. Run it again only for other characters.
 """
 
 import argparse
@@ -28,12 +27,12 @@ def gb2312() -> set[int]:
 
 
 def simplified_chinese(collection: TTCollection) -> TTFont:
-    """The face that draws characters as they are written in mainland China."""
+    """The font with the mainland Chinese glyphs."""
     return next(font for font in collection.fonts if font["name"].getDebugName(1) == "Noto Sans CJK SC")
 
 
 def main() -> None:
-    """Cut, rename, write."""
+    """Subset the font, rename it, write it."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     font = simplified_chinese(TTCollection(NOTO))
     options = Options(layout_features=[], hinting=False, glyph_names=False, name_IDs=KEPT_NAMES, notdef_outline=True)
@@ -45,7 +44,7 @@ def main() -> None:
     top = font["CFF "].cff
     top.fontNames = [NAMES[6]]
     top.topDictIndex[0].FullName, top.topDictIndex[0].FamilyName = FAMILY, FAMILY
-    font["head"].modified = font["head"].created  # the same bytes each time
+    font["head"].modified = font["head"].created  # reproducible bytes
     font.recalcTimestamp = False
     font.save(MADE)
     print(f"{MADE}: {len(font.getBestCmap()):,} characters, {MADE.stat().st_size / 1e6:.2f} MB")

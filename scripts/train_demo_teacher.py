@@ -2,8 +2,8 @@
 
     python scripts/train_demo_teacher.py            # about 3 minutes on 2 cores
 
-Character tokens, a Llama of 256 x 4, labels only. The corpus is small and the teacher is meant to know it by heart:
-it teaches sentences, not the language. Prints the loss per epoch and what it says at the end.
+Character tokens, a Llama of 256 x 4, trained on the labels only. The corpus is small, and the teacher is meant to
+memorise it: it teaches these sentences, not the language. Prints the loss per epoch, and samples at the end.
 """
 
 import argparse

@@ -59,7 +59,7 @@ def test_what_distill_left_can_be_replayed_to_the_same_cards_and_talked_to(
     assert replayed
     assert replayed in lesson
     assert main(["replay", "run", "--lang", "en", "--show-diff"]) == 0
-    assert "Departs: " in capsys.readouterr().out
+    assert "Differs: " in capsys.readouterr().out
     assert main(["talk", "run", "人工", "the", "--max-new-tokens", "5"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("人工")
@@ -221,7 +221,7 @@ def test_an_output_on_a_full_disk_does_not_end_the_run_and_is_told_at_its_end(pl
     warning, line = done.stderr.splitlines()
     assert warning.startswith("warning: 'the display failed, training goes on: ")
     assert line.startswith(
-        "error[STORAGE]: a file or the output cannot be written or read; got No space left on device"
+        "error[STORAGE]: a file or the output cannot be read or written; got No space left on device"
     )
     assert done.returncode == 5
     assert (school / "run" / "student" / "model.safetensors").exists()
@@ -266,7 +266,7 @@ def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pyt
     ("lang", "more", "said"),
     [
         ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个token"]),
-        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "of the teacher's 2", "Width 32 → 16: "]),
+        ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "(the teacher has 2)", "Width 32 → 16: "]),
     ],
 )
 def test_a_student_is_cut_out_of_its_teacher_and_it_is_said_what_was_kept(
@@ -317,7 +317,7 @@ def test_a_teacher_is_cached_and_then_is_not_needed_any_more(school: Path, capsy
     for words in (
         f"4 samples, {positions} positions",
         "6 likeliest tokens (temperature 2.0)",
-        "bytes a position",
+        "bytes per position",
         "nats of KL",
     ):
         assert words in told
@@ -410,4 +410,4 @@ def test_a_lesson_that_the_cache_was_not_made_for_is_refused(
 
 def test_a_lesson_without_any_teacher_is_refused(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--student", "student", "--data", "text.txt", "--out", "run"]) == 2
-    assert "there is no teacher. Fix: give --teacher, or --teacher-cache." in capsys.readouterr().err
+    assert "there is no teacher. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err

@@ -64,7 +64,7 @@ def test_a_stopped_process_says_one_line_and_resumed_ends_with_the_bytes_of_one_
     assert ended == code
     assert line.count("\n") == 1
     assert line.startswith("stopped by a signal, the run is saved. Last good checkpoint: step ")
-    assert line.endswith("Fix: --resume goes on from there.\n")
+    assert line.endswith("Fix: continue it with --resume.\n")
     assert distill(school, "run", "--resume").returncode == 0
     assert (school / "run" / WEIGHTS).read_bytes() == whole
 

@@ -1,1 +1,1 @@
-"""The commands of `apt-model`, one room a module: each adds its own parser, and runs."""
+"""The commands of `apt-model`, one or two to a module: each module adds their parsers and runs them."""

@@ -1,4 +1,4 @@
-"""`apt-model talk` and `apt-model replay`: what can be done with a lesson that is over."""
+"""`apt-model talk` and `apt-model replay`: complete prompts with a student, show a recorded run again."""
 
 import argparse
 import sys
@@ -15,14 +15,21 @@ DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
 
 
 def add(commands: Any) -> None:
-    """The parsers of both."""
-    talk = add_command(commands, "talk", _talk, "begin a sentence, and let a student go on")
+    """Add the parsers of both commands."""
+    talk = add_command(commands, "talk", _talk, "let a model complete prompts, to try a student out")
     talk.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
-    talk.add_argument("prompt", nargs="*", help="beginnings; asked for, a line each, where there are none")
-    talk.add_argument("--lang", default="zh", help="language of the question (default: zh)")
-    talk.add_argument("--max-new-tokens", type=int, default=60, metavar="N", help="length of an answer (default: 60)")
+    talk.add_argument("prompt", nargs="*", help="texts to complete (default: read from standard input, one a line)")
+    talk.add_argument("--lang", default="zh", help="language of the input prompt (default: zh)")
+    talk.add_argument(
+        "--max-new-tokens", type=int, default=60, metavar="N", help="maximum new tokens of an answer (default: 60)"
+    )
 
-    replay = add_command(commands, "replay", _replay, "see a recorded lesson again")
+    replay = add_command(
+        commands,
+        "replay",
+        _replay,
+        "show a recorded run again in the terminal, by default with its own display settings",
+    )
     replay.add_argument("run", metavar="RUN", help="run directory")
     add_settings(replay, only=DISPLAY_KEYS)
 
@@ -41,7 +48,7 @@ def _talk(arguments: argparse.Namespace) -> None:
 
 
 def _ask(question: str) -> Iterator[str]:
-    """Lines from standard input, asked for where somebody is there to answer, up to an empty one."""
+    """Lines of standard input up to an empty one; on a terminal, each after the question."""
     while True:
         if sys.stdin.isatty():
             print(question, end="", flush=True)

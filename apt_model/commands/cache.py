@@ -1,11 +1,11 @@
-"""`apt-model cache-teacher`: run a teacher once over the data, so that students can learn without it."""
+"""`apt-model cache-teacher`: cache a teacher's top-k logits on a data set, to distill from without the teacher."""
 
 import argparse
 import shlex
 from typing import Any
 
 from apt_model.commands.console import hush_libraries, print_line, program, speaker
-from apt_model.commands.options import add_command, add_settings, add_source, read_settings
+from apt_model.commands.options import PACKING_HELP, add_command, add_settings, add_source, read_settings
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
 
@@ -13,21 +13,32 @@ SETTINGS = ("temperature", "wide_matmul", "max_length", "device", "lang")
 
 
 def add(commands: Any) -> None:
-    """The command's parser."""
-    parser = add_command(commands, "cache-teacher", _cache, "run a teacher once, and keep what it says for students")
-    parser.add_argument("--teacher", required=True, metavar="DIR_OR_ID", help="model directory, GGUF file or hub id")
+    """Add the parser."""
+    parser = add_command(
+        commands, "cache-teacher", _cache, "cache a teacher's top-k logits, to distill without the teacher"
+    )
+    parser.add_argument(
+        "--teacher", required=True, metavar="DIR_OR_ID", help="model directory, GGUF file or hub id of the teacher"
+    )
     add_precision(parser)
     parser.add_argument(
-        "--out", required=True, metavar="CACHE", help="directory of the cache; goes on where it was cut"
+        "--out", required=True, metavar="CACHE", help="cache directory; an interrupted cache is continued"
     )
-    group = parser.add_argument_group("what is kept")
-    group.add_argument("--k", type=int, default=64, metavar="N", help="likeliest tokens of a position (default: 64)")
+    group = parser.add_argument_group("what is cached")
     group.add_argument(
-        "--value-type", choices=("log8", "float16"), default="log8", help="of their logits (default: log8, one byte)"
+        "--k",
+        type=int,
+        default=64,
+        metavar="N",
+        help="logits to cache per position: the N highest (default: 64)",
     )
-    add_source(parser).add_argument(
-        "--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding"
+    group.add_argument(
+        "--value-type",
+        choices=("log8", "float16"),
+        default="log8",
+        help="how to store a logit: in 1 byte (log8) or 2 (default: log8)",
     )
+    add_source(parser).add_argument("--packing", action="store_true", help=PACKING_HELP)
     add_settings(parser, only=SETTINGS)
 
 
@@ -75,7 +86,7 @@ def _cache(arguments: argparse.Namespace) -> None:
 
 
 def _tell_plan(caching: Any, say: Phrases) -> None:
-    """What it will be like, before it is done."""
+    """Print size, time and error of the cache before it is written."""
     from apt_model.render.sentences import duration, percent
 
     estimate, identity = caching.estimate(), caching.identity

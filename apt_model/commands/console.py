@@ -1,4 +1,4 @@
-"""What commands print, in the language and letters of the output. Knows nothing of what a command does."""
+"""Printing for the commands: in the chosen language, in the output's encoding. Knows nothing of any command."""
 
 import shlex
 import shutil
@@ -9,7 +9,7 @@ from apt_model.i18n import Phrases
 
 
 def program() -> str:
-    """What a user types to run this program again: its name where the shell finds it, else the way it was called."""
+    """The command that runs this program again: its name if the shell finds it, else its path or `python -m`."""
     called = Path(sys.argv[0])
     if called.name != "apt-model":
         return f"{shlex.quote(sys.executable)} -m apt_model"
@@ -22,21 +22,21 @@ def program() -> str:
 
 
 def speaker(lang: str) -> Phrases:
-    """The sentences of a language, or English where standard output has no letters for it."""
+    """The phrases of a language; English if standard output cannot encode them."""
     from apt_model.render.terminal import spoken_language
 
     return spoken_language(lang, sys.stdout.encoding)
 
 
 def print_line(line: str) -> None:
-    """Print one line, whatever is in it and whatever standard output can say."""
+    """Print one line, sanitised, with what standard output cannot encode replaced."""
     from apt_model.render.sanitise import fit_encoding, sanitise
 
     print(fit_encoding(sanitise(line), sys.stdout.encoding))
 
 
 def hush_libraries() -> None:
-    """No loading bars and no retry messages between the lines of a lesson: what fails is told in our one line."""
+    """Turn off the libraries' progress bars and retry messages; a failure is reported by our own error line."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging

@@ -1,7 +1,7 @@
-"""`apt-model distill --control`: the same students without a teacher, and what the teacher was worth.
+"""`apt-model distill --control`: the same students trained without the teacher, and how much the teacher helped.
 
-A control has the student's first weights, its seed, its data in the same order and as many steps; it learns from the
-labels alone. Knows nothing of how a student is trained.
+A control starts from the student's initial weights with the same seed, data order and number of steps, but trains on
+the labels alone. Knows nothing of how a student is trained.
 """
 
 import argparse
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 FOLDER, RESULTS = "control", "control.json"
 ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
-UNSEEN = {"dashboard": False}  # one page is opened: the lesson's own
+UNSEEN = {"dashboard": False}  # a browser page for the run itself, none for its controls
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, 1 to 9 degrees of freedom
 
 
 class Control:
-    """The controls of a lesson.
+    """Trains the controls of a distillation, and compares them with its students.
 
     Args:
-        config: of the lesson.
-        lesson: teaches and judges.
-        seeds: how many students and controls are taught; the lesson's own is the first.
-        out: the lesson's run directory; the controls go into a folder of it.
-        first: the lesson's student, before it has learned.
-        remake: a student as new, as the seed that is set makes it.
+        config: of the distillation.
+        lesson: trains and evaluates.
+        seeds: how many students and controls in all; the first student is the one that `distill` trains anyway.
+        out: the run directory; the controls go into a folder of it.
+        first: that student before training.
+        remake: makes an untrained student; a fresh one by the seed that is set.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class Control:
         self._say = speaker(config.display.lang)
 
     def run(self, student: Any) -> None:
-        """Teach the controls, and the students of the other seeds; show and keep what comes of it.
+        """Train the controls, and the students of the other seeds; print and save the comparison.
 
         Args:
-            student: the lesson's, taught.
+            student: the first one, trained.
         """
         found: dict[int, Evaluation] = {}
         for turn, seed in enumerate(self._seeds, start=1):
@@ -85,7 +85,7 @@ class Control:
         return self._remake()
 
     def _taught(self, config: LessonConfig, student: Any, name: str) -> Any:
-        """The student after its run; taken from there where that is done already, gone on with where it is not."""
+        """The student after its run: loaded if the run is finished already, else trained, or its run resumed."""
         from apt_model.models.pretrained import load_model
 
         out = self._folder(config, name)
@@ -95,7 +95,7 @@ class Control:
         return student
 
     def _folder(self, config: LessonConfig, name: str) -> Path:
-        """The run directory of that name; another one where a run lies there that learned by other settings."""
+        """The run directory of that name, numbered anew if it holds a run with other training settings."""
         places = (self._out / FOLDER / f"{name}{turn}" for turn in ("", *(f"-{turn}" for turn in range(2, 1000))))
         meant = _learning(config.to_dict())
         return next(place for place in places if not (place / CONFIG).exists() or _learned_by(place) == meant)
@@ -119,7 +119,7 @@ class Control:
 
 
 def _learning(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what is learned."""
+    """The settings that training depends on: all but the display's."""
     return {key: config.get(key, field.default) for section, key, field in settings() if section != "display"}
 
 
@@ -128,30 +128,30 @@ def _learned_by(place: Path) -> dict[str, Any]:
 
 
 def refuse_control(arguments: argparse.Namespace, config: LessonConfig) -> None:
-    """Refuse a control that could not be judged: before anything is loaded.
+    """Refuse a control that could not be compared, before anything is loaded.
 
     Raises:
-        ConfigError: no seed or more than ten, no validation data, no teacher to compare with, token by token, or a
-            run that goes on with other settings than it has begun with.
+        ConfigError: no seed or more than ten, no validation data, a cached teacher, different tokenizers, or a run
+            that is resumed with changed settings.
     """
     if arguments.resume_anyway:
-        got, fix = "--resume-anyway", "leave --control out, or begin anew in another --out"
-        raise ConfigError("a control cannot go along with settings that change on the way", got=got, fix=fix)
+        got, fix = "--resume-anyway", "leave --control out, or start a new run in another --out"
+        raise ConfigError("--control needs settings that do not change during the run", got=got, fix=fix)
     if not 1 <= arguments.control <= 1 + len(T_95):
         raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
     if not arguments.validation_data and arguments.validation_split is None:
-        raise ConfigError(
-            "a control is judged on validation data, and there is none", fix="give --validation-split 0.1"
-        )
+        raise ConfigError("--control needs validation data, and there is none", fix="give --validation-split 0.1")
     if arguments.teacher_cache is not None:
-        raise ConfigError("a control is judged beside the teacher, not a cache of it", fix="give --teacher")
+        raise ConfigError(
+            "--control needs the teacher itself, not a cache", fix="give --teacher instead of --teacher-cache"
+        )
     if config.distill.cross_tokenizer != "refuse":
         got = f"cross_tokenizer={config.distill.cross_tokenizer}"
-        raise ConfigError("a control is judged token by token beside the teacher", got=got, fix="leave --control out")
+        raise ConfigError("--control needs a teacher with the student's tokenizer", got=got, fix="leave --control out")
 
 
 def _sides(one: Evaluation) -> dict[str, str]:
-    """Perplexities and agreements of one seed, as they are shown."""
+    """Perplexities and agreements of one seed, formatted."""
     control, teacher = one["control"], one["teacher"]
     return {
         "student": figure("perplexity", one["perplexity"]),
@@ -163,8 +163,8 @@ def _sides(one: Evaluation) -> dict[str, str]:
 
 
 def overall(found: Sequence[Evaluation]) -> dict[str, Any]:
-    """The share of the gap closed and its 95 % interval: over seeds (Student's t) where there are several, else over
-    the documents of the one (bootstrap)."""
+    """The share of the gap closed and its 95 % interval: over seeds (Student's t) if there are several, else over the
+    documents (bootstrap)."""
     shares = [one["gap_closed"] for one in found if "gap_closed" in one]
     if not shares:
         return {}
@@ -178,7 +178,7 @@ def overall(found: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def verdict(found: Sequence[Evaluation], say: Phrases) -> str | None:
-    """What the teacher was worth, in a sentence; None where there was no gap."""
+    """One sentence on how much the teacher helped; None if there was no gap to close."""
     result = overall(found)
     if not result:
         return None

@@ -1,4 +1,4 @@
-"""`apt-model doctor`: what `distill` with the same flags would run into, before it does."""
+"""`apt-model doctor`: check models, data and settings for `distill` with the same flags, before it trains."""
 
 import argparse
 from pathlib import Path
@@ -10,10 +10,14 @@ from apt_model.events.runfile import check_run_directory
 
 
 def add(commands: Any) -> None:
-    """Its parser."""
-    doctor = add_command(commands, "doctor", _doctor, "look for what would spoil a distillation, before it begins")
+    """Add the parser."""
+    doctor = add_command(
+        commands, "doctor", _doctor, "check models, data, settings, memory and disk before a distillation"
+    )
     add_material(doctor)
-    doctor.add_argument("--out", metavar="RUN", help="run directory: is there room for checkpoints and student?")
+    doctor.add_argument(
+        "--out", metavar="RUN", help="run directory, to check that it has room for checkpoints and student"
+    )
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`apt-model evaluate`: how good a model is, beside its teacher."""
+"""`apt-model evaluate`: a model's text quality and speed, compared with its teacher's."""
 
 import argparse
 from pathlib import Path
@@ -13,27 +13,38 @@ LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1
 
 
 def add(commands: Any) -> None:
-    """Its parser."""
-    evaluate = add_command(commands, "evaluate", _evaluate, "see how good a model is, beside its teacher")
+    """Add the parser."""
+    evaluate = add_command(
+        commands, "evaluate", _evaluate, "measure a model's text quality and speed, and compare it with a teacher"
+    )
     evaluate.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
-    evaluate.add_argument("--teacher", metavar="DIR_OR_ID", help="model to compare with")
+    evaluate.add_argument(
+        "--teacher", metavar="DIR_OR_ID", help="teacher to compare with: as RUN_OR_MODEL (default: none)"
+    )
     add_source(evaluate)
-    evaluate.add_argument("--out", metavar="FILE", help="write the numbers to this JSON file, too")
-    evaluate.add_argument("--max-length", type=int, default=512, metavar="N", help="tokens of a text (default: 512)")
+    evaluate.add_argument("--out", metavar="FILE", help="also write the results to this JSON file")
+    evaluate.add_argument(
+        "--max-length", type=int, default=512, metavar="N", help="maximum tokens of a text (default: 512)"
+    )
     evaluate.add_argument(
         "--max-new-tokens",
         type=int,
         default=128,
         metavar="N",
-        help="length of an answer, where the data has prompts; 0 leaves them out (default: 128)",
+        help="maximum new tokens of an answer, for data with prompts; 0: generate none (default: 128)",
     )
     evaluate.add_argument(
-        "--max-prompts", type=int, default=200, metavar="N", help="so many prompts are answered (default: 200)"
+        "--max-prompts", type=int, default=200, metavar="N", help="maximum number of prompts to answer (default: 200)"
     )
     evaluate.add_argument(
-        "--speed", action=argparse.BooleanOptionalAction, default=True, help="measure speed and memory (default: yes)"
+        "--speed",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure inference speed and memory (default: yes)",
     )
-    evaluate.add_argument("--device", default="auto", help="cuda, cuda:1, mps, cpu ... (default: the best there is)")
+    evaluate.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:N, mps ... (default: this machine's accelerator, else cpu)"
+    )
     evaluate.add_argument("--lang", default="zh", help="language of the table (default: zh)")
 
 
@@ -78,7 +89,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _writable(path: Path) -> Path:
-    """A file that can be written: seen before the work, not after it."""
+    """The path, checked to be writable before the work begins.
+
+    Raises:
+        StorageError: it is a directory, or cannot be written.
+    """
     if path.is_dir():
         raise StorageError(f"{path} is a directory", expected="a file", fix=f"--out {path / 'evaluation.json'}")
     try:

@@ -1,4 +1,4 @@
-"""`apt-model demo` and `apt-model distill`: teach a student, show it, keep it."""
+"""`apt-model demo` and `apt-model distill`: train a student from a teacher, show it, save it."""
 
 import argparse
 import shlex
@@ -15,42 +15,61 @@ from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
 
+DEMO_DEFAULTS = (  # as in apt_model.demo.lesson, which would load torch
+    "temperature 1.0, num_epochs 10, sample_frequency 20, learning_rate 0.003, warmup_ratio 0.1, seed 0, "
+    "exam_tokens 40, and three exam_prompts"
+)
+
 
 def add(commands: Any) -> None:
-    """The parsers of both."""
-    demo = add_command(commands, "demo", _demo, "watch a student learn Chinese sentences, in a minute or two")
+    """Add the parsers of both commands."""
+    demo = add_command(
+        commands,
+        "demo",
+        _demo,
+        "train a small student from a built-in teacher on Chinese sentences, in a minute or two",
+    )
     demo.add_argument("--out", metavar="RUN", help="run directory (default: runs/demo-DATE-TIME)")
     add_settings(demo)
+    demo.epilog = f"The demo's own defaults: {DEMO_DEFAULTS}."
 
-    distill = add_command(commands, "distill", _distill, "distill a model of yours on text of yours")
+    distill = add_command(commands, "distill", _distill, "distill a teacher into a student on your own data")
     add_material(distill)
-    distill.add_argument("--out", required=True, metavar="RUN", help="run directory: record and student go there")
     distill.add_argument(
-        "--doctor", action=argparse.BooleanOptionalAction, default=True, help="look for trouble first (default: yes)"
+        "--out", required=True, metavar="RUN", help="run directory: gets the record, the checkpoints and the student"
     )
-    distill.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    distill.add_argument("--resume-anyway", action="store_true", help="the same, although settings or data differ")
+    distill.add_argument(
+        "--doctor",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the checks of `doctor` first (default: yes)",
+    )
+    distill.add_argument("--resume", action="store_true", help="continue the run in --out from its newest checkpoint")
+    distill.add_argument(
+        "--resume-anyway", action="store_true", help="--resume even if settings, models or data have changed"
+    )
     distill.add_argument(
         "--control",
         nargs="?",
         type=int,
         const=1,
         metavar="SEEDS",
-        help="teach the same student without a teacher too, and say what it was worth; over so many seeds (default: 1)",
+        help="then train the same student on the labels alone, and report how much of its gap to the teacher the "
+        "distilled student closes; needs validation data; SEEDS: repeat with that many seeds (default: 1)",
     )
-    distill.add_argument("--plain", action="store_true", help="log numbers instead of showing a lesson")
+    distill.add_argument("--plain", action="store_true", help="log metrics instead of showing cards")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """Who teaches what, and how a student is taught and judged by it.
+    """Teacher, tokenizers and data of a distillation: trains a student on them, and evaluates it.
 
     Attributes:
-        teacher: a model, or a cache of one.
+        teacher: a model, or a `CachedTeacher`.
         tokenizer: the student's.
-        teacher_tokenizer: the teacher's, where it has another one.
-        rows, looked_at: to learn from and to look at; `looked_at` may be None.
-        batch_size: samples of a batch.
+        teacher_tokenizer: the teacher's, if it differs.
+        rows, looked_at: training and validation rows; `looked_at` may be None.
+        batch_size: samples per batch.
     """
 
     teacher: Any
@@ -70,7 +89,7 @@ class Lesson:
         resume_from: Path | None = None,
         resume_anyway: bool = False,
     ) -> None:
-        """Teach a student in place; with `plain`, without showing cards."""
+        """Train a student in place; with `plain`, log metrics instead of showing cards."""
         from apt_model.data.dataset import make_dataloader
         from apt_model.plugins.distillation_plugin import DistillationPlugin
         from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
@@ -93,7 +112,7 @@ class Lesson:
         )
 
     def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
-        """A student beside its control and its teacher, on what is looked at."""
+        """Evaluate a student, its control and the teacher on the validation rows."""
         from apt_model.generation.evaluator import evaluate_text_quality
 
         return evaluate_text_quality(

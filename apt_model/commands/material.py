@@ -1,4 +1,4 @@
-"""What `distill` and `doctor` work on: flags that name it, models and data that they load, the doctor's look at it."""
+"""Models and data of `distill` and `doctor`: the flags that name them, loading them, the doctor's check of them."""
 
 import argparse
 from collections.abc import Callable
@@ -11,56 +11,68 @@ from typing import Any
 
 from apt_model.commands.console import hush_libraries
 from apt_model.commands.newcomer import LOOKED_AT, make_student
-from apt_model.commands.options import Parser, add_settings, add_source, read_settings
+from apt_model.commands.options import PACKING_HELP, Parser, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 
-BATCHES = 4  # that the doctor looks at
+BATCHES = 4  # checked by the doctor
 
 
 def add_material(parser: Parser) -> None:
-    """Flags that say who teaches whom, on what, and every setting."""
+    """Add the flags for teacher, student and data, and one for every setting."""
     add_teacher(parser)
     parser.add_argument(
         "--student",
         required=True,
         metavar="DIR_OR_ID_OR_NEW",
-        help="model directory, hub id, or a new one like the teacher: layers=6,hidden=384; out of the teacher's own "
-        "weights with init=teacher, cut with method=rotate|channels and rank=even|importance|angle",
+        help="model directory, hub id, or sizes of a new model of the teacher's architecture: layers=6,hidden=384 "
+        "(also heads=N, mlp=N); with init=teacher it is cut out of the teacher's weights, its width by "
+        "method=rotate|channels (default: rotate), its layers by rank=even|importance|angle (default: even)",
     )
     parser.add_argument(
         "--lora",
         nargs="?",
         const="",
         metavar="r=N,alpha=X,target=T",
-        help="train adapters on the student and nothing else (default: r=8,alpha=16,target=all-linear)",
+        help="train LoRA adapters on the frozen student (without a value: r=8,alpha=16,target=all-linear)",
     )
-    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
-    parser.add_argument("--recipe", metavar="NAME", help="measured settings by name, see recipes; file and flags win")
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags override it")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="settings from `apt-model recipes`; --config and flags override them"
+    )
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
-    validation.add_argument("--validation-data", nargs="+", metavar="FILE", help="data to look at, not to learn from")
     validation.add_argument(
-        "--validation-split", type=float, metavar="N", help="a share of the data, or a number of rows, for that"
+        "--validation-data", nargs="+", metavar="FILE", help="data to validate on, not trained on; as --data"
     )
-    group.add_argument("--packing", action="store_true", help="join samples to blocks of max-length tokens: no padding")
-    group.add_argument("--streaming", action="store_true", help="read the data while training goes on")
+    validation.add_argument(
+        "--validation-split",
+        type=float,
+        metavar="N",
+        help="hold out a share (below 1) or number of rows of --data instead",
+    )
+    group.add_argument("--packing", action="store_true", help=PACKING_HELP)
+    group.add_argument(
+        "--streaming",
+        action="store_true",
+        help="stream the data during training instead of reading it first (default: no)",
+    )
     add_settings(parser)
 
 
 def material_settings(arguments: argparse.Namespace) -> LessonConfig:
-    """The settings that the flags give, over those of a file, of a recipe, and of a cached teacher."""
+    """Settings from the flags, which override the config file, which overrides a cached teacher, which a recipe."""
     recipe = find_recipe(arguments.recipe).settings if arguments.recipe is not None else {}
     return read_settings(arguments, **{**recipe, **cached_settings(arguments)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A lesson's models and rows; the teacher may be a cache of one, the rows are as they are in the files.
+    """Models and rows of a distillation. The teacher may be a `CachedTeacher`; the rows are not tokenized yet.
 
-    `remake` makes the student as it was in the beginning: a new one, where it was made, by the seed that is set.
+    `remake` makes the untrained student again: loaded, or initialised anew by the seed that is set.
     """
 
     teacher: Any
@@ -76,24 +88,24 @@ class Material:
 
     @property
     def tokenizer(self) -> Any:
-        """The student's: its own, or else the teacher's, which is the one that is used where both are the same."""
+        """The student's; the teacher's object if both are the same, or the student has none."""
         if self.teacher_tokenizer is None or self.others_tokenizer is not None:
             return self.student_tokenizer
         return self.teacher_tokenizer
 
-    @cached_property  # every id of both is compared
+    @cached_property  # cached: it compares every id of both
     def others_tokenizer(self) -> Any:
-        """The teacher's, where the student has another one; None where they have one in common."""
+        """The teacher's tokenizer if it differs from the student's, else None."""
         from apt_model.data.encode import differing_ids
 
         both = self.teacher_tokenizer, self.student_tokenizer
         return self.teacher_tokenizer if None not in both and differing_ids(*both) else None
 
     def refuse_other_tokenizer(self, config: LessonConfig) -> None:
-        """Refuse a student whose ids mean something else, unless it is asked for and can be done.
+        """Refuse teacher and student with different tokenizers, unless `cross_tokenizer` allows them.
 
         Raises:
-            DataError: nobody asked for it. ConfigError: a cached teacher.
+            DataError: it does not. ConfigError: it does, but the teacher is cached.
         """
         from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
 
@@ -101,16 +113,15 @@ class Material:
         others_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
 
     def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
-        """The rows to learn from and those to look at, as token ids; a cached teacher has to know them. As they are for
-        a teacher with another tokenizer.
+        """Training and validation rows as token ids; as text if the tokenizers differ.
 
         Raises:
-            DataError: it does not.
+            DataError: a row is not in the cache of a cached teacher.
         """
         from apt_model.data.dataset import tokenize_dataset
         from apt_model.distill.teachers.cached import CachedTeacher
 
-        if self.others_tokenizer is not None:  # each batch is encoded twice, from its text
+        if self.others_tokenizer is not None:  # each batch is then encoded by both, from its text
             return self.rows, self.looked_at
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
         data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
@@ -120,10 +131,10 @@ class Material:
         return data
 
     def examine(self, config: LessonConfig, run_dir: Path | None) -> None:
-        """Let the doctor look, and show what was found.
+        """Run the doctor's checks and print the findings.
 
         Raises:
-            AptModelError: the first thing that would spoil the run.
+            AptModelError: of the first finding that would spoil the run.
         """
         from apt_model.distill.teachers.cached import CachedTeacher
         from apt_model.doctor.examine import examine
@@ -142,7 +153,7 @@ class Material:
             student_tokenizer=self.student_tokenizer,
             run_dir=run_dir,
         )
-        with suppress(OSError):  # nobody reads on, or the disk that it goes to is full: no reason not to train
+        with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
             if finding.error is not None:
@@ -150,8 +161,10 @@ class Material:
 
 
 def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config: LessonConfig) -> list[Any]:
-    """Rows from all over the data, or a stream's first, in batches; untokenized, so that nothing has to wait, but where
-    they are packed (`packs_with` is then the tokenizer)."""
+    """Evenly spaced rows of the data, or the first of a stream, in batches.
+
+    Left as text, because tokenizing all the data first would take long; packed if `packs_with` is a tokenizer.
+    """
     if hasattr(rows, "select"):
         few = min(len(rows), count)
         rows = rows.select([index * len(rows) // few for index in range(few)])
@@ -165,12 +178,16 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
 
 
 def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
-    """Load what the flags name."""
+    """Load the models and data that the flags name.
+
+    Raises:
+        ConfigError, DataError, ModelError: what cannot be loaded or does not go together.
+    """
     if arguments.batch_size < 1:
         raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
     if arguments.packing and config.distill.cross_tokenizer != "refuse":
         got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
-        raise ConfigError("packed rows cannot be aligned with a teacher's", got=got, fix=fix)
+        raise ConfigError("--packing does not work with different tokenizers", got=got, fix=fix)
     from apt_model.data.dataset import load_dataset, split_dataset
     from apt_model.distill.students.fresh import parse_student
     from apt_model.models.lora import add_lora, parse_lora
@@ -179,8 +196,8 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     sizes = parse_student(arguments.student)
     lora = parse_lora(arguments.lora) if arguments.lora is not None else None
     if lora is not None and sizes is not None and not config.train.merge_adapters:
-        fix = "--merge-adapters, or a student that is saved"
-        raise ConfigError("adapters alone are of no use without their student, which is new", fix=fix)
+        fix = "add --merge-adapters, or give --student a saved model"
+        raise ConfigError("adapters alone would be saved, but their base model is new and is not saved", fix=fix)
     prepare(config)
     how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
     rows, looked_at = load_dataset(arguments.data, **how), None
@@ -218,7 +235,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
 
 
 def prepare(config: LessonConfig) -> None:
-    """Seed before the student is made; refuse a device or a tracker that is not there before the teacher is loaded."""
+    """Set the seed, and refuse a missing device or tracker, before anything is loaded."""
     from accelerate.utils import set_seed
 
     from apt_model.models.devices import pick_device

@@ -1,4 +1,4 @@
-"""A student that a description asks for: fresh, copied, or cut out of its teacher with a word on how it went."""
+"""Build the student that `--student` describes and print a summary. Knows nothing of how it will be trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from apt_model.commands.console import print_line, speaker
 from apt_model.config import LessonConfig
 
-LOOKED_AT = 64  # rows that a teacher reads before it is cut
+LOOKED_AT = 64  # calibration rows, read by the teacher before it is cut
 
 
 def make_student(
     sizes: Mapping[str, Any], teacher: Any, tokenizer: Any, batches: Sequence[Any], config: LessonConfig
 ) -> Any:
-    """The student of a description that `parse_student` has read; `batches` are some of what it will be taught on.
+    """The student with the sizes that `parse_student` returned; `batches` of training data calibrate the cut.
 
     Raises:
-        ModelError: sizes that the teacher's kind cannot have, or a teacher that cannot be cut. DataError: no text.
+        ModelError: sizes that the architecture cannot have, or a teacher that cannot be cut. DataError: no text.
     """
     from apt_model.distill.students.fresh import create_compressed_model, looks_at_text
 

@@ -1,4 +1,4 @@
-"""Flags: a parser that answers mistakes in one line, a flag for every setting, the settings that flags give.
+"""Command-line flags: a parser with one-line errors, a flag for every setting, and the settings from the flags.
 
 Knows nothing of what a command does.
 """
@@ -12,14 +12,15 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
-FLAGS = {"dashboard": "--watch"}  # settings whose flag has a name of its own: that of the command it starts
+FLAGS = {"dashboard": "--watch"}  # settings whose flag has another name: here that of the command it starts
+PACKING_HELP = "concatenate samples into blocks of max_length tokens, without padding (default: no)"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose mistakes are config errors, with a "did you mean"."""
+    """An argument parser that raises a `ConfigError` with a "did you mean" on a wrong argument."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing and leaving."""
+        """Raise instead of printing the usage and exiting."""
         known = list(self._options())
         wrong = [word for word in message.split() if word.startswith("--") and "unrecognized" in message]
         close = [match for word in wrong for match in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
@@ -35,40 +36,49 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Parser:
-    """A command's parser, with what every command has."""
-    parser: Parser = commands.add_parser(name, help=summary, description=summary + ".", allow_abbrev=False)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    """Add a command's parser, with the flags that all commands share."""
+    parser: Parser = commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.set_defaults(command=run)
     return parser
 
 
 def add_source(parser: Parser) -> Any:
-    """Flags that say where the data is; returns their group."""
+    """Add the flags for the data; returns their group."""
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
         required=True,
         nargs="+",
         metavar="FILE",
-        help="txt (a sample a line), jsonl, csv, parquet, folders of them, or a dataset's directory or hub id",
+        help="txt (one sample per line), jsonl, csv or parquet files, folders of them, a saved dataset, or a hub id",
     )
-    group.add_argument("--split", default="train", metavar="NAME", help="of a dataset with several (default: train)")
-    group.add_argument("--text-column", metavar="NAME", help="the column with the text (default: text)")
+    group.add_argument(
+        "--split", default="train", metavar="NAME", help="split of a dataset that has several (default: train)"
+    )
+    group.add_argument(
+        "--text-column", metavar="NAME", help="column of the text (default: messages, prompt and completion, or text)"
+    )
     group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
     return group
 
 
 def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
-    """A flag for every setting there is, in the groups they come in; a flag that is not given stays out."""
+    """Add a flag for every setting (or for those in `only`), grouped by section; a flag not given sets nothing."""
     groups: dict[str, Any] = {}
     if only is None:
         parser.add_argument(
-            "--preset", choices=list(PRESETS), default=argparse.SUPPRESS, help="display settings by name"
+            "--preset",
+            choices=list(PRESETS),
+            default=argparse.SUPPRESS,
+            help="a named set of display settings; single flags override it",
         )
     for section, key, field in settings():
         flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
         several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
-        is_pair = get_origin(field.annotation) is tuple and several is None  # thresholds: for a file of settings
+        is_pair = get_origin(field.annotation) is tuple and several is None  # thresholds: settable in a file only
         if is_pair or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
@@ -89,7 +99,7 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
 
 
 def _is_open_ended(kind: Any) -> bool:
-    """Whether a setting of this kind takes any number of values."""
+    """Whether a setting of this type takes any number of values."""
     return get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis
 
 
@@ -100,13 +110,13 @@ def _plain_types(kinds: Sequence[Any]) -> Iterator[Any]:
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given as flags."""
+    """The settings given as flags."""
     keys = {key for _, key, _ in settings()} | {"preset"}
     return {key: value for key, value in vars(arguments).items() if key in keys}
 
 
 def read_settings(arguments: argparse.Namespace, **defaults: Any) -> LessonConfig:
-    """Settings from the config file and the flags, over a command's own defaults."""
+    """Settings from the flags, which override the config file, which overrides a command's own `defaults`."""
     flags, path = given_settings(arguments), getattr(arguments, "config", None)
     defaults = {key: value for key, value in defaults.items() if key not in PRESETS.get(flags.get("preset", ""), {})}
     config = LessonConfig.from_toml(path, defaults, **flags) if path else LessonConfig.from_dict({**defaults, **flags})

@@ -1,4 +1,4 @@
-"""`apt-model recipes`: settings that were measured, and what they gave; `distill --recipe NAME` takes them."""
+"""`apt-model recipes`: named settings with measured results, for `distill --recipe NAME`."""
 
 import argparse
 import difflib
@@ -15,14 +15,14 @@ from apt_model.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A file of `apt_model.recipes`.
+    """A recipe: settings and the measurements behind them; a TOML file in `apt_model.recipes`.
 
     Attributes:
         name: of the file.
         zh, en: what it is for, in a sentence.
-        student: how to describe the student that it is for.
-        measured: the table that earned it, in Markdown.
-        settings: flat keys of a lesson.
+        student: the `--student` description that it was measured with.
+        measured: the table of measurements, in Markdown.
+        settings: flat keys of `LessonConfig`.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Recipe:
 
 
 def all_recipes() -> dict[str, Recipe]:
-    """Every recipe by its name."""
+    """Every recipe by name."""
     found = {}
     for file in sorted(files("apt_model.recipes").iterdir(), key=lambda file: file.name):
         name, _, ending = file.name.rpartition(".")
@@ -46,10 +46,10 @@ def all_recipes() -> dict[str, Recipe]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """One of them.
+    """The recipe of that name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none.
     """
     known = all_recipes()
     if name not in known:
@@ -60,10 +60,12 @@ def find_recipe(name: str) -> Recipe:
 
 
 def add(commands: Any) -> None:
-    """Its parser."""
-    recipes = add_command(commands, "recipes", _recipes, "settings that were measured, and what they gave")
-    recipes.add_argument("name", nargs="?", metavar="NAME", help="one of them, with its settings and its table")
-    recipes.add_argument("--lang", default="zh", help="language of what is printed (default: zh)")
+    """Add the parser."""
+    recipes = add_command(commands, "recipes", _recipes, "list named settings with measured results, or show one")
+    recipes.add_argument(
+        "name", nargs="?", metavar="NAME", help="show the settings and measurements of this recipe (default: list all)"
+    )
+    recipes.add_argument("--lang", default="zh", help="language of the output: zh or en (default: zh)")
 
 
 def _recipes(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`apt-model report`: a lesson as one file that opens offline; its plots and its summary in Markdown beside it."""
+"""`apt-model report`: write runs as one HTML file that opens offline, optionally with a summary and plots."""
 
 import argparse
 from pathlib import Path
@@ -9,15 +9,19 @@ from apt_model.commands.options import add_command
 
 
 def add(commands: Any) -> None:
-    """Its parser."""
-    report = add_command(commands, "report", _report, "make one file of a lesson, to keep and to pass on")
-    report.add_argument("runs", metavar="RUN", nargs="+", help="run directories; several come side by side")
-    report.add_argument("-o", "--out", metavar="FILE", help="the file (default: report.html in the run directory)")
-    report.add_argument("--markdown", action="store_true", help="a summary.md beside it too, with the plots")
-    report.add_argument("--png", action="store_true", help="the plots as PNG files beside it too, in plots/")
+    """Add the parser."""
+    report = add_command(commands, "report", _report, "write runs as one HTML file that opens offline")
+    report.add_argument("runs", metavar="RUN", nargs="+", help="run directory; several are compared in one file")
     report.add_argument(
-        "--lang", default="zh", help="language of what is printed, and of plots and summary (default: zh)"
+        "-o", "--out", metavar="FILE", help="HTML file to write (default: report.html in the first run directory)"
     )
+    report.add_argument(
+        "--markdown", action="store_true", help="also write summary.md and its plots next to the HTML file"
+    )
+    report.add_argument(
+        "--png", action="store_true", help="also write the plots as PNG files, in plots/ next to the HTML file"
+    )
+    report.add_argument("--lang", default="zh", help="language of messages, plots and summary (default: zh)")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -31,7 +35,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _more(run: Path, directory: Path, arguments: argparse.Namespace) -> None:
-    """What was asked for besides the page; the summary brings its plots along."""
+    """Write the summary and the plots that the flags ask for; the summary includes its plots."""
     from apt_model.events.runfile import read_events
     from apt_model.i18n import Phrases
     from apt_model.review import plots

@@ -1,4 +1,4 @@
-"""Who teaches a lesson of `apt-model distill`: a model, or what a cache kept of one. Knows nothing of students."""
+"""The teacher of `apt-model distill`: a model, or a cache of its logits. Knows nothing of students."""
 
 import argparse
 from pathlib import Path
@@ -10,36 +10,37 @@ from apt_model.errors import ConfigError
 
 
 def add_teacher(parser: Parser) -> None:
-    """Flags that say who teaches."""
-    parser.add_argument("--teacher", metavar="DIR_OR_ID", help="model directory, GGUF file or hub id")
+    """Add the flags that name the teacher."""
+    parser.add_argument("--teacher", metavar="DIR_OR_ID", help="model directory, GGUF file or hub id of the teacher")
     add_precision(parser)
     parser.add_argument(
         "--teacher-cache",
         metavar="CACHE",
-        help="what cache-teacher kept, instead of a teacher; with one, that it is the same is checked",
+        help="cache from cache-teacher, used instead of the teacher; sets temperature, max_length and packing unless "
+        "given. With --teacher too: check that the cache is of that model",
     )
 
 
 def add_precision(parser: Parser) -> None:
-    """Flags that say in which numbers a teacher answers."""
+    """Add the flags for the precision of the teacher's weights."""
     parser.add_argument(
         "--teacher-dtype",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="fp32",
-        help="of the teacher's weights; auto: as they are stored (default: fp32)",
+        help="dtype of the teacher's weights; auto: as stored (default: fp32)",
     )
     parser.add_argument(
         "--teacher-quantization",
         choices=("bnb-8bit", "bnb-4bit"),
-        help="let bitsandbytes quantize the teacher's weights while they are read",
+        help="quantize the teacher with bitsandbytes while loading it (default: no)",
     )
 
 
 def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
-    """The teacher and its tokenizer, in the numbers that the flags say, where it will answer if it cannot be moved.
+    """The teacher, in the precision that the flags name, and its tokenizer; a quantized one on its device already.
 
     Raises:
-        ModelError: no such model. ConfigError: a package is missing, or a device.
+        ModelError: the model cannot be loaded. ConfigError: a missing package or device.
     """
     import torch
 
@@ -57,14 +58,14 @@ def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple
 
 
 def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings that a cache was made with, for a lesson that gives none; none without a cache.
+    """Defaults of `distill` from the settings that the cache was made with; empty without a cache.
 
     Raises:
-        ConfigError: neither a teacher nor a cache.
+        ConfigError: neither a teacher nor a cache is given.
     """
     if arguments.teacher_cache is None:
         if arguments.teacher is None:
-            raise ConfigError("there is no teacher", fix="give --teacher, or --teacher-cache")
+            raise ConfigError("there is no teacher", fix="give --teacher or --teacher-cache")
         return {}
     from apt_model.distill.teachers.cache.manifest import read_manifest
 
@@ -77,10 +78,11 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_teacher(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any, Any]:
-    """The teacher, what a student is made after (the model, or a cache's config of it), and the tokenizer.
+    """The teacher, the model or config to build a student from, and the teacher's tokenizer.
 
     Raises:
-        ModelError: no such model. DataError: a cache of something else, or none. StorageError: a damaged one.
+        ModelError: the model cannot be loaded. DataError: no cache, or one made with another teacher, tokenizer or
+            settings. StorageError: a damaged cache.
     """
     if arguments.teacher_cache is None:
         teacher, tokenizer = load_precisely(arguments, config)

@@ -1,4 +1,4 @@
-"""`apt-model watch`: lessons in a browser, while they go on or afterwards."""
+"""`apt-model watch`: show runs in a browser, during training or afterwards."""
 
 import argparse
 import os
@@ -18,21 +18,34 @@ PORT = 8470
 
 
 def add(commands: Any) -> None:
-    """Its parser."""
-    watch = add_command(commands, "watch", _watch, "see a lesson in a browser, while it goes on or afterwards")
-    watch.add_argument("runs", metavar="RUN", nargs="+", help="run directories, or a folder of them")
-    watch.add_argument("--port", type=int, default=PORT, metavar="N", help=f"the next free one from here ({PORT})")
-    watch.add_argument("--host", metavar="ADDRESS", help="where to listen (default: this machine only, 127.0.0.1)")
+    """Add the parser."""
+    watch = add_command(commands, "watch", _watch, "show runs in a browser, during training or afterwards")
+    watch.add_argument("runs", metavar="RUN", nargs="+", help="run directory, or a folder of run directories")
+    watch.add_argument(
+        "--port",
+        type=int,
+        default=PORT,
+        metavar="N",
+        help=f"port to listen on; if taken, the next free one (default: {PORT})",
+    )
+    watch.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="address to listen on (default: 127.0.0.1, this machine only; with --share 0.0.0.0)",
+    )
     watch.add_argument(
         "--share",
         action="store_true",
-        help="let others on the network look; the address has a key, whoever has it sees",
+        help="let other machines see the page; the printed address contains an access key",
     )
     watch.add_argument(
-        "--open", action=argparse.BooleanOptionalAction, default=True, help="open the browser (default: yes)"
+        "--open",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="open the page in the browser (default: yes)",
     )
-    watch.add_argument("--lang", default="zh", help="language of what is printed here (default: zh)")
-    watch.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)  # by a lesson's --watch
+    watch.add_argument("--lang", default="zh", help="language of the printed messages (default: zh)")
+    watch.add_argument("--attached", action="store_true", help=argparse.SUPPRESS)  # given by distill --watch
 
 
 def _watch(arguments: argparse.Namespace) -> None:
@@ -47,7 +60,9 @@ def _watch(arguments: argparse.Namespace) -> None:
         raise ConfigError("port is out of range", got=arguments.port, expected="0 to 65535")
     host = arguments.host or (EVERYWHERE[0] if arguments.share else LOOPBACK[0])
     if host not in LOOPBACK and not arguments.share:
-        raise ConfigError("others could look, too", got=f"--host {host}", fix="add --share, if that is meant")
+        raise ConfigError(
+            "this address can be reached from other machines", got=f"--host {host}", fix="add --share to allow that"
+        )
     address = listen(host, arguments.port)
     token = new_token() if arguments.share else None
     server = Server(
@@ -63,7 +78,7 @@ def _watch(arguments: argparse.Namespace) -> None:
 
 
 def _tell(url: str, say: Phrases, arguments: argparse.Namespace) -> None:
-    """Where to look; and open it there, unless the only browser would take over the terminal."""
+    """Print the address and open it, unless the only browser runs in the terminal."""
     print_line(say("watch.attached" if arguments.attached else "watch.open", url=url))
     sys.stdout.flush()
     if arguments.open:
@@ -74,7 +89,7 @@ def _tell(url: str, say: Phrases, arguments: argparse.Namespace) -> None:
 
 
 def _starter_is_gone() -> Any:
-    """Says whether the training that started us is over; we wait for it in the background, at lower priority."""
+    """A function that tells whether the training that started this process has ended. Lowers our own priority."""
     import psutil
 
     if hasattr(os, "nice"):

@@ -1,1 +1,1 @@
-"""The lesson in a browser: a server that follows run files, and a report that is one file. Never loads torch."""
+"""Browser display: a server that follows run files, and a report as one HTML file. Never loads torch."""

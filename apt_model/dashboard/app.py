@@ -1,6 +1,6 @@
-"""What a page can ask for: itself, the runs there are, a run's history, and what comes. Reads; changes nothing.
+"""The web application, read-only: the page's files, the list of runs, a run's history, its new events.
 
-Knows runs by id, assets by a fixed table: no path from outside is ever joined to one of ours.
+Knows runs by id and files by a fixed table: no path from a request is ever joined to one on disk.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ from apt_model.dashboard.catalog import Catalog, RecordedRun
 from apt_model.dashboard.feed import PIECE, Feed
 from apt_model.dashboard.reading import HistoryReader
 
-HISTORIES = 8  # kept in memory: those that were asked for last
+HISTORIES = 8  # kept in memory: the most recently used
 
 
 class Page:
-    """Everything there is to ask for.
+    """The routes and their handlers.
 
     Attributes:
-        open_streams: viewers that are being told of what comes.
-        asked: when somebody last asked for anything; seconds of the monotonic clock.
+        open_streams: viewers that are following new events.
+        asked: time of the last request, in seconds of the monotonic clock.
     """
 
     def __init__(self, catalog: Catalog, assets: Mapping[str, Asset]) -> None:
@@ -54,12 +54,12 @@ class Page:
         return app
 
     def close(self) -> None:
-        """Let every viewer go."""
+        """End the streams of all viewers."""
         for feed in self._feeds.values():
             feed.close()
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether nobody has looked for so long."""
+        """Whether there are no viewers, and no requests for so many seconds."""
         return not self.open_streams and time.monotonic() - self.asked > seconds
 
     async def _index(self, request: Request) -> Response:
@@ -119,7 +119,7 @@ class Page:
 
 
 class _Stream(Response):
-    """A body piece by piece, each waiting until the client has taken most of what was sent; ends when it is gone."""
+    """A streamed response that waits for a slow client before each piece, and ends when the client is gone."""
 
     def __init__(self, pieces: AsyncGenerator[bytes, None], media_type: str) -> None:
         super().__init__(media_type=media_type, headers={"x-accel-buffering": "no"})

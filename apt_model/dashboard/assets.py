@@ -1,4 +1,4 @@
-"""The files of the page: a table made once, so that no path from outside ever meets the disk."""
+"""The page's static files, read once into a table: no path from a request reaches the disk."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Asset:
-    """One file: its bytes, and what they are."""
+    """One file: its bytes and media type."""
 
     content: bytes
     media_type: str
 
 
 def read_assets(folder: Traversable | None = None) -> Mapping[str, Asset]:
-    """Every file of the page that a browser has a use for, by its path in `static/` (or in a folder of your own)."""
+    """Every file that a browser can use, by its path in `static/` (or in another folder)."""
     folder = folder if folder is not None else files("apt_model.dashboard").joinpath("static")
     return dict(_walk(folder, ""))
 

@@ -1,4 +1,4 @@
-"""Which runs there are: those given, or those in a folder given. Knows where they lie; hands out ids, never paths."""
+"""The runs to show: those given, or those in a given folder. Knows their paths; gives out ids, never paths."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ PEEK = 256 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRun:
-    """One run: a run directory, or the place where one will be.
+    """One run: a run directory, which need not exist yet.
 
     Attributes:
-        id: the same whenever the same place is served, so that a page finds its run again after a restart.
+        id: follows from the path, so that a page finds its run again after a restart.
         path: of its record.
-        started: wall seconds; infinite where there is nothing yet.
-        steps, finished: as of the last look.
+        started: wall time in seconds; infinite if there is no record yet.
+        steps, finished: when the record was last read.
     """
 
     id: str
@@ -34,12 +34,12 @@ class RecordedRun:
     finished: bool
 
     def to_record(self) -> dict[str, Any]:
-        """What a page may know of it."""
+        """The fields that the page gets, as JSON values."""
         return {"id": self.id, "name": self.name, "finished": self.finished, "steps": self.steps}
 
 
 class Catalog:
-    """The runs at some places, newest first.
+    """The runs at the given paths, newest first.
 
     Args:
         places: run directories, folders of run directories, or either before it exists. Links inside a folder are
@@ -53,7 +53,7 @@ class Catalog:
         self._peeked: dict[Path, tuple[tuple[int, int], RecordedRun]] = {}
 
     def runs(self) -> list[RecordedRun]:
-        """All of them, as of half a second ago at most."""
+        """All runs, at most half a second old."""
         if time.monotonic() - self._looked >= FRESH_SECONDS:
             found = [self._peek(path) for place in self._places for path in _records(place)]
             self._runs = {run.id: run for run in sorted(found, key=lambda run: (-run.started, run.name))}
@@ -61,7 +61,7 @@ class Catalog:
         return list(self._runs.values())
 
     def find(self, run_id: str) -> RecordedRun | None:
-        """The run of an id; None where there is none."""
+        """The run with an id; None if there is none."""
         if run_id not in self._runs:
             self.runs()
         return self._runs.get(run_id)
@@ -79,7 +79,7 @@ class Catalog:
 
 
 def _records(place: Path) -> Iterator[Path]:
-    """The record at a place, or those one level below; the place itself where there is none yet."""
+    """The record at a path, or those one level below; the path's own if there is none yet."""
     if (place / EVENTS).exists() or not place.is_dir():
         yield place / EVENTS
         return
@@ -104,13 +104,13 @@ def _look(path: Path) -> RecordedRun:
 
 
 def _near_the_end(path: Path) -> int:
-    """The offset behind a line, a quarter of a megabyte before the last one ends."""
+    """An offset at the end of a line, about PEEK bytes before the end of the record."""
     end = whole_lines(path)
     return whole_lines(path, before=end - PEEK) if end > PEEK else 0
 
 
 def _parsed(lines: Iterator[bytes]) -> dict[str, Any]:
-    """The first of them that is an event."""
+    """The first line that is a JSON object, parsed; {} if none is."""
     for line in lines:
         try:
             record = json.loads(line)

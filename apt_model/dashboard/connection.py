@@ -1,6 +1,6 @@
-"""A connection with little patience: for a request that does not come, and for an answer that is not taken.
+"""Timeouts for HTTP connections: for a request that does not arrive, and for an answer that is not read.
 
-uvicorn waits for both as long as a client likes. Knows nothing of what is asked or answered.
+uvicorn itself waits for both without limit. Knows nothing of requests or answers.
 """
 
 import asyncio
@@ -11,18 +11,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS = 5.0
-STALLED_SECONDS = 4.0  # with the time until the buffers are full, a stalled client is gone within five
-BUFFER = 64 * 1024  # bytes that may wait for a client, beside what its socket holds
-MOST = 600  # connections, whatever they are doing; uvicorn's own limit, with a 503, is lower
+STALLED_SECONDS = 4.0  # with the time to fill the buffers, a stalled client is dropped within five
+BUFFER = 64 * 1024  # bytes that may wait for a client, besides those in its socket
+MOST = 600  # connections of any kind; uvicorn's own limit, answered with 503, is lower
 
 _transport: ContextVar[asyncio.Transport | None] = ContextVar("transport", default=None)
 
 
 class Connection(H11Protocol):
-    """uvicorn's HTTP/1.1, with a time limit on the request, on the end of the answer, and a limit on connections."""
+    """uvicorn's HTTP/1.1 protocol with timeouts for the request and the end of the answer, and a connection limit."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there; its request must follow."""
+        """A client has connected: start the timeout of its request."""
         super().connection_made(transport)
         self._limit = self.loop.call_later(REQUEST_SECONDS, self._too_slow)
         transport.set_write_buffer_limits(high=BUFFER)
@@ -30,7 +30,7 @@ class Connection(H11Protocol):
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Some of the request."""
+        """Read a part of the request; stop the timeout once its head is complete."""
         _transport.set(self.transport)  # the task that answers inherits it
         super().data_received(data)
         if self.cycle is not None:
@@ -42,24 +42,24 @@ class Connection(H11Protocol):
         self._limit = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def on_response_complete(self) -> None:
-        """The answer is written; the client must take what is left of it."""
+        """The answer is written: start the timeout for the client to read the rest."""
         super().on_response_complete()
         self._limit = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client has disconnected: stop the timeout."""
         self._limit.cancel()
         super().connection_lost(exc)
 
 
 class Patience:
-    """Drops a client that leaves what it was sent lying for seconds."""
+    """Middleware that drops a client which does not read its answer for some seconds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, as long as somebody listens."""
+        """Run the app with a timeout on each `send`."""
 
         async def send_in_time(message: Message) -> None:
             try:

@@ -1,8 +1,7 @@
-"""One run's record as it grows, as server-sent events for any number of viewers: one reader of the file for all.
+"""A growing record as server-sent events for any number of viewers, with one reader of the file for all.
 
-A message's id is the byte offset behind its line, so whoever comes back says where it was and misses nothing. Viewers
-share the newest messages and keep a place each; one that fell behind reads its own way through the file. Knows
-nothing of HTTP.
+A message's id is the byte offset after its line, so a viewer that reconnects misses nothing. Viewers share the newest
+messages, each with its own offset; one that fell behind reads the file by itself. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -21,11 +20,11 @@ SHARED = 1 << 20  # bytes of messages kept for all
 
 HEARTBEAT = b":\n\n"
 END = b"event: end\ndata: {}\n\n"
-REWIND = b'event: rewind\nid: 0\ndata: {"offset":0}\n\n'  # nothing that was sent is sure to stand any more
+REWIND = b'event: rewind\nid: 0\ndata: {"offset":0}\n\n'  # the record was cut back: what was sent may be outdated
 
 
 class Feed:
-    """Follows one run file for its viewers, as long as there are any.
+    """Follows one run file while it has viewers.
 
     Args:
         path: of the record; it need not exist yet.
@@ -48,7 +47,7 @@ class Feed:
         self._finished = False
 
     async def follow(self, offset: int) -> AsyncGenerator[bytes, None]:
-        """What is said behind `offset`, a few messages at a time, until the run is over or its record was cut back."""
+        """The messages after `offset`, a few at a time, until the run is finished or its record is cut back."""
         if self._poller is None:
             self._begin()
             self._poller = asyncio.create_task(self._poll())
@@ -78,7 +77,7 @@ class Feed:
             self._viewers -= 1
 
     async def _after(self, offset: int) -> tuple[int, bytes]:
-        """Messages behind an offset, and the offset behind those."""
+        """Some messages after an offset, and the offset after them."""
         if offset < self._start:
             return await asyncio.to_thread(_read_behind, self._path, offset)
         begin = bisect_right(self._ends, offset)
@@ -120,13 +119,13 @@ class Feed:
         self._changed = asyncio.Event()
 
     def close(self) -> None:
-        """Let every viewer go: the server ends."""
+        """End the streams of all viewers: the server stops."""
         self._closed = True
         self._wake()
 
 
 def _message(line: Line) -> bytes:
-    """A line as a server-sent event; empty where it is no event."""
+    """A line as a server-sent event; empty if it is not an event of the record."""
     end, text = line
     try:
         text = within_limit(text)
@@ -139,13 +138,13 @@ def _message(line: Line) -> bytes:
 
 
 def _read_behind(path: Path, offset: int) -> tuple[int, bytes]:
-    """For a viewer that fell behind: some messages, and the offset behind them."""
+    """For a viewer that fell behind: some messages read from the file, and the offset after them."""
     lines = Tail(path, offset).read(PIECE)
     return (lines[-1][0], b"".join(map(_message, lines))) if lines else (offset, b"")
 
 
 def _is_a_place(path: Path, offset: int) -> bool:
-    """Whether a record reaches to an offset, and a line ends there."""
+    """Whether a line of the record ends at this offset."""
     return offset == 0 or whole_lines(path, before=offset) == offset
 
 

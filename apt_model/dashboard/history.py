@@ -1,8 +1,8 @@
-"""What happened in a run so far, thinned to what a page can hold: bounded memory, whatever the length of the record.
+"""The history of a run, downsampled for a page: bounded memory for a record of any length.
 
-Of many steps, those with the lowest and the highest loss and the highest gradient norm of each stretch; of many cards,
-the laziest and the least lazy; of the rest, evenly many. The beginning, the end, and numbers that were not finite stay.
-Knows the fields it judges by; nothing of files or browsers.
+Of each stretch of steps it keeps those with the lowest and highest loss and the highest gradient norm; of cards the
+laziest and the least lazy; of other events one per stretch. The first, the last and those with NaN or infinity stay.
+Knows the fields that it compares; knows nothing of files or browsers.
 """
 
 import json
@@ -21,7 +21,7 @@ ALWAYS = ("run_started", "run_finished")
 
 
 def highest(key: str) -> Criterion:
-    """The larger, the better; what is no number (it was not finite) is best of all."""
+    """Prefers the larger value; a non-finite one (recorded as null) is preferred to all."""
 
     def score(record: Record) -> float:
         value = record.get(key)
@@ -33,7 +33,7 @@ def highest(key: str) -> Criterion:
 
 
 def lowest(key: str) -> Criterion:
-    """The smaller, the better."""
+    """Prefers the smaller value."""
 
     def score(record: Record) -> float:
         value = record.get(key)
@@ -43,16 +43,16 @@ def lowest(key: str) -> Criterion:
 
 
 def latest(record: Record) -> float:
-    """The newest of its neighbours is as good as any."""
+    """Prefers the latest record: all score the same, and ties go to the later one."""
     return 0.0
 
 
 class History:
-    """The record of a run as a bounded number of its lines.
+    """A bounded selection of the lines of a record.
 
     Attributes:
         steps: optimizer steps done.
-        finished: the run's verdict is the last thing said.
+        finished: whether the last event is the end of the run.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class History:
         self._light: dict[int, bytes] = {}
 
     def add(self, lines: Iterable[Line]) -> None:
-        """Take lines of the record, in order; what is no event is left out."""
+        """Add lines of the record, in order; lines that are not events are left out."""
         for place, line in lines:
             try:
                 record = json.loads(line)
@@ -89,10 +89,10 @@ class History:
         kept.add(place, record, line)
 
     def lines(self, *, largest: int = PAGE_BYTES) -> list[bytes]:
-        """What is kept, in order, in no more than about `largest` bytes.
+        """The selected lines, in order, in about `largest` bytes at most.
 
-        Where that is too little, cards and report cards lose their details (the tokens; the validation texts), evenly
-        over the run; the newest keeps them.
+        If they are larger, cards and report cards lose their details (tokens; validation texts), evenly over the run;
+        the newest keeps them.
         """
         kept = dict(self._always)
         for thinned in self._kinds.values():

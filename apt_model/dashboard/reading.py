@@ -1,4 +1,4 @@
-"""A run's history, read once for everybody who asks. Knows files and histories; nothing of browsers."""
+"""The history of a run file, read once and shared by all requests. Knows files and histories; nothing of browsers."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from apt_model.dashboard.tail import Tail
 
 
 class HistoryReader:
-    """The history of one run file, kept up with as it grows.
+    """The history of one run file, updated as it grows.
 
     Args:
         path: of the record; it need not exist yet.
-        largest: bytes of a page's events, about.
+        largest: approximate limit on the bytes of the events.
     """
 
     def __init__(self, path: Path, *, largest: int = PAGE_BYTES) -> None:
@@ -25,7 +25,7 @@ class HistoryReader:
         return self._tail.offset
 
     def catch_up(self) -> None:
-        """Read what came since; from the beginning, where the record was cut back."""
+        """Read what has been appended; all of it again if the record was cut back."""
         generation = self._tail.generation
         while (lines := self._tail.read()) or generation != self._tail.generation:
             if generation != self._tail.generation:
@@ -37,7 +37,7 @@ class HistoryReader:
         return b"[" + b",".join(self.history.lines(largest=self._largest)) + b"]"
 
     def page(self) -> bytes:
-        """What a page begins with: `{"offset": bytes covered, "events": the history}`."""
+        """The JSON that a page loads first: `{"offset": bytes covered, "events": the history}`."""
         self.catch_up()
         state = self.offset, self._tail.generation
         if self._page is None or self._page[0] != state:

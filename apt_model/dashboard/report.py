@@ -1,6 +1,6 @@
-"""The page and what it shows as one HTML file: no request, no script but ours (by its hash), nothing to install.
+"""The report: the page and its runs as one HTML file that makes no requests and runs no script but ours (by hash).
 
-Knows the page's files as they are served, and histories. Nothing of browsers' ways to open it.
+Knows the page's files and histories; knows nothing of browsers.
 """
 
 import base64
@@ -18,7 +18,7 @@ from apt_model.events.runfile import EVENTS, encode
 EVENTS_BYTES = 4_000_000  # of all runs together: with the page's own files, below 5 MB
 _STYLE = re.compile(r'[ \t]*<link\b[^>]*\brel="stylesheet"[^>]*\bhref="(?:\./)?static/([^"]+)"[^>]*>\n?')
 _SCRIPT = re.compile(r'[ \t]*<script\b([^>]*)\bsrc="(?:\./)?static/([^"]+)"([^>]*)></script>\n?')
-_UNSAFE = {  # in JSON they stand in texts only, and mean the same escaped
+_UNSAFE = {  # in JSON they occur in strings only, where an escape means the same
     "<": "\\u003c",
     ">": "\\u003e",
     "&": "\\u0026",
@@ -28,7 +28,7 @@ _UNSAFE = {  # in JSON they stand in texts only, and mean the same escaped
 
 
 def write_report(runs: Sequence[Path], path: Path) -> Path:
-    """Write the report of some runs, side by side where there are several.
+    """Write the report of one or several runs.
 
     Raises:
         StorageError: a run has no record, or the file cannot be written.
@@ -47,7 +47,7 @@ def make_report(runs: Sequence[Path], *, assets: Mapping[str, Asset] | None = No
 
     Args:
         runs: run directories.
-        assets: the files of the page; ours unless given.
+        assets: the page's files; ours if None.
 
     Raises:
         StorageError: a run has no record.
@@ -69,8 +69,8 @@ def _tell(run_id: str, run: Path, largest: int) -> str:
 
 
 def _inline(assets: Mapping[str, Asset], data: str) -> str:
-    """The page with its styles, scripts and data in it, under a policy that lets in nothing else."""
-    texts = {  # a browser hashes what it has read, with newlines as it reads them
+    """The page with its styles, scripts and data inlined, under a Content-Security-Policy that allows nothing else."""
+    texts = {  # a browser normalises newlines before it hashes
         name: asset.content.decode().replace("\r\n", "\n")
         for name, asset in assets.items()
         if name.endswith((".html", ".css", ".js"))

@@ -1,7 +1,7 @@
-"""Who may ask, and what a browser may do with the answer. Knows nothing of what is served.
+"""Access control and security headers of the server. Knows nothing of what is served.
 
 A page on another site can make a browser send requests here, and can point a name of its own at 127.0.0.1 (DNS
-rebinding): the exact Host and Origin tell those apart from ours. All of it happens before any handler.
+rebinding): checking the exact Host and Origin refuses both, before any handler runs.
 """
 
 import hmac
@@ -25,17 +25,17 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
-    "connection": "close",  # one request a connection: a slow or idle client is told by the time its request takes
+    "connection": "close",  # one request per connection, so that a request's timeout catches slow and idle clients
 }
 
 
 class Doorman:
-    """Lets requests in that name this server, from this server's own page, to read; with a token where it takes one.
+    """Middleware that lets in only reads of this server by its name, from its own page, with its token if it has one.
 
     Args:
-        app: what answers.
-        hosts: every Host (name and port) that this server goes by.
-        token: to be given once, as `?token=`; a cookie stands for it from then on. None lets everybody in.
+        app: handles the requests let in.
+        hosts: every valid Host header (name and port).
+        token: required once as `?token=`, and replaced by a cookie from then on. None: no token is required.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str], token: str | None = None) -> None:
@@ -44,7 +44,7 @@ class Doorman:
         self._cookie = f"apt_model_{secrets.token_hex(4)}"  # cookies do not tell ports apart
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand over to the app."""
+        """Refuse the request, or pass it to the app; add the security headers."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -60,17 +60,17 @@ class Doorman:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
-            return PlainTextResponse("This server does not go by that name.\n", 421)
+            return PlainTextResponse("This server does not answer to that host name.\n", 421)
         if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")) or _is_foreign(headers):
-            return PlainTextResponse("Only this server's own page may ask.\n", 403)
+            return PlainTextResponse("Only this server's own page may send requests.\n", 403)
         if scope["method"] not in METHODS:
-            return PlainTextResponse("There is nothing to change here.\n", 405, {"allow": ", ".join(METHODS)})
+            return PlainTextResponse("This server is read-only: use GET or HEAD.\n", 405, {"allow": ", ".join(METHODS)})
         return self._ask_for_token(scope) if self._token is not None else None
 
     def _ask_for_token(self, scope: Scope) -> Response | None:
         shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and _equal(shown, self._token or ""):
-            answer = RedirectResponse("./", 303)  # so that the token is in no history and no bookmark
+            answer = RedirectResponse("./", 303)  # keeps the token out of history and bookmarks
             answer.set_cookie(self._cookie, self._pass, httponly=True, samesite="strict", path="/")
             return answer
         known = HTTPConnection(scope).cookies.get(self._cookie, "")
@@ -81,12 +81,12 @@ class Doorman:
 
 
 def new_token() -> str:
-    """128 random bits, fit for a URL."""
+    """A random token of 128 bits, safe in a URL."""
     return secrets.token_urlsafe(16)
 
 
 def _is_foreign(headers: Headers) -> bool:
-    """Another site asks for a part of ours (an image, a frame); that a person follows a link to it is fine."""
+    """Whether another site embeds a part of ours (an image, a frame); a link that a person follows is allowed."""
     if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
         return False
     return (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) != ("navigate", "document")

@@ -1,4 +1,4 @@
-"""Serves run files on a port of this machine, until it is told to stop. Knows nothing of what a page shows."""
+"""The server for run files on a port of this machine. Knows nothing of what the page shows."""
 
 import asyncio
 import errno
@@ -21,19 +21,19 @@ from apt_model.errors import ConfigError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 TRIES = 50
-AT_ONCE = 400  # connections; more are told to come back (503)
+AT_ONCE = 400  # connections; further ones are answered with 503
 LEFT_SECONDS = 60.0
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
-SENT_AHEAD = 64 * 1024  # bytes the kernel may hold for a client: more would hide that it has stalled
+SENT_AHEAD = 64 * 1024  # bytes of the kernel's send buffer: a larger one would hide that a client has stalled
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a server listens.
+    """A listening address.
 
     Attributes:
-        host: a name or number of this machine.
-        listener: bound already.
+        host: a host name or IP address of this machine.
+        listener: the bound socket.
     """
 
     host: str
@@ -41,17 +41,17 @@ class Address:
 
     @property
     def port(self) -> int:
-        """The one that was free."""
+        """The port that was bound."""
         port: int = self.listener.getsockname()[1]
         return port
 
     def url(self, token: str | None = None) -> str:
-        """What to type into a browser."""
+        """The URL to open in a browser."""
         host = _reachable(self.host)
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/" + (f"?token={token}" if token else "")
 
     def names(self) -> frozenset[str]:
-        """Every Host that means this server: exact, port included."""
+        """Every valid Host header of this server, port included."""
         hosts = {self.host.lower()}
         if self.host in (*LOOPBACK, *EVERYWHERE):
             hosts |= set(LOOPBACK)
@@ -61,10 +61,10 @@ class Address:
 
 
 def listen(host: str, port: int) -> Address:
-    """Take a port, or the next one that is free.
+    """Bind the port, or the next free one.
 
     Raises:
-        ConfigError: no such host here, or no free port.
+        ConfigError: the host is not this machine, or no port is free.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for attempt in range(port, min(port + TRIES, 65_536)):
@@ -73,24 +73,24 @@ def listen(host: str, port: int) -> Address:
         except OSError as error:
             reason = error.strerror
             if isinstance(error, socket.gaierror) or error.errno not in _TAKEN:
-                fix = "take 127.0.0.1, or an address of this machine"
+                fix = "use 127.0.0.1, or an address of this machine"
                 raise ConfigError(f"cannot listen on {host}:{attempt}", got=reason, fix=fix) from error
         else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD)
             return Address(host=host, listener=listener)
-    raise ConfigError(f"no port from {port} on is free", got=reason, fix="give another --port")
+    raise ConfigError(f"none of the ports {port} to {attempt} is free", got=reason, fix="give another --port")
 
 
 class Server(uvicorn.Server):
-    """uvicorn, letting viewers go at the end, and ending by itself where nobody is left.
+    """uvicorn that ends its streams when it stops, and stops by itself when nobody is left.
 
     Args:
         runs: run directories, or folders of them.
         address: where to listen.
-        assets: the files of the page; ours unless given.
-        token: asked for, unless None.
-        is_alone: whether whoever started us is gone; then the server ends once nobody has looked for a minute.
-        when_ready: called once, when a browser will be answered.
+        assets: the page's files; ours if None.
+        token: required from browsers; None: none is.
+        is_alone: whether the process that started us has ended; then the server stops after a minute without viewers.
+        when_ready: called once the server answers requests.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
                 interface="asgi3",
                 log_config=None,
                 log_level="critical",
-                access_log=False,  # a token must be in no log
+                access_log=False,  # the token must not get into a log
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
@@ -128,28 +128,28 @@ class Server(uvicorn.Server):
         )
 
     def serve_until_stopped(self) -> None:
-        """Serve until Ctrl-C, SIGTERM, or nobody is left."""
+        """Serve until Ctrl-C, SIGTERM, or until nobody is left."""
         with suppress(KeyboardInterrupt):
             self.run(sockets=[self._listener])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then tell."""
+        """Start listening, then call `when_ready`."""
         await super().startup(sockets)
         await asyncio.to_thread(self._when_ready)
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to end."""
+        """Called ten times a second: whether to stop."""
         is_left = counter % 10 == 0 and self._page.is_idle(LEFT_SECONDS) and self._is_alone()
         return await super().on_tick(counter) or is_left
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let the viewers go, then close."""
+        """End the viewers' streams, then shut down."""
         self._page.close()
         await super().shutdown(sockets)
 
 
 def _reachable(host: str) -> str:
-    """An address that others can go to, for one that means all of this machine's."""
+    """An address that other machines can reach, for a wildcard address."""
     if host not in EVERYWHERE:
         return host
     family, own = (socket.AF_INET, "127.0.0.1") if host == EVERYWHERE[0] else (socket.AF_INET6, "::1")

@@ -1,4 +1,4 @@
-"""Follows a run file that somebody else writes: whole lines from a byte offset on. Knows nothing of who reads them."""
+"""Following a growing file: whole lines from a byte offset on. Knows nothing of what they mean."""
 
 import json
 import os
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 CHUNK = 1 << 20
-MARK = 1024  # bytes before the offset that must still be there: a record that was cut back and grew again lacks them
+MARK = 1024  # bytes before the offset that must be unchanged: they differ in a record that was cut back and grew again
 
 Line = tuple[int, bytes]
 
 
 class Tail:
-    """Reads what was appended since the last time.
+    """Reads what was appended to a file since the last read.
 
     Args:
         path: the file; it need not exist yet.
-        offset: where to begin; behind a line's end.
+        offset: where to start, at the end of a line.
 
     Attributes:
         offset: bytes read so far.
-        generation: how often the record was found cut back, replaced or gone; reading begins at 0 again each time.
+        generation: how often the file was found cut back, replaced or gone; reading restarts at 0 each time.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
@@ -30,9 +30,9 @@ class Tail:
         self._seen: tuple[int, int, int] | None = None
 
     def read(self, limit: int = CHUNK) -> list[Line]:
-        """Some lines, without their ends, each with the offset behind it; none where there is nothing new.
+        """Some lines without their newlines, each with the offset after it; empty if there is nothing new.
 
-        About `limit` bytes at a time, so that a caller may stay responsive: read again until nothing comes.
+        Reads about `limit` bytes at a time, so that the caller stays responsive: call it again until it is empty.
         """
         try:
             with self._path.open("rb") as file:
@@ -40,7 +40,7 @@ class Tail:
         except (FileNotFoundError, NotADirectoryError):
             if self.offset:
                 self._begin_again()
-        except OSError:  # for now: a network's disk may come back
+        except OSError:  # maybe temporary: a network disk may come back
             pass
         return []
 
@@ -58,7 +58,7 @@ class Tail:
         if not end and len(text) == limit:  # one line longer than that
             text += file.readline()
             end = len(text) if text.endswith(b"\n") else 0
-        if self.offset + end == about.st_size or not end:  # nothing left: no need to look before it changes
+        if self.offset + end == about.st_size or not end:  # all read: nothing to do before the file changes
             self._seen = now
         lines, at = [], self.offset
         for line in text[:end].split(b"\n")[:-1]:
@@ -69,7 +69,7 @@ class Tail:
         return lines
 
     def _stands(self, file: BinaryIO, size: int) -> bool:
-        """Whether what was read is still there, as far as its last bytes tell."""
+        """Whether what was read is unchanged, judging by its last bytes."""
         if size < self.offset:
             return False
         if self._mark is None:
@@ -87,7 +87,7 @@ class Tail:
 
 
 def is_verdict(line: bytes) -> bool:
-    """Whether a line says that the run is over."""
+    """Whether a line is the event that ends the run."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -96,7 +96,7 @@ def is_verdict(line: bytes) -> bool:
 
 
 def whole_lines(path: Path, *, before: int | None = None) -> int:
-    """The offset behind the last whole line (that ends before an offset); 0 where there is none, or no file."""
+    """The offset after the last whole line (up to `before`); 0 if there is none, or no file."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

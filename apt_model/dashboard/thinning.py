@@ -1,4 +1,4 @@
-"""A series of any length as a bounded number of its members, the extremes kept. Knows nothing of what they say."""
+"""Downsampling of a series to a bounded number of its members, extremes included. Knows nothing of their meaning."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ class _Bucket:
 
 
 class Thinned:
-    """Keeps, of every so many neighbours, the one that is best by each criterion; and the first and the last of all.
+    """Keeps the best member of each bucket of neighbours by each criterion, and the first and last of all.
 
-    When it holds `capacity` buckets, or more than `largest` bytes, neighbouring buckets merge in pairs: memory stays
-    bounded, and the highest and the lowest of a stretch stay.
+    At `capacity` buckets, or more than `largest` bytes, neighbouring buckets are merged in pairs: memory is bounded,
+    and the extremes of each stretch are kept.
 
     Args:
         capacity: an even number of buckets.
-        criteria: the higher, the better; a member that is best by several is kept once.
-        largest: bytes of all lines together, about; one that is best by two criteria counts twice.
+        criteria: scores, higher is better; a member that is best by several is kept once.
+        largest: approximate limit on the bytes of all lines; one that is best by two criteria counts twice.
     """
 
     def __init__(self, capacity: int, criteria: tuple[Criterion, ...], *, largest: float = math.inf) -> None:
@@ -42,7 +42,7 @@ class Thinned:
         self._last: tuple[int, bytes] = (0, b"")
 
     def add(self, place: int, record: Record, line: bytes) -> None:
-        """Take one more; `place` tells the order."""
+        """Add a member; `place` gives its order."""
         if self._first is None:
             self._first = place, line
         self._last = place, line
@@ -66,7 +66,7 @@ class Thinned:
         self._bytes = sum(len(kept.line) for bucket in self._buckets for kept in bucket.best)
 
     def kept(self) -> dict[int, bytes]:
-        """Lines by place."""
+        """The kept lines by place."""
         lines = {kept.place: kept.line for bucket in self._buckets for kept in bucket.best}
         if self._first is not None:
             lines |= dict([self._first, self._last])

@@ -1,4 +1,4 @@
-"""The embedded lesson: a Chinese corpus over eight topics, and a small teacher that has read it."""
+"""The built-in demo: a Chinese corpus on eight topics, and a small teacher trained on it."""
 
 from apt_model.demo.lesson import load_teacher, new_student, read_corpus
 

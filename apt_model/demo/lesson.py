@@ -1,6 +1,6 @@
-"""What `apt-model demo` teaches from: the corpus, the teacher beside it, a fresh student, settings that work.
+"""Data, models and settings of `apt-model demo`: the corpus, its teacher, a fresh student.
 
-Knows nothing of how the lesson is shown.
+Knows nothing of how the run is shown.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ SETTINGS: Mapping[str, Any] = {
     "learning_rate": 3e-3,
     "warmup_ratio": 0.1,
     "seed": 0,
-    "exam_prompts": ("光缆铺在海底", "青霉素是弗莱明", "国画讲究留白"),  # sentences of the corpus begin so
+    "exam_prompts": ("光缆铺在海底", "青霉素是弗莱明", "国画讲究留白"),  # beginnings of sentences in the corpus
     "exam_tokens": 40,
 }
 
 
 def read_corpus() -> dict[str, list[str]]:
-    """Sentences by topic."""
+    """The corpus: sentences by topic."""
     sentences: dict[str, list[str]] = {}
     topic = ""
     for line in files("apt_model.demo").joinpath("corpus.txt").read_text("utf-8").splitlines():

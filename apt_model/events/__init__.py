@@ -1,1 +1,1 @@
-"""What happened: records, where they go, and the file that keeps them."""
+"""Events of a run: their records, the sinks that receive them, and the file that stores them."""

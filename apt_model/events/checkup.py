@@ -1,4 +1,4 @@
-"""What the doctor found before a lesson: plain records. Knows nothing of how it was found, or of how it is shown."""
+"""Findings of the doctor, as plain records. Knows nothing of how they were found or how they are shown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ class Finding:
     """One line of the doctor's report.
 
     Attributes:
-        key: names a sentence of the locale's `doctor` table, which also says what to do; `values` fill it in.
-        state: "well"; "advice", which the run goes on without; "wrong", which would spoil it.
-        error: what the run would end with, or ought to, where something is wrong.
+        key: of a sentence in the locale's `doctor` table, which includes the advice; `values` fill its placeholders.
+        state: "well"; "advice", which a run can ignore; "wrong", which would spoil the run.
+        error: the error to raise, for state "wrong".
     """
 
     key: str
@@ -26,5 +26,5 @@ class Finding:
 
 
 def wrong(key: str, error: AptModelError, **values: str | int | float) -> Finding:
-    """A finding that the run had better not begin with."""
+    """A finding that should keep the run from starting, with the error to raise."""
     return Finding(key=key, state="wrong", values={"what": str(error), **values}, error=error)

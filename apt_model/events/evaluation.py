@@ -1,6 +1,6 @@
-"""What an evaluation found: a dict of plain numbers that says itself in a line, and writes strict JSON.
+"""The results of an evaluation: a dict of numbers that prints as one line and saves as strict JSON.
 
-Knows nothing of how the numbers came about, or of tables.
+Knows nothing of how they were measured, or of tables.
 """
 
 import math
@@ -22,10 +22,10 @@ _DIGITS = {"loss": 3, "perplexity": 2, "bits_per_byte": 3, "kl": 3}
 
 
 class Evaluation(dict[str, Any]):
-    """A model's numbers by name, 95 % intervals under `intervals`; those of its teacher under `teacher`, those of a
-    control under `control`.
+    """A model's metrics by name, with 95 % intervals under `intervals`; under `teacher` those of its teacher, under
+    `control` those of a control.
 
-    `str()` is one line in the language `lang`; ratios are 0..1, chrF and BLEU 0..100 as their makers have them.
+    `str()` is one line in the language `lang`. Ratios are 0..1; chrF and BLEU are 0..100, as is customary.
     """
 
     lang = "zh"
@@ -37,7 +37,7 @@ class Evaluation(dict[str, Any]):
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the numbers as a JSON file; what is not finite becomes null.
+        """Write the metrics as a JSON file; NaN and infinity become null.
 
         Raises:
             StorageError: the file cannot be written.
@@ -49,7 +49,7 @@ class Evaluation(dict[str, Any]):
 
 
 def figure(key: str, value: float) -> str:
-    """The number called `key` as it is shown: ratios in percent, the rest with as many digits as tell something."""
+    """Format the metric `key`: ratios in percent, others with a suitable number of digits."""
     if key in _PERCENT:
         return f"{100 * value:.1f}%"
     if key not in _WHOLE and value >= 1_000:

@@ -1,8 +1,8 @@
-"""The events of a lesson: plain floats and strings, frozen, one class a kind.
+"""The events of a run: frozen records of plain floats and strings, one class per kind.
 
-Knows nothing of tensors, of where an event goes, or of how it looks. The loop fills in what it measured; fields with
-a default of None or empty are filled in by the scorer (apt_model.teaching), so a run without one leaves them so.
-Ratios are 0..1; percent exists only where something is shown.
+Knows nothing of tensors, sinks or display. The training loop fills in what it measured; the scorer (apt_model.teaching)
+fills in the lesson's judgement, which keeps its default (None, 0 or empty) in a run without a scorer. Ratios are 0..1;
+percent exists only where something is shown.
 """
 
 import time
@@ -38,7 +38,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What a model is, in numbers; `layers` and `hidden_size` where its config tells."""
+    """A model's name and size; `layers` and `hidden_size` are None if it has no config that tells them."""
 
     name: str
     parameters: int
@@ -49,14 +49,14 @@ class ModelCard:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """A lesson begins.
+    """A run begins.
 
     Attributes:
-        config: settings of the lesson, flat keys; where another trainer trains, only those that are ours.
-        total_steps: None where the data has no length.
-        trained_by: what another trainer calls its settings ("SFTConfig"); None where our own loop trains.
-        vocabulary: tokens that both models choose among, where that is known.
-        laziness_scale: what its cards are judged by; filled in by the scorer.
+        config: all settings as flat keys; in another trainer's run, only those that are ours.
+        total_steps: None if the data has no length.
+        trained_by: class of another trainer's settings ("SFTConfig"); None in our own training loop.
+        vocabulary: number of tokens that both models share; None if unknown.
+        laziness_scale: constants of the laziness of its cards; filled in by the scorer.
     """
 
     kind = "run_started"
@@ -84,24 +84,23 @@ class EpochStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer step was taken; where another trainer trains, it has logged its numbers.
+    """One optimizer step; in another trainer's run, one of its log entries.
 
-    Another trainer's loss is what it says: of its own making, the mean over the steps since it last logged; what it
-    does not tell is None.
+    Another trainer's loss is the one that it logs: its own, averaged over the steps since its last log entry. What it
+    does not log is None.
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.
-        loss: what was backpropagated, `alpha * kd + beta * ce`, and the weighted `hidden` and `attention` where there
-            are any.
+        loss: what was backpropagated: `alpha * kd + beta * ce`, plus the weighted `hidden` and `attention` terms.
         kd: T² times the mean KL(teacher ‖ student) at temperature T, in nats, unweighted.
-        ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted; None on a step that learned from
-            the student's own texts, where it is no part of the loss.
+        ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted; None on an on-policy step, whose
+            loss has no such term.
         grad_norm: before clipping.
-        tokens: positions the step learned from, over all processes.
-        step_seconds: wall seconds since the step before, data loading included.
-        skipped_batches: batches without a single label so far.
-        hidden: mean 1 - cosine between both models' hidden states, unweighted; None where they are not compared.
-        attention: mean KL between both models' attention relations, in nats, unweighted; likewise.
+        tokens: positions with a label in the step, over all processes.
+        step_seconds: wall seconds since the previous step, data loading included.
+        skipped_batches: batches without any label so far.
+        hidden: mean 1 - cosine between both models' hidden states, unweighted; None without this term.
+        attention: mean KL between both models' attention relations, in nats, unweighted; None without this term.
     """
 
     kind = "step"
@@ -121,32 +120,32 @@ class StepDone(Event):
 
     @property
     def is_on_policy(self) -> bool:
-        """Whether it learned from the student's own texts."""
+        """Whether the step trained on text that the student generated."""
         return self.kd is not None and self.ce is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation(Event):
-    """What teacher and student said on one row of a batch.
+    """The predictions of teacher and student on one row of a batch.
 
     Attributes:
-        source: "train", a row of the step's own batch, read from the very logits that it trained on; "validation", a
-            row that the student does not learn from; "probe", a row that is kept for showing. The last two are read
-            after the step.
-        loss: of the step; or the same sum of KD and CE over the validation batch, or over the probe's row alone.
-        given: the text that both were given before the shown part begins.
-        teacher_text, student_text: the most probable tokens of each, decoded.
+        source: "train": a row of the step's own batch, read from the logits that it trained on; "validation": a row of
+            the validation data; "probe": a fixed row, in another trainer's run. The last two are read after the step.
+        loss: of the step; for the other sources the weighted KD and CE of the validation batch or of the fixed row.
+        given: the text before the compared part, which both models were given.
+        teacher_text: the teacher's most probable tokens, decoded.
+        student_text: the student's.
         input_text: the sample itself; topics are found in it too.
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
-        agreement: share of the card's tokens on which both agree.
+        agreement: share of the card's tokens on which both models' most probable tokens agree.
         tokens: how many tokens the texts were decoded from.
-        detail: the same token by token; None where nobody keeps it, or the tokenizer has no text for a single token.
-        entropy_gap: mean over the card's tokens of the student's entropy less the teacher's, in nats, at temperature
-            1; None where the teacher's is not known.
-        kd_pull, ce_pull: means over the card's tokens of the norms of the gradients by the student's logits of both
-            terms, as weighted in the loss; None where the step did not make them (no fused loss, no training row).
-        softness: mean over the card's tokens of the teacher's entropy at the training temperature, as a share of the
-            most it can be, log of the vocabulary; None likewise, and where only its best tokens are known.
+        detail: the same token by token; None if it is not recorded, or the tokenizer cannot decode single tokens.
+        entropy_gap: mean over the card's tokens of the student's entropy minus the teacher's, in nats, at temperature
+            1; None if the teacher's is unknown.
+        kd_pull, ce_pull: mean over the card's tokens of the norm of each weighted term's gradient with respect to the
+            student's logits; None if the step did not compute it (no fused loss, not a training row).
+        softness: mean over the card's tokens of the teacher's entropy at the training temperature, divided by its
+            maximum, the log of the vocabulary size; None as above, and for a teacher's top-k logits.
     """
 
     kind = "observation"
@@ -184,7 +183,7 @@ class ScoredObservation(Observation):
 
 @dataclass(frozen=True, kw_only=True)
 class ExamAnswer:
-    """How both went on from a prompt, greedily, without the prompt; `teacher` is None where only its cache is there."""
+    """Both models' greedy completions of a prompt, without the prompt; `teacher` is None for a cached teacher."""
 
     prompt: str
     teacher: str | None
@@ -193,7 +192,7 @@ class ExamAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamTaken(Event):
-    """Both models answered the same prompts as at every exam of the run, after a step; epoch 0 is before the first."""
+    """An exam: both models completed the run's exam prompts after this step. Epoch 0 is before the first step."""
 
     kind = "exam"
 
@@ -203,7 +202,7 @@ class ExamTaken(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TopicScore:
-    """How a topic went: cards seen and their mean laziness."""
+    """A topic's number of cards and their mean laziness."""
 
     topic: str
     samples: int
@@ -212,7 +211,7 @@ class TopicScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice: a key of the locale's `advice` table, and the topic or the measured share it speaks of."""
+    """One piece of advice: a key of the locale's `advice` table, with the topic or measured share that it mentions."""
 
     key: str
     topic: str | None = None
@@ -221,7 +220,7 @@ class Advice:
 
 @dataclass(frozen=True, kw_only=True)
 class TextPair:
-    """What both said on a row of the validation data."""
+    """Both models' texts on a row of the validation data."""
 
     teacher_text: str
     student_text: str
@@ -230,13 +229,13 @@ class TextPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """The student on data that it does not learn from, in eval mode.
+    """The student on validation data, in eval mode.
 
     Attributes:
         loss, kd, ce: as in `StepDone`, over all of the validation data.
         agreement: share of its tokens on which both models' most probable tokens agree.
         tokens: positions measured.
-        pairs: texts of some rows, at most 16.
+        pairs: both models' texts on at most 16 rows.
         mean_laziness: over the pairs; filled in by the scorer.
     """
 
@@ -251,9 +250,9 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished(Event):
-    """An epoch ends. `mean_loss` is over its tokens; `topics` holds the five with the most samples.
+    """An epoch ends. `mean_loss` is the mean over its tokens; `topics` holds the five with the most samples.
 
-    Where another trainer trains, `mean_loss` is over what it logged, and `tokens` is None if it does not count them.
+    In another trainer's run `mean_loss` is the mean of what it logged, and `tokens` is None if it does not count them.
     """
 
     kind = "epoch_finished"
@@ -272,17 +271,17 @@ class EpochFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The lesson ends: the verdict.
+    """The run ends: its summary and verdict.
 
     Attributes:
-        tokens: learned from; where another trainer trains, as many as it says it has seen, if it says so.
+        tokens: positions trained on; in another trainer's run the tokens that it has logged, or None.
         first_loss, last_loss: mean loss of the first and the last tenth of the steps seen (at least one).
         samples, mean_laziness: cards scored, and the mean over all of them.
         first_laziness, last_laziness: mean of the first and the last quarter of the cards.
         topics: every topic seen (at most 64).
-        validation: of the last epoch, without its texts; None where there is no validation data.
+        validation: of the last epoch, without its texts; None without validation data.
         advice: the most important first.
-        failures: what broke in the display, one line each; training went on without it.
+        failures: errors of the display, one line each; training went on without it.
     """
 
     kind = "run_finished"
@@ -306,7 +305,7 @@ class RunFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Notice(Event):
-    """Something the reader should know once: `key` names a sentence of the locale, `values` fill it in."""
+    """A message to the user: `key` names a sentence of the locale, `values` fill its placeholders."""
 
     kind = "notice"
 

@@ -1,7 +1,7 @@
 """The record of a run: a directory with `config.json`, `events.jsonl`, `summary.json` (and the student beside them).
 
-One event is one line of strict JSON, written whole and flushed, so a reader may follow while training goes on. Raw
-text is kept here and only here: whoever shows it sanitises it first. Knows nothing of who reads.
+Each event is one line of strict JSON, written whole and flushed, so that a reader can follow during training. Text is
+stored unsanitised here and only here: whoever shows it sanitises it first. Knows nothing of its readers.
 """
 
 import copy
@@ -21,17 +21,17 @@ from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, RunFinished, 
 from apt_model.events.strict import plain, restore, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
-MAX_LINE = 2**16  # bytes, with the line's end
+MAX_LINE = 2**16  # bytes, newline included
 
 
 class RunFile:
-    """A sink that keeps every event in a run directory.
+    """A sink that writes every event to the record in a run directory.
 
-    A line that the disk does not take waits, and is written before the next one: nothing is left out in between.
+    A line that cannot be written (the disk is full) waits, and is written before the next one: no line is lost.
 
     Args:
-        directory: made if it is missing; must not hold another run's record.
-        resumes: go on with the record that is there; `load_state_dict` says from where.
+        directory: created if missing; must not hold another run's record.
+        resumes: append to the existing record; `load_state_dict` sets from where.
 
     Raises:
         StorageError: the directory cannot be written, or has a record already.
@@ -46,19 +46,19 @@ class RunFile:
             raise self._lost(error) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the record goes, and what waits to be written.
+        """The record's length in bytes, and the lines that wait to be written.
 
         Raises:
-            StorageError: the disk does not keep what was written.
+            StorageError: the record cannot be synced to disk.
         """
         try:
-            os.fsync(self._file.fileno())  # a checkpoint is on the disk for good: so must be what it counts on
+            os.fsync(self._file.fileno())  # a checkpoint relies on these bytes being on the disk
         except OSError as error:
             raise self._lost(error) from error
         return {"bytes": self._file.seek(0, 2), "waiting": [record for record, _ in self._waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Cut off what came after: it will be said again.
+        """Cut off the lines after the checkpoint: the resumed run writes them again.
 
         Raises:
             ValueError: the record is shorter than it was.
@@ -69,10 +69,10 @@ class RunFile:
         self._waiting = [(record, line_of(record)) for record in state["waiting"]]
 
     def emit(self, event: Event) -> None:
-        """Append one line; the run's settings and its verdict also get a file of their own.
+        """Append one line; the run's settings and verdict are also written to `config.json` and `summary.json`.
 
         Raises:
-            StorageError: it could not be written; it waits, and the next call tries again.
+            StorageError: it could not be written; the next call tries again.
         """
         record = to_record(event)
         self._waiting.append((record, line_of(record)))
@@ -94,7 +94,7 @@ class RunFile:
         return StorageError(f"the record {self.directory / EVENTS} cannot be written", got=error.strerror, fix=fix)
 
     def _append(self, line: bytes) -> None:
-        """A line whole or not at all: a disk that fills up takes a part of it without an error."""
+        """Write a line whole or not at all: a disk that fills up can accept a part of it without an error."""
         start, written = self._file.seek(0, 2), 0
         try:
             while written < len(line):
@@ -109,10 +109,10 @@ class RunFile:
 
 
 def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path:
-    """Make the directory if it is missing, and see that a run can be written there, or gone on with.
+    """Create the directory if it is missing, and check that a run can be started there, or resumed.
 
     Raises:
-        StorageError: it cannot be written, holds a run already, or holds none that could go on.
+        StorageError: it cannot be written, holds a run already, or holds no run to resume.
     """
     path = Path(directory)
     if resumes and not (path / EVENTS).exists():
@@ -129,7 +129,7 @@ def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path
 
 
 def to_record(event: Event) -> dict[str, Any]:
-    """An event as a dict of JSON values. Numbers that are not finite become null; `nonfinite` names their places."""
+    """An event as a dict of JSON values. NaN and infinity become null; `nonfinite` lists their places."""
     nonfinite: dict[str, str] = {}
     record = {"schema": SCHEMA_VERSION, "kind": event.kind, **plain(event, nonfinite)}
     if nonfinite:
@@ -149,10 +149,10 @@ def from_record(record: Mapping[str, Any]) -> Event:
             "not an event of this version",
             got=f"kind {record.get('kind')!r}, schema {record.get('schema')!r}",
             expected=f"schema {SCHEMA_VERSION}",
-            fix="read it with the apt-model that wrote it",
+            fix="read it with the version of apt-model that wrote it",
         )
     if "nonfinite" in record:
-        values = copy.deepcopy(dict(record))  # the caller's own stays as it is
+        values = copy.deepcopy(dict(record))  # the caller's dict stays unchanged
         restore(values, values.pop("nonfinite"))
         record = values
     event = _reader(kind)(record)
@@ -161,7 +161,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
 
 
 def encode(record: Mapping[str, Any]) -> bytes:
-    """One line of strict JSON in UTF-8; a lone surrogate is written as an escape, so that it cannot break the file."""
+    """A record as strict JSON in UTF-8; a lone surrogate is escaped, so that it cannot break the file."""
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -169,7 +169,7 @@ def encode(record: Mapping[str, Any]) -> bytes:
 
 
 def line_of(record: Mapping[str, Any]) -> bytes:
-    """The record's line in the file; where it would be longer than MAX_LINE, shortened, with `truncated` in it."""
+    """The record's line in the file; one longer than MAX_LINE is shortened, and marked as `truncated`."""
     line = encode(record) + b"\n"
     if len(line) <= MAX_LINE:
         return line
@@ -213,7 +213,7 @@ def read_events(run: str | Path) -> Iterator[Event]:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a small JSON file so that a reader sees the old one or the new one, never half of it."""
+    """Write a small JSON file atomically: a reader sees the old or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_bytes(json.dumps(record, ensure_ascii=True, allow_nan=False, indent=2).encode() + b"\n")

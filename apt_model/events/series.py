@@ -1,4 +1,4 @@
-"""A history of any length in a fixed number of buckets. Knows nothing of what the numbers mean."""
+"""A series of any length downsampled to a fixed number of means. Knows nothing of what the numbers mean."""
 
 import math
 from collections.abc import Mapping
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class BoundedSeries:
-    """Keeps a series of numbers as at most `capacity` means of equally many neighbours, in order.
+    """A series of numbers as at most `capacity` means of equally many neighbours, in order.
 
-    When it is full, neighbours merge in pairs: memory stays constant, the shape of the curve stays. Numbers that are
-    not finite are left out.
+    When it is full, neighbours are merged in pairs: memory is bounded, and the curve keeps its shape. NaN and infinity
+    are left out.
     """
 
     def __init__(self, capacity: int = 256) -> None:
@@ -41,11 +41,11 @@ class BoundedSeries:
 
     @property
     def mean(self) -> float | None:
-        """Mean of all numbers; None where there are none."""
+        """Mean of all numbers; None if there are none."""
         return self._total / self.count if self.count else None
 
     def ends(self, share: float) -> tuple[float, float] | None:
-        """Means of the first and the last `share` of the series (at least one bucket each); None where empty."""
+        """Means of the first and the last `share` of the series (at least one bucket each); None if it is empty."""
         if not self._counts:
             return None
         width = max(1, int(len(self._counts) * share))

@@ -1,7 +1,7 @@
-"""Where events go, and the one place that keeps a failing display away from training.
+"""Sinks for events, and the one place that isolates training from a failing display.
 
-The record is no display: where it can no longer be written, whoever trains is told. Knows nothing of what a sink does
-with an event.
+The record is not a display: if it cannot be written, the training loop is told. Knows nothing of what a sink does with
+an event.
 """
 
 import sys
@@ -20,7 +20,7 @@ EventWatcher = Callable[[Event], Notice | None]
 
 
 class Sink(Protocol):
-    """A place events go: a terminal, a file, a tracker, or ten lines of your own."""
+    """Receives events: a terminal, a file, a tracker, or ten lines of your own."""
 
     def emit(self, event: Event) -> None:
         """Take one event. An exception detaches this sink for the rest of the run."""
@@ -30,7 +30,7 @@ class Sink(Protocol):
 
 
 class Guard:
-    """Runs what must never hurt training, and remembers the first failure of each name."""
+    """Runs code that must not break training; keeps the first failure under each name."""
 
     def __init__(self) -> None:
         self.failures: dict[str, str] = {}
@@ -46,14 +46,14 @@ class Guard:
 
 
 class Audience:
-    """Passes events through a scorer to sinks; a sink that fails is told of once and detached.
+    """Passes events through a scorer to sinks; a sink that fails is reported once and detached.
 
     Args:
-        sinks: who listens, in order.
-        record: hears everything first. It is not detached; `lost` says why it could not be written.
-        scorer: turns what the loop measured into what the lesson says; None passes events on as they are.
-        watchers: see each event after that; what one has to say of it is delivered behind it.
-        guard: shared with whatever else must not hurt training.
+        sinks: receive each event, in order.
+        record: receives each event first. It is never detached; `lost` holds its error if it cannot be written.
+        scorer: adds the lesson's judgement to an event; None passes events on unchanged.
+        watchers: called with each event after the sinks; a notice that one returns is delivered next.
+        guard: shared with other code that must not break training.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Audience:
         self._detached: set[str] = set()
 
     def __call__(self, event: Event) -> Event:
-        """Score and deliver one event; returns it as it was delivered."""
+        """Score and deliver one event; returns the scored event."""
         if self._scorer is not None:
             event = self.guard.run("scorer", partial(self._scorer, event), event)
         if isinstance(event, RunFinished):
@@ -103,7 +103,7 @@ class Audience:
             self.lost = error
 
     def _tell(self, event: Event, name: str) -> None:
-        """By the sinks that are left; a sink that is gone may have been the only one that somebody looked at."""
+        """Report a failure to the remaining sinks, and on stderr if the failed one may have been the only display."""
         values = {"failure": self.guard.failures[name]}
         self._deliver(Notice(run_id=event.run_id, step=event.step, key="notice.display_failed", values=values))
         if name in self._detached or not self._sinks:

@@ -1,6 +1,6 @@
-"""Values as strict JSON has them: no dataclasses, no numbers that are not finite, no more bytes than a limit.
+"""Conversion to strict JSON values: no dataclasses, no NaN or infinity, no more bytes than a limit.
 
-Knows nothing of which records there are.
+Knows nothing of the kinds of records.
 """
 
 import math
@@ -13,14 +13,14 @@ ELLIPSIS = "…"
 LONGEST_TEXT, SHORTEST_TEXT = 2**16, 2**4
 MOST_ENTRIES = 1_000, 200, 40  # of a list or mapping, where cutting texts was not enough: no record of ours
 
-Place = tuple[Any, Any] | tuple[()]  # the place of what something is in, and its key there
+Place = tuple[Any, Any] | tuple[()]  # (place of the container, key in it)
 
 
 def plain(value: Any, nonfinite: dict[str, str], place: Place = ()) -> Any:
-    """`value` in dicts, lists, strings and finite numbers.
+    """`value` as dicts, lists, strings and finite numbers.
 
-    A number that is not finite becomes None, and its place goes into `nonfinite` with what it was: `loss`,
-    `detail.kl_nats.3`. A dot in a mapping's key is written `~1` there, a tilde `~0`.
+    NaN and infinity become None; `nonfinite` then maps their place, such as `loss` or `detail.kl_nats.3`, to what they
+    were. In a place, a dot of a mapping's key is written `~1`, a tilde `~0`.
     """
     kind = type(value)
     if kind is str or kind is int or value is None:
@@ -42,10 +42,10 @@ def plain(value: Any, nonfinite: dict[str, str], place: Place = ()) -> Any:
 
 
 def restore(record: dict[str, Any], nonfinite: Mapping[str, str]) -> None:
-    """Put the numbers that `plain` took out back into the dicts and lists of `record`.
+    """Put the NaN and infinity that `plain` took out back into `record`.
 
     Raises:
-        LookupError, TypeError, ValueError: there is no such place, or it holds something else.
+        LookupError, TypeError, ValueError: there is no such place, or it holds another value.
     """
     for path, number in nonfinite.items():
         holder: Any = record
@@ -70,10 +70,11 @@ def _path(place: Place) -> Iterator[str]:
 
 
 def shortened(record: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
-    """The record in as many bytes as it may have: a card's tokens go first, from the last one, then the ends of texts.
+    """The record cut until it fits: first a card's last tokens are dropped, then texts are shortened.
 
     A record that another program wrote loses the ends of its lists too, at the worst all but its numbers. `truncated`
-    in it says what is not whole: its place, as in `nonfinite`, and how many tokens, characters or entries it had.
+    in the result maps each place that was cut, as in `nonfinite`, to its number of tokens, characters or entries
+    before.
     """
     cut: dict[str, int] = {}
     short = {**record, "truncated": cut}

@@ -1,4 +1,4 @@
-"""The lesson inside other people's trainers. They train; here it is only watched."""
+"""Callbacks for other trainers: they train, these only watch and show it."""
 
 from apt_model.integrations.trainer_callback import VisualDistillationCallback
 

@@ -1,7 +1,7 @@
-"""Some fixed rows, and what teacher and student say on them: how a lesson sees a student that others train.
+"""The probe: fixed rows on which teacher and student are compared while another trainer trains the student.
 
-Looks without touching: eval mode, no gradient, and random generators, modes and data are left as they were. Knows
-nothing of trainers' steps or of what a lesson makes of what it sees.
+No side effects: eval mode, no gradient; random generators, modes and data are left as they were. Knows nothing of the
+trainer's steps, or of how the result is judged and shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,24 +29,24 @@ GIVE_ONE = "pass probe=, a batch or a list of texts"
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The numbers of a card on one row, and the row's own loss."""
+    """The result on one row: the part to show, both models' predictions, and the row's own loss."""
 
     readout: RowReadout
     loss: float
 
 
 class FixedRows:
-    """Asks both models the same rows, over and over.
+    """Runs both models on the same rows, again and again.
 
     Args:
-        batch: the rows; padding is taken off, and no more than `max_length` tokens of a row are kept.
-        teacher: moved to `device`, otherwise left as it is.
-        student: as the trainer has it.
-        config: temperature and weights of the row's loss, and how the shown part begins.
-        device: where the student is.
+        batch: the rows; padding is removed, and a row is cut to `max_length` tokens.
+        teacher: moved to `device`, otherwise unchanged.
+        student: the trainer's model.
+        config: temperature and weights of the row's loss, and where the shown part starts.
+        device: the student's.
 
     Raises:
-        DataError: no row has anything to predict, or one of the two models cannot take it.
+        DataError: no row has a label, or one of the models cannot take a row.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FixedRows:
         self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
         self._rows = _rows(batch, config.train.max_length)
         if not self._rows:
-            raise DataError("not one label in the probe", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
+            raise DataError("no probe row has a label", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
         self._teacher_model = teacher
         self._teacher, self._forward = LiveTeacher(teacher, device), Forward(student, "student")
         for row in self._rows:
@@ -68,7 +68,7 @@ class FixedRows:
         return len(self._rows)
 
     def look(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> Look:
-        """Ask row `turn`, round and round; `say` is told if the two heads differ in width."""
+        """Compare both models on row `turn` (modulo the rows); `say` gets a notice if their vocabularies differ."""
         row = self._rows[turn % len(self._rows)]
         card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
         assert card is not None  # noqa: S101 - rows without a label were left out
@@ -87,20 +87,22 @@ class FixedRows:
 
 
 def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:
-    """The first rows of a trainer's data, through its own collator, without a step of the loader.
+    """The first rows of a trainer's data, through its own collator, without advancing the loader.
 
-    Of a batch that comes back longer than the rows that went in (chosen and rejected answers, one after the other),
-    as many rows as went in; rows that are only prompts are taken as texts. Neither sampler, workers nor random
-    generators notice; a dataset that counts its own readings does.
+    If the collator returns more rows than it got (chosen and rejected answers, one after the other), the first ones;
+    rows with only a prompt are taken as texts. Sampler, workers and random generators are not touched; only a dataset
+    that counts its own reads is.
 
     Raises:
-        DataError: the data is a stream, is empty, or comes as something that is no batch.
+        DataError: the data is a stream, is empty, or is not collated to a batch.
     """
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise DataError("training data is a stream: a row taken for the cards would be lost to it", fix=GIVE_ONE)
+        raise DataError(
+            "the training data is a stream: rows taken for the cards would be missing from it", fix=GIVE_ONE
+        )
     if not len(dataset):
-        raise DataError("no row to show: the data is empty", fix=GIVE_ONE)
+        raise DataError("no row for the cards: the data is empty", fix=GIVE_ONE)
     with undisturbed(device):
         rows = [dataset[index] for index in range(min(PROBE_ROWS, len(dataset)))]
         raw = loader.collate_fn(rows)
@@ -118,7 +120,7 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
 
 
 def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[str, Any]:
-    """A row of an on-policy trainer has a prompt and no answer: what is learned then is the prompt itself."""
+    """The prompt as a text, for a row that has no completion (an on-policy trainer's)."""
     if "prompt" not in row or "completion" in row or tokenizer is None:
         return row
     prompt = row["prompt"]
@@ -129,7 +131,7 @@ def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[
 
 
 def _rows(batch: Batch, most: int) -> list[Batch]:
-    """Each row that has something to predict, alone, without padding, at most `most` tokens long."""
+    """Each row with a label as a batch of its own, without padding, at most `most` tokens long."""
     rows = []
     for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True):
         real = mask.nonzero().flatten()[:most]

@@ -1,4 +1,4 @@
-"""The lesson in a terminal where somebody else's progress bar is at home. Knows tqdm; knows nothing of trainers."""
+"""Terminal display beside another program's tqdm progress bar. Knows tqdm; knows nothing of trainers."""
 
 from tqdm.auto import tqdm
 
@@ -8,7 +8,7 @@ from apt_model.render.terminal import TerminalSink
 
 
 class TqdmTerminalSink(TerminalSink):
-    """Cards between the lines of a program whose live line is tqdm's: it is lifted while a card is printed.
+    """Prints cards in a program with a tqdm bar, which is cleared while a card is printed.
 
     Args:
         config: what to show, in which language.
@@ -18,7 +18,7 @@ class TqdmTerminalSink(TerminalSink):
         super().__init__(config, live=False)
 
     def emit(self, event: Event) -> None:
-        """Show one event; a step alone shows nothing, so the bar is left in peace."""
+        """Show one event; steps show nothing, and leave the bar alone."""
         if not isinstance(event, StepDone):
             with tqdm.external_write_mode():
                 super().emit(event)

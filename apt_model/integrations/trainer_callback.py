@@ -1,6 +1,6 @@
-"""The lesson in a `transformers.Trainer`, or in any trainer made from it (TRL's): one line, and it can be watched.
+"""Callback that shows the training of a `transformers.Trainer`, or of a trainer derived from it (TRL's).
 
-The trainer trains exactly as it would without: what is shown comes from fixed rows, read between its steps. Knows a
+Training is exactly the same with and without it: what is shown comes from fixed rows, read between the steps. Knows the
 trainer's callbacks; knows nothing of its loss.
 """
 
@@ -33,37 +33,37 @@ from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.spikes import SpikeWatch
 
-OURS = ("max_length",)  # of the training settings; the others are the trainer's own
+OURS = ("max_length",)  # the training settings taken here; the others belong to the trainer
 
 
 class VisualDistillationCallback(Classroom, TrainerCallback):
-    """Shows any trainer's training as a lesson: `Trainer(..., callbacks=[VisualDistillationCallback(teacher)])`.
+    """Shows a trainer's training as a lesson: `Trainer(..., callbacks=[VisualDistillationCallback(teacher)])`.
 
-    Every `sample_frequency` optimizer steps, a card with what teacher and student say on a row of the probe, one row
-    after the other, both in eval mode; the loss on the card is that row's own `alpha * KD + beta * CE`, not the
-    trainer's. The curves, report cards and verdict have the loss that the trainer logs, whatever it is made of. There
-    are no exams. The training is bit for bit what it would be without. Under several processes each of them looks
-    (sharded models need all), and the first one speaks.
+    Every `sample_frequency` optimizer steps it shows a card: teacher and student on a row of the probe, one row after
+    the other, both in eval mode. The loss on the card is that row's `alpha * KD + beta * CE`, not the trainer's;
+    curves, report cards and verdict have the loss that the trainer logs. There are no exams. The training is bit for
+    bit what it would be without. With several processes, all run the probe (sharded models need all), and the first
+    one shows it.
 
     Args:
         teacher: any causal language model with the student's tokenizer, e.g. the one given to the trainer. It is
             moved to the student's device.
-        tokenizer: the teacher's; the trainer's `processing_class` where None.
+        tokenizer: the teacher's; None: the trainer's `processing_class`.
         config: flat keys of the display, `temperature`, `alpha` and `beta`, `max_length` (of the probe's rows), or
-            `preset`; or a `LessonConfig`. How to train is set in the trainer's own arguments.
-        probe: a batch in any form that `to_batch` takes, such as a list of texts. Where None, the first eight rows of
-            the trainer's evaluation data, if it has evaluated already, else of its training data. Give one where that
-            is a stream, or where reading a row changes the dataset.
-        run_dir: keeps the record there; a resumed training's, in a directory inside.
-        sinks: who watches; a terminal unless given.
+            `preset`; or a `LessonConfig`. Training settings belong in the trainer's own arguments.
+        probe: a batch in any form that `to_batch` takes, such as a list of texts. None: the first eight rows of the
+            trainer's evaluation data, if it has evaluated already, else of its training data. Required if that is a
+            stream; needed too if reading a row changes the dataset.
+        run_dir: directory of the record; that of a resumed training goes into a directory inside.
+        sinks: the displays; None: a notebook or terminal.
         similarity: `(teacher text, student text) -> 0..1`; difflib's ratio unless given.
 
     Attributes:
         topic_keywords, stats, generate_comment: as in `VisualDistillationPlugin`.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that is the trainer's.
-        ModelError: no teacher. When training begins also: one that shares weights with the student.
+        ConfigError: an unknown or bad setting, or one that belongs to the trainer.
+        ModelError: no teacher; when training begins, one that shares weights with the student.
         DataError: when training begins: another tokenizer, or rows from which no card can be made.
         StorageError: when training begins: `run_dir` cannot be written, or holds another run.
     """
@@ -81,7 +81,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
     ) -> None:
         if not isinstance(teacher, nn.Module):
             got = "None" if teacher is None else f"{type(teacher).__name__}"
-            fix = "pass the model that the student learns from, e.g. load_model(name)[0]"
+            fix = "pass the teacher model, e.g. load_model(name)[0]"
             raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
         theirs = [*(key for key in TrainConfig.model_fields if key not in OURS), "report_to"]
         self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
@@ -94,8 +94,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         self._audience: Audience | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
-        """Refuse what cannot be shown, before the first step; then begin."""
-        self._close()  # of a training that broke off
+        """Check that the training can be shown, before its first step; then start."""
+        self._close()  # left open by a training that broke off
         student = trainer["model"]
         device = next(student.parameters()).device
         own = getattr(trainer.get("processing_class"), "tokenizer", trainer.get("processing_class"))
@@ -157,7 +157,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         self._run = self._audience = None
 
     def _tell(self, what: Callable[[TrainerRun], object]) -> None:
-        """Tell what happened in training; what is logged outside of one is none of ours. Nothing here may end it."""
+        """Pass a trainer's call to the run, if one is in progress. A failure here must not end the training."""
         if self._run is not None:
             self._guard.run(type(self).__name__, partial(what, self._run), None)
 
@@ -176,7 +176,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         return probe, (key, {"rows": len(probe)})
 
     def _watchers(self, state: Any, notices: list[tuple[str, dict[str, Any]]]) -> list[Sink]:
-        """The record, then whoever watches."""
+        """The record, then the displays."""
         watchers: list[Sink] = []
         if self._run_dir is not None:
             where = _free_directory(self._run_dir, state.global_step)
@@ -193,7 +193,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
 
 
 def _free_directory(run_dir: Path, step: int) -> Path:
-    """Where the record goes: a resumed training whose directory has one already writes beside it."""
+    """The record's directory; for a resumed training whose `run_dir` has a record already, a new one inside."""
     if not step or not (run_dir / EVENTS).exists():
         return run_dir
     names = (f"from-step-{step}" + (f"-{number}" if number > 1 else "") for number in count(1))
@@ -201,7 +201,7 @@ def _free_directory(run_dir: Path, step: int) -> Path:
 
 
 def _notices_of_logging(state: Any, args: Any) -> list[tuple[str, dict[str, Any]]]:
-    """A word on the loss, where the trainer will not say it."""
+    """A notice if the trainer will not log its loss."""
     if args.logging_strategy == "no":
         return [("notice.never_logs", {})]
     steps = state.max_steps - state.global_step
@@ -211,7 +211,7 @@ def _notices_of_logging(state: Any, args: Any) -> list[tuple[str, dict[str, Any]
 
 
 def _batches_per_epoch(loader: Any, state: Any, args: Any) -> int:
-    """As transformers counts them; where the data has no length, as if all steps were one epoch."""
+    """Batches per epoch as transformers counts them; all steps are one epoch if the data has no length."""
     try:
         return len(loader)
     except TypeError:

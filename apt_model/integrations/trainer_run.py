@@ -1,6 +1,6 @@
-"""One call of `trainer.train()`, told as a lesson: what the trainer logs, cards from the probe, epochs, the verdict.
+"""Events of one `trainer.train()`: steps from the trainer's logs, cards from the probe, epochs, the verdict.
 
-Knows `TrainerState` and the names a trainer logs under; never touches what trains.
+Knows `TrainerState` and the keys that trainers log; never changes model, optimizer or data.
 """
 
 import sys
@@ -23,12 +23,12 @@ class TrainerRun:
     """Turns a trainer's calls into events.
 
     Args:
-        report: speaks to the audience.
-        probe: where cards come from.
+        report: sends events to the audience.
+        probe: source of the cards.
         student: the model in training.
         guard: catches a probe that fails; no card is shown after that.
         every: optimizer steps between two cards.
-        state: the trainer's, as training begins: at step 0, or where a checkpoint left off.
+        state: the trainer's, when training begins: at step 0, or at a checkpoint's step.
         batches_per_epoch: as transformers counts them.
     """
 
@@ -51,7 +51,7 @@ class TrainerRun:
         self._logged = state.global_step
         self._seen, self._tokens = state.num_input_tokens_seen, None  # type: int, int | None
         self._started = self._clock = time.perf_counter()
-        self._ended: float | None = None  # when the epoch ended, if it still waits for its loss
+        self._ended: float | None = None  # when the epoch ended, while it waits for its loss
         self._has_shown = False
         self._open_epoch()
         report.step = state.global_step
@@ -72,7 +72,7 @@ class TrainerRun:
         )
 
     def epoch_begin(self, state: Any) -> None:
-        """An epoch begins; before the very first step, the student is seen as it came."""
+        """An epoch begins; before the first step, show a card of the untrained student."""
         self._finish_epoch(state)
         self._epoch += 1
         self._open_epoch()
@@ -87,7 +87,7 @@ class TrainerRun:
             self._show(state)
 
     def log(self, state: Any, logs: Mapping[str, Any]) -> None:
-        """The trainer logged something: if it is a training loss, steps were done."""
+        """The trainer has logged; an entry with a training loss becomes a step event."""
         if "loss" not in logs:
             return
         now, steps = time.perf_counter(), max(1, state.global_step - self._logged)
@@ -114,7 +114,7 @@ class TrainerRun:
             self._finish_epoch(state)
 
     def epoch_end(self, state: Any, *, will_log: bool) -> None:
-        """An epoch ends; its report card waits for the loss, if that is only logged now."""
+        """An epoch ends; its report card waits for the loss if that is logged only after this call."""
         self._ended = time.perf_counter()
         if not (will_log and state.global_step > self._logged):
             self._finish_epoch(state)
@@ -153,7 +153,7 @@ class TrainerRun:
         )
 
     def _show(self, state: Any) -> None:
-        """A card; the turn goes by the step, so that a resumed run asks what an unbroken one would have asked."""
+        """Show a card; the step chooses the row, so that a resumed run shows the same ones as an uninterrupted run."""
         self._has_shown = True
         if self._probe is None:
             return
@@ -167,7 +167,7 @@ class TrainerRun:
         self._report.observe(look.readout, batch=self._batch(state), epoch=self._epoch, loss=look.loss, source="probe")
 
     def _count(self, logs: Mapping[str, Any]) -> int | None:
-        """Tokens seen since the last log, where the trainer counts them."""
+        """Tokens seen since the last log; None if the trainer does not count them."""
         seen = next((int(logs[key]) for key in TOKENS_SEEN if key in logs), None)
         if seen is None:
             return None
@@ -181,6 +181,6 @@ class TrainerRun:
         return max(0, round(done * self._batches_per_epoch) - 1)
 
     def _epochs(self, state: Any) -> int:
-        """Epochs to do; a trainer whose data has no length says `sys.maxsize`."""
+        """Number of epochs; a trainer whose data has no length gives `sys.maxsize`."""
         known = state.num_train_epochs if state.num_train_epochs < sys.maxsize else 0
         return max(self._epoch, known)

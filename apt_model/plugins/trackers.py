@@ -1,8 +1,8 @@
-"""The lesson in TensorBoard, W&B, MLflow or trackio: `report_to=("tensorboard",)`, as Hugging Face's trainer names it.
+"""Experiment trackers as sinks: TensorBoard, W&B, MLflow, trackio; `report_to=("tensorboard",)` as in transformers.
 
-The numbers go through accelerate's trackers, the cards' texts to what a tracker has for text: markdown, a table, an
-artifact. A resumed run goes on as the same run of its tracker. Where each keeps its things, and for which project, is
-said to it as always, in its own environment variables. Knows nothing of training: a sink like any other.
+Metrics go through accelerate's trackers; the cards' texts become markdown, a table or an artifact, as the tracker
+allows. A resumed run continues its run in the tracker. Storage and project are set, as usual, by the tracker's own
+environment variables. Knows nothing of training.
 """
 
 import math
@@ -35,7 +35,7 @@ def trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
 
     Args:
         names: of "tensorboard", "wandb", "mlflow", "trackio".
-        directory: the run's, for those that keep files; `runs` where there is none.
+        directory: the run directory, for trackers that write files; None: they use `runs`.
 
     Raises:
         ConfigError: one is not installed.
@@ -45,19 +45,19 @@ def trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
 
 
 def refuse_missing(names: Sequence[str]) -> None:
-    """Say so where a tracker is named that is not installed.
+    """Refuse trackers that are not installed.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: names those that are not.
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         fix = f"pip install {' '.join(missing)}, or leave it out"
-        raise ConfigError(f"report_to names what is not installed: {', '.join(missing)}", fix=fix)
+        raise ConfigError("report_to names a tracker that is not installed", got=", ".join(missing), fix=fix)
 
 
 def numbers(event: Event) -> dict[str, float]:
-    """What an event has for a curve, by name; what is unknown or not finite is left out."""
+    """The metrics of an event by name; unknown and non-finite ones are left out."""
     found: dict[str, float | None] = {}
     if isinstance(event, StepDone):
         terms = ("loss", "kd", "ce", "hidden", "attention", "learning_rate", "grad_norm")
@@ -76,13 +76,13 @@ def numbers(event: Event) -> dict[str, float]:
 
 
 class _TrackerSink:
-    """What all trackers share: when a run begins, what is logged, when texts are handed over.
+    """Base of the trackers' sinks: when the tracker's run begins, what is logged, when cards are written.
 
-    A resumed run says who it is only after its first words (its record cuts them off): so it begins with the first
-    event that is neither the start nor a notice.
+    A resumed run gets its old run id only after its first events (which its record cuts off). So the tracker's run
+    begins with the first event that is neither the start nor a notice.
     """
 
-    CARDS_AT_ONCE: ClassVar[int] = 20  # a table or file is written for these together; what a kill may leave out
+    CARDS_AT_ONCE: ClassVar[int] = 20  # cards per table or file; a killed run may lose as many
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
@@ -90,7 +90,9 @@ class _TrackerSink:
         self._tracker: GeneralTracker | None = None
         self._cards: list[Card] = []
         self._step = 0
-        self._has_until: int | None = None  # the last step that it has of a resumed run, where it cannot unlearn one
+        self._has_until: int | None = (
+            None  # the last step that a tracker already has of a resumed run, if it cannot delete steps
+        )
 
     def emit(self, event: Event) -> None:
         """Log one event."""
@@ -116,17 +118,17 @@ class _TrackerSink:
             self._hand_over()
 
     def close(self) -> None:
-        """Log what is left; the tracker's run is over."""
+        """Write the remaining cards, and end the tracker's run."""
         if self._tracker is None:
             return
         with accelerate_state_of_our_own():
-            PartialState()  # accelerate's trackers do not say a word without one
+            PartialState()  # accelerate's trackers do nothing without one
             self._hand_over()
             self._tracker.finish()
         self._tracker = None
 
     def _catch_up(self, done: int) -> None:
-        """Log what a run that was killed had not handed over yet: its record has it."""
+        """Log from the record what a killed run had not sent to the tracker yet."""
         if self._has_until is None or self._directory is None or self._tracker is None:
             return
         for event in read_events(self._directory):
@@ -139,7 +141,7 @@ class _TrackerSink:
             self._cards = []
 
     def _settings(self) -> dict[str, Any]:
-        """Models and settings as plain values."""
+        """Settings, models and device as plain values."""
         run = self._started
         if run is None:
             return {}
@@ -153,14 +155,14 @@ class _TrackerSink:
         return {**plain, **models, "device": run.device}
 
     def _begin(self, run_id: str, done: int) -> GeneralTracker:
-        """The tracker, with its run begun, or taken up where `done` steps have been done."""
+        """The tracker with a new run, or with its old run after `done` steps."""
         raise NotImplementedError
 
     def _log(self, tracker: GeneralTracker, found: Mapping[str, float]) -> None:
         tracker.log(dict(found), step=self._step)
 
     def _write(self, tracker: GeneralTracker, cards: Sequence[Card]) -> None:
-        """Hand the texts of cards over."""
+        """Write the texts of cards to the tracker."""
         raise NotImplementedError
 
 
@@ -168,10 +170,10 @@ _OF_MODELS = ("name", "parameters", "megabytes")
 
 
 class TensorBoardSink(_TrackerSink):
-    """Curves and texts in `RUN/tensorboard`: `tensorboard --logdir RUN`.
+    """Metrics and cards in `RUN/tensorboard`: `tensorboard --logdir RUN`.
 
-    TensorBoard shows ten texts of each name unless told otherwise (`--samples_per_plugin text=1000`): so each epoch's
-    cards have a name of their own.
+    TensorBoard shows ten texts per name by default (`--samples_per_plugin text=1000` for more), so each epoch's cards
+    have their own name.
     """
 
     CARDS_AT_ONCE = 1
@@ -191,13 +193,13 @@ class TensorBoardSink(_TrackerSink):
 
 
 class WandbSink(_TrackerSink):
-    """Curves, and the cards as one growing table, in the project of `WANDB_PROJECT`."""
+    """Metrics, and the cards as one growing table, in the project `WANDB_PROJECT`."""
 
     def _begin(self, run_id: str, done: int) -> GeneralTracker:
         import wandb
 
         directory, name = self._directory, self._directory.resolve().name if self._directory else run_id
-        settings = wandb.Settings(console="off")  # standard output is the lesson's
+        settings = wandb.Settings(console="off")  # standard output belongs to the display
         return _ready(
             WandBTracker(
                 os.environ.get("WANDB_PROJECT", PROJECT),
@@ -224,7 +226,7 @@ class WandbSink(_TrackerSink):
 
 
 class MLflowSink(_TrackerSink):
-    """Curves, and the cards as the artifact `cards.json`, in the experiment of `MLFLOW_EXPERIMENT_NAME`."""
+    """Metrics, and the cards as the artifact `cards.json`, in the experiment `MLFLOW_EXPERIMENT_NAME`."""
 
     TAG: ClassVar[str] = "apt_model_run"
 
@@ -259,14 +261,14 @@ class MLflowSink(_TrackerSink):
 
 
 class TrackioSink(_TrackerSink):
-    """Curves, and the cards as tables, in the project of `TRACKIO_PROJECT`."""
+    """Metrics, and the cards as tables, in the project `TRACKIO_PROJECT`."""
 
     def _begin(self, run_id: str, done: int) -> GeneralTracker:
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         name = f"{self._directory.resolve().name}-{run_id}" if self._directory else run_id
         settings = self._settings()
         tracker = _ready(TrackioTracker(project, name=name, config=settings, resume="allow", embed=False))
-        if done:  # its own count, which is not public: where it has another name some day, points are there twice
+        if done:  # trackio's private counter: if it is ever renamed, points are logged twice
             self._has_until = getattr(tracker.tracker, "_next_step", 0) - 1
         return tracker
 

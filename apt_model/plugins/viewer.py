@@ -1,6 +1,6 @@
-"""Starts `apt-model watch` beside a training: a process of its own, which neither holds it up nor ends with it.
+"""Starts `apt-model watch` as a separate process that neither slows training nor ends with it.
 
-Knows the command; nothing of servers or browsers.
+Knows the command; knows nothing of servers or browsers.
 """
 
 import os
@@ -14,10 +14,10 @@ from apt_model.render.sanitise import fit_encoding, sanitise
 
 
 def start_viewer(run_dir: Path, *, lang: str) -> None:
-    """Open the page of a run in the browser; what the process has to say is printed as it comes.
+    """Open a run's page in the browser; the process's output is printed as it comes.
 
-    It is out of reach of this terminal's Ctrl-C, and ends by itself once this process is gone and nobody has looked
-    for a minute.
+    Ctrl-C in this terminal does not reach it. It ends by itself once this process has ended and nobody has looked for
+    a minute.
 
     Raises:
         OSError: no process can be started.
@@ -37,7 +37,7 @@ def start_viewer(run_dir: Path, *, lang: str) -> None:
 
 
 def _relay(viewer: subprocess.Popen[str]) -> None:
-    """Print its lines, and wait for its end, so that nothing of it is left."""
+    """Print the process's lines and wait for its end, so that it leaves no zombie."""
     with viewer, suppress(OSError, ValueError):  # standard output may be closed by now
         for line in viewer.stdout or ():
             print(fit_encoding(sanitise(line.rstrip("\n")), sys.stdout.encoding), flush=True)

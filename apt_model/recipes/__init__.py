@@ -1,1 +1,1 @@
-"""Settings that were measured, a TOML file each: what for, the student, the settings, the table that earned it."""
+"""Recipes: measured settings, one TOML file each, with purpose, student and the table of measurements."""

@@ -1,1 +1,1 @@
-"""How it looks as text. Everything shown is sanitised here; no torch."""
+"""Display of a run: terminal, notebook, log, tables. All text is sanitised here; no torch."""

@@ -1,6 +1,6 @@
-"""How far something has come: a bar on a terminal, a plain line each tenth of the way in a pipe.
+"""Progress bar of a long task: a bar on a terminal, a plain line every tenth of the way in a pipe.
 
-Knows numbers and a console; knows nothing of what is being done.
+Knows numbers and a console; knows nothing of the task.
 """
 
 import time
@@ -19,11 +19,11 @@ TENTHS = 10
 
 
 class ProgressBar:
-    """A context in which `advance` shows how much is done.
+    """Context manager whose `advance` shows the progress.
 
     Args:
         console: as `render.terminal.make_console` makes it.
-        say: the sentences of the language.
+        say: phrases of the language.
     """
 
     def __init__(self, console: Console, say: Phrases) -> None:
@@ -47,7 +47,7 @@ class ProgressBar:
         self._progress.stop()
 
     def advance(self, done: int, total: int) -> None:
-        """`done` of `total` is done; the first call says from where it goes on."""
+        """Show that `done` of `total` is done; the first call gives the starting point."""
         now = time.monotonic()
         if self._began is None:
             self._began, self._tenth = (now, done), TENTHS * done // max(total, 1)

@@ -1,6 +1,6 @@
-"""The lesson's pieces as rich renderables: header, card, report card, verdict.
+"""Header, cards, exams, report cards and verdict of a run as rich renderables.
 
-Pure: events in, renderables out. Knows nothing of terminals, beyond a width, an encoding and whether there is colour.
+Pure: events in, renderables out. Of the terminal it knows only width, encoding and whether there is colour.
 """
 
 from collections.abc import Iterator
@@ -28,15 +28,15 @@ BAR_CELLS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class CardStyle:
-    """How to draw.
+    """Style of the cards.
 
     Attributes:
         phrases: the language.
         columns: cells from border to border; 70 at most, as in the guide.
-        colour: whether colours may be used; nothing is told by colour alone.
-        encoding: of the output; what it cannot say is replaced.
-        max_text_length: characters of a text.
-        show_diff: add the line that shows where the student departs.
+        colour: whether colours may be used; they never carry information alone.
+        encoding: of the output; characters that it lacks are replaced.
+        max_text_length: maximum characters of a text.
+        show_diff: add a line that marks the differences between the texts.
     """
 
     phrases: Phrases
@@ -48,7 +48,7 @@ class CardStyle:
 
 
 class CardPainter:
-    """Draws the lesson in one style."""
+    """Draws the events of a run in one style."""
 
     def __init__(self, style: CardStyle) -> None:
         self._style, self._say = style, style.phrases
@@ -73,14 +73,14 @@ class CardPainter:
         yield self._rule("=")
 
     def epoch(self, epoch: EpochStarted) -> Iterator[RenderableType]:
-        """The line between epochs."""
+        """The heading of an epoch."""
         yield Text()
         yield self._rule("─")
         yield from self._centre(self._say("header.epoch", epoch=epoch.epoch, epochs=epoch.num_epochs))
         yield self._rule("─")
 
     def card(self, card: Card) -> Iterator[RenderableType]:
-        """One sample: what both said, how lazy the student is, on which topic, with a remark."""
+        """One sample: both texts, laziness, topic, loss and remark."""
         say, table = self._say, self._table(box.SQUARE)
         batch, topic = sentences.title(card, say)
         title = f"{batch:<16} │ {topic}"
@@ -104,7 +104,7 @@ class CardPainter:
         yield table
 
     def exam(self, exam: ExamTaken) -> Iterator[RenderableType]:
-        """What both made of the same prompts."""
+        """Both models' completions of the exam prompts."""
         say, table = self._say, self._table(box.SQUARE)
         self._add(table, sentences.exam_title(exam, say))
         hang = cells(self._clean(say("card.teacher"))) if self._columns >= 56 else 2
@@ -156,7 +156,7 @@ class CardPainter:
         yield from self._plain(sentences.notice(notice, self._say))
 
     def _models(self, run: RunStarted) -> Table:
-        """Teacher and student side by side; where there is no room, without their names, shapes and megabytes."""
+        """Table of teacher and student; on a narrow terminal without names, shapes and megabytes."""
         table = Table(box=None, width=self._columns, padding=(0, 1), pad_edge=False)
         columns = sentences.models(run, self._say)
         shown = [one for one in columns if self._columns >= 60 or one.name in ("role", "parameters", "share")]
@@ -193,7 +193,7 @@ class CardPainter:
             yield Text.assemble(label if index == 0 else indent, content[start:end] if start < end else "")
 
     def _fit(self, text: Text) -> Text:
-        """The same text, replaced where the encoding cannot say it (its styles are lost then)."""
+        """The text with characters that the encoding lacks replaced (which drops its styles)."""
         plain = self._clean(text.plain)
         return text if plain == text.plain else Text(plain, style=text.style)
 
@@ -215,7 +215,7 @@ class CardPainter:
         return Text((character if self._clean(character) == character else "-") * self._columns)
 
     def _bar(self, card: Card) -> Text:
-        """The light, the bar and the percentage on one line; the bar gives way where the line is short."""
+        """The light, the bar and the percentage on one line; the bar is shortened to fit."""
         light = self._clean(f"{LIGHTS[card.light]} ") + self._say("card.laziness")
         light, after = self._clean(light), f" {percent(card.laziness)}"
         full, empty = self._clean("█")[:1], self._clean("░")[:1]

@@ -1,4 +1,4 @@
-"""What the doctor found, a line or two each: well, or what to do. Knows nothing of how it was found."""
+"""The doctor's report: a sentence per finding, with the advice. Knows nothing of how the findings were made."""
 
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -19,7 +19,7 @@ def show_findings(found: Sequence[Finding], *, lang: str = "zh", file: IO[str] |
     """Print the doctor's report.
 
     Args:
-        found: what `distill.doctor.examine` returned.
+        found: what `doctor.examine.examine` returned.
         lang: zh, en, or a locale file.
         file: where to print; standard output where None.
     """
@@ -30,7 +30,7 @@ def show_findings(found: Sequence[Finding], *, lang: str = "zh", file: IO[str] |
 
 
 def checkup_lines(found: Sequence[Finding], say: Phrases, columns: int, encoding: str = "utf-8") -> Iterator[str]:
-    """The title, a mark and a sentence for each finding, and what follows from all of them."""
+    """The title, a marked sentence for each finding, and a conclusion."""
     yield fit_encoding(say("doctor.title"), encoding)
     for finding in found:
         values = {k: sanitise(v, 500) if isinstance(v, str) else v for k, v in finding.values.items()}
@@ -42,7 +42,7 @@ def checkup_lines(found: Sequence[Finding], say: Phrases, columns: int, encoding
 
 
 def _hanging(mark: str, sentence: str, columns: int, encoding: str) -> Iterator[str]:
-    """The sentence behind its mark; its further lines begin where the first word stands."""
+    """The sentence after its mark, wrapped with a hanging indent."""
     mark, sentence = fit_encoding(mark, encoding), fit_encoding(sentence, encoding)
     lead = cells(mark)
     for number, (start, end) in enumerate(wrap(sentence, columns - lead)):

@@ -1,4 +1,4 @@
-"""Where the student departs from the teacher, character by character. Knows nothing of models or of who shows it."""
+"""Character diff of the teacher's and the student's text. Knows nothing of models, or of where it is shown."""
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
@@ -11,14 +11,14 @@ MISSING, ADDED = "red strike", "bold green underline"
 
 
 class Stretch(NamedTuple):
-    """A run of characters: of both texts, of the teacher's alone ("missing"), or of the student's alone ("added")."""
+    """A run of characters: in both texts, only in the teacher's ("missing"), or only in the student's ("added")."""
 
     kind: Literal["same", "missing", "added"]
     text: str
 
 
 def departures(teacher_text: str, student_text: str) -> Iterator[Stretch]:
-    """Both texts as one row of stretches; where they differ, the teacher's part comes first.
+    """Both texts as one sequence of stretches; where they differ, the teacher's part comes first.
 
     Only the first 1,000 characters of each are compared.
     """
@@ -34,14 +34,14 @@ def departures(teacher_text: str, student_text: str) -> Iterator[Stretch]:
 
 
 def mark(text: str, style: str, *, colour: bool) -> Text:
-    """One departure: styled where there is colour, between [- -] or {+ +} where there is none."""
+    """One difference: styled if there is colour, else between [- -] or {+ +}."""
     if colour:
         return Text(text, style=style)
     return Text(f"[-{text}-]" if style == MISSING else f"{{+{text}+}}")
 
 
 def inline_diff(teacher_text: str, student_text: str, *, colour: bool) -> Text:
-    """The departures in one line: what both share, what only the teacher said, what only the student said."""
+    """Both texts in one line: common parts, those only in the teacher's, and those only in the student's marked."""
     line = Text()
     for kind, text in departures(teacher_text, student_text):
         if kind == "same":

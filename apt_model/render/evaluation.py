@@ -1,4 +1,4 @@
-"""An evaluation as a table: figures, their intervals, teacher and student side by side. Knows nothing of models."""
+"""Table of an evaluation: metrics with their intervals, the models side by side. Knows nothing of models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
@@ -14,8 +14,8 @@ from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import NO_NUMBER
 from apt_model.render.terminal import make_console, spoken_language
 
-WIDEST, NARROWEST = {1: 78, 2: 78, 3: 108}, 24  # columns, by how many models there are
-ROOMY = {1: 0, 2: 68, 3: 100}  # where there is room, they stand side by side
+WIDEST, NARROWEST = {1: 78, 2: 78, 3: 108}, 24  # columns, by number of models
+ROOMY = {1: 0, 2: 68, 3: 100}  # from this width on, models stand side by side
 
 OTHERS = ("teacher", "control")
 
@@ -23,10 +23,10 @@ Group = Sequence[tuple[Text, Sequence[Text]]]  # a label, and a cell for each mo
 
 
 def show_evaluation(results: Mapping[str, Any], *, lang: str = "zh", file: IO[str] | None = None) -> None:
-    """Print what `evaluate_text_quality` found, or what it saved as JSON.
+    """Print the results of `evaluate_text_quality`, or those read from its JSON file.
 
     Args:
-        results: the figures by name, those of a teacher under `teacher`.
+        results: metrics by name; those of a teacher under `teacher`, those of a control under `control`.
         lang: zh, en, or a locale file.
         file: where to print; standard output where None.
     """
@@ -40,7 +40,7 @@ def show_evaluation(results: Mapping[str, Any], *, lang: str = "zh", file: IO[st
 def evaluation_table(
     results: Mapping[str, Any], say: Phrases, columns: int, encoding: str = "utf-8"
 ) -> Iterator[RenderableType]:
-    """The title, the table, and what its intervals are."""
+    """The title, the table, and a line that explains its intervals."""
 
     def line(key: str, style: str = "", **values: object) -> Text:
         return Text(fit_encoding(say(f"evaluation.{key}", **values), encoding), style=style)
@@ -65,7 +65,7 @@ def evaluation_table(
 
 
 def _cell(key: str, numbers: Mapping[str, Any], encoding: str) -> Text:
-    """A figure and its interval; a dash where there is none, as of a teacher's distance to itself."""
+    """A metric and its interval; a dash if there is none, as for the teacher's KL to itself."""
     value, interval = numbers.get(key), numbers.get("intervals", {}).get(key)
     if value is None:
         return Text(fit_encoding(NO_NUMBER, encoding))
@@ -76,7 +76,7 @@ def _cell(key: str, numbers: Mapping[str, Any], encoding: str) -> Text:
 
 
 def _table(names: Sequence[Text], groups: Sequence[Group], columns: int) -> Table:
-    """A line a figure, a column a model, a gap between groups."""
+    """A row per metric, a column per model, a gap between groups."""
     table = Table(box=box.SIMPLE_HEAD, width=columns, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("", overflow="fold")
     for name in names:
@@ -89,7 +89,7 @@ def _table(names: Sequence[Text], groups: Sequence[Group], columns: int) -> Tabl
 
 
 def _list(names: Sequence[Text], groups: Sequence[Group]) -> Text:
-    """A line a figure and a line a model, where two columns would not fit."""
+    """A line per metric and one per model, for terminals too narrow for columns."""
     widest = max(name.cell_len for name in names)
     lines: list[Text] = []
     for group in filter(None, groups):

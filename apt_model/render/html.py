@@ -1,7 +1,7 @@
-"""The lesson's pieces as HTML: header, card, report cards, verdict.
+"""Header, cards, report cards and verdict of a run as HTML.
 
-Pure: events in, strings out. Every text is sanitised and escaped in one place, `_safe`; no script, no link, nothing
-from outside; colours come from the page around it. Knows nothing of notebooks or of when something is shown.
+Pure: events in, strings out. Every text is sanitised and escaped in one place, `_safe`; no scripts, links or external
+files; colours come from the surrounding page. Knows nothing of notebooks, or of when something is shown.
 """
 
 import re
@@ -20,30 +20,30 @@ from apt_model.render.sanitise import sanitise
 from apt_model.render.sentences import LIGHTS, number, percent, topic_name
 from apt_model.render.wrap import shorten
 
-NOT_MATHS = "tex2jax_ignore mathjax_ignore"  # a notebook would typeset what stands between dollar signs
+NOT_MATHS = "tex2jax_ignore mathjax_ignore"  # else a notebook typesets what stands between dollar signs
 PAIRS = {"👨🏫": "👨\u200d🏫", "👨🎓": "👨\u200d🎓"}  # one picture in a browser, two in most terminals
 
 
 class HtmlPainter:
-    """Draws the lesson in one language.
+    """Draws the events of a run in one language.
 
     Args:
         phrases: the language.
-        max_text_length: characters of a text.
-        show_diff: mark where teacher and student differ.
+        max_text_length: maximum characters of a text.
+        show_diff: mark the differences between both texts.
     """
 
     def __init__(self, phrases: Phrases, *, max_text_length: int = 100, show_diff: bool = False) -> None:
         self._say, self._max_text_length, self._show_diff = phrases, max_text_length, show_diff
-        self._marked = lru_cache(maxsize=16)(_marked)  # a card is drawn again whenever another one comes
+        self._marked = lru_cache(maxsize=16)(_marked)  # each card is drawn again whenever a new one comes
 
     def page(self, *pieces: str) -> str:
-        """Pieces as one block that brings its own styles, and leaves those of the page around it alone."""
+        """The pieces as one block with its own styles, which do not affect the surrounding page."""
         lang = f' lang="{self._say.lang}"' if self._say.lang in LANGUAGES else ""
         return f'<div class="apt-lesson {NOT_MATHS}"{lang}><style>{_styles()}</style>{"".join(pieces)}</div>'
 
     def header(self, run: RunStarted) -> str:
-        """The run's title, who teaches whom, and the settings."""
+        """The run's title, its models and settings."""
         say = self._say
         legend = sentences.legend(run, say)
         marks = ""
@@ -81,13 +81,13 @@ class HtmlPainter:
         )
 
     def earlier(self, cards: Sequence[Card]) -> str:
-        """Cards that were, the latest first, folded up to a line each."""
+        """Earlier cards, the latest first, each collapsed to a line."""
         if not cards:
             return ""
         return _line(self._say("notebook.earlier"), "apt-heading") + "".join(map(self._folded, cards))
 
     def report_cards(self, epochs: Sequence[EpochFinished], *, left_out: int = 0) -> str:
-        """The epochs as a table, after `left_out` that are not shown any more."""
+        """The epochs as a table; `left_out` earlier ones are only counted."""
         if not epochs:
             return ""
         say = self._say
@@ -100,7 +100,7 @@ class HtmlPainter:
         return f'{title}<table class="apt-table">{table}</table>'
 
     def verdict(self, run: RunFinished) -> str:
-        """What came of the run, with advice."""
+        """The end of the run: results and advice."""
         title, results, advice, failures = sentences.verdict(run, self._say)
         said = "".join(map(_line, results))
         for heading, lines in (("advice", advice), ("failures", failures)):
@@ -117,7 +117,7 @@ class HtmlPainter:
         return _safe(f"{self._say('notebook.epoch')} {card.epoch}"), _safe(batch), _safe(topic)
 
     def _said(self, card: Card) -> tuple[str, str]:
-        """What teacher and student said; where they differ, marked in the text of whoever said it."""
+        """Both texts; with `show_diff`, each with its own differing parts marked."""
         texts = [shorten(sanitise(text), self._max_text_length) for text in (card.teacher_text, card.student_text)]
         return self._marked(*texts) if self._show_diff else (_safe(texts[0]), _safe(texts[1]))
 
@@ -146,7 +146,7 @@ class HtmlPainter:
 
 
 def _safe(text: str) -> str:
-    """Any text as harmless HTML: the one way by which a word gets onto the page."""
+    """Any text as harmless HTML: the only way for text to get onto the page."""
     text = escape(sanitise(text))
     for apart, together in PAIRS.items():
         text = text.replace(apart, together)
@@ -165,7 +165,7 @@ def _line(text: str, kind: str = "") -> str:
 
 
 def _bar(ratio: float, role: str) -> str:
-    """A bar that is also said in numbers to whoever cannot see it; not a number counts as nothing."""
+    """A bar that screen readers announce as a number; NaN counts as 0."""
     width = f"{100 * min(1.0, max(0.0, ratio)):.1f}"
     value = f'role="{role}" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{width}"'
     return f'<div class="apt-bar" {value}><div style="width:{width}%"></div></div>'

@@ -1,4 +1,4 @@
-"""A run as plain numbers, a line at a time: what the standard plugin shows. Knows nothing of laziness or texts."""
+"""Metrics as log lines: the display of the standard plugin. Knows nothing of laziness or texts."""
 
 import sys
 from typing import IO

@@ -1,6 +1,6 @@
-"""The lesson in a notebook: HTML cards in the cell's output, updated in place.
+"""Notebook display: HTML cards in the cell's output, updated in place.
 
-Knows when to show and how much to keep; `render.html` knows how it looks. Nothing here knows training.
+Knows when to show and how much to keep; `render.html` knows how it looks. Knows nothing of training.
 """
 
 import time
@@ -24,15 +24,15 @@ Show = Callable[[str], Replace]
 
 
 class NotebookSink:
-    """Shows a lesson below a notebook's cell, in Jupyter, VS Code or Colab.
+    """Shows a run below a notebook's cell, in Jupyter, VS Code or Colab.
 
-    It stands in two outputs, the header with its progress bar above the lesson: else each step would fold up again the
-    earlier card that a reader has just opened. However long the run, it keeps the first card, the latest cards and the
-    latest epochs only.
+    Header and progress bar are an output of their own above the cards: in a single one, each step would collapse the
+    earlier card that a reader has just opened. However long the run, only the first card, the latest cards and the
+    latest epochs are kept.
 
     Args:
         config: what to show, in which language.
-        show: puts HTML below the cell, and returns what replaces it there; IPython's display unless given.
+        show: shows HTML below the cell, and returns a function that replaces it; IPython's display unless given.
         clock: seconds, monotonic.
     """
 
@@ -45,7 +45,7 @@ class NotebookSink:
         self._begin(None)
 
     def emit(self, event: Event) -> None:
-        """Take one event; shows it at once, or with what comes in the next half second."""
+        """Take one event; shows it at once, or together with those of the next half second."""
         if isinstance(event, RunStarted):
             self._begin(event)
         self._run_progress.follow(event)
@@ -55,7 +55,7 @@ class NotebookSink:
         self._lesson.refresh(changed=is_news, at_once=at_once)
 
     def close(self) -> None:
-        """Show what has not been shown yet."""
+        """Show what is still pending."""
         self._head.refresh(at_once=True)
         self._lesson.refresh(at_once=True)
 
@@ -71,7 +71,7 @@ class NotebookSink:
         self._lesson = _Output(self._paint_lesson, self._show, self._clock)
 
     def _keep(self, event: Event) -> bool:
-        """Remember what is shown of an event; says whether the lesson has changed by it."""
+        """Store what an event shows; returns whether the cards' output changes."""
         if isinstance(event, ScoredObservation):
             if self._config.show_samples:
                 self._first = self._first or event
@@ -107,7 +107,7 @@ class NotebookSink:
 
 
 class _Output:
-    """One place below the cell. It comes to be with its first content, and is redrawn at most twice a second."""
+    """One output below the cell, created with its first content and redrawn at most twice a second."""
 
     def __init__(self, paint: Callable[[], str], show: Show, clock: Callable[[], float]) -> None:
         self._paint, self._show, self._clock = paint, show, clock
@@ -115,7 +115,7 @@ class _Output:
         self._changed, self._drawn = False, float("-inf")
 
     def refresh(self, *, changed: bool = False, at_once: bool = False) -> None:
-        """Draw what has changed since it was last drawn, if it is time to."""
+        """Redraw if something has changed and half a second has passed, or at once."""
         self._changed |= changed
         now = self._clock()
         if not self._changed or (now - self._drawn < REFRESH_SECONDS and not at_once):
@@ -128,7 +128,7 @@ class _Output:
 
 
 def show_in_place(html: str) -> Replace:
-    """Show HTML below the cell; returns what replaces it there."""
+    """Show HTML below the cell; returns a function that replaces it."""
     from IPython import display
 
     ipython: Any = display  # untyped

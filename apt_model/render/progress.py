@@ -1,4 +1,4 @@
-"""How far a run is, and in which words to say so. Follows events; knows nothing of bars or screens."""
+"""Progress of a run as short texts: steps, rate, time left, loss. Follows events; knows nothing of bars or screens."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from apt_model.render.sentences import duration, number, percent
 
 
 class RunProgress:
-    """Where a run is.
+    """The progress of a run.
 
     Attributes:
-        total_steps: of the run; None where the data has no length.
+        total_steps: optimizer steps of the run; None if the data has no length.
         step: optimizer steps done so far.
     """
 
@@ -24,7 +24,7 @@ class RunProgress:
         self._seconds_per_step = 0.0
 
     def follow(self, event: Event) -> None:
-        """Take note of one event."""
+        """Update from one event."""
         if isinstance(event, RunStarted):
             self.total_steps, self._epochs = event.total_steps, event.num_epochs
         elif isinstance(event, ScoredObservation):
@@ -35,7 +35,7 @@ class RunProgress:
             self._last, self.step = event, event.step
 
     def parts(self, say: Phrases, *, brief: bool = False) -> Iterator[str]:
-        """Epoch, steps, rate, time left, loss, laziness; `brief` leaves out what a narrow line has no room for.
+        """Epoch, steps, rate, time left, loss, laziness; `brief` for a narrow line.
 
         Nothing before the first step.
         """

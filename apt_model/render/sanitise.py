@@ -1,7 +1,6 @@
-"""Text from models and files, made safe to show: no control, no bidi, nothing whose width terminals disagree on.
+"""Sanitising text for display: no control or bidi characters, none whose width terminals disagree on.
 
-Knows nothing of cards or colours. The order matters: the length is capped before anything looks at the text, so that
-a line of 10 MB costs no more than a short one.
+The length is capped first, so that a line of 10 MB costs no more than a short one. Knows nothing of cards or colours.
 """
 
 import re
@@ -83,7 +82,7 @@ def _limit_marks(text: str) -> str:
 
 
 def fit_encoding(text: str, encoding: str) -> str:
-    """`text` with what `encoding` cannot say replaced: known symbols by ASCII ones, the rest by an escape."""
+    """`text` with the characters that `encoding` lacks replaced: known symbols by ASCII ones, others by an escape."""
     try:
         text.encode(encoding)
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""What the lesson says of each event, as plain sentences of the locale. Knows nothing of where or how they are shown.
+"""The text of each event, as sentences of the locale. Knows nothing of where or how they are shown.
 
-Every sentence is complete; whoever shows it sanitises it as a whole.
+Sentences are complete; whoever shows one sanitises it as a whole.
 """
 
 from typing import NamedTuple
@@ -16,12 +16,12 @@ NO_NUMBER = "–"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number as the lesson shows it; a dash where there is none."""
+    """A number with fixed digits; a dash for None."""
     return NO_NUMBER if value is None else f"{value:.{digits}f}"
 
 
 def percent(value: float | None) -> str:
-    """A ratio as percent; a dash where there is none."""
+    """A ratio as percent; a dash for None."""
     return NO_NUMBER if value is None else f"{100 * value:.2f}%"
 
 
@@ -33,12 +33,12 @@ def duration(seconds: float) -> str:
 
 
 def topic_name(topic: str, say: Phrases) -> str:
-    """A topic by its name in the locale, short enough for a title."""
+    """A topic's display name, short enough for a title."""
     return shorten(sanitise(say.topic(topic)), 20)
 
 
 def settings(run: RunStarted, say: Phrases) -> tuple[str, str]:
-    """How the run is set up, and how often it shows a sample."""
+    """The run's main settings, and how often it shows a sample."""
     config, weights = run.config, {key: run.config[key] for key in ("temperature", "alpha", "beta")}
     if run.trained_by is None:
         how = say("header.config", **weights)
@@ -60,7 +60,7 @@ class Column(NamedTuple):
 
 
 def models(run: RunStarted, say: Phrases) -> list[Column]:
-    """Who teaches, and who learns, side by side."""
+    """The columns that compare teacher and student."""
     both = (run.teacher, run.student)
     cells = {
         "role": [say("models.teacher"), say("models.student")],
@@ -75,7 +75,7 @@ def models(run: RunStarted, say: Phrases) -> list[Column]:
 
 
 def legend(run: RunStarted, say: Phrases) -> tuple[str, str, str] | None:
-    """What the marks of a departure mean: the words before, between and after the two marks; None without marks."""
+    """The legend of the diff marks: the words before, between and after both marks; None without marks."""
     if not (run.config["show_samples"] and run.config["show_diff"]):
         return None
     before, between, after = say("header.diff", missing="\0", added="\0").split("\0")
@@ -83,7 +83,7 @@ def legend(run: RunStarted, say: Phrases) -> tuple[str, str, str] | None:
 
 
 def title(card: Card, say: Phrases) -> tuple[str, str]:
-    """Where in the run a card stands, and its topic."""
+    """A card's place in the run, and its topic."""
     return say(f"card.{card.source}_batch", batch=card.batch, step=card.step), say(
         "card.topic", topic=topic_name(card.topic, say)
     )
@@ -100,7 +100,7 @@ def loss(card: Card, say: Phrases) -> str:
 
 
 def validation(seen: Validation | None, say: Phrases) -> list[str]:
-    """How the student does on data that it does not learn from; nothing where there is none."""
+    """The results on validation data; empty without it."""
     if seen is None:
         return []
     said = [say("validation.loss", loss=number(seen.loss), agreement=percent(seen.agreement))]
@@ -114,13 +114,13 @@ def notice(said: Notice, say: Phrases) -> str:
 
 
 def plain_notice(said: Notice, say: Phrases) -> str:
-    """The same in a log; where there are several ways to say it, the step chooses."""
+    """A notice without a mark, for a log; the step chooses among its variants."""
     values = {key: sanitise(value, 500) if isinstance(value, str) else value for key, value in said.values.items()}
     return say.variant(said.key, said.step, **values)
 
 
 class Verdict(NamedTuple):
-    """The end of a run: `advice` and `failures` are empty where there is nothing to say."""
+    """The texts at the end of a run; `advice` and `failures` may be empty."""
 
     title: str
     results: list[str]
@@ -129,7 +129,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(run: RunFinished, say: Phrases) -> Verdict:
-    """What came of the run, and what to do next."""
+    """Results, advice and display failures at the end of a run."""
     results = []
     if run.samples:
         ends = {"first": percent(run.first_laziness), "last": percent(run.last_laziness)}

@@ -1,4 +1,4 @@
-"""The lesson in a terminal: cards as they come, one live line below them. Piped, the same cards as plain lines.
+"""Terminal display: cards, and one live progress line below them. In a pipe, the same cards as plain lines.
 
 Knows how terminals differ; knows nothing of training.
 """
@@ -37,12 +37,12 @@ REFRESH_SECONDS = 0.25
 
 
 class TerminalSink:
-    """Shows a lesson on a terminal, or as plain text where there is none.
+    """Shows a run on a terminal, or as plain text in a pipe.
 
     Args:
         config: what to show, in which language.
         file: where to write; standard output where None.
-        live: keep a progress line below the cards, where there is a terminal.
+        live: keep a progress line below the cards, on a terminal.
     """
 
     def __init__(self, config: DisplayConfig, *, file: IO[str] | None = None, live: bool = True) -> None:
@@ -69,7 +69,7 @@ class TerminalSink:
             self._progress.follow(event)
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the progress line."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -99,9 +99,9 @@ class TerminalSink:
 
 
 def make_console(file: IO[str] | None = None) -> Console:
-    """A console that cannot fail on what it is given to print: no markup, no emoji codes, no highlighting.
+    """A console that prints any text as it is: no markup, emoji codes or highlighting.
 
-    Piped, it is 80 columns wide, and has neither colours nor controls.
+    In a pipe it is 80 columns wide, without colours and control sequences.
     """
     stream = file if file is not None else sys.stdout
     if stream is None:
@@ -120,13 +120,13 @@ def make_console(file: IO[str] | None = None) -> Console:
 
 
 def spoken_language(lang: str, encoding: str) -> Phrases:
-    """The lesson's language; English where the output has no letters for it."""
+    """The phrases of a language; English if the output cannot encode them."""
     phrases = Phrases.load(lang)
     return phrases if can_say(phrases("card.teacher").strip("👨🏫 "), encoding) else Phrases.load("en")
 
 
 class _Console(Console):
-    """A console whose reader may go away: rich would end the process, which is not the display's to end."""
+    """A console that raises on a closed pipe, where rich would end the process: a display must not end training."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError("nobody reads the output any more")
@@ -153,7 +153,7 @@ class _RightBorder:
 
 
 class _ProgressLine:
-    """The live line: epoch, bar, steps, rate, time left, loss, laziness. Redrawn at most four times a second."""
+    """The live progress line: epoch, bar, steps, rate, time left, loss, laziness; at most four redraws a second."""
 
     def __init__(self, console: Console, say: Phrases) -> None:
         self._say, self._encoding = say, console.encoding
@@ -166,7 +166,7 @@ class _ProgressLine:
         self._drawn = 0.0
 
     def follow(self, event: Event) -> None:
-        """Bring the line up to date."""
+        """Update the line from one event."""
         self._run_progress.follow(event)
         if isinstance(event, RunStarted):
             self._task = self._progress.add_task("", total=event.total_steps)

@@ -1,4 +1,4 @@
-"""Where a lesson is shown unless it is said where. Knows what runs us; knows nothing of training."""
+"""The default display: notebook, terminal or pipe. Knows the environment; knows nothing of training."""
 
 import sys
 
@@ -11,11 +11,11 @@ KERNEL_SHELL = "ZMQInteractiveShell"
 
 
 def default_sink(display: DisplayConfig, *, terminal: type[TerminalSink] = TerminalSink) -> Sink:
-    """HTML cards in a notebook, else cards on the terminal (or in a pipe).
+    """A sink for HTML cards in a notebook, else for cards on the terminal (or in a pipe).
 
     Args:
         display: what to show, in which language.
-        terminal: how a terminal is shared with others, if it is.
+        terminal: the class of the terminal's sink.
 
     Raises:
         OSError: there is no standard output to write to.
@@ -24,10 +24,10 @@ def default_sink(display: DisplayConfig, *, terminal: type[TerminalSink] = Termi
 
 
 def in_notebook() -> bool:
-    """Whether we run in a notebook's kernel: of Jupyter, VS Code or Colab (whose shell is derived from IPython's).
+    """Whether this process is the kernel of a notebook: Jupyter, VS Code or Colab (whose shell derives from IPython's).
 
-    IPython in a terminal, or merely imported, is none.
+    False for IPython in a terminal, or merely imported.
     """
-    ipython = sys.modules.get("IPython")  # a kernel has loaded it long ago
+    ipython = sys.modules.get("IPython")  # a kernel has always loaded it
     shell = ipython.get_ipython() if ipython is not None else None
     return any(kind.__name__ == KERNEL_SHELL for kind in type(shell).__mro__)

@@ -1,6 +1,6 @@
-"""Text cut and broken by the columns it takes: graphemes, words, the punctuation of Chinese lines.
+"""Line wrapping by display width: graphemes, words, and the line-breaking rules of Chinese punctuation.
 
-Works on sanitised text, on one line; knows nothing of what it says.
+Works on one line of sanitised text; knows nothing of its meaning.
 """
 
 from typing import NamedTuple
@@ -28,9 +28,9 @@ def shorten(text: str, limit: int) -> str:
 def wrap(text: str, columns: int, *, first: int | None = None) -> list[tuple[int, int]]:
     """The lines of `text` as (start, end) offsets, each at most `columns` cells wide, the first at most `first`.
 
-    Breaks between any two Chinese characters and between words, cuts words that are longer than a line. A mark that
-    may not begin a line brings the character before it along; a bracket that may not end one goes down with what it
-    opens. Spaces at the ends of lines are left out.
+    Breaks between Chinese characters and between words; cuts words that are longer than a line. A mark that may not
+    begin a line takes the character before it along; a bracket that may not end a line moves to the next one. Spaces
+    at the ends of lines are dropped.
     """
     lines: list[tuple[int, int]] = []
     line: list[_Piece] = []
@@ -47,7 +47,7 @@ def wrap(text: str, columns: int, *, first: int | None = None) -> list[tuple[int
 
 
 def _carry(text: str, line: list[_Piece], head: _Piece) -> list[_Piece]:
-    """Take off the end of `line` what has to stand before `head` on the next one."""
+    """Remove from the end of `line` the pieces that must stay together with `head` on the next line."""
     carried: list[_Piece] = []
     while len(line) > 1 and len(carried) < _MOST_CARRIED:
         if text[head.start] not in _NOT_AT_START and text[line[-1].end - 1] not in _NOT_AT_END:
@@ -69,7 +69,7 @@ def _trim(text: str, line: list[_Piece]) -> tuple[int, int]:
 
 
 def _pieces(text: str, columns: int) -> list[_Piece]:
-    """Words of ASCII letters and digits (and numbers, 4,096 or 0.25) where they fit on a line, graphemes otherwise."""
+    """Words of ASCII letters and digits (and numbers, 4,096 or 0.25) if they fit on a line, else graphemes."""
     pieces: list[_Piece] = []
     at, in_word = 0, False
     for grapheme in iter_graphemes(text):
@@ -83,7 +83,7 @@ def _pieces(text: str, columns: int) -> list[_Piece]:
 
 
 def _with_settings(text: str, pieces: list[_Piece], columns: int) -> list[_Piece]:
-    """`key=value` as one piece where it fits on a line; of a Chinese key, the last few characters."""
+    """Join `key=value` to one piece if it fits on a line; of a Chinese key, the last few characters."""
     joined: list[_Piece] = []
     for piece in pieces:
         joined.append(piece)
@@ -97,7 +97,7 @@ def _with_settings(text: str, pieces: list[_Piece], columns: int) -> list[_Piece
 
 
 def _join_last(text: str, pieces: list[_Piece], columns: int) -> bool:
-    """Make one of the last two, unless a space or a mark parts them, or the line is too short."""
+    """Join the last two pieces, unless a space or mark separates them, or they are longer than a line."""
     if len(pieces) < 2:
         return False
     before, last = pieces[-2:]

@@ -1,1 +1,1 @@
-"""A lesson that was recorded, looked at again: the run object, its plots, its summary in Markdown."""
+"""Recorded runs in Python: the run object, its plots, its summary in Markdown."""

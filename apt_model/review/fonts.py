@@ -1,8 +1,8 @@
-"""Letters for the plots: every character of a text drawn, on any machine, or left out. Knows nothing of plots.
+"""Fonts for the plots: each character of a text is drawn on any machine, or replaced. Knows nothing of plots.
 
-matplotlib brings no Chinese, and draws boxes where a font lacks a character. So Latin is drawn with its own font, the
-characters of GB 2312 with ours (`AptSansSC.otf`, OFL.txt beside it: the picture is the same on every machine), and
-what neither has with the first of the system's fonts that does.
+matplotlib has no Chinese font, and draws a box for a character that a font lacks. So Latin is drawn in its own font,
+the characters of GB 2312 in ours (`AptSansSC.otf`, licence in OFL.txt; the same on every machine), and others in the
+first system font that has them.
 """
 
 import unicodedata
@@ -17,12 +17,12 @@ NO_LETTERS = "Last Resort"  # comes with matplotlib and has a box for every char
 
 
 def families(text: str) -> list[str]:
-    """Font families that matplotlib should look a character up in, one after the other, to draw `text`."""
+    """The font families that matplotlib should try, in this order, for each character of `text`."""
     return list(dict.fromkeys([LATIN, OURS, *filter(None, map(_family, sorted(set(text))))]))
 
 
 def drawable(text: str) -> str:
-    """`text` sanitised, without pictures, and with what no font here has replaced."""
+    """`text` sanitised, without pictographs, and with the characters that no font has replaced."""
     shown = "".join(character for character in sanitise(text) if not _is_picture(character))
     fit = (character if character == " " or _family(character) else REPLACEMENT for character in shown)
     return " ".join("".join(fit).split())
@@ -34,7 +34,7 @@ def _is_picture(character: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def _family(character: str) -> str | None:
-    """The family that has a character: matplotlib's, ours, or the first of the system's; None where there is none."""
+    """The family that has a character: matplotlib's, ours, or the first of the system's; None if none has it."""
     for family, path in _fonts():
         if ord(character) in _characters(path):
             return family
@@ -43,7 +43,7 @@ def _family(character: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _fonts() -> list[tuple[str, str]]:
-    """(family, path) of what to look in, in order. Makes our font known to matplotlib."""
+    """(family, path) of the fonts in search order. Registers our font with matplotlib."""
     from matplotlib import font_manager
 
     with as_file(files("apt_model.review").joinpath("AptSansSC.otf")) as path:

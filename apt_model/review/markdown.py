@@ -1,7 +1,7 @@
-"""A recorded lesson as one page of Markdown: who taught whom, how it went, the plots, the verdict and its advice.
+"""Summary of a run as one Markdown page: models, settings, results, plots, verdict and advice.
 
-Events in, text out; every text from data is sanitised and escaped in one place, `verbatim`. Knows nothing of how a plot
-is drawn.
+Events in, text out; every text from data is sanitised and escaped in one place, `verbatim`. Knows nothing of how plots
+are drawn.
 """
 
 import re
@@ -31,14 +31,14 @@ def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
     """Write `summary.md`, and its plots as PNG files in `plots` beside it; returns the page's path.
 
     Args:
-        run: a run directory, of a lesson that is over or goes on.
-        directory: made if it is missing; what has the same names there is replaced.
+        run: a run directory; the run may still be training.
+        directory: created if missing; files of the same names are replaced.
         lang: "zh", "en", or the path of a locale .toml.
 
     Raises:
         ConfigError: no such language, or matplotlib is not installed.
-        DataError: the record cannot be read.
-        StorageError: no record, or the directory cannot be written.
+        DataError: the record is damaged.
+        StorageError: there is no record, or the directory cannot be written.
     """
     say, events, target = Phrases.load(lang), list(read_events(run)), Path(directory) / PAGE
     pictures = {name: f"{PLOTS}/{path.name}" for name, path in plots.save(events, target.parent / PLOTS, say).items()}
@@ -52,13 +52,13 @@ def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
 
 
 def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mapping[str, str]) -> str:
-    """The page.
+    """The Markdown page.
 
     Args:
         events: of one run.
         say: the language.
         name: what the run is called.
-        pictures: files of plots, by the plot's name.
+        pictures: paths of the plots' files by plot name.
     """
     parts = [
         [f"# {verbatim(say('summary.title', name=name))}"],
@@ -148,6 +148,6 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Any text as one line of Markdown that shows just that text: no mark-up, no HTML, no link."""
+    """Any text as one line of Markdown that shows exactly that text: no mark-up, HTML or links."""
     text = escape(_SPECIAL.sub(r"\\\1", sanitise(text, MOST_CHARACTERS).strip()), quote=False)
     return _LINKS.sub("<!-- -->", _BEGINS_A_BLOCK.sub(r"\1\\\2", text))

@@ -1,8 +1,8 @@
-"""A recorded lesson as matplotlib figures: losses, laziness and what it is made of, entropies, topics, validation.
+"""Plots of a run with matplotlib: losses, laziness and its parts, entropy, topics, validation.
 
-Events in, figures out. Every word passes `fonts.drawable`; nothing is read as math; lines differ in more than colour.
-Long runs are drawn as the mean of neighbours within the band of their smallest and largest. Knows nothing of files, of
-notebooks, or of what a figure is for. matplotlib is the `[report]` extra.
+Events in, figures out. Every text passes `fonts.drawable`; nothing is read as math; lines differ in more than colour.
+Long curves are drawn as bucket means within the band of minimum and maximum. Knows nothing of reports or of how a run
+is recorded. matplotlib is the `[report]` extra.
 """
 
 import io
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BUCKETS = 400  # points of a curve: more than a figure has room for tell nothing
+BUCKETS = 400  # points of a curve: about as many as a figure can resolve
 CARD_BUCKETS = 40
 MOST_TOPICS, MOST_COLUMNS = 12, 12
-DARK = 75  # percent, where white on the map's colour is read better than black
+DARK = 75  # percent, above which white text is easier to read on the map's colour than black
 FAINT = 0.3  # opacity of the grid, and of single cards behind their curve
 COLOURS = ("#1b4f72", "#c1443c", "#1e8449", "#7d5a00")  # all of them at least 4.5 : 1 on white
 DASHES = ("-", "--", "-.", ":")
@@ -47,7 +47,7 @@ SIZE, DPI = (8.0, 4.2), 120
 
 @dataclass(frozen=True, kw_only=True)
 class _PlottedRun:
-    """What of a run is drawn."""
+    """The events of a run that are drawn."""
 
     scale: LazinessScale | None
     steps: list[StepDone] = field(default_factory=list)
@@ -69,19 +69,19 @@ class _PlottedRun:
 
 
 def panels(events: Sequence[Event]) -> list[str]:
-    """The plots that there is something to draw in: of "losses", "laziness", "entropy", "topics", "validation"."""
+    """The names of the plots that have data: of "losses", "laziness", "entropy", "topics", "validation"."""
     lesson = _PlottedRun.of(events)
     return [name for name, (_, has_any) in _PANELS.items() if has_any(lesson)]
 
 
 def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None = None, title: str = "") -> "Figure":
-    """One figure with a plot below the other.
+    """One figure with the plots below each other.
 
     Args:
         events: of one run.
         say: the language.
-        names: which plots; all that there is something for where None.
-        title: above them, from data.
+        names: which plots; None: all that have data.
+        title: of the figure.
 
     Raises:
         ConfigError: no such plot, or matplotlib is not installed.
@@ -89,7 +89,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
     matplotlib = _matplotlib()
     unknown = [name for name in names or () if name not in _PANELS]
     if unknown:
-        raise ConfigError("no such plot", got=", ".join(unknown), expected=", ".join(_PANELS))
+        raise ConfigError("plot is unknown", got=", ".join(unknown), expected=", ".join(_PANELS))
     lesson = _PlottedRun.of(events)
     names = panels(events) if names is None else names
     words = "".join([title, *_words(say), *(say.topic(topic) for topic in {card.topic for card in lesson.cards})])
@@ -111,7 +111,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
 
 
 def save(events: Sequence[Event], directory: Path, say: Phrases) -> dict[str, Path]:
-    """Each plot that there is something for as a PNG file of its name; returns them by name.
+    """Save each plot that has data as a PNG file; returns their paths by name.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -130,7 +130,7 @@ def save(events: Sequence[Event], directory: Path, say: Phrases) -> dict[str, Pa
 
 
 def png(figure: "Figure") -> bytes:
-    """A figure as a PNG file, without a word about when or by what it was made."""
+    """A figure as the bytes of a PNG file, without metadata on when or by what it was made."""
     target = io.BytesIO()
     figure.savefig(target, format="png", metadata={"Software": None})
     return target.getvalue()
@@ -145,7 +145,7 @@ def _matplotlib() -> Any:
 
 
 def _shown_in_notebooks(figure: "Figure") -> "Figure":
-    """A notebook shows a figure that pyplot does not keep only if it says how."""
+    """Make notebooks show the figure, which pyplot does not manage, as a PNG image."""
     anything: Any = figure
     anything._repr_png_ = lambda: png(figure)
     return figure
@@ -275,7 +275,7 @@ class _CurvePoint(NamedTuple):
 
 
 def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_CurvePoint]:
-    """Neighbours together, in at most `most` buckets."""
+    """The points merged with their neighbours into at most `most` buckets."""
     size = -(-len(points) // most) if points else 1
     stretches = [points[start : start + size] for start in range(0, len(points), size)]
     return [

@@ -1,6 +1,6 @@
-"""A recorded lesson as an object, for a notebook or a script: `apt_model.Run("runs/demo-20261125-101500")`.
+"""A recorded run as an object, for notebooks and scripts: `apt_model.Run("runs/demo-20261125-101500")`.
 
-Knows the record and who can show it. Loads matplotlib, pandas or the page only when asked for them, and never torch.
+Knows the record and its displays. Imports matplotlib, pandas or the page only when they are used, and never torch.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,27 @@ from apt_model.i18n import LANGUAGES, Phrases
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEFT_OUT = ("run_id", "detail")  # of a frame: the same everywhere, and a table of its own in each cell
+LEFT_OUT = ("run_id", "detail")  # no columns of a frame: the same in every row; a table in every cell
 E = TypeVar("E", bound=Event)
 
 
 class Frames(NamedTuple):
-    """A run as pandas frames, indexed by step: the optimizer steps, and the cards."""
+    """A run as pandas data frames, indexed by step: the optimizer steps, and the cards."""
 
     steps: Any
     cards: Any
 
 
 class Run:
-    """A run by its directory, or by its events.jsonl; of a lesson that goes on, it shows what there is by now.
+    """A recorded run; of a run that is still training, what has been recorded so far.
 
     Args:
-        path: the run directory.
-        lang: "zh", "en" or the path of a locale .toml; the one that the lesson was shown in where None.
+        path: the run directory, or its events.jsonl.
+        lang: "zh", "en" or the path of a locale file (.toml); None: the language that the run was shown in.
 
     Raises:
         StorageError: there is no record.
-        DataError: the record cannot be read.
+        DataError: the record is damaged.
         ConfigError: no such language.
     """
 
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What the run directory is called."""
+        """The name of the run directory."""
         return self._directory.resolve().name
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """All that happened, in order; read again when the record has changed."""
+        """All events in order; read again when the record has changed."""
         place = self._directory / EVENTS
         now = (place.stat().st_size, place.stat().st_mtime_ns) if place.exists() else None
         if now is None or now != self._read_at:
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def started(self) -> RunStarted | None:
-        """Models and settings."""
+        """The event with models and settings; None before it is recorded."""
         return next(iter(self._of(RunStarted)), None)
 
     @property
@@ -73,21 +73,24 @@ class Run:
 
     @property
     def cards(self) -> list[ScoredObservation]:
-        """What teacher and student said, with its judgement."""
+        """The cards: both models' texts on a sample, with laziness and remark."""
         return self._of(ScoredObservation)
 
     @property
     def epochs(self) -> list[EpochFinished]:
-        """The report cards."""
+        """The report cards of the epochs."""
         return self._of(EpochFinished)
 
     @property
     def verdict(self) -> RunFinished | None:
-        """What came of it; None while the lesson goes on."""
+        """The summary at the run's end; None before."""
         return next(iter(self._of(RunFinished)), None)
 
     def plot(self, *names: str) -> "Figure":
-        """A matplotlib figure of the plots "losses", "laziness", "entropy", "topics", "validation"; without names, all.
+        """A matplotlib figure of the named plots, or of all that have data.
+
+        Args:
+            names: of "losses", "laziness", "entropy", "topics", "validation".
 
         Raises:
             ConfigError: no such plot, or matplotlib is not installed.
@@ -97,7 +100,7 @@ class Run:
         return plots.draw(self.events, Phrases.load(self.lang), names=names or None, title=self.name)
 
     def to_pandas(self) -> Frames:
-        """The steps and the cards as two frames, with the records' own names as columns.
+        """The steps and the cards as two data frames, with the records' fields as columns.
 
         Raises:
             ConfigError: pandas is not installed.
@@ -131,13 +134,13 @@ class Run:
         return write_summary(self._directory, directory, self.lang)
 
     def __repr__(self) -> str:
-        """Path, steps, and whether it is over."""
+        """Path, numbers of steps and cards, and whether the run is finished."""
         end = "finished" if self.verdict is not None else "not finished"
         steps = self.events[-1].step if self.events else 0
         return f"Run({str(self.path)!r}, {steps} steps, {len(self.cards)} cards, {end})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the header, the last card, the report cards, the verdict."""
+        """The HTML that notebooks show: the header, the last card, the report cards, the verdict."""
         from apt_model.render.html import HtmlPainter
         from apt_model.render.notebook import LATEST_EPOCHS
 
@@ -158,7 +161,7 @@ class Run:
         return [event for event in self.events if type(event) is kind]
 
     def _recorded_language(self) -> str:
-        """The lesson's own; Chinese where it was a file that is not here."""
+        """The run's language; Chinese if that was a locale file that does not exist here."""
         started = self.started
         lang = str(started.config.get("lang", "zh")) if started is not None else "zh"
         return lang if lang in LANGUAGES or Path(lang).is_file() else "zh"

@@ -1,1 +1,1 @@
-"""What it means: similarity, laziness, topics, remarks, report cards. Pure Python: no torch here, or below."""
+"""The lesson's judgement: similarity, laziness, topics, remarks, report cards, advice. Pure Python, without torch."""

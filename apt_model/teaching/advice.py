@@ -1,6 +1,6 @@
-"""What to do next, from what a run measured; and how its laziness went.
+"""Advice and trend of a run, from its summary statistics.
 
-Knows nothing of events before they were summed up, and nothing of words: advice is a key and what fills its sentence.
+Knows nothing of single events, nor of words: advice is a key of the locale and the values of its placeholders.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ EXCELLENT_BELOW = 0.2
 GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
 NOTICEABLE_RISE = 1.05  # of a loss, as a ratio
 BY_HEART = 1.25  # the loss on other text over that on the student's own
-ENOUGH = 20  # cards: of a topic, with fewer, when they came says more than what they were about; of a run, likewise
-SOFT = 0.85  # of the most entropy a teacher can have: hardly a token is named before another
-UNHEARD = 0.25  # of both pulls at the logits, the teacher's
+ENOUGH = 20  # cards; with fewer of a topic (or in a run), a mean depends more on when they came than on what they show
+SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
+UNHEARD = 0.25  # the teacher's share of both gradients at the logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A run in a few numbers; None for what was not measured.
+    """Summary statistics of a run; None for what was not measured.
 
     Attributes:
-        samples: cards scored.
+        samples: number of cards.
         first, last: mean laziness of the first and the last quarter of the cards.
-        before_last: of the quarter before that.
+        before_last: of the third quarter.
         topics: scores by topic.
-        losses: mean of each epoch.
-        validation_losses: after each epoch, where there is validation data; made of the same terms.
-        say: the teacher's share of both pulls at the student's logits, mean over the cards.
-        softness: the teacher's entropy at the training temperature over the most it can be, mean over the cards.
-        temperature, alpha: of the lesson.
+        losses: mean training loss of each epoch.
+        validation_losses: after each epoch, if there is validation data; of the same terms.
+        say: the teacher's share of the gradient at the student's logits, mean over the cards.
+        softness: the teacher's entropy at the training temperature, divided by its maximum, mean over the cards.
+        temperature, alpha: settings of the run.
     """
 
     samples: int
@@ -48,7 +48,7 @@ class Measured:
 
 
 def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
-    """How laziness went from the first quarter of the cards to the last; unknown below two cards."""
+    """The change of laziness from the first quarter of the cards to the last; unknown below two cards."""
     if first is None or last is None or samples < 2:
         return "unknown"
     if first - last >= GREAT_FALL:
@@ -59,7 +59,7 @@ def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
 
 
 def advice(run: Measured) -> tuple[Advice, ...]:
-    """How good the student is; if it is not, why, and what to do; the most important first."""
+    """How good the student is; if it is not good, why, and what to do. The most important advice comes first."""
     if run.first is None or run.last is None:
         return (Advice(key="no_samples"),)
     of_losses = _of_losses(run)
@@ -76,7 +76,7 @@ def _level(last: float) -> str:
 
 
 def _of_teacher(run: Measured) -> list[Advice]:
-    """Whether the teacher could be understood: said something definite, and was listened to."""
+    """Advice on the teacher's signal: too flat a distribution, or too small a share of the gradient."""
     if run.softness is not None and run.softness >= SOFT and run.temperature > 1:
         return [Advice(key="temperature_blunts", share=run.softness)]
     if run.say is not None and run.say < UNHEARD:
@@ -85,8 +85,7 @@ def _of_teacher(run: Measured) -> list[Advice]:
 
 
 def _course(run: Measured, first: float, last: float) -> str:
-    """What the course of laziness asks for. A student that has learned and no longer does, on text that it knows no
-    better than other text, has no room for more."""
+    """Advice from the trend of laziness. A student that has stopped learning and does not overfit is too small."""
     if last - first >= RISE:
         return "gets_lazier"
     if first - last < FALL:
@@ -96,7 +95,7 @@ def _course(run: Measured, first: float, last: float) -> str:
 
 
 def _of_losses(run: Measured) -> list[Advice]:
-    """What the losses say against going on as before."""
+    """Advice from the losses: rising, or overfitting."""
     losses, validation = run.losses, run.validation_losses
     if len(losses) >= 2 and losses[-1] > losses[-2] * NOTICEABLE_RISE:
         return [Advice(key="loss_rises")]

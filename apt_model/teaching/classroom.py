@@ -1,6 +1,6 @@
-"""What a front door that shows a lesson offers its user: topics, statistics, remarks.
+"""Base class of the visual plugin and callback: topics, statistics and remarks, as attributes that users change.
 
-Knows the judgement of a lesson; knows nothing of who trains.
+Knows the scorer; knows nothing of who trains.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from apt_model.teaching.topics import TopicKeywords, default_topics
 
 
 class Classroom:
-    """Holds the scorer of a lesson and lets its user change what it says.
+    """Holds the scorer of a lesson, with attributes to customise it.
 
     Args:
-        display: thresholds of the remarks and the language they are in.
+        display: thresholds and language of the remarks.
         similarity: `(teacher text, student text) -> 0..1`.
     """
 
@@ -32,7 +32,7 @@ class Classroom:
 
     @property
     def topic_keywords(self) -> TopicKeywords:
-        """Keywords by topic; changes count from the next card on."""
+        """Keywords by topic; changes take effect from the next card on."""
         return self._scorer.topics
 
     @topic_keywords.setter
@@ -45,5 +45,5 @@ class Classroom:
         return self._scorer.stats()
 
     def generate_comment(self, laziness_percent: float, loss: float) -> str:
-        """The remark on a card. Override it, in a subclass or on the instance, to say it your way."""
+        """The remark on a card. Override it, in a subclass or on the instance, for remarks of your own."""
         return self._scorer.comment(laziness_percent, loss)

@@ -1,4 +1,4 @@
-"""The remark on a card: a grade from laziness and loss, then one of several ways to say it."""
+"""The remark on a card: a grade from laziness and loss, then one of its phrasings. Knows nothing of cards."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Grade = Literal["excellent", "good", "fair", "needs_work"]
 
 
 def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
-    """The best grade whose two thresholds both lie above (laziness, loss); a loss that is no number needs work."""
+    """The best grade with both thresholds above (laziness, loss); "needs_work" for a NaN loss."""
     if laziness < thresholds.excellent[0] and loss < thresholds.excellent[1]:
         return "excellent"
     if laziness < thresholds.good[0] and loss < thresholds.good[1]:
@@ -20,5 +20,5 @@ def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
 
 
 def remark(grade: Grade, phrases: Phrases, *, turn: int) -> str:
-    """One of the ways to say the grade, chosen by `turn` (the step)."""
+    """A phrasing of the grade, chosen by `turn` (the step)."""
     return phrases.variant(f"remarks.{grade}", turn)

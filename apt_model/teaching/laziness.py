@@ -1,4 +1,7 @@
-"""How lazy the student is (偷懒程度), from 0 to 1, and the light that goes with it."""
+"""Laziness (偷懒程度): the distance between student and teacher on a card, 0 to 1, and its traffic light.
+
+Knows two numbers; knows nothing of texts, tensors or cards.
+"""
 
 import math
 
@@ -10,7 +13,7 @@ SCALE = LazinessScale()
 def laziness(similarity: float, normalised_kl: float) -> float:
     """The weighted sum of `1 - similarity` and `normalised_kl` that `LazinessScale` describes, kept within 0..1.
 
-    A part that is not a number counts as the laziest value: what cannot be measured was not learned.
+    A NaN part counts as the laziest value: what cannot be measured was not learned.
 
     Args:
         similarity: of the two texts, 0..1.

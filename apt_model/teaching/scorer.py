@@ -1,6 +1,6 @@
-"""Turns what the loop measured into what the lesson says: observations into cards, epochs into report cards.
+"""The scorer: adds the lesson's judgement to events: observations become cards, epochs get report cards.
 
-Knows nothing of tensors and nothing of screens: events in, events out.
+Events in, events out. Knows nothing of tensors or screens.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ Comment = Callable[[float, float], str]
 
 
 class LessonScorer:
-    """The teacher's judgement of a lesson.
+    """Adds laziness, topics, remarks, report cards and a verdict to the events of a run.
 
     Args:
-        config: thresholds of the remarks and the language they are in.
-        topics: keyword lists by topic; may be changed by the owner at any time.
+        config: thresholds and language of the remarks.
+        topics: keyword lists by topic; may be changed at any time.
         comment: `(laziness in percent, loss) -> remark`; if it raises, the built-in remark stands in.
         similarity: `(teacher text, student text) -> 0..1`.
-        guard: told of a remark of the user's that fails.
+        guard: catches a failing `comment`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LessonScorer:
         self._report_card, self.verdict, self._weights = ReportCard(), RunStatistics(), Weights()
 
     def __call__(self, event: Event) -> Event:
-        """The event as the lesson sees it; events that need no judgement come back as they are."""
+        """The event with the lesson's judgement; other events are returned unchanged."""
         self._step = event.step
         if isinstance(event, RunStarted):
             self._report_card, self.verdict = ReportCard(), RunStatistics()
@@ -83,7 +83,7 @@ class LessonScorer:
         return remark(grade(laziness_percent / 100, loss, self._config), self._phrases, turn=self._step)
 
     def stats(self) -> dict[str, Any]:
-        """Statistics of the run so far, in the guide's words and units."""
+        """Statistics of the run so far, with the guide's keys and units."""
         return dict(self.verdict.stats())
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class LessonScorer:
         return replace(seen, mean_laziness=fmean(lazy) if lazy else None)
 
     def _score(self, seen: Observation) -> ScoredObservation:
-        similarity = float(self._similarity(seen.teacher_text, seen.student_text))  # of numpy's or torch's own kind
+        similarity = float(self._similarity(seen.teacher_text, seen.student_text))  # may be a numpy or torch scalar
         lazy = laziness(similarity, seen.normalised_kl)
         percent = 100 * lazy
         card = ScoredObservation(

@@ -1,4 +1,4 @@
-"""How alike two texts are. Knows nothing of who wrote them."""
+"""Text similarity. Knows nothing of who wrote the texts."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""Says when the loss jumps far out of its recent range: the class has just been startled.
+"""Loss spike detection: a notice when the loss jumps far out of its recent range.
 
-Knows steps and their losses; knows nothing of tensors, or of where a remark is shown. One remark a scare: what follows
-a jump is not told again until the loss has had time to calm down, or to be at home where it is.
+Knows steps and their losses; knows nothing of tensors, or of where a notice is shown. After a notice there is none
+for 50 steps: by then the loss has recovered, or its new range is the recent one.
 """
 
 from collections import deque
@@ -12,22 +12,22 @@ from typing import Any
 
 from apt_model.events.records import Event, Notice, RunStarted, StepDone
 
-WINDOW = 50  # steps that are the recent range
+WINDOW = 50  # steps of the recent range
 LEAST = 20  # steps before the first judgement
 FAR = 8.0  # deviations above the median
-CLEARLY = 1.5  # times the median, too: a loss that hardly moves at all jumps at nothing
-QUIET = 50  # steps between two remarks
+CLEARLY = 1.5  # times the median as well: for a nearly constant loss, any change is many deviations
+QUIET = 50  # steps without another notice
 PER_SIGMA = 1.4826, 1.2816  # of a normal distribution: 1 / its median absolute deviation, its ninth decile
 
 
 class SpikeWatch:
-    """Watches a run's losses; called with every event, it answers a jump with a notice.
+    """Watches a run's losses: called with each event, returns a notice if the loss has jumped.
 
     A loss has jumped if it lies above `median + 8 · sigma` and above 1.5 times the median of the last 50. `sigma` is
     the larger of two robust estimates, the median absolute deviation and the distance from the median to the ninth
-    decile, so that a loss whose noise is skewed upwards does not cry wolf; outliers among the 50, fewer than a tenth,
-    move neither. What is no finite number is left out: the loop tells of that itself. So are steps on texts that the
-    student wrote, whose loss has no cross-entropy and is no measure for the others.
+    decile, so that noise skewed upwards raises no false alarm; outliers among the 50, fewer than a tenth, move
+    neither. Losses that are not finite are left out: the loop reports them itself. So are on-policy steps, whose loss
+    has no cross-entropy and cannot be compared with the others.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class SpikeWatch:
         self._told: int | None = None
 
     def __call__(self, event: Event) -> Notice | None:
-        """What there is to say of an event, if anything."""
+        """A notice if the event is a step whose loss has jumped, else None."""
         if isinstance(event, RunStarted):
             self._losses.clear()
             self._told = None
@@ -50,7 +50,7 @@ class SpikeWatch:
         return Notice(run_id=event.run_id, step=event.step, key="notice.spike", values=values)
 
     def _usual_if_jumped(self, loss: float) -> float | None:
-        """The median of the recent losses, if this one lies far above them."""
+        """The median of the recent losses if this loss lies far above them, else None."""
         if len(self._losses) < LEAST:
             return None
         usual = median(self._losses)

@@ -1,4 +1,7 @@
-"""The report card of an epoch and the verdict of a run, in memory that does not grow with the number of cards."""
+"""Statistics of an epoch (report card) and of a run (verdict), in bounded memory.
+
+Knows cards, steps and epochs; knows nothing of words or screens.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,7 +15,7 @@ TOP_TOPICS = 5
 
 
 class Weights(NamedTuple):
-    """Of a lesson's loss, as its settings have them."""
+    """Temperature and weights of the loss."""
 
     temperature: float = 1.0
     alpha: float = 0.0
@@ -20,12 +23,12 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Weights":
-        """Out of flat settings; where another trainer trains, some may not be there."""
+        """From flat settings; in another trainer's run, some may be missing."""
         return cls(**{name: config[name] for name in cls._fields if name in config})
 
 
 class TopicTable:
-    """Samples and mean laziness per topic, for at most 64 topics (what comes after them is not counted apart)."""
+    """Samples and mean laziness per topic, for the first 64 topics seen; later ones are not counted."""
 
     def __init__(self) -> None:
         self._samples: dict[str, int] = {}
@@ -39,7 +42,7 @@ class TopicTable:
         self._sums[topic] = self._sums.get(topic, 0.0) + laziness
 
     def scores(self, most: int = MAX_TOPICS) -> tuple[TopicScore, ...]:
-        """Topics by falling number of samples, first seen first among equals."""
+        """Topics by decreasing number of samples; among equals, the first seen comes first."""
         ranked = sorted(self._samples, key=lambda topic: -self._samples[topic])
         return tuple(
             TopicScore(topic=t, samples=self._samples[t], mean_laziness=self._sums[t] / self._samples[t])
@@ -63,7 +66,7 @@ def _state(owner: Any) -> dict[str, Any]:
 def _load_state(owner: Any, state: Mapping[str, Any]) -> None:
     for name, value in vars(owner).items():
         if name not in state:
-            continue  # kept by a version that did not measure it
+            continue  # saved by a version that did not measure it
         if hasattr(value, "load_state_dict"):
             value.load_state_dict(state[name])
         else:
@@ -79,14 +82,14 @@ class ReportCard:
         self._loss_sum, self._loss_tokens = 0.0, 0
 
     def add_step(self, step: StepDone, weights: Weights) -> None:
-        """Count one step; those on the student's own texts have another loss than validation data has."""
+        """Count one step that has KD and CE, as the validation loss has; an on-policy step has no CE."""
         if step.kd is not None and step.ce is not None and step.tokens:
             self._loss_sum += (weights.alpha * step.kd + weights.beta * step.ce) * step.tokens
             self._loss_tokens += step.tokens
 
     @property
     def loss(self) -> float | None:
-        """Mean of KD and CE as weighted, over the tokens of the texts: what the validation loss is made of, too."""
+        """Mean of the weighted KD and CE over the tokens: the same terms as the validation loss."""
         return self._loss_sum / self._loss_tokens if self._loss_tokens else None
 
     def add(self, card: ScoredObservation) -> None:
@@ -95,7 +98,7 @@ class ReportCard:
         self._topics.add(card.topic, card.laziness)
 
     def fields(self) -> dict[str, Any]:
-        """What the epoch's cards add to `EpochFinished`."""
+        """The fields of `EpochFinished` that come from the epoch's cards."""
         return {
             "samples": self._laziness.count,
             "mean_laziness": self._laziness.mean,
@@ -132,7 +135,7 @@ class RunStatistics:
             self._softness.add(card.softness)
 
     def add_epoch(self, epoch: EpochFinished, loss: float | None) -> None:
-        """Count one epoch, and its mean loss as `ReportCard` has it."""
+        """Count one epoch, and its mean loss as `ReportCard` computes it."""
         self.epoch_laziness.append(epoch.mean_laziness)
         loss = epoch.mean_loss if loss is None else loss
         if loss is not None:
@@ -141,7 +144,7 @@ class RunStatistics:
             self._validation_losses.append(epoch.validation.loss)
 
     def fields(self, weights: Weights) -> dict[str, Any]:
-        """What the run's cards add to `RunFinished`."""
+        """The fields of `RunFinished` that come from the run's cards."""
         quarters, halves = self.laziness.ends(0.25), self.laziness.ends(0.5)
         first, last = quarters or (None, None)
         topics = self.topics.scores()

@@ -1,4 +1,4 @@
-"""Which topic a text is about, by counting keywords. Knows nothing of models; the keyword lists are topics.toml."""
+"""Topic detection by counting keywords, which are listed in topics.toml. Knows nothing of models."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +21,7 @@ def default_topics() -> TopicKeywords:
 def detect_topic(texts: Iterable[str], topics: Mapping[str, Iterable[str]]) -> str:
     """The topic whose keywords occur most often in the texts; the first listed wins a tie; 通用 where none occurs.
 
-    Where keywords overlap, the longest counts: 神经网络 is no hit for 网络. A keyword in ASCII counts only as a whole
+    Of overlapping keywords the longest counts: 神经网络 is no hit for 网络. A keyword in ASCII counts only as a whole
     word ("ai" is not in "said"); case does not matter. Only the first 2,000 characters of each text are looked at.
     """
     index = _index(tuple((topic, tuple(keywords)) for topic, keywords in topics.items()))
@@ -45,9 +45,9 @@ _Index = Mapping[str, list[_Keyword]]
 
 @lru_cache(maxsize=8)
 def _index(topics: tuple[tuple[str, tuple[str, ...]], ...]) -> _Index:
-    """The keywords by their first two characters, the longest first: few of them to compare with at any place.
+    """The keywords by their first two characters, longest first, so that few are compared at any place.
 
-    A keyword of one character is the last of every list that its character begins, and a list by itself.
+    A keyword of one character ends every list that begins with it, and has a list of its own.
     """
     owners: dict[str, dict[str, None]] = {}
     for topic, keywords in topics:

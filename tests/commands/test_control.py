@@ -94,7 +94,7 @@ def test_what_is_done_already_is_not_taught_again(school: Path) -> None:
     [
         (["--control"], "validation data"),
         (["--control", "0", "--validation-split", "4"], "--control is out of range"),
-        (["--control", "--validation-split", "4", "--resume-anyway"], "settings that change on the way"),
+        (["--control", "--validation-split", "4", "--resume-anyway"], "--control needs settings that do not change"),
     ],
 )
 def test_a_control_that_could_not_be_judged_is_refused(

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from apt_model.cli import main
+from apt_model.commands.lesson import DEMO_DEFAULTS
 from apt_model.data.batch import to_batch
-from apt_model.demo.lesson import load_teacher, new_student, read_corpus
+from apt_model.demo.lesson import SETTINGS, load_teacher, new_student, read_corpus
 from apt_model.events.records import ExamTaken, ScoredObservation
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
@@ -88,3 +89,9 @@ def test_the_demo_takes_laziness_from_above_seventy_to_below_thirty_percent(
     assert sum(card.laziness for card in cards[-4:]) / 4 < 0.3
     assert re.search("知识蒸馏训练完成.*显著进步", shown, flags=re.DOTALL)
     assert len({card.topic for card in cards}) >= 5
+
+
+def test_the_help_of_demo_tells_the_demos_own_defaults() -> None:
+    numbers = {key: value for key, value in SETTINGS.items() if key != "exam_prompts"}
+    assert DEMO_DEFAULTS.split(", and ")[0].split(", ") == [f"{key} {value}" for key, value in numbers.items()]
+    assert len(SETTINGS["exam_prompts"]) == 3

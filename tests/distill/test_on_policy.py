@@ -213,5 +213,5 @@ def test_a_student_that_cannot_write_and_a_run_without_kd_are_refused(
         ModelError, match=r"the student cannot generate texts.*got Plain, expected generate\(\).*on_policy=0"
     ):
         run(listener, Plain(lambda x: x), teacher, make_batches(), on_policy=0.5)
-    with pytest.raises(ConfigError, match="on_policy learns from the teacher alone, and alpha is 0"):
+    with pytest.raises(ConfigError, match="on_policy steps learn from KD alone, but alpha is 0"):
         run(listener, Plain(lambda x: x), teacher, make_batches(), on_policy=0.5, alpha=0.0)

@@ -196,10 +196,10 @@ def test_the_record_can_be_seen_again(
     assert main(["replay", str(tmp_path / "run"), "--lang", "en"]) == 0
     shown = capsys.readouterr().out
     assert "🔧 Settings: TrainingArguments; sample loss: T=2.0, α=0.7, β=0.3" in shown
-    assert "One sample is shown every 4 steps" in shown
+    assert "A sample is shown every 4 steps" in shown
     assert shown.count("📍 Step ") == 3
     assert shown.count("📉 Sample's loss: ") == 3
-    assert "Training loss went: " in shown
+    assert "Training loss went from " in shown
     assert "tokens" not in shown, "nobody counted them"
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_shown_is_refused_before_the_first_step(
     other.add_tokens(["新词"])
     refused(DataError, "different tokenizers", VisualDistillationCallback(teacher, other, sinks=[]))
     refused(ModelError, "same model", lesson(), model=teacher)
-    refused(DataError, "not one label in the probe", lesson(probe={"input_ids": [[5, 6]], "labels": [[-100, -100]]}))
+    refused(DataError, "no probe row has a label", lesson(probe={"input_ids": [[5, 6]], "labels": [[-100, -100]]}))
     refused(DataError, "token id outside the student's vocabulary", lesson(probe={"input_ids": [[5, 64]]}))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "events.jsonl").touch()

@@ -153,7 +153,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(
 ) -> None:
     if find_spec(name) is not None:
         pytest.skip(f"{name} is installed here")
-    with pytest.raises(ConfigError, match=f"not installed: {name}.*pip install {name}"):
+    with pytest.raises(ConfigError, match=f"not installed; got {name}.*pip install {name}"):
         teach(name)
     assert not (tmp_path / "run" / "events.jsonl").exists()
 

@@ -321,7 +321,7 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
         "step 1",
         "step 11",
         "step 21",
-        "epoch 1 done: mean loss 1.2345, 1:01, validation loss 1.5000, agrees with the teacher 62.50%",
+        "epoch 1 done: mean loss 1.2345, 1:01, validation loss 1.5000, agreement with the teacher 62.50%",
     ]
     assert "kd 0.4000" in lines[0]
     log.emit(replace(STEP, step=31, batch=30, kd=None, ce=None, grad_norm=None, tokens=None))

@@ -28,9 +28,9 @@ def test_every_line_fits_and_hangs_below_its_sentence(lang: str, columns: int) -
 @pytest.mark.parametrize(
     ("found", "last"),
     [
-        ([WELL], "✅ Nothing found: the lesson can begin"),
-        ([WELL, ADVICE], "✅ The lesson can begin; 🔧 is advice (1)"),
-        ([WELL, ADVICE, WRONG, WRONG], "🔧 Not yet: 2 of these would spoil the lesson"),
+        ([WELL], "✅ No problem found: the lesson can begin"),
+        ([WELL, ADVICE], "✅ The lesson can begin; 🔧 marks advice (1)"),
+        ([WELL, ADVICE, WRONG, WRONG], "🔧 Not yet: 2 of these findings would spoil the training"),
     ],
 )
 def test_the_last_line_says_what_follows(found: list[Finding], last: str) -> None:
@@ -41,4 +41,4 @@ def test_an_ascii_terminal_gets_ascii_in_english() -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii", write_through=True)
     show_findings([WELL, ADVICE, WRONG], lang="zh", file=file)
-    assert b"Models: teacher of 4,339,456" in raw.getvalue()
+    assert b"Models: teacher 4,339,456" in raw.getvalue()

@@ -148,7 +148,7 @@ def test_a_card_in_full() -> None:
         (
             "en",
             "🎓 Knowledge distillation|StudentM? × ?101.5 MB100.0%|α=0.7|every 50 batches|10.0 steps/s|0:10 left|"
-            "loss 0.50|has no cuda|Topic: [internet]|Report cards|Mean laziness|42.15%|internet (2) 50.00%|"
+            "loss 0.50|cuda is not available|Topic: [internet]|Report cards|Mean laziness|42.15%|internet (2) 50.00%|"
             "The lesson is over!|great progress",
         ),
     ],

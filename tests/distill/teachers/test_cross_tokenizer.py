@@ -199,7 +199,7 @@ def test_the_command_line_teaches_across_where_it_is_asked_to(school: list[str],
     how = ["--cross-tokenizer", "kl", "--validation-split", "2"]
     assert main([*school, *how]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "of them are the same text" in said
+    assert "31 have the same text; both are aligned on the text" in said
     assert "Alignment: 100% of the tokens to learn" in said
     assert len([event for event in read_events("run") if isinstance(event, StepDone)]) == 3
     _, kept, _ = load_model("run")
@@ -209,8 +209,8 @@ def test_the_command_line_teaches_across_where_it_is_asked_to(school: list[str],
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--packing"], "packed rows cannot be aligned"),
-        (["--control", "1", "--validation-split", "2"], "a control is judged token by token"),
+        (["--packing"], "--packing does not work with different tokenizers"),
+        (["--control", "1", "--validation-split", "2"], "--control needs a teacher with the student's tokenizer"),
     ],
 )
 def test_the_command_line_says_what_does_not_go_with_it(
