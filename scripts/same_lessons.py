@@ -239,7 +239,7 @@ def compare(lesson: Lesson, sides: tuple[Side, Side], allow: Collection[str]) ->
         if column == "student bytes" and lesson.goes_on is not None:
             for side, origin in zip(sides, (sides[0], sides[0] if lesson.crosses else sides[1]), strict=True):
                 if side.student(lesson.out) != origin.student(lesson.goes_on[0]):
-                    found.append(f"resumed {side.name}: another student than undisturbed {origin.name}")
+                    found.insert(0, f"resumed {side.name}: another student than undisturbed {origin.name}")
         values = count(before[column])
         cells.append(f"{len(found)} differ" if found else f"same ({values:,})" if values else "nothing there")
         kinds: dict[str, str] = {}
