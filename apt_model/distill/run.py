@@ -244,7 +244,7 @@ class TrainingRun:
         progress.count_step(taken.loss, tokens)
         self._report.step = progress.step
         self._tell_step(window, taken, tokens, time.perf_counter() - clock)
-        parts.cards.show(window, rows, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
+        parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
         parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _tell_step(self, window: Window, taken: StepTaken, tokens: int, seconds: float) -> None:
