@@ -39,9 +39,10 @@ def distill(
     """Knowledge distillation: train `models.student` on the teacher's logits and the labels of `data.train`.
 
     Args:
-        models: the student is handed back in eval mode; the teacher's bytes and flags are unchanged.
+        models: the student is handed back in eval mode; the teacher's weights, modes and `requires_grad` are unchanged.
         data: what is learned from, and what is only measured on.
-        config: loss, length, precision; of its display `sample_frequency`, `given_tokens`, `show_on` and the exams.
+        config: loss, epochs or steps, precision. Of its display section, only `sample_frequency`, `given_tokens`,
+            `show_on` and the exams' settings are read.
         device: where to train.
         watching: who is told, and what.
         keeping: checkpoints; None keeps nothing.
@@ -61,6 +62,8 @@ def distill(
     if config.train.seed is not None:
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
+    # What the run must not leave behind, each undone at its end: accelerate's process-wide state; the teacher without
+    # gradients; the student in train mode; float32 products by oneDNN where that is faster; our signal handlers.
     with (
         accelerate_state_of_our_own(),
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
@@ -69,7 +72,7 @@ def distill(
         _listening(keeping) as stop,
     ):
         run = TrainingRun(
-            replace(models, teacher_tokenizer=other),
+            replace(models, teacher_tokenizer=other),  # None where the ids are the same: one tokenizer serves both
             data,
             source=_source(models, other, device, place),
             config=config,
