@@ -82,7 +82,8 @@ class OptimizerStep:
             kd, ce, hidden, attention, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         loss, scaler = self._grader.weigh(kd, ce, hidden, attention), self._accelerator.scaler
-        # An fp16 overflow of the gradient is GradScaler's to handle, while its scale is above 1: it skips the step and halves the scale.
+        # An fp16 overflow of the gradient is GradScaler's to handle: it skips the step and halves its scale, until that
+        # is 1 and nothing more can be gained.
         is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
         if not is_overflow and not self._nonfinite.allows(loss, grad_norm, window, progress):
             self._optimizer.zero_grad()
