@@ -74,11 +74,6 @@ class Keeping:
     checkpoints: Checkpoints | None = None
     parts: Mapping[str, Stateful] = field(default_factory=dict)
 
-    @property
-    def resumes(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self.checkpoints is not None and self.checkpoints.newest is not None
-
     def last_good(self) -> str | None:
         """For error messages: where the last whole checkpoint is."""
         return self.checkpoints.last_good() if self.checkpoints is not None else None
