@@ -68,7 +68,6 @@ class TrainingRun:
         )
         self._report, self._student = parts.report, parts.student
         self._epochs, self._progress = parts.epochs, Progress()
-        self._first_validation_batch = parts.validator.check() if parts.validator else None
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
         self._walk = Walk(
@@ -231,8 +230,8 @@ class TrainingRun:
 
     def _first_exam(self, window: Window) -> float:
         """The exam before the first step, on prompts of the validation data if there is any; the seconds it took."""
-        asked, validation = time.perf_counter(), self._first_validation_batch
-        self._parts.exam.begin(self._student, [batch for _, batch in window] if validation is None else [validation])
+        asked, validator = time.perf_counter(), self._parts.validator
+        self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
         return time.perf_counter() - asked
 
     def _one_step(self, window: Window, tokens: int, clock: float) -> None:
