@@ -18,7 +18,7 @@ from torch import Tensor
 from apt_model.data.batch import Batch, learned_positions
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, Signal
-from apt_model.distill.losses.objective import Objective as OurObjective
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import Caching
 from apt_model.distill.teachers.cached import CachedTeacher
@@ -26,7 +26,7 @@ from apt_model.models.output_head import find_head
 from apt_model.models.wide_matmul import full_width
 from benchmarks.sizes import Pair
 from benchmarks.step.floor import floor_loss
-from benchmarks.step.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
+from benchmarks.step.objective import IGNORED, TASK, TOP, LossFunction, Products, StepObjective, as_usual
 
 
 def at_full_width(pair: Pair) -> AbstractContextManager[None]:
@@ -49,7 +49,7 @@ class Contender:
 
     name: str
     build: Callable[[Pair], LossFunction]
-    objective: Objective = TASK
+    objective: StepObjective = TASK
     package: str = "apt-model"
     note: str = ""
     products: Products = as_usual
@@ -152,7 +152,7 @@ class OursWritten(OursFused):
 def fused(student: StudentOutput, signal: Signal, targets: Tensor) -> Tensor:
     """The task's loss through the fused step."""
     alpha = TASK.kd_weight / TASK.temperature**2
-    objective = OurObjective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
+    objective = Objective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
     return fused_distillation(student, signal, targets, objective=objective, weight=1 / len(targets)).loss
 
 
@@ -197,24 +197,24 @@ class OursCached:
 
 
 OURS = [
-    Contender(name="floor", build=_floor, objective=Objective(kd=None, ce_weight=1), note="see `floor.py`"),
+    Contender(name="floor", build=_floor, objective=StepObjective(kd=None, ce_weight=1), note="see `floor.py`"),
     Contender(
         name="floor-unpadded",
         build=_floor_unpadded,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         note="the floor with rows of logits as torch lays them out, not on cache lines",
     ),
     Contender(
         name="floor-full-width",
         build=_floor,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         note="the floor with products made as `distill` has them made",
         products=at_full_width,
     ),
     Contender(
         name="no-kd",
         build=_no_kd,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         package="transformers",
         note="the floor's work as users have it: full logits of both, loss from `model(ids, labels=...)`",
     ),
@@ -242,7 +242,7 @@ OURS = [
     Contender(
         name="ours-cached",
         build=OursCached,
-        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
+        objective=StepObjective(kd="KL of the top 64 and the rest", tolerance=1e-2),
         note="the same with `CachedTeacher` (8-bit values) for a teacher",
         products=at_full_width,
     ),

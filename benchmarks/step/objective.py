@@ -25,7 +25,7 @@ Products = Callable[[Pair], AbstractContextManager[None]]  # how the pair's floa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class StepObjective:
     """`kd_weight · mean(kd at temperature) + ce_weight · mean(CE)`, means over the positions that have a label.
 
     Attributes:
@@ -81,7 +81,7 @@ class Objective:
         return ((p * (log_p - log_m) + q * (log_q - log_m)) / 2).sum(-1)
 
 
-TASK = Objective()
+TASK = StepObjective()
 
 
 def as_usual(pair: Pair) -> AbstractContextManager[None]:
@@ -90,7 +90,7 @@ def as_usual(pair: Pair) -> AbstractContextManager[None]:
 
 
 def disagreement(
-    build: Callable[[Pair], LossFunction], objective: Objective, products: Products = as_usual
+    build: Callable[[Pair], LossFunction], objective: StepObjective, products: Products = as_usual
 ) -> tuple[float, float]:
     """How far a contender is from its objective: relative errors of the loss and of the student's whole gradient.
 
