@@ -365,7 +365,7 @@ def test_a_second_caching_asks_the_teacher_nothing_new(school: Path, capsys: pyt
         (["--teacher", "student"], 3, "got another teacher."),
         (["--k", "5"], 3, "got k 6 instead of 5."),
         (["--out", "text.txt/cache"], 5, "cache directory text.txt/cache cannot be written"),
-        (["--out", "teacher"], 5, "teacher holds files of something else"),
+        (["--out", "teacher"], 5, "teacher holds files that are not a cache's"),
         (["--data", "nowhere.txt"], 3, "there is no file nowhere.txt"),
     ],
 )

@@ -90,7 +90,9 @@ class Walk:
             if index >= done:
                 yield index, batch
         if index + 1 < done:
-            fix = "give the data that the run was begun with"
             raise ConfigError(
-                "the data has fewer batches than before", got=f"{index + 1} batches, {done} were trained on", fix=fix
+                "the data has fewer batches than were trained on before the checkpoint",
+                got=index + 1,
+                expected=f"at least {done}",
+                fix="resume with the same data",
             )

@@ -93,7 +93,7 @@ def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> 
         refuse_shared_weights(models.student, models.teacher)
     check_trainable(models.student, models.optimizer)
     if models.scheduler is not None and models.optimizer is None:
-        raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
+        raise ConfigError("a scheduler needs the optimizer that it schedules", fix="pass optimizer= too")
 
 
 def _source(models: Models, other: Any, device: torch.device, place: torch.device) -> TeacherSource:

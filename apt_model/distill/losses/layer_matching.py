@@ -184,7 +184,8 @@ def relation_kl(student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Ten
     """
     length = student.shape[2]
     if teacher.shape[2] != length:
-        raise ModelError("attention of other lengths", got=f"{length} and {teacher.shape[2]} tokens")
+        got = f"student {length}, teacher {teacher.shape[2]}"
+        raise ModelError("attention of student and teacher covers different numbers of tokens", got=got)
     groups = gcd(student.shape[1], teacher.shape[1])
     causal = torch.ones(length, length, dtype=torch.bool, device=student.device).tril()
     unseen = ~(causal & (attention_mask != 0)[:, None, None, :])

@@ -186,7 +186,7 @@ def test_a_checkpoint_without_its_projections_is_not_taken_up(lesson: Any, tmp_p
         lesson("broken", broken_at=3)
     with pytest.raises(ConfigError, match=r"hidden_weight: 0\.0 then, 0\.5 now"):
         lesson("broken", resume=True, config=BEYOND)
-    with pytest.raises(StorageError, match=r"cannot be taken up.*beside\.safetensors"):
+    with pytest.raises(StorageError, match=r"cannot be restored.*beside\.safetensors"):
         lesson("broken", resume=True, resume_anyway=True, config=BEYOND)
 
 
@@ -385,7 +385,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(lesson: Any, tmp_path: Path) 
         lesson("run", resume=True, config={"temperature": 2.0})
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")} == before
     lesson("other")
-    with pytest.raises(ConfigError, match="resume_from is of another run"):
+    with pytest.raises(ConfigError, match="resume_from is not in run_dir"):
         lesson("other", resume=True, start="run")
 
 
@@ -405,7 +405,8 @@ def test_a_step_that_is_not_finite_keeps_its_batch_whatever_shares_its_memory(
     broken = copy.deepcopy(teacher)
     with torch.no_grad():
         broken.lm_head.weight[5] = float("nan")
-    with pytest.raises(NumericError, match=r"the teacher's logits .* look at the batch: .*nonfinite-step-00000001"):
+    blamed = r"the teacher's logits .* inspect the step's batches: .*nonfinite-step-00000001"
+    with pytest.raises(NumericError, match=blamed):
         lesson("run", teacher=broken, data=[{"input_ids": ids, "labels": ids}])
     kept = load_file(tmp_path / "run" / "nonfinite-step-00000001.safetensors")
     assert torch.equal(kept["0.labels"], ids)
@@ -479,7 +480,7 @@ def test_resuming_needs_a_run_and_a_whole_checkpoint(lesson: Any, tmp_path: Path
         lesson("run", broken_at=2)
     for path in snapshots(tmp_path / "run" / "checkpoints"):
         (path / "manifest.json").unlink()
-    with pytest.raises(StorageError, match=r"no whole checkpoint .*step-00000001: manifest\.json"):
+    with pytest.raises(StorageError, match=r"no intact checkpoint .*step-00000001: manifest\.json"):
         lesson("run", resume=True)
 
 
