@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
 from apt_model.distill.assembly import Parts, assemble
-from apt_model.distill.batches import Walk, Window
+from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checkpoints.progress import Progress
@@ -71,7 +71,7 @@ class TrainingRun:
         self._first_validation_batch = parts.validator.check() if parts.validator else None
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
-        self._walk = Walk(
+        self._windows = AccumulationWindows(
             parts.batches,
             collate=models.collate(max_length=config.train.max_length),
             check=parts.grader.check,
@@ -205,7 +205,7 @@ class TrainingRun:
         """The optimizer steps of an epoch, from where the run is; a checkpoint after each that is due."""
         progress = self._progress
         clock = time.perf_counter()
-        for drawn in self._walk.windows(restored) if not self._is_done() else ():
+        for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:
