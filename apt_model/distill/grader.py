@@ -123,7 +123,7 @@ class Grader:
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
-        with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
+        with nullcontext() if self._matcher is None else self._matcher.recording() as seen:
             if batch.teachers is None:
                 graded = self._fused(student, head, batch, row, learned, weight)
             else:
