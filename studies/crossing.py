@@ -18,7 +18,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from apt_model.data.dataset import make_dataloader
-from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
+from apt_model.distill.teachers.cross_tokenizer import teachers_own_tokenizer
 from apt_model.generation.evaluator import evaluate_text_quality
 from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for arm in given.arms:
         student = fresh_student(len(mine), given.seed)
         plugin = DistillationPlugin(settings | ARMS[arm])
-        assert others_tokenizer(plugin.config.distill, teacher, mine, theirs) is theirs
+        assert teachers_own_tokenizer(plugin.config.distill, teacher, mine, theirs) is theirs
         began = time.process_time()
         plugin.distill_model(
             student,

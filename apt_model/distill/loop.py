@@ -18,7 +18,7 @@ from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import TrainingRun
 from apt_model.distill.setup import make_accelerator, trained
-from apt_model.distill.teachers.cross_tokenizer import CrossTeacher, others_tokenizer
+from apt_model.distill.teachers.cross_tokenizer import CrossTeacher, teachers_own_tokenizer
 from apt_model.distill.teachers.live import TeacherSource, as_source
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
@@ -57,7 +57,7 @@ def distill(
     keeping = keeping or Keeping()
     _refuse_contradictions(models, data, config)
     place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else device
-    other = others_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)
+    other = teachers_own_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)
     if config.train.seed is not None:
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
