@@ -1,7 +1,7 @@
-"""The distillation loop: batches in, a taught student and a stream of events out.
+"""The entry point `distill`: check models, data and settings, put the models on their devices, train the student.
 
-Tensors end here. What an event means, and how it looks, is the audience's business; with or without one, the student
-comes out the same to the last bit.
+Knows nothing of what an event means or how it is shown: with any audience, or none, the student is the same to the last
+bit.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -40,11 +40,11 @@ def distill(
 
     Args:
         models: the student is handed back in eval mode; the teacher's bytes and flags are unchanged.
-        data: what is learned from, and what is only measured on.
+        data: training and validation batches.
         config: loss, length, precision; of its display `sample_frequency`, `given_tokens`, `show_on` and the exams.
         device: where to train.
-        watching: who is told, and what.
-        keeping: checkpoints; None keeps nothing.
+        watching: the audience, and what it is shown.
+        keeping: checkpoints; None: none are written.
 
     Returns:
         The verdict, as the audience scored it.
@@ -86,7 +86,7 @@ def distill(
 
 
 def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> None:
-    """What cannot be trained is refused before anything is touched."""
+    """Refuse models and settings that cannot be trained together, before anything is changed."""
     if config.display.show_on == "validation" and data.validation is None:
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
     if isinstance(models.teacher, nn.Module):
@@ -106,11 +106,11 @@ def _source(models: Models, other: Any, device: torch.device, place: torch.devic
 
 
 def _on_cpu(models: Models, device: torch.device, place: torch.device) -> list[nn.Module | None]:
-    """The models that compute on the CPU: the student if `device` is one, the teacher if `place` is."""
+    """The models that compute on the CPU: the student if `device` is the CPU, the teacher if `place` is."""
     teacher = models.teacher if isinstance(models.teacher, nn.Module) else models.teacher.model
     return [model for model, where in ((models.student, device), (teacher, place)) if where.type == "cpu"]
 
 
 def _listening(keeping: Keeping) -> AbstractContextManager[Stop]:
-    """Signals are listened to only where something can be saved."""
+    """Context manager that handles SIGTERM and Ctrl-C, but only in a run that writes checkpoints."""
     return stop_on_signals() if keeping.checkpoints is not None else nullcontext(Stop())

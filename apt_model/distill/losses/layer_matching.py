@@ -93,7 +93,7 @@ class Matcher(nn.Module):
     def wanted(
         cls, config: DistillConfig, student: nn.Module, teacher: nn.Module | None, *, device: torch.device, seed: int
     ) -> "Matcher | None":
-        """A matcher where `hidden_weight` or `attention_weight` asks for one and the teacher model itself is there.
+        """A matcher if `hidden_weight` or `attention_weight` is above 0 and the teacher is a model, else None.
 
         The student is moved to `device` first: its layers are found by a forward pass.
         """
@@ -126,7 +126,7 @@ class Matcher(nn.Module):
             yield ForwardPair(student, teacher)
 
     def share_gradients(self, accelerator: Accelerator) -> None:
-        """The mean of the projections' gradients over all processes, as the student's own wrapper sees to for it."""
+        """Average the projections' gradients over all processes, as the student's wrapper does for the student's."""
         if accelerator.num_processes > 1:
             for parameter in self.parameters():
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")

@@ -34,7 +34,7 @@ class MeasuredTopK:
 
 
 def join(parts: "list[MeasuredTopK]") -> MeasuredTopK:
-    """Positions one after the other."""
+    """Concatenate positions."""
     return MeasuredTopK(
         vocabulary=parts[0].vocabulary,
         stored=concatenate([part.stored for part in parts]),

@@ -78,9 +78,9 @@ class Estimate:
 
 
 class Caching:
-    """A teacher, the rows it will be asked about, and how its answers are kept.
+    """Writes the cache of a teacher's top-k logits on the rows of a data set.
 
-    Making one reads every row once, and lets the teacher answer a sample.
+    The constructor reads every row once, and runs the teacher on a sample of them.
 
     Args:
         teacher: maps token ids (B, L) to logits (B, L, V); unchanged afterwards.
