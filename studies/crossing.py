@@ -46,7 +46,7 @@ def fresh_student(vocabulary: int, seed: int) -> LlamaForCausalLM:
 
 
 def judge(model: Any, tokenizer: Any, held_out: Sequence[str]) -> dict[str, float]:
-    """Its figures on held-out lines."""
+    """Metrics of a student on held-out lines."""
     batches = make_dataloader([{"text": line} for line in held_out], batch_size=8, shuffle=False)
     found = evaluate_text_quality(model, batches, tokenizer, max_length=256, max_new_tokens=0)
     return {"bits_per_byte": found["bits_per_byte"], "perplexity_per_byte": 2 ** found["bits_per_byte"]}
