@@ -410,4 +410,4 @@ def test_a_lesson_that_the_cache_was_not_made_for_is_refused(
 
 def test_a_lesson_without_any_teacher_is_refused(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--student", "student", "--data", "text.txt", "--out", "run"]) == 2
-    assert "there is no teacher. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err
+    assert "no teacher is named. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err

@@ -127,8 +127,8 @@ def run_session(
 ) -> RunFinished:
     """Train; write the record, the checkpoints and the student into the run directory, if there is one.
 
-    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. Under a
-    launcher the first process keeps the record, and there are no checkpoints.
+    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. With
+    several processes the first one writes the record, and there are no checkpoints.
     """
     refuse_unrecorded_dashboard(config.display, folder.path)
     device, notices = _place(config)
@@ -233,7 +233,7 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, list[KeyedNotice]]:
 
 
 def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | None, *, merge_adapters: bool) -> None:
-    """Save the student atomically: under a temporary name, then renamed.
+    """Save the student whole or not at all: under a temporary name, then renamed.
 
     Raises:
         StorageError: it could not be written; names the checkpoint that holds it.

@@ -191,8 +191,8 @@ class Checkpoints:
         try:
             return json_writer(state), tensors, generators
         except (TypeError, ValueError, RecursionError) as error:
-            expected = "an optimizer and a scheduler whose state_dict holds only tensors and JSON values"
-            fix = "use others, or train without run_dir"
+            expected = "JSON values in every state_dict; in the optimizer's, tensors too"
+            fix = "use another optimizer or scheduler, or train without run_dir"
             got = str(error)
             raise ConfigError("checkpoints cannot hold the run's state", got=got, expected=expected, fix=fix) from error
 
