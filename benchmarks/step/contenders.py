@@ -1,7 +1,7 @@
-"""Who competes: the floor, the ways of this library, the plain loop; `peers` adds the other libraries.
+"""Contenders of the step benchmark: the floor, this library's loss implementations, the plain loop.
 
-A contender is a way to the loss of a batch, and ours have products made as `distill` has them made. The models and the
-optimizer step are the same for all.
+A contender computes the loss of a batch; ours compute matrix products as `distill` does. Models and optimizer step are
+the same for all. `peers` adds the other libraries.
 """
 
 import shutil
@@ -30,7 +30,7 @@ from benchmarks.step.objective import IGNORED, TASK, TOP, LossFunction, Products
 
 
 def at_full_width(pair: Pair) -> AbstractContextManager[None]:
-    """As `distill` has them made."""
+    """Context manager: matrix products as `distill` computes them."""
     return full_width(pair.teacher, pair.student)
 
 
@@ -40,11 +40,11 @@ class Contender:
 
     Attributes:
         name: as in `--contenders`.
-        build: makes its loss for a pair of models; imports its library, and may fail in any way.
-        objective: what it says it computes.
+        build: makes its loss function for a pair of models; imports its library, and may fail in any way.
+        objective: what it is documented to compute.
         package: the distribution that it comes from, whose version is printed.
-        note: how it is called, where that is not plain.
-        products: what stands around its forward and backward pass and changes how float32 matrices are multiplied.
+        note: how it is called, if that is not obvious.
+        products: context manager around its forward and backward pass that changes how float32 matrices are multiplied.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Contender:
 
 @torch.no_grad()
 def teacher_logits(pair: Pair, ids: Tensor) -> Tensor:
-    """(B, L, V), without gradient."""
+    """The teacher's logits (B, L, V), without gradient."""
     logits: Tensor = pair.teacher(ids).logits
     return logits
 
@@ -105,7 +105,7 @@ def _plain(pair: Pair) -> LossFunction:
 
 
 class OursFused:
-    """The fused step with both heads' room kept from step to step, as the loop has it."""
+    """The fused loss, with both heads' buffers reused from step to step, as in the training loop."""
 
     def __init__(self, pair: Pair, dtype: torch.dtype | None = None) -> None:
         student, teacher = find_head(pair.student), find_head(pair.teacher)
@@ -116,7 +116,7 @@ class OursFused:
 
     @property
     def bytes_kept(self) -> int:
-        """What is held between steps: counts as memory that a step needs."""
+        """Bytes held between steps: they count as memory that a step needs."""
         return sum(buffer.bytes_kept for buffer in self._buffers)
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class OursFused:
 
 
 class OursWritten(OursFused):
-    """The same with a student that hides its head: its logits are there, whole."""
+    """The fused loss for a student whose head cannot be called separately: from its full logits."""
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch."""
@@ -150,14 +150,14 @@ class OursWritten(OursFused):
 
 
 def fused(student: StudentOutput, signal: Signal, targets: Tensor) -> Tensor:
-    """The task's loss through the fused step."""
+    """The loss of TASK by `fused_distillation`."""
     alpha = TASK.kd_weight / TASK.temperature**2
     objective = Objective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
     return fused_distillation(student, signal, targets, objective=objective, weight=1 / len(targets)).loss
 
 
 class OursCached:
-    """The fused step with the teacher's cache, made of the first batch that comes, in the teacher's place."""
+    """The fused loss with a cache instead of the teacher, written from the first batch."""
 
     def __init__(self, pair: Pair) -> None:
         head = find_head(pair.student)
@@ -169,7 +169,7 @@ class OursCached:
 
     @property
     def bytes_kept(self) -> int:
-        """What is held between steps."""
+        """Bytes held between steps."""
         return self._buffer.bytes_kept
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The other libraries, each on its own public API, as its own trainer or recipe calls it.
+"""Contenders from other libraries, each on its own public API, as its own trainer or recipe calls it.
 
 Each is imported only when it is built: one that is not installed, or does not run here, is listed with the reason.
 Where an API has no CE term or no T², the contender has none either: it has less to do, and the table says so.

@@ -187,7 +187,7 @@ def test_a_student_that_hides_its_head_learns_and_shows_the_same_from_the_cache(
 def test_a_loss_that_needs_the_whole_distribution_is_refused(
     teacher: Any, student: Any, tmp_path: Path, teach: Teach
 ) -> None:
-    with pytest.raises(ConfigError, match=r"cannot do this loss; got reverse_kl"):
+    with pytest.raises(ConfigError, match=r"cannot serve this loss; got reverse_kl"):
         teach(student, cached(teacher, tmp_path), loss_kind="reverse_kl")
 
 

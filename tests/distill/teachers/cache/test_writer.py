@@ -239,7 +239,7 @@ def test_a_tokenizer_and_a_config_come_with_the_cache(teacher: Any, rows: Any, t
     assert again.get_vocab() == tokenizer.get_vocab()
     path = tmp_path / "teacher" / "config.json"
     path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
-    with pytest.raises(StorageError, match="not what the cache was made with"):
+    with pytest.raises(StorageError, match="differs from the one that the cache was made with"):
         CachedTeacher(tmp_path).load_config()
 
 
@@ -292,13 +292,13 @@ def test_too_little_space_is_told_before_the_teacher_is_asked(
     made = Caching(teacher, rows, settings=SETTINGS)
     usage = type("Usage", (), {"free": 3})
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(StorageError, match=r"too little space .* got 3 bytes"):
+    with pytest.raises(StorageError, match=r"too little free space .* got 3 bytes"):
         made.run(tmp_path)
 
 
 def test_a_directory_with_something_else_is_left_alone(teacher: Any, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"holds files of something else; got thesis.txt"):
+    with pytest.raises(StorageError, match=r"holds files that are not a cache's; got thesis.txt"):
         cache(teacher, rows, tmp_path)
     assert files(tmp_path) == {"thesis.txt": b"mine"}
 
