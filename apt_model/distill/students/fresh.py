@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
@@ -101,7 +102,7 @@ def parse_student(description: str) -> dict[str, Any] | None:
         key, _, value = (word.strip() for word in part.partition("="))
         if value in WORDS.get(key, ()):
             sizes[key] = value
-        elif key in keys and value.isdecimal() and len(value) < 10 and int(value) >= 1:
+        elif key in keys and _is_size(value):
             sizes[keys[key]] = int(value)
         else:
             words = ", ".join(f"{key}={'|'.join(values)}" for key, values in WORDS.items())
@@ -116,6 +117,10 @@ def parse_student(description: str) -> dict[str, Any] | None:
             fix="add init=teacher",
         )
     return sizes
+
+
+def _is_size(value: str) -> bool:
+    return value.isdecimal() and len(value) < 10 and int(value) >= 1
 
 
 def looks_at_text(sizes: Mapping[str, Any]) -> bool:
@@ -158,18 +163,26 @@ def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | N
         )
     if head_dim is not None and follows_width:
         config.head_dim = hidden_size // heads
-    config.hidden_size, config.num_attention_heads = hidden_size, heads
+    set_hidden_size(config, hidden_size)
+    config.num_attention_heads = heads
     if kv_before is not None:
-        wanted = max(1, round(heads * kv_before / heads_before))
-        config.num_key_value_heads = max(n for n in range(1, wanted + 1) if heads % n == 0)
+        config.num_key_value_heads = _fitting_groups(heads, heads * kv_before / heads_before)
+    _cut_mlp(config, mlp, hidden_size, before)
+
+
+def _cut_mlp(config: PretrainedConfig, mlp: int | None, hidden_size: int, before: int) -> None:
+    """Set the MLP's size, or shrink it as the hidden size was."""
     for name in MLP_WIDTHS:
         width = getattr(config, name, None)
         if mlp and hasattr(config, name):
             setattr(config, name, mlp)
         elif isinstance(width, int):
             setattr(config, name, max(8, round(width * hidden_size / before / 8) * 8))
-    if getattr(config, "word_embed_proj_dim", None) == before:
-        config.word_embed_proj_dim = hidden_size
+
+
+def _fitting_groups(heads: int, wanted: float) -> int:
+    """The largest number of key-value heads, up to `wanted` rounded, that divides the heads."""
+    return max(n for n in range(1, max(1, round(wanted)) + 1) if heads % n == 0)
 
 
 def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool) -> int:
