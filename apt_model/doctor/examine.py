@@ -68,10 +68,7 @@ def examine(
     """
     with undisturbed(device):
         raws = _peek(batches, device)
-        encoder, other = tokenizer if tokenizer is not None else student_tokenizer, None  # of the data
-        if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
-            other = tokenizer if differing_ids(tokenizer, student_tokenizer) else None
-            encoder = student_tokenizer
+        encoder, other = _encoders(config, tokenizer, student_tokenizer)
         found = [*look_at_tokenizers(tokenizer, student_tokenizer, may_differ=other is not None)]
         found += _look_at_models(student, teacher)
         read, broken = read_batches(raws, encoder, config.train.max_length, teacher_tokenizer=other)
@@ -84,6 +81,13 @@ def examine(
         if run_dir is not None:
             found += _look_at_disk(student, Path(run_dir), config.train.save_total_limit)
         return tuple(found)
+
+
+def _encoders(config: LessonConfig, tokenizer: Any, student_tokenizer: Any) -> tuple[Any, Any]:
+    """The tokenizer that encodes the data, and the teacher's if it differs and may."""
+    if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
+        return student_tokenizer, tokenizer if differing_ids(tokenizer, student_tokenizer) else None
+    return tokenizer if tokenizer is not None else student_tokenizer, None
 
 
 def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
