@@ -19,8 +19,8 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     StepDone,
-    Validation,
 )
+from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.advice import Measured, advice, trend
