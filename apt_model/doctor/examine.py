@@ -153,6 +153,19 @@ def _look_at_answers(
     yield from _look_at_numbers(seen, config)
     yield from _look_at_stops(student, tokenizer)
     yield from _look_at_positions(student, teacher, batches)
+    yield _look_at_memory(student, teacher, batches, seen, config, free=free)
+
+
+def _look_at_memory(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Sequence[Batch],
+    seen: TrialReading,
+    config: LessonConfig,
+    *,
+    free: int,
+) -> Finding:
+    """Compare the memory that a step needs with that which was free beside both models."""
     need = memory_needed(
         student,
         teacher,
@@ -165,7 +178,7 @@ def _look_at_answers(
     there = free + need.teacher + need.student  # which were there already when it was asked
     values = {"need": readable(need.total), "free": readable(there), **need.parts()}
     is_short = need.total > there
-    yield Finding(key="memory_short" if is_short else "memory", state="advice" if is_short else "well", values=values)
+    return Finding(key="memory_short" if is_short else "memory", state="advice" if is_short else "well", values=values)
 
 
 def _look_at_vocabulary(seen: TrialReading, tokenizer: Any) -> Iterator[Finding]:

@@ -61,14 +61,7 @@ def create_compressed_model(
         )
     if init not in ("fresh", "teacher"):
         raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
-    config = getattr(config_or_model, "config", config_or_model)
-    if not isinstance(config, PretrainedConfig):
-        raise ModelError(
-            "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
-        )
-    small = deepcopy(config.get_text_config())
-    if hasattr(small, "quantization_config"):
-        del small.quantization_config
+    small = _copied_config(config_or_model)
     try:
         layers = even_layers(small.num_hidden_layers, num_layers)
         keep_layers(small, layers)
@@ -84,6 +77,19 @@ def create_compressed_model(
     if init == "teacher":
         _copy_weights(config_or_model, student, layers)
     return student
+
+
+def _copied_config(config_or_model: Any) -> PretrainedConfig:
+    """A copy of the text model's config, without quantization."""
+    config = getattr(config_or_model, "config", config_or_model)
+    if not isinstance(config, PretrainedConfig):
+        raise ModelError(
+            "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
+        )
+    small = deepcopy(config.get_text_config())
+    if hasattr(small, "quantization_config"):
+        del small.quantization_config
+    return small
 
 
 def parse_student(description: str) -> dict[str, Any] | None:
