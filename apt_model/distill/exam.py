@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.prompts import beginning

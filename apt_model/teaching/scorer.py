@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from statistics import fmean
 from typing import Any
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import (
     EpochFinished,
     Event,

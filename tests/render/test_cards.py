@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from wcwidth import width
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,

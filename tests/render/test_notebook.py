@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted
 from apt_model.events.results import Advice, TopicScore
 from apt_model.events.sinks import Audience

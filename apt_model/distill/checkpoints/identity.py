@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from apt_model.config import DistillConfig, LessonConfig, TrainConfig
+from apt_model.config import LessonConfig
+from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.events.records import ModelCard
 from apt_model.models.fingerprints import hash_tensors

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from apt_model.config import TrainConfig, settings
+from apt_model.config import settings
+from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
 from apt_model.data.rng import Tensors, read_generators
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators

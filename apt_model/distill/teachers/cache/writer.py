@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
 
-from apt_model.config import WideMatmul
+from apt_model.config.sections import WideMatmul
 from apt_model.data.batch import learned_positions
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate
 from apt_model.distill.teachers.cache.estimate import Estimate, Sample
