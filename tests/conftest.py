@@ -57,6 +57,12 @@ def datasets_in_a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory, m
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True)
+def environment_stays_the_same_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets replaces `os.environ` by a copy where it maps with several processes; rich would read the old one."""
+    monkeypatch.setattr(os, "environ", os.environ)
+
+
 @pytest.fixture
 def listener() -> Listener:
     return Listener()

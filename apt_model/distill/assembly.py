@@ -38,9 +38,9 @@ class Parts:
         batches: this process's part of the training data.
         epochs, total_steps: how long the run is; steps are None where the data has no length.
         optimizer, scheduler: the student's, not wrapped.
-        keeps_rate: the learning rate cannot follow its schedule, since the length is not known.
+        has_no_schedule: the learning rate stays constant although a schedule is set, since the length is not known.
         cards_of_models: teacher and student in numbers.
-        vocabulary: columns of the logits that both heads have, where both tell.
+        vocabulary: columns of the logits that both heads have; None if one of the models does not tell.
         matcher: layer matching, where the settings ask for it.
         on_policy: texts of the student's own, likewise.
         grader, step: the loss and its gradient; the update.
@@ -54,7 +54,7 @@ class Parts:
     total_steps: int | None
     optimizer: Optimizer
     scheduler: LRScheduler | None
-    keeps_rate: bool
+    has_no_schedule: bool
     cards_of_models: tuple[ModelCard, ModelCard]
     vocabulary: int | None
     matcher: Matcher | None
@@ -68,11 +68,11 @@ class Parts:
 
     @property
     def projections(self) -> Matcher | None:
-        """The matcher where it has parameters: they are trained with the student and kept beside it."""
+        """The matcher, if it has projections to train: they join the student's optimizer and its checkpoints."""
         return self.matcher if self.matcher is not None and any(True for _ in self.matcher.parameters()) else None
 
     def notices(self) -> Iterator[KeyedNotice]:
-        """What the reader should know of these parts."""
+        """Notices on what these parts add to the training."""
         yield from (part.notice for part in (self.matcher, self.on_policy) if part is not None)
 
 
@@ -113,10 +113,10 @@ def assemble(
     batches = shard(data.train, accelerator)
     epochs, total_steps = run_length(batches, train)
     wrapped = accelerator.prepare_model(student)
-    own = models.optimizer is None
+    makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
-    scheduler = make_schedule(optimizer, train, total_steps) if own else models.scheduler
-    falls = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
+    scheduler = make_schedule(optimizer, train, total_steps) if makes_optimizer else models.scheduler
+    varies = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
     return Parts(
         student=wrapped,
         batches=batches,
@@ -124,7 +124,7 @@ def assemble(
         total_steps=total_steps,
         optimizer=optimizer,
         scheduler=scheduler,
-        keeps_rate=own and total_steps is None and falls,
+        has_no_schedule=makes_optimizer and total_steps is None and varies,
         cards_of_models=(source.card, model_card(student)),
         vocabulary=vocabulary,
         matcher=matcher,

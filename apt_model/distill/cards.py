@@ -41,16 +41,15 @@ class Cards:
     def show(
         self,
         window: Sequence[tuple[int, Batch]],
-        rows: Sequence[CardRow | None],
         readouts: Sequence[RowReadout | None],
         *,
         student: nn.Module,
         epoch: int,
         loss: float,
     ) -> None:
-        """Tell what was read during a step, or what is read now from validation data."""
-        for (index, _), row, readout in zip(window, rows, readouts, strict=True):
-            if row is not None and readout is not None:
+        """Tell the cards of a step: what was read from its batches, or what is read now from validation data."""
+        for (index, _), readout in zip(window, readouts, strict=True):
+            if readout is not None:
                 self._report.observe(readout, batch=index, epoch=epoch, loss=loss)
             elif self._validator is not None and self._display.show_on == "validation" and self._is_due(index):
                 read, its_loss = self._validator.card(student, turn=self._turn(index, epoch))

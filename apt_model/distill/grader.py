@@ -21,7 +21,7 @@ from apt_model.distill.losses.layer_matching import ForwardPair, Matcher
 from apt_model.distill.losses.logit_blocks import Buffer, Signal
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import CardRow, RowReadout, readout_of
-from apt_model.distill.losses.teacher_logits import TeacherLogits
+from apt_model.distill.losses.teacher_logits import TeacherLogits, as_teacher_logits
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
@@ -73,8 +73,8 @@ class Grader:
         say: Callable[..., None],
     ) -> None:
         self._forward, self._teacher = student, teacher
-        self._accelerator, self._config, self._say, self._matcher = accelerator, config, say, matcher
-        self._objective = Objective.of(config)
+        self._accelerator, self._say, self._matcher = accelerator, say, matcher
+        self._objective, self._layer_weights = Objective.of(config), (config.hidden_weight, config.attention_weight)
         self._head_of = cache(find_head)  # of the student as it is wrapped: looked for once
         self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
@@ -87,10 +87,11 @@ class Grader:
     def weigh(self, kd: T, ce: T, hidden: T | float = 0.0, attention: T | float = 0.0) -> T:
         """The loss: `alpha * kd + beta * ce + hidden_weight * hidden + attention_weight * attention`."""
         inner = self._weigh_layers(hidden, attention) if self._matcher else 0.0
-        return self._config.alpha * kd + self._config.beta * ce + inner
+        return self._objective.alpha * kd + self._objective.beta * ce + inner
 
     def _weigh_layers(self, hidden: T | float, attention: T | float) -> T | float:
-        return self._config.hidden_weight * hidden + self._config.attention_weight * attention
+        hidden_weight, attention_weight = self._layer_weights
+        return hidden_weight * hidden + attention_weight * attention
 
     def learn(
         self, student: nn.Module, batches: Sequence[Batch], rows: Sequence[CardRow | None], tokens: int
@@ -214,7 +215,7 @@ class Grader:
         """
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
-            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
+            theirs, own = as_teacher_logits(self._teacher.logits(moved)), self._forward(student, moved)
         columns = own.shape[-1]
         shared = self._shared(batch, theirs.width_beside(columns), columns)
         return own[..., :shared], theirs.cut(shared), moved
@@ -241,6 +242,6 @@ class Grader:
     def blame(self, batches: Sequence[Batch]) -> str | None:
         """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
         for batch in batches:
-            if not self._teacher.logits(batch.to(self._accelerator.device)).are_numbers():
+            if not as_teacher_logits(self._teacher.logits(batch.to(self._accelerator.device))).are_numbers():
                 return "the teacher's logits are NaN or infinite"
         return None

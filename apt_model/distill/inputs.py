@@ -1,4 +1,4 @@
-"""What a distillation run is given, in four frozen records: models, data, what is kept of it, who is told.
+"""The inputs of a distillation run as four frozen records: models, data, what is kept on disk, who is told.
 
 Knows types; knows nothing of what a run does with them.
 """
@@ -32,7 +32,7 @@ class Models:
         teacher_tokenizer: the teacher's own. If its token ids differ, `cross_tokenizer` must say how to compare, and
             the batches must be text.
         optimizer: None for AdamW with weight decay on matrices only, whose rate follows `lr_scheduler_type`.
-        scheduler: steps after each optimizer step; None leaves the rate of a given optimizer alone.
+        scheduler: of the given optimizer, stepped after each of its steps; None keeps that optimizer's rate.
     """
 
     student: nn.Module
@@ -68,16 +68,11 @@ class Keeping:
 
     Attributes:
         checkpoints: writes them, and knows the one to resume from; SIGTERM and Ctrl-C then save before they stop.
-        parts: what else goes into a checkpoint, by name: the lesson's statistics, the place in the record.
+        parts: what else goes into a checkpoint, by name: the lesson's statistics, how far the record was written.
     """
 
     checkpoints: Checkpoints | None = None
     parts: Mapping[str, Stateful] = field(default_factory=dict)
-
-    @property
-    def resumes(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return self.checkpoints is not None and self.checkpoints.newest is not None
 
     def last_good(self) -> str | None:
         """For error messages: where the last whole checkpoint is."""
@@ -91,7 +86,7 @@ class Watching:
     Attributes:
         audience: gets every event; nothing it does reaches the training.
         shows_cards: read texts out of every `sample_frequency`-th batch.
-        holds_exams: hold exams even where the settings name no prompts.
+        holds_exams: without prompts in the settings, hold exams (both models continue them) on beginnings of the data.
         notices: told once, as soon as the run has started.
     """
 

@@ -39,9 +39,10 @@ def distill(
     """Knowledge distillation: train `models.student` on the teacher's logits and the labels of `data.train`.
 
     Args:
-        models: the student is handed back in eval mode; the teacher's bytes and flags are unchanged.
+        models: the student is handed back in eval mode; the teacher's weights, modes and `requires_grad` are unchanged.
         data: what is learned from, and what is only measured on.
-        config: loss, length, precision; of its display `sample_frequency`, `given_tokens`, `show_on` and the exams.
+        config: loss, epochs or steps, precision. Of its display section, only `sample_frequency`, `given_tokens`,
+            `show_on` and the exams' settings are read.
         device: where to train.
         watching: who is told, and what.
         keeping: checkpoints; None keeps nothing.
@@ -56,24 +57,27 @@ def distill(
     """
     keeping = keeping or Keeping()
     _refuse_contradictions(models, data, config)
-    place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else device
+    place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else None
     other = others_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)
     if config.train.seed is not None:
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
+    # What the run must not leave behind, each undone at its end: accelerate's process-wide state; the teacher without
+    # gradients; the student in train mode; float32 products by oneDNN where that is faster; our signal handlers.
     with (
         accelerate_state_of_our_own(),
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
         trained(student),
-        full_width(*_on_cpu(models, device, place), setting=config.train.wide_matmul),
+        full_width(*_on_cpu(models, device, place or device), setting=config.train.wide_matmul),
         _listening(keeping) as stop,
     ):
+        accelerator = make_accelerator(device, config.train.mixed_precision)
         run = TrainingRun(
-            replace(models, teacher_tokenizer=other),
+            replace(models, teacher_tokenizer=other),  # None where the ids are the same: one tokenizer serves both
             data,
-            source=_source(models, other, device, place),
+            source=_source(models, other, accelerator.device, place),  # under a launcher, each process has its own
             config=config,
-            accelerator=make_accelerator(device, config.train.mixed_precision),
+            accelerator=accelerator,
             watching=watching,
             keeping=keeping,
             stop=stop,
@@ -96,8 +100,8 @@ def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> 
         raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
 
 
-def _source(models: Models, other: Any, device: torch.device, place: torch.device) -> TeacherSource:
-    """The teacher as a source of logits on `device`, computed in `place`; `other`: its tokenizer, if it has its own."""
+def _source(models: Models, other: Any, device: torch.device, place: torch.device | None) -> TeacherSource:
+    """The teacher as a source of logits on `device`, computed in `place` (None: there); `other`: its own tokenizer."""
     if other is not None and isinstance(models.teacher, nn.Module):
         return CrossTeacher(
             models.teacher, device, place, tokenizer=other, student_tokenizer=models.tokenizer, student=models.student

@@ -70,12 +70,27 @@ class OnPolicy:
 
     @classmethod
     def wanted(
-        cls, config: LessonConfig, student: nn.Module, teacher: nn.Module | None, **knows: Any
+        cls,
+        config: LessonConfig,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        *,
+        accelerator: Accelerator,
+        tokenizer: Any,
+        vocabulary: int | None,
     ) -> "OnPolicy | None":
-        """One where `on_policy` is above 0 and the teacher model itself is there; `knows` goes to the class."""
+        """One where `on_policy` is above 0 and the teacher model itself is there."""
         if teacher is None or not config.distill.on_policy:
             return None
-        return cls(config.distill, student=student, teacher=teacher, seed=config.train.seed or 0, **knows)
+        return cls(
+            config.distill,
+            student=student,
+            teacher=teacher,
+            accelerator=accelerator,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            seed=config.train.seed or 0,
+        )
 
     @property
     def notice(self) -> tuple[str, dict[str, str | int]]:

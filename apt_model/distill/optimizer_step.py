@@ -41,10 +41,10 @@ class OptimizerStep:
         student: as it is wrapped for training.
         optimizer: the student's, as the caller knows it; accelerate wraps it here.
         scheduler: of its learning rate; None leaves the rate alone.
-        grader: leaves the gradients.
+        grader: computes the loss and puts its gradient into the parameters.
         nonfinite: looks at loss and gradient before they reach a weight.
         accelerator: scales, clips and sums over processes.
-        config: the largest gradient norm.
+        config: only `max_grad_norm` is read.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class OptimizerStep:
             window: numbered batches.
             rows: what a card shows of each, read during the step.
             tokens: labels in the whole step, over all processes.
-            progress: the step before; its count of steps given up is kept there.
+            progress: counters up to the step before; a step given up is counted there.
 
         Raises:
             NumericError, OutOfMemoryError: the weights are those before the step.
@@ -82,11 +82,13 @@ class OptimizerStep:
             kd, ce, hidden, attention, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         loss, scaler = self._grader.weigh(kd, ce, hidden, attention), self._accelerator.scaler
+        # An fp16 overflow of the gradient is GradScaler's to handle: it skips the step and halves its scale, until that
+        # is 1 and nothing more can be gained.
         is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
         if not is_overflow and not self._nonfinite.allows(loss, grad_norm, window, progress):
             self._optimizer.zero_grad()
             if scaler is not None:
-                scaler.update()  # ends what the look at the gradients has begun
+                scaler.update()  # clipping has unscaled the gradients, which GradScaler allows once per update
             return None
         with explained_out_of_memory(progress.step + 1, batches):
             self._optimizer.step()

@@ -70,7 +70,6 @@ class TrainingRun:
         )
         self._report, self._student = parts.report, parts.student
         self._epochs, self._progress = parts.epochs, Progress()
-        self._first_validation_batch = parts.validator.check() if parts.validator else None
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
         self._walk = Walk(
@@ -113,6 +112,7 @@ class TrainingRun:
         with nullcontext() if projections is None else projections.trained_by(self._parts.optimizer):
             restored = self._begin()
             started = time.perf_counter() - self._progress.seconds
+            # `finished` is also true before the first epoch; false: an epoch of a resumed run goes on.
             while not self._progress.finished or (
                 not self._is_done() and (self._config.train.max_steps or self._progress.epoch < self._epochs)
             ):
@@ -137,11 +137,11 @@ class TrainingRun:
         )
         for key, values in (*self._notices, *parts.notices()):
             self._report.say(key, **values)
-        if parts.keeps_rate:
+        if parts.has_no_schedule:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
         keeper = self._checkpoints
         if keeper is not None and keeper.newest is not None:
-            return self._take_up(keeper)  # cuts the record back, so what was not written until now is no loss
+            return self._take_up(keeper)  # cuts the record back to the checkpoint, so a failed write before is no loss
         self._end_if_lost()
         return None
 
@@ -163,10 +163,10 @@ class TrainingRun:
         return verdict
 
     def _take_up(self, keeper: Checkpoints) -> RestoredGenerators:
-        """Go on from a checkpoint. What was said until now stands behind its place in the record, and is cut off."""
+        """Go on from a checkpoint; the record is cut back to where it stood then, so nothing is in it twice."""
         restored = keeper.restore(self._state)
         self._report.step = self._progress.step
-        if self._progress.finished or self._is_done():
+        if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
             self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._parts.batches)
             restored.set_to_save(self._state.device, self._parts.batches)
         return restored
@@ -186,7 +186,7 @@ class TrainingRun:
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
         is_cut = self._is_done()
-        if is_cut:  # kept as it is before its end is told: with more max_steps, the epoch goes on here
+        if is_cut:  # saved before its end is told: resumed with a larger max_steps, the epoch goes on from here
             self._keep(is_due=True, score=score)
         scored = self._report.tell(
             EpochFinished,
@@ -232,8 +232,8 @@ class TrainingRun:
 
     def _first_exam(self, window: Window) -> float:
         """The exam before the first step, on prompts of the validation data if there is any; the seconds it took."""
-        asked, validation = time.perf_counter(), self._first_validation_batch
-        self._parts.exam.begin(self._student, [batch for _, batch in window] if validation is None else [validation])
+        asked, validator = time.perf_counter(), self._parts.validator
+        self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
         return time.perf_counter() - asked
 
     def _one_step(self, window: Window, tokens: int, clock: float) -> None:
@@ -246,7 +246,7 @@ class TrainingRun:
         progress.count_step(taken.loss, tokens)
         self._report.step = progress.step
         self._tell_step(window, taken, tokens, time.perf_counter() - clock)
-        parts.cards.show(window, rows, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
+        parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
         parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _tell_step(self, window: Window, taken: StepTaken, tokens: int, seconds: float) -> None:

@@ -36,10 +36,11 @@ class Validator:
         device: its random generators are restored.
 
     Attributes:
+        first: the first batch with a label; read at once, so that bad data is refused before training.
         taken: batches taken for cards in the current pass over the data.
 
     Raises:
-        DataError: data that can be read only once.
+        DataError: data that can be read only once, a first batch that a model cannot read, or no batch with a label.
     """
 
     def __init__(
@@ -58,15 +59,8 @@ class Validator:
         self._given_tokens, self._device = given_tokens, device
         self._for_cards: Iterator[Batch] = iter(())
         self.taken = 0
-
-    def check(self) -> Batch:
-        """Collate and check the first batch, so that bad data is refused before training and not after an epoch.
-
-        Raises:
-            DataError: a model cannot read it, or no batch has a label.
-        """
-        with undisturbed(self._device):
-            return next(self._batches())
+        with undisturbed(device):
+            self.first = next(self._batches())
 
     def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
         """A row of the next validation batch, read from both models, and the batch's loss."""

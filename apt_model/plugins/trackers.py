@@ -8,7 +8,6 @@ environment variables. Knows nothing of training.
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -200,7 +199,7 @@ class WandbSink(_TrackerSink):
 
         directory, name = self._directory, self._directory.resolve().name if self._directory else run_id
         settings = wandb.Settings(console="off")  # standard output belongs to the display
-        return _ready(
+        tracker = _ready(
             WandBTracker(
                 os.environ.get("WANDB_PROJECT", PROJECT),
                 id=run_id,
@@ -212,12 +211,8 @@ class WandbSink(_TrackerSink):
                 settings=settings,
             )
         )
-
-    @cached_property
-    def _table(self) -> Any:
-        import wandb
-
-        return wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+        self._table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+        return tracker
 
     def _write(self, tracker: GeneralTracker, cards: Sequence[Card]) -> None:
         for card in cards:

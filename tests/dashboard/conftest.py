@@ -51,8 +51,9 @@ class Watched:
 Open = Callable[..., Watched]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    """Chromium, for the tests of this folder alone: playwright keeps an event loop running in this thread meanwhile."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests drive a browser with playwright")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: the page's tests need one")
@@ -128,7 +129,7 @@ def serve(browser: Any) -> Iterator[Serve]:
         server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two lessons: one as it is recorded now, one as older versions and other trainers record it."""
     folder = tmp_path_factory.mktemp("runs")
@@ -137,7 +138,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served(browser: Any, shelf: Path) -> Iterator[str]:
     """The address of one whole lesson."""
     server = Served(shelf / "whole")
@@ -145,7 +146,7 @@ def served(browser: Any, shelf: Path) -> Iterator[str]:
     server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served_shelf(browser: Any, shelf: Path) -> Iterator[str]:
     """The address of both."""
     server = Served(shelf)

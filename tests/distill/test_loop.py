@@ -11,8 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from apt_model.config import LessonConfig
+from apt_model.distill import loop
 from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
+from apt_model.distill.setup import make_accelerator
+from apt_model.distill.teachers import live
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
 from apt_model.events.sinks import Audience
@@ -51,6 +54,31 @@ def test_a_student_learns_and_its_teacher_is_untouched(
     assert not teacher.model.layers[0].training
     assert [name for name, p in teacher.named_parameters() if not p.requires_grad] == ["lm_head.weight"]
     assert not student.training
+
+
+def test_the_teacher_goes_to_the_device_that_accelerate_has_given_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+    listener: Listener,
+    student: nn.Module,
+    teacher: nn.Module,
+    make_batches: Callable[..., Any],
+) -> None:
+    """A launcher makes "cuda" another GPU for each process; here, "cpu" is one that has a number."""
+    theirs, places = torch.device("cpu", 0), []
+
+    def launched(*given: Any) -> Any:
+        accelerator = make_accelerator(*given)
+        accelerator.state.device = theirs
+        return accelerator
+
+    def put(model: nn.Module, device: torch.device) -> torch.device:
+        places.append((model, device))
+        return device
+
+    monkeypatch.setattr(loop, "make_accelerator", launched)
+    monkeypatch.setattr(live, "move", put)
+    run(listener, student, teacher, make_batches(count=1))
+    assert places == [(teacher, theirs)]
 
 
 def test_the_step_is_the_formula_written_out_over_the_tokens_of_the_whole_window(

@@ -1,9 +1,11 @@
 """Reference loss in plain autograd: a divergence from the teacher, cross-entropy to the labels.
 
+What training computes block by block (`fused`), here on whole logits: for validation, and to test the fused loss.
 Pure functions of logits. They know nothing of models, batches, devices, or of where the teacher's logits came from.
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -42,14 +44,7 @@ def token_divergence(
         return token_kl(student_logits, teacher_logits, temperature=temperature)
     logits = (student_logits.float(), teacher_logits.detach().float())
     q, p = (F.log_softmax((x / temperature).clamp(min=FLOOR), dim=-1) for x in logits)
-    if kind == "reverse_kl":
-        return _kl(q, p)
-    if kind == "skew_kl":
-        return _kl(p, _mix(p, q, weight))
-    if kind == "skew_reverse_kl":
-        return _kl(q, _mix(q, p, weight))
-    middle = _mix(p, q, weight)
-    return weight * _kl(p, middle) + (1 - weight) * _kl(q, middle)
+    return FORMULAS[kind](p, q, weight)
 
 
 def _kl(one: Tensor, other: Tensor) -> Tensor:
@@ -59,6 +54,22 @@ def _kl(one: Tensor, other: Tensor) -> Tensor:
 def _mix(one: Tensor, other: Tensor, weight: float) -> Tensor:
     """log(weight · exp(one) + (1 − weight) · exp(other))."""
     return torch.logaddexp(one + math.log(weight), other + math.log1p(-weight))
+
+
+def _jsd(p: Tensor, q: Tensor, weight: float) -> Tensor:
+    middle = _mix(p, q, weight)
+    return weight * _kl(p, middle) + (1 - weight) * _kl(q, middle)
+
+
+# The formula of each kind, in log-probabilities (..., V) of teacher p and student q, and the kind's parameter. The
+# fused loss has its own form of each, with its gradient: `divergences.KINDS`.
+FORMULAS: Mapping[LossKind, Callable[[Tensor, Tensor, float], Tensor]] = {
+    "forward_kl": lambda p, q, weight: _kl(p, q),
+    "reverse_kl": lambda p, q, weight: _kl(q, p),
+    "jsd": _jsd,
+    "skew_kl": lambda p, q, weight: _kl(p, _mix(p, q, weight)),
+    "skew_reverse_kl": lambda p, q, weight: _kl(q, _mix(q, p, weight)),
+}
 
 
 def distillation_sums(

@@ -43,6 +43,11 @@ class TeacherLogits(Protocol):
         """Whether they can be learned from, see `metrics.are_numbers`."""
 
 
+def as_teacher_logits(found: "Tensor | TeacherLogits") -> "TeacherLogits":
+    """What a teacher source returns: a plain tensor (B, L, V) is `DenseLogits`."""
+    return DenseLogits(found) if isinstance(found, Tensor) else found
+
+
 @dataclass(frozen=True)
 class DenseLogits:
     """All logits of a teacher that shares the student's vocabulary.

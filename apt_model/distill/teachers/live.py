@@ -44,10 +44,11 @@ class TeacherSource(Protocol):
     def check(self, batch: Batch) -> None:
         """Refuse a batch on the CPU that the teacher cannot take."""
 
-    def logits(self, batch: Batch) -> TeacherLogits:
+    def logits(self, batch: Batch) -> Tensor | TeacherLogits:
         """The teacher's logits for a batch on the training device, without gradient.
 
-        They are dense, the top-k alone (`SparseLogits`), or over another vocabulary (`CrossedLogits`).
+        Dense, as a tensor (B, L, V) or `DenseLogits`; the top-k alone (`SparseLogits`); or over another vocabulary
+        (`CrossedLogits`).
         """
 
     def signal(

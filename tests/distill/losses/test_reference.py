@@ -1,13 +1,15 @@
 """The loss against the same formula written out in float64."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses.reference import distillation_sums, token_divergence, token_kl
+from apt_model.config.sections import LossKind
+from apt_model.distill.losses.divergences import KINDS
+from apt_model.distill.losses.reference import FORMULAS, distillation_sums, token_divergence, token_kl
 from tests.distill.losses.test_fused import divergence_written_out
 
 
@@ -177,6 +179,10 @@ def test_each_kind_of_loss_equals_its_formula_in_float64(kind: Any, mixture: flo
     assert ours.grad is not None
     assert exact.grad is not None
     assert (ours.grad.double() - exact.grad).norm() <= 1e-5 * exact.grad.norm()
+
+
+def test_every_kind_has_its_formula_and_its_fused_form() -> None:
+    assert set(FORMULAS) == set(KINDS) == set(get_args(LossKind))
 
 
 @pytest.mark.parametrize("kind", ["reverse_kl", "jsd", "skew_kl", "skew_reverse_kl"])
