@@ -10,15 +10,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AptModelError": "apt_model.errors",
-    "DisplayConfig": "apt_model.config",
-    "DistillConfig": "apt_model.config",
+    "DisplayConfig": "apt_model.config.sections",
+    "DistillConfig": "apt_model.config.sections",
     "DistillationPlugin": "apt_model.plugins.distillation_plugin",
     "Event": "apt_model.events.records",
     "LessonConfig": "apt_model.config",
     "Run": "apt_model.review.run",
     "ScoredObservation": "apt_model.events.records",
     "TerminalSink": "apt_model.render.terminal",
-    "TrainConfig": "apt_model.config",
+    "TrainConfig": "apt_model.config.sections",
     "VisualDistillationCallback": "apt_model.integrations.trainer_callback",
     "VisualDistillationPlugin": "apt_model.plugins.visual_distillation_plugin",
     "alignment_table": "apt_model.data.alignment",
@@ -38,7 +38,8 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
-    from apt_model.config import DisplayConfig, DistillConfig, LessonConfig, TrainConfig
+    from apt_model.config import LessonConfig
+    from apt_model.config.sections import DisplayConfig, DistillConfig, TrainConfig
     from apt_model.data.alignment import alignment_table
     from apt_model.data.dataset import load_dataset
     from apt_model.distill.students.fresh import create_compressed_model

@@ -17,7 +17,7 @@ import matplotlib
 import torch
 from torch import Tensor, nn
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
 from apt_model.demo.lesson import BATCH_SIZE, load_teacher, new_student, read_corpus

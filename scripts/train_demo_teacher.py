@@ -16,7 +16,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import read_corpus
 from apt_model.distill.setup import make_optimizer

@@ -183,12 +183,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     Raises:
         ConfigError, DataError, ModelError: what cannot be loaded or does not go together.
     """
-    if arguments.batch_size < 1:
-        raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
-    if arguments.packing and config.distill.cross_tokenizer != "refuse":
-        got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
-        raise ConfigError("--packing does not work with different tokenizers", got=got, fix=fix)
-    from apt_model.data.dataset import load_dataset, split_dataset
+    _check_batches(arguments, config)
     from apt_model.distill.students.fresh import parse_student
     from apt_model.models.lora import add_lora, parse_lora
     from apt_model.models.pretrained import load_model
@@ -199,14 +194,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         fix = "add --merge-adapters, or give --student a saved model"
         raise ConfigError("adapters alone would be saved, but their base model is new and is not saved", fix=fix)
     prepare(config)
-    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
-    rows, looked_at = load_dataset(arguments.data, **how), None
-    if arguments.validation_data:
-        looked_at = load_dataset(arguments.validation_data, **how)
-    elif arguments.validation_split is not None:
-        rows, looked_at = split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
-    elif config.display.show_on == "validation":
-        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
+    rows, looked_at = _load_data(arguments, config)
     teacher, pattern, tokenizer = load_teacher(arguments, config)
 
     def make() -> tuple[Any, Any]:
@@ -232,6 +220,29 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         packing=arguments.packing,
         streaming=arguments.streaming,
     )
+
+
+def _check_batches(arguments: argparse.Namespace, config: LessonConfig) -> None:
+    if arguments.batch_size < 1:
+        raise ConfigError("batch_size is too small", got=arguments.batch_size, expected="1 or more")
+    if arguments.packing and config.distill.cross_tokenizer != "refuse":
+        got, fix = f"cross_tokenizer={config.distill.cross_tokenizer}", "leave --packing out"
+        raise ConfigError("--packing does not work with different tokenizers", got=got, fix=fix)
+
+
+def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+    """Training rows, and validation rows or None."""
+    from apt_model.data.dataset import load_dataset, split_dataset
+
+    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
+    rows = load_dataset(arguments.data, **how)
+    if arguments.validation_data:
+        return rows, load_dataset(arguments.validation_data, **how)
+    if arguments.validation_split is not None:
+        return split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
+    if config.display.show_on == "validation":
+        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
+    return rows, None
 
 
 def prepare(config: LessonConfig) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
@@ -76,26 +78,36 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             help="a named set of display settings; single flags override it",
         )
     for section, key, field in settings():
-        flag, kinds = FLAGS.get(key, "--" + key.replace("_", "-")), get_args(field.annotation) or (field.annotation,)
-        several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
-        is_pair = get_origin(field.annotation) is tuple and several is None  # thresholds: settable in a file only
-        if is_pair or (only is not None and key not in only):
+        takes = _values_of_flag(field)
+        if takes is None or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
-        default = "off" if field.default is None else field.default
-        known = "" if "default" in (field.description or "") else f" (default: {default})"
-        common = {"help": f"{field.description}{known}".replace("%", "%%"), "default": argparse.SUPPRESS, "dest": key}
-        if get_origin(field.annotation) is Literal:
-            group.add_argument(flag, choices=kinds, **common)
-        elif get_origin(several) is Literal:
-            group.add_argument(flag, nargs="+", choices=get_args(several), **{**common, "help": field.description})
-        elif several is not None:
-            group.add_argument(flag, nargs="*", metavar="TEXT", **common)
-        elif bool in kinds:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
-        else:
-            kind = next(kind for kind in (int, float, str) if kind in _plain_types(kinds))
-            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **common)
+        flag = FLAGS.get(key, "--" + key.replace("_", "-"))
+        group.add_argument(flag, **{"help": _help_of_flag(field), "default": argparse.SUPPRESS, "dest": key, **takes})
+
+
+def _values_of_flag(field: FieldInfo) -> dict[str, Any] | None:
+    """Arguments of `add_argument` for a setting's values; None for thresholds, which only a file can set."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
+    if get_origin(field.annotation) is Literal:
+        return {"choices": kinds}
+    if get_origin(several) is Literal:
+        return {"nargs": "+", "choices": get_args(several), "help": field.description}
+    if several is not None:
+        return {"nargs": "*", "metavar": "TEXT"}
+    if get_origin(field.annotation) is tuple:
+        return None
+    if bool in kinds:
+        return {"action": argparse.BooleanOptionalAction}
+    kind = next(kind for kind in (int, float, str) if kind in _plain_types(kinds))
+    return {"type": kind, "metavar": kind.__name__.upper()}
+
+
+def _help_of_flag(field: FieldInfo) -> str:
+    default = "off" if field.default is None else field.default
+    known = "" if "default" in (field.description or "") else f" (default: {default})"
+    return f"{field.description}{known}".replace("%", "%%")
 
 
 def _is_open_ended(kind: Any) -> bool:

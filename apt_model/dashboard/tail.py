@@ -53,19 +53,14 @@ class Tail:
             self._begin_again()
             return []
         file.seek(self.offset)
-        text = file.read(limit)
-        end = text.rfind(b"\n") + 1
-        if not end and len(text) == limit:  # one line longer than that
-            text += file.readline()
-            end = len(text) if text.endswith(b"\n") else 0
-        if self.offset + end == about.st_size or not end:  # all read: nothing to do before the file changes
+        text = _some_lines(file, limit)
+        if self.offset + len(text) == about.st_size or not text:  # all read: nothing to do before the file changes
             self._seen = now
-        lines, at = [], self.offset
-        for line in text[:end].split(b"\n")[:-1]:
-            at += len(line) + 1
-            lines.append((at, line))
-        if end:
-            self.offset, self._mark = at, text[max(0, end - MARK) : end]
+        lines = []
+        for line in text.split(b"\n")[:-1]:
+            self.offset += len(line) + 1
+            lines.append((self.offset, line))
+        self._mark = text[-MARK:] if text else self._mark
         return lines
 
     def _stands(self, file: BinaryIO, size: int) -> bool:
@@ -84,6 +79,16 @@ class Tail:
     def _begin_again(self) -> None:
         self.offset, self._mark, self._seen = 0, None, None
         self.generation += 1
+
+
+def _some_lines(file: BinaryIO, limit: int) -> bytes:
+    """Whole lines, about `limit` bytes of them; a longer line alone, if its end is there."""
+    text = file.read(limit)
+    end = text.rfind(b"\n") + 1
+    if end or len(text) < limit:
+        return text[:end]
+    text += file.readline()
+    return text if text.endswith(b"\n") else b""
 
 
 def is_verdict(line: bytes) -> bool:

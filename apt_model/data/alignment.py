@@ -89,19 +89,30 @@ def align(left: Sequence[Range | None], right: Sequence[Range | None]) -> list[S
             first += 1
         elif there is None or there[0] < here[0]:
             second += 1
-        else:  # both begin at this byte: the side that ends earlier takes one more token until both end alike
-            last, right_last = first, second
-            while here is not None and there is not None and here[1] != there[1]:
-                if here[1] < there[1]:
-                    last += 1
-                    here = _next(left, last)
-                else:
-                    right_last += 1
-                    there = _next(right, right_last)
-            if here is not None and there is not None:
+        else:  # both begin at this byte
+            last, right_last, is_span = _common_end(left, first, right, second)
+            if is_span:
                 spans.append(Span(first, last + 1 - first, second, right_last + 1 - second))
             first, second = last + 1, right_last + 1
     return spans
+
+
+def _common_end(
+    left: Sequence[Range | None], last: int, right: Sequence[Range | None], right_last: int
+) -> tuple[int, int, bool]:
+    """Indices of the tokens at which both sides end alike: the side that ends earlier takes one more token until then.
+
+    The third value is False if a gap comes before.
+    """
+    here, there = left[last], right[right_last]
+    while here is not None and there is not None and here[1] != there[1]:
+        if here[1] < there[1]:
+            last += 1
+            here = _next(left, last)
+        else:
+            right_last += 1
+            there = _next(right, right_last)
+    return last, right_last, here is not None and there is not None
 
 
 def _next(side: Sequence[Range | None], index: int) -> Range | None:

@@ -128,18 +128,24 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512, teacher_
         return _from_both(rows or (), tokenizer, teacher_tokenizer, max_length)
     if rows is not None:
         return _from_rows(rows, tokenizer, max_length)
+    if isinstance(raw, Mapping) and "text" in raw and "input_ids" not in raw:
+        return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
+    return _from_tensors(*_tensors_of(raw))
+
+
+def _tensors_of(raw: Any) -> tuple[Any, Any, Any]:
+    """(input_ids, attention_mask, labels) of a batch that is encoded; None where it has none."""
     if isinstance(raw, Mapping):
         if "input_ids" in raw:
-            return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
-        if "text" in raw:
-            return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
+            return raw["input_ids"], raw.get("attention_mask"), raw.get("labels")
         raise DataError(
             "batch has neither input_ids nor text", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text"
         )
     if isinstance(raw, Tensor):
-        return _from_tensors(raw, None, None)
+        return raw, None, None
     if isinstance(raw, Sequence) and 0 < len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
-        return _from_tensors(*raw, *[None] * (3 - len(raw)))
+        parts = [*raw, None, None]
+        return parts[0], parts[1], parts[2]
     inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
     raise DataError(
         "batch has a type that cannot be trained on",
@@ -157,19 +163,23 @@ def rows_of(raw: Any) -> Sequence[Mapping[str, Any]] | None:
     if isinstance(raw, str):
         return [{"text": raw}]
     if isinstance(raw, Mapping) and "input_ids" not in raw:
-        keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
-        if keys:
-            lengths = {key: len(raw[key]) for key in keys}
-            if len(set(lengths.values())) > 1:
-                raise DataError("columns of a batch differ in length", got=lengths, expected="one value a row in each")
-            return [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
-        return [{"text": raw["text"]}] if isinstance(raw.get("text"), str) else None
+        return _rows_of_columns(raw)
     if isinstance(raw, Sequence) and raw:
         if all(isinstance(item, str) for item in raw):
             return [{"text": text} for text in raw]
         if all(isinstance(item, Mapping) for item in raw):
             return raw
     return None
+
+
+def _rows_of_columns(raw: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+    keys = [key for key in ("text", "messages", "prompt", "completion") if isinstance(raw.get(key), list | tuple)]
+    if not keys:
+        return [{"text": raw["text"]}] if isinstance(raw.get("text"), str) else None
+    lengths = {key: len(raw[key]) for key in keys}
+    if len(set(lengths.values())) > 1:
+        raise DataError("columns of a batch differ in length", got=lengths, expected="one value a row in each")
+    return [dict(zip(keys, values, strict=True)) for values in zip(*(raw[key] for key in keys), strict=True)]
 
 
 def _from_tensors(input_ids: Any, attention_mask: Any, labels: Any) -> Batch:

@@ -33,6 +33,7 @@ FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `data
     ".tsv": ("csv", {"sep": "\t"}),
     ".parquet": ("parquet", {}),
 }
+SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 WORTH_MORE_PROCESSES = 20_000  # rows; below that, starting processes takes longer than they save
 SHUFFLE_BUFFER = 10_000
@@ -185,22 +186,27 @@ def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Ro
         if path.is_file():
             if path.stat().st_size:
                 yield str(path), _from_files([path], _ending(path), streaming)
-        elif (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+        elif any((path / name).exists() for name in SAVED):
             yield str(path), _from_disk(path, split, streaming)
         elif path.is_dir():
-            by_ending: dict[str, list[Path]] = {}
-            for file in sorted(path.rglob("*")):
-                if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
-                    by_ending.setdefault(_ending(file), []).append(file)
-            if not by_ending:
-                raise DataError(f"folder {path} holds no data file", expected=f"files that end in {', '.join(FORMATS)}")
-            for ending, files in by_ending.items():
+            for ending, files in _by_ending(path).items():
                 yield str(path), _from_files(files, ending, streaming)
         elif path.suffix or len(path.parts) > 2 or path.is_absolute():
             raise DataError(f"there is no file {path}", fix="check the path")
         else:
             name, _, config = str(source).partition(":")
             yield str(source), datasets.load_dataset(name, config or None, split=split, streaming=streaming)
+
+
+def _by_ending(folder: Path) -> dict[str, list[Path]]:
+    """The data files below a folder that are not empty, sorted, by the ending that tells their format."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
+            found.setdefault(_ending(file), []).append(file)
+    if not found:
+        raise DataError(f"folder {folder} holds no data file", expected=f"files that end in {', '.join(FORMATS)}")
+    return found
 
 
 def _ending(file: Path) -> str:

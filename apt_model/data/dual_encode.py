@@ -4,7 +4,7 @@ Knows rows and tokenizers; knows nothing of batches, models or losses. Aligned i
 completion, or the assistant's turns of a chat, each with its end-of-text token if both tokenizers add one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -88,6 +88,22 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
         fix = "use a tokenizer whose rendered chat encodes to the ids of apply_chat_template"
         raise DataError("a chat's rendered text and its token ids differ", got=type(tokenizer).__name__, fix=fix)
     found: Placed = [None] * len(ids)
+    for first, size, base in _assistants_turns(chat, whole, tokenizer):
+        for index, here in enumerate(placed):
+            if here is None:
+                continue
+            if first <= here[0] and here[1] <= first + size:
+                found[index] = (here[0] - first + base, here[1] - first + base)
+            elif here[0] == first + size and pieces.is_special(ids[index]):
+                found[index] = (base + size, base + size + 1)
+    return found
+
+
+def _assistants_turns(chat: Sequence[Mapping[str, str]], whole: str, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
+    """Where the content of each turn begins in the rendered chat, its size, and where it begins in the turns joined.
+
+    All in bytes. A turn that is not found in the rendered chat is left out.
+    """
     bytes_before = list(accumulate((len(letter.encode()) for letter in whole), initial=0))
     base = 0
     for turn, message in enumerate(chat):
@@ -98,16 +114,8 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
         at = whole.find(words, len(before)) if whole.startswith(before) else -1
         size = len(words.encode())
         if at >= 0:
-            first = bytes_before[at]
-            for index, here in enumerate(placed):
-                if here is None:
-                    continue
-                if first <= here[0] and here[1] <= first + size:
-                    found[index] = (here[0] - first + base, here[1] - first + base)
-                elif here[0] == first + size and pieces.is_special(ids[index]):
-                    found[index] = (base + size, base + size + 1)
+            yield bytes_before[at], size, base
         base += size + 2  # a byte for the end of turn, and one that no token covers: no span crosses two turns
-    return found
 
 
 @lru_cache(maxsize=4)

@@ -68,12 +68,7 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     Raises:
         DataError: there is no callable tokenizer.
     """
-    if not callable(tokenizer):
-        raise DataError(
-            "data is text, but there is no tokenizer that can encode it",
-            got=f"tokenizer {type(tokenizer).__name__}",
-            fix="pass a Hugging Face tokenizer, or batches of token ids",
-        )
+    _refuse_no_tokenizer(tokenizer)
     bos = getattr(tokenizer, "bos_token_id", None)
     eos = getattr(tokenizer, "eos_token_id", None)
     rows = []
@@ -84,6 +79,15 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
         close = [eos] if eos is not None and end else []
         rows.append([*start, *body, *close][:max_length] if text or not end else [])
     return rows
+
+
+def _refuse_no_tokenizer(tokenizer: Any) -> None:
+    if not callable(tokenizer):
+        raise DataError(
+            "data is text, but there is no tokenizer that can encode it",
+            got=f"tokenizer {type(tokenizer).__name__}",
+            fix="pass a Hugging Face tokenizer, or batches of token ids",
+        )
 
 
 def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], str] | None:

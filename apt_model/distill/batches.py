@@ -9,7 +9,8 @@ from typing import Any
 from apt_model.data.batch import Batch
 from apt_model.data.rng import read_generators
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.manager import Checkpoints, RunState, fingerprint
+from apt_model.distill.checkpoints.identity import fingerprint
+from apt_model.distill.checkpoints.manager import Checkpoints, RunState
 from apt_model.errors import ConfigError
 
 Window = list[tuple[int, Batch]]  # gradient accumulation window: the numbered batches of one optimizer step

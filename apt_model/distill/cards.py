@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import Batch
 from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row
 from apt_model.distill.reporter import Reporter

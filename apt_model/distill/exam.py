@@ -12,13 +12,14 @@ from accelerate import Accelerator
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.prompts import beginning
 from apt_model.data.rng import undisturbed
 from apt_model.distill.reporter import Reporter
-from apt_model.events.records import ExamAnswer, ExamTaken
+from apt_model.events.records import ExamTaken
+from apt_model.events.results import ExamAnswer
 from apt_model.events.sinks import Guard
 from apt_model.models.forward import Forward, limits
 from apt_model.models.generate import answer_ids

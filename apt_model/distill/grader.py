@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from apt_model.config import DistillConfig, TrainConfig
+from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.layer_matching import ForwardPair, Matcher

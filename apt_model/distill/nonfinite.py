@@ -9,7 +9,7 @@ from math import inf, isfinite
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.distill.batches import Window
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.progress import Progress

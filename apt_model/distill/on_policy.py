@@ -15,7 +15,8 @@ from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from apt_model.config import DistillConfig, LessonConfig
+from apt_model.config import LessonConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
 from apt_model.data.prompts import beginning

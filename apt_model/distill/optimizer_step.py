@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.distill.batches import Window
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.grader import Grader

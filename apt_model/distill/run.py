@@ -14,7 +14,8 @@ from apt_model.config import LessonConfig
 from apt_model.distill.assembly import Parts, assemble
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
+from apt_model.distill.checkpoints.identity import identity
+from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
@@ -23,7 +24,8 @@ from apt_model.distill.optimizer_step import StepTaken
 from apt_model.distill.setup import sum_over_processes
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import Interrupted, StorageError
-from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone, Validation
+from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone
+from apt_model.events.results import Validation
 
 
 class TrainingRun:

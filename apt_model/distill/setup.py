@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import steps_per_epoch
 from apt_model.errors import ConfigError, DataError
 

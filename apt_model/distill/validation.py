@@ -19,7 +19,7 @@ from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
-from apt_model.events.records import TextPair, Validation
+from apt_model.events.results import TextPair, Validation
 from apt_model.models.modes import in_eval_mode
 
 MAX_PAIRS = 16  # rows whose texts are kept in a pass

@@ -37,13 +37,17 @@ def look_at_tokenizers(teacher: Any, student: Any, *, may_differ: bool = False) 
         return
     if teacher is not None and student is not None:
         yield Finding(key="tokenizers", values={"count": f"{len(tokenizer):,}"})
-        ids = {name: [getattr(one, f"{name}_token_id", None) for one in (teacher, student)] for name in SPECIAL}
-        special = ", ".join(f"{name} {taught} ≠ {known}" for name, (taught, known) in ids.items() if taught != known)
-        if special:
-            yield Finding(key="special_differ", state="advice", values={"differ": special})
+        yield from _look_at_special_ids(teacher, student)
     eos = getattr(tokenizer, "eos_token_id", None)
     if eos is not None and eos == getattr(tokenizer, "pad_token_id", None):
         yield Finding(key="pad_is_eos", values={"id": eos})
+
+
+def _look_at_special_ids(teacher: Any, student: Any) -> Iterator[Finding]:
+    ids = {name: [getattr(one, f"{name}_token_id", None) for one in (teacher, student)] for name in SPECIAL}
+    special = ", ".join(f"{name} {taught} ≠ {known}" for name, (taught, known) in ids.items() if taught != known)
+    if special:
+        yield Finding(key="special_differ", state="advice", values={"differ": special})
 
 
 def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:

@@ -68,10 +68,7 @@ def examine(
     """
     with undisturbed(device):
         raws = _peek(batches, device)
-        encoder, other = tokenizer if tokenizer is not None else student_tokenizer, None  # of the data
-        if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
-            other = tokenizer if differing_ids(tokenizer, student_tokenizer) else None
-            encoder = student_tokenizer
+        encoder, other = _encoders(config, tokenizer, student_tokenizer)
         found = [*look_at_tokenizers(tokenizer, student_tokenizer, may_differ=other is not None)]
         found += _look_at_models(student, teacher)
         read, broken = read_batches(raws, encoder, config.train.max_length, teacher_tokenizer=other)
@@ -84,6 +81,13 @@ def examine(
         if run_dir is not None:
             found += _look_at_disk(student, Path(run_dir), config.train.save_total_limit)
         return tuple(found)
+
+
+def _encoders(config: LessonConfig, tokenizer: Any, student_tokenizer: Any) -> tuple[Any, Any]:
+    """The tokenizer that encodes the data, and the teacher's if it differs and may."""
+    if config.distill.cross_tokenizer != "refuse" and None not in (tokenizer, student_tokenizer):
+        return student_tokenizer, tokenizer if differing_ids(tokenizer, student_tokenizer) else None
+    return tokenizer if tokenizer is not None else student_tokenizer, None
 
 
 def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
@@ -149,6 +153,19 @@ def _look_at_answers(
     yield from _look_at_numbers(seen, config)
     yield from _look_at_stops(student, tokenizer)
     yield from _look_at_positions(student, teacher, batches)
+    yield _look_at_memory(student, teacher, batches, seen, config, free=free)
+
+
+def _look_at_memory(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Sequence[Batch],
+    seen: TrialReading,
+    config: LessonConfig,
+    *,
+    free: int,
+) -> Finding:
+    """Compare the memory that a step needs with that which was free beside both models."""
     need = memory_needed(
         student,
         teacher,
@@ -161,7 +178,7 @@ def _look_at_answers(
     there = free + need.teacher + need.student  # which were there already when it was asked
     values = {"need": readable(need.total), "free": readable(there), **need.parts()}
     is_short = need.total > there
-    yield Finding(key="memory_short" if is_short else "memory", state="advice" if is_short else "well", values=values)
+    return Finding(key="memory_short" if is_short else "memory", state="advice" if is_short else "well", values=values)
 
 
 def _look_at_vocabulary(seen: TrialReading, tokenizer: Any) -> Iterator[Finding]:

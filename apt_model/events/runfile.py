@@ -234,24 +234,32 @@ def _parse(line: bytes, path: Path, number: int) -> Event:
 def _reader(kind: Any) -> Callable[[Any], Any]:
     """What makes the type out of the JSON values it was written as: dataclasses, tuples of them, optionals."""
     if isinstance(kind, type) and is_dataclass(kind):
-        hints = get_type_hints(kind)
-        readers = {one.name: _reader(hints[one.name]) for one in fields(kind)}
-        return lambda value: kind(**{key: readers[key](item) for key, item in _items(value) if key in readers})
+        return _record_reader(kind)
     if kind in (int, float, str):
         return partial(_scalar, (int, float) if kind is float else kind)
     origin, arms = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         one = _reader(next(arm for arm in arms if arm is not type(None)))
         return lambda value: None if value is None else one(value)
-    if origin is tuple and arms[-1] is Ellipsis:
-        each = _reader(arms[0])
-        return lambda value: tuple([each(item) for item in _expect((list, tuple), value)])
     if origin is tuple:
-        kinds = [_reader(arm) for arm in arms]
-        return lambda value: tuple(read(item) for read, item in zip(kinds, _expect((list, tuple), value), strict=True))
+        return _tuple_reader(arms)
     if origin is Literal:
         return partial(_member, arms)
     return lambda value: value
+
+
+def _record_reader(kind: Any) -> Callable[[Any], Any]:
+    hints = get_type_hints(kind)
+    readers = {one.name: _reader(hints[one.name]) for one in fields(kind)}
+    return lambda value: kind(**{key: readers[key](item) for key, item in _items(value) if key in readers})
+
+
+def _tuple_reader(arms: tuple[Any, ...]) -> Callable[[Any], Any]:
+    if arms[-1] is Ellipsis:
+        each = _reader(arms[0])
+        return lambda value: tuple([each(item) for item in _expect((list, tuple), value)])
+    kinds = [_reader(arm) for arm in arms]
+    return lambda value: tuple(read(item) for read, item in zip(kinds, _expect((list, tuple), value), strict=True))
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:

@@ -5,8 +5,8 @@ makes intervals, `answer_scores` judges answers, `speed` measures inference.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -97,14 +97,11 @@ def evaluate_text_quality(
     roles = {"student": model, "control": control, "teacher": teacher}
     models = {role: one for role, one in roles.items() if one is not None}
     place = device_of(model) or torch.device("cpu") if device is None else pick_device(str(device))
-    with ExitStack() as kept:
-        kept.enter_context(undisturbed(place))
-        for one in models.values():
-            kept.enter_context(frozen(one))
+    with _borrowed(models, place) as places:
         scores = CorpusScores(
             models,
             tokenizer,
-            {role: kept.enter_context(lent(one, place)) for role, one in models.items()},
+            places,
             max_length=max_length,
             max_new_tokens=max_new_tokens,
             max_prompts=max_prompts,
@@ -112,15 +109,31 @@ def evaluate_text_quality(
         scores.read(dataloader)
         results = {role: _results(scores, role, resamples=resamples, seed=seed) for role in models}
         for role, one in models.items():
-            card = model_card(one)
-            results[role] |= {"name": card.name, "parameters": card.parameters, "megabytes": card.megabytes}
-            results[role] |= measure_inference(one, place) if speed else {}
+            results[role] |= _of_model(one) | (measure_inference(one, place) if speed else {})
     evaluation = Evaluation(_counts(scores) | results["student"])
     evaluation |= {role: results[role] for role in models if role != "student"}
     if teacher is not None and control is not None:
         _add_gap_closed(evaluation, scores, resamples=resamples, seed=seed)
     evaluation.lang = lang
     return evaluation
+
+
+@contextmanager
+def _borrowed(models: Mapping[str, nn.Module], place: torch.device) -> Iterator[dict[str, torch.device]]:
+    """Context manager: all models are frozen, and on the device if they may be moved; yields where each takes input.
+
+    Their flags and devices, and all random generators, are afterwards as they were.
+    """
+    with ExitStack() as kept:
+        kept.enter_context(undisturbed(place))
+        for one in models.values():
+            kept.enter_context(frozen(one))
+        yield {role: kept.enter_context(lent(one, place)) for role, one in models.items()}
+
+
+def _of_model(model: nn.Module) -> dict[str, Any]:
+    card = model_card(model)
+    return {"name": card.name, "parameters": card.parameters, "megabytes": card.megabytes}
 
 
 def _results(scores: CorpusScores, role: str, *, resamples: int, seed: int) -> dict[str, Any]:

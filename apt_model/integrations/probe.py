@@ -106,17 +106,24 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
     with undisturbed(device):
         rows = [dataset[index] for index in range(min(PROBE_ROWS, len(dataset)))]
         raw = loader.collate_fn(rows)
-    if isinstance(raw, Mapping) and "input_ids" in raw:
-        keep = ("input_ids", "attention_mask", "labels", "completion_mask")
-        raw = {key: raw[key][: len(rows)] for key in keep if raw.get(key) is not None}
-        if "labels" not in raw and "completion_mask" in raw:
-            raw["labels"] = raw["input_ids"].masked_fill(raw["completion_mask"] == 0, IGNORED)
-    elif isinstance(raw, Sequence) and all(isinstance(row, Mapping) for row in raw):
-        raw = [_with_something_to_learn(row, tokenizer) for row in raw]
+    raw = _to_learn_from(raw, len(rows), tokenizer)
     try:
         return to_batch(raw, tokenizer=tokenizer, max_length=max_length)
     except DataError as error:
         raise DataError("no cards can be made from the trainer's data", got=str(error), fix=GIVE_ONE) from error
+
+
+def _to_learn_from(raw: Any, count: int, tokenizer: Any) -> Any:
+    """The first `count` rows of a collator's batch, with labels by its `completion_mask`; rows of text as they are."""
+    if isinstance(raw, Mapping) and "input_ids" in raw:
+        keep = ("input_ids", "attention_mask", "labels", "completion_mask")
+        first = {key: raw[key][:count] for key in keep if raw.get(key) is not None}
+        if "labels" not in first and "completion_mask" in first:
+            first["labels"] = first["input_ids"].masked_fill(first["completion_mask"] == 0, IGNORED)
+        return first
+    if isinstance(raw, Sequence) and all(isinstance(row, Mapping) for row in raw):
+        return [_with_something_to_learn(row, tokenizer) for row in raw]
+    return raw
 
 
 def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[str, Any]:

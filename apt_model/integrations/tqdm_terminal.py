@@ -2,7 +2,7 @@
 
 from tqdm.auto import tqdm
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import Event, StepDone
 from apt_model.render.terminal import TerminalSink
 

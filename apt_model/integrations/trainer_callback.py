@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-from apt_model.config import LessonConfig, TrainConfig
+from apt_model.config import LessonConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import to_batch
 from apt_model.data.encode import refuse_other_tokenizer
 from apt_model.distill.checks import refuse_shared_weights

@@ -67,19 +67,20 @@ class Forward:
             DataError: a token id or label outside the vocabulary, or more tokens than the model has positions.
         """
         vocabulary, positions = self._limits
-        lowest, highest = map(int, batch.input_ids.aminmax())
-        if lowest < 0 or (vocabulary is not None and highest >= vocabulary):
+        outside = _outside(vocabulary, batch.input_ids)
+        if outside is not None:
             raise DataError(
                 f"token id outside the {self.role}'s vocabulary",
-                got=highest if lowest >= 0 else lowest,
+                got=outside,
                 expected=f"0 to {vocabulary - 1}" if vocabulary is not None else "0 or more",
                 fix="encode the data with the model's own tokenizer",
             )
         labels = batch.labels[batch.labels != IGNORED]
-        if len(labels) and (int(labels.min()) < 0 or (vocabulary is not None and int(labels.max()) >= vocabulary)):
+        outside = _outside(vocabulary, labels) if len(labels) else None
+        if outside is not None:
             raise DataError(
                 f"label outside the {self.role}'s vocabulary",
-                got=int(labels.min()) if int(labels.min()) < 0 else int(labels.max()),
+                got=outside,
                 expected=f"{IGNORED}, or a token id",
                 fix=f"give every label that is not to be learned the value {IGNORED}",
             )
@@ -90,6 +91,14 @@ class Forward:
                 expected=f"at most {positions}",
                 fix="set max_length to that, or give shorter rows",
             )
+
+
+def _outside(vocabulary: int | None, ids: Tensor) -> int | None:
+    """The lowest id if it is below 0, else the highest if it is not in the vocabulary, else None."""
+    lowest, highest = map(int, ids.aminmax())
+    if lowest < 0:
+        return lowest
+    return highest if vocabulary is not None and highest >= vocabulary else None
 
 
 def model_card(model: nn.Module) -> ModelCard:

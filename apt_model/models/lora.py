@@ -4,6 +4,7 @@ Knows models; knows nothing of training. The only file that imports peft, inside
 `has_adapters` works without it.
 """
 
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -45,15 +46,8 @@ def parse_lora(description: str) -> Lora:
     values: dict[str, Any] = {}
     for part in filter(None, description.split(",")):
         key, _, value = (word.strip() for word in part.partition("="))
-        if key == "r" and value.isdecimal() and int(value) >= 1:
-            values["r"] = int(value)
-        elif key == "alpha" and _number(value) > 0:
-            values["alpha"] = _number(value)
-        elif key == "dropout" and 0 <= _number(value) < 1:
-            values["dropout"] = _number(value)
-        elif key == "target" and value:
-            values["target"] = value if value == ALL_LINEAR else tuple(value.split("+"))
-        else:
+        values[key] = _READERS[key](value) if key in _READERS else None
+        if values[key] is None:
             expected = "r=N,alpha=X,target=all-linear (or names joined by +),dropout=X"
             raise ConfigError("lora description has an unknown key or a wrong value", got=repr(part), expected=expected)
     return Lora(**values)
@@ -64,6 +58,14 @@ def _number(value: str) -> float:
         return float(value)
     except ValueError:
         return -1.0
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {  # of the keys; None if the value is out of range
+    "r": lambda text: int(text) if text.isdecimal() and int(text) >= 1 else None,
+    "alpha": lambda text: number if (number := _number(text)) > 0 else None,
+    "dropout": lambda text: number if 0 <= (number := _number(text)) < 1 else None,
+    "target": lambda text: text if text == ALL_LINEAR else tuple(text.split("+")) if text else None,
+}
 
 
 def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) -> Any:

@@ -74,9 +74,8 @@ def find_head(model: nn.Module) -> OutputHead | None:
     modules' modes are afterwards as they were.
     """
     model = model.module if isinstance(model, DistributedDataParallel) else model
-    get_head = getattr(model, "get_output_embeddings", None)
-    linear = get_head() if callable(get_head) else None
-    if type(linear) is not nn.Linear or _is_hooked(linear) or is_compiled_module(model):
+    linear = _plain_head(model)
+    if linear is None:
         return None
     try:
         ramp, logits = _probe(model, linear)
@@ -91,6 +90,15 @@ def find_head(model: nn.Module) -> OutputHead | None:
         ):
             return head
     return None
+
+
+def _plain_head(model: nn.Module) -> nn.Linear | None:
+    """The head that a model names, if it is a plain linear layer without hooks and the model is not compiled."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    linear = get_head() if callable(get_head) else None
+    if type(linear) is not nn.Linear or _is_hooked(linear) or is_compiled_module(model):
+        return None
+    return linear
 
 
 def _is_hooked(linear: nn.Linear) -> bool:

@@ -4,6 +4,8 @@ Knows nothing of training. Reads safetensors and GGUF only, unpickles nothing, a
 """
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -56,11 +58,7 @@ def load_model(
         ConfigError: a package needed to read it is not installed: `gguf`, `peft`, bitsandbytes, or one that
             transformers names.
     """
-    path = Path(name)
-    if (path / STUDENT).is_dir():
-        path = path / STUDENT
-    elif (path / EVENTS).exists():
-        raise ModelError(f"run {name} has no student", fix="let the run finish: the student is saved at its end")
+    path = _student_in(name)
     if model is not None:
         return _fill(model, path), None, None
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
@@ -68,11 +66,9 @@ def load_model(
     if (path / ADAPTER_CONFIG).exists() and not (path / "config.json").exists():
         return _with_adapters(path, dtype)
     path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
-    source, gguf = (str(path.parent), {"gguf_file": path.name}) if path.is_file() else (str(path), {})
-    if gguf and find_spec("gguf") is None:
-        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
+    source, gguf = _source_of(path)
     how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
-    try:
+    with _loading(name):
         loading: Any = AutoModelForCausalLM.from_pretrained(
             source if path.exists() else str(name),
             use_safetensors=True,
@@ -82,9 +78,41 @@ def load_model(
             **how,
         )
         loaded, report = loading
-        if report["missing_keys"]:
-            raise ValueError(f"weights are missing: {', '.join(sorted(report['missing_keys'])[:3])}")
+        _refuse_missing(report["missing_keys"])
         tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
+    _forget_gguf(loaded)
+    return loaded, tokenizer, loaded.config
+
+
+def _student_in(name: str | Path) -> Path:
+    """The student of a run directory; another path as it is."""
+    path = Path(name)
+    if (path / STUDENT).is_dir():
+        return path / STUDENT
+    if (path / EVENTS).exists():
+        raise ModelError(f"run {name} has no student", fix="let the run finish: the student is saved at its end")
+    return path
+
+
+def _source_of(path: Path) -> tuple[str, dict[str, str]]:
+    """Where `from_pretrained` loads from, and the argument that names a GGUF file there."""
+    if not path.is_file():
+        return str(path), {}
+    if find_spec("gguf") is None:
+        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
+    return str(path.parent), {"gguf_file": path.name}
+
+
+def _refuse_missing(keys: Collection[str]) -> None:
+    if keys:
+        raise ValueError(f"weights are missing: {', '.join(sorted(keys)[:3])}")
+
+
+@contextmanager
+def _loading(name: str | Path) -> Iterator[None]:
+    """Context manager: exceptions of transformers become a `ConfigError` (no package to read it) or a `ModelError`."""
+    try:
+        yield
     except ImportError as error:  # transformers names the package that a quantized model needs
         raise ConfigError(f"model {name} needs a package that is not installed", got=_first_line(error)) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
@@ -93,8 +121,6 @@ def load_model(
             got=_first_line(error),
             expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
         ) from error
-    _forget_gguf(loaded)
-    return loaded, tokenizer, loaded.config
 
 
 def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from apt_model.config import WideMatmul
+from apt_model.config.sections import WideMatmul
 from apt_model.models.output_head import forward_of
 
 LEAST_WORK = 2**24  # multiplications in a product; in a smaller one, oneDNN's search for a kernel takes what it gains

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, ScoredObservation, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.html import HtmlPainter

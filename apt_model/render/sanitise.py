@@ -22,6 +22,13 @@ _DROPPED = [
 ]
 _DROPPED += [(0xE0000, 0xE0FFF), (0x00AD, 0x00AD), (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5)]
 _DROPPED += [(0x180B, 0x180F), (0x206A, 0x206F), (0x3164, 0x3164), (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB)]
+_IS_DROPPED = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in _DROPPED) + "]")
+_SHOWN_AS = {
+    **{chr(code): "^" + chr(code ^ 0x40) for code in (*range(0x20), 0x7F)},  # caret notation
+    **{"\n": "⏎", "\t": " "},
+    **dict.fromkeys(_BIDI, REPLACEMENT),
+    **{chr(0x1F1E6 + index): chr(ord("A") + index) for index in range(26)},  # regional indicators
+}
 _PLAIN = re.compile(
     r"[ -~\u00a1-\u00ac\u00ae-\u02ff\u3001-\u3029\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fff\uff01-\uff5e]*\Z"
 )
@@ -49,19 +56,11 @@ def sanitise(text: str, limit: int = MAX_CHARACTERS) -> str:
 
 @lru_cache(maxsize=8192)
 def _visible(character: str) -> str:
-    code = ord(character)
-    if character == "\n":
-        return "⏎"
-    if character == "\t":
-        return " "
-    if code < 0x20 or code == 0x7F:
-        return "^" + chr(code ^ 0x40)
-    if character in _BIDI:
-        return REPLACEMENT
-    if any(first <= code <= last for first, last in _DROPPED):
+    shown = _SHOWN_AS.get(character)
+    if shown is not None:
+        return shown
+    if _IS_DROPPED.match(character):
         return ""
-    if 0x1F1E6 <= code <= 0x1F1FF:
-        return chr(ord("A") + code - 0x1F1E6)
     category = unicodedata.category(character)
     if category in ("Zs", "Zl", "Zp"):
         return "\u3000" if character == "\u3000" else " "

@@ -6,8 +6,8 @@ Knows how terminals differ; knows nothing of training.
 import os
 import sys
 import time
-from collections.abc import Iterable
-from typing import IO
+from collections.abc import Callable, Iterable, Mapping
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.control import Control
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.segment import ControlType, Segment
 from rich.table import Table
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
@@ -50,7 +50,7 @@ class TerminalSink:
         self._console = make_console(file)
         self._say = spoken_language(config.lang, self._console.encoding)
         self._on_screen = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._painter = CardPainter(
+        painter = CardPainter(
             CardStyle(
                 phrases=self._say,
                 columns=self._console.width - 1,
@@ -60,6 +60,15 @@ class TerminalSink:
                 show_diff=config.show_diff,
             )
         )
+        self._paints: Mapping[type[Event], Callable[[Any], Iterable[RenderableType]]] = {
+            ScoredObservation: painter.card,
+            ExamTaken: painter.exam,
+            RunStarted: painter.header,
+            EpochStarted: painter.epoch,
+            EpochFinished: painter.report_card,
+            RunFinished: painter.verdict,
+            Notice: painter.notice,
+        }
         self._progress = _ProgressLine(self._console, self._say) if self._on_screen and live else None
 
     def emit(self, event: Event) -> None:
@@ -74,22 +83,11 @@ class TerminalSink:
             self._progress.stop()
 
     def _paint(self, event: Event) -> Iterable[RenderableType]:
-        paint = self._painter
-        if isinstance(event, ScoredObservation):
-            return paint.card(event) if self._config.show_samples else ()
-        if isinstance(event, ExamTaken):
-            return paint.exam(event) if self._config.show_samples else ()
-        if isinstance(event, RunStarted):
-            return paint.header(event)
-        if isinstance(event, EpochStarted):
-            return paint.epoch(event)
-        if isinstance(event, EpochFinished):
-            return paint.report_card(event)
-        if isinstance(event, RunFinished):
-            if self._progress is not None:
-                self._progress.stop()
-            return paint.verdict(event)
-        return paint.notice(event) if isinstance(event, Notice) else ()
+        if isinstance(event, ScoredObservation | ExamTaken) and not self._config.show_samples:
+            return ()
+        if isinstance(event, RunFinished) and self._progress is not None:
+            self._progress.stop()
+        return next((paint(event) for kind, paint in self._paints.items() if isinstance(event, kind)), ())
 
     def _print(self, pieces: Iterable[RenderableType]) -> None:
         for piece in pieces:

@@ -2,7 +2,7 @@
 
 import sys
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.sinks import Sink
 from apt_model.render.notebook import NotebookSink
 from apt_model.render.terminal import TerminalSink

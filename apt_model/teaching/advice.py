@@ -6,7 +6,8 @@ Knows nothing of single events, nor of words: advice is a key of the locale and 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apt_model.events.records import Advice, TopicScore, Trend
+from apt_model.events.records import Trend
+from apt_model.events.results import Advice, TopicScore
 from apt_model.teaching.laziness import SCALE
 
 EXCELLENT_BELOW = 0.2

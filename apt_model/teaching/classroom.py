@@ -5,7 +5,7 @@ Knows the scorer; knows nothing of who trains.
 
 from typing import Any
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.sinks import Guard
 from apt_model.teaching.scorer import LessonScorer
 from apt_model.teaching.similarity import Similarity

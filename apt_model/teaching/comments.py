@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.i18n import Phrases
 
 Grade = Literal["excellent", "good", "fair", "needs_work"]

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from statistics import fmean
 from typing import Any
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import (
     EpochFinished,
     Event,
@@ -17,8 +17,8 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     StepDone,
-    Validation,
 )
+from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.comments import grade, remark

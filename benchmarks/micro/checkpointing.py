@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.distill.checkpoints import manager
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.grader import Grader

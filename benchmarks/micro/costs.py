@@ -30,7 +30,7 @@ import transformers
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import load_teacher, read_corpus
 from apt_model.distill.losses.readout import CardRow

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from apt_model.render.log import LogSink

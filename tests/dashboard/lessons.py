@@ -6,11 +6,9 @@ from pathlib import Path
 
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
-    Advice,
     EpochFinished,
     EpochStarted,
     Event,
-    ExamAnswer,
     ExamTaken,
     ModelCard,
     Notice,
@@ -18,8 +16,8 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     StepDone,
-    TopicScore,
 )
+from apt_model.events.results import Advice, ExamAnswer, TopicScore
 from apt_model.events.runfile import RunFile
 from apt_model.events.tokens import TokenDetail
 

@@ -8,7 +8,8 @@ import pytest
 
 from apt_model.dashboard.report import make_report
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import EpochFinished, Event, ExamAnswer, ExamTaken
+from apt_model.events.records import EpochFinished, Event, ExamTaken
+from apt_model.events.results import ExamAnswer
 from tests.dashboard import lessons
 from tests.dashboard.conftest import VIEWS, Open
 

@@ -9,16 +9,14 @@ import pytest
 
 from apt_model.dashboard.report import make_report
 from apt_model.events.records import (
-    Advice,
     EpochFinished,
     Event,
-    ExamAnswer,
     ExamTaken,
     Notice,
     RunFinished,
     ScoredObservation,
-    TopicScore,
 )
+from apt_model.events.results import Advice, ExamAnswer, TopicScore
 from apt_model.render.sanitise import sanitise
 from tests.dashboard import lessons
 from tests.dashboard.conftest import VIEWS, Open, Serve

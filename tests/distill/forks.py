@@ -32,7 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from apt_model import faults
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.errors import AptModelError
 from apt_model.events.runfile import EVENTS, read_events

@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from apt_model.config import DisplayConfig, LessonConfig
+from apt_model.config import LessonConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import to_batch
 from apt_model.distill.exam import Exam, beginnings
 from apt_model.distill.inputs import Data, Models, Watching

@@ -410,7 +410,7 @@ def test_columns_that_both_rule_out_do_not_hurt(listener: Listener, make_batches
 def test_weight_decay_pulls_on_matrices_only(
     listener: Listener, student: nn.Module, teacher: nn.Module, make_batches: Callable[..., Any]
 ) -> None:
-    from apt_model.config import TrainConfig
+    from apt_model.config.sections import TrainConfig
     from apt_model.distill.setup import make_optimizer
 
     decayed, kept = make_optimizer(student, TrainConfig(weight_decay=0.1)).param_groups

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from apt_model.config import DistillConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch
 from apt_model.distill.on_policy import OnPolicy
 from apt_model.errors import ConfigError, ModelError

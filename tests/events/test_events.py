@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from apt_model.errors import DataError, StorageError
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
-    Advice,
     EpochFinished,
     Event,
     ModelCard,
@@ -21,8 +20,8 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     StepDone,
-    TopicScore,
 )
+from apt_model.events.results import Advice, TopicScore
 from apt_model.events.runfile import RunFile, encode, from_record, read_events, to_record
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience

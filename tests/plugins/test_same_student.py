@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import Event, ExamTaken, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.events.sinks import Sink

@@ -11,20 +11,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from wcwidth import width
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
     Event,
-    ExamAnswer,
     ExamTaken,
     Notice,
     RunFinished,
     RunStarted,
     ScoredObservation,
-    TopicScore,
-    Validation,
 )
+from apt_model.events.results import ExamAnswer, TopicScore, Validation
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff

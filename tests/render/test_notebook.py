@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from apt_model.config import DisplayConfig
-from apt_model.events.records import Advice, EpochFinished, Event, Notice, RunFinished, RunStarted, TopicScore
+from apt_model.config.sections import DisplayConfig
+from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted
+from apt_model.events.results import Advice, TopicScore
 from apt_model.events.sinks import Audience
 from apt_model.i18n import Phrases
 from apt_model.render.diff import departures

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.runfile import RunFile
 from apt_model.render.notebook import NotebookSink
 from apt_model.render.terminal import TerminalSink
@@ -72,7 +72,7 @@ def test_in_a_real_kernel_the_lesson_is_two_outputs_updated_in_place(tmp_path: P
         record.emit(event)
     record.close()
     cell = nbformat.v4.new_code_cell(
-        "from apt_model.config import DisplayConfig\n"
+        "from apt_model.config.sections import DisplayConfig\n"
         "from apt_model.events.runfile import read_events\n"
         "from apt_model.render.watch import default_sink\n"
         "sink = default_sink(DisplayConfig())\n"

@@ -10,9 +10,10 @@ import pytest
 
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import EpochFinished, Event, RunStarted, Validation
+from apt_model.events.records import EpochFinished, Event, RunStarted
+from apt_model.events.results import Validation
 from apt_model.i18n import Phrases
-from apt_model.review import fonts, plots
+from apt_model.review import fonts, panels, plots
 from apt_model.review.run import Run
 from tests.dashboard import lessons
 
@@ -76,7 +77,7 @@ def test_a_long_run_keeps_its_highest_and_lowest_loss() -> None:
     steps = [lessons.step_done(step, loss=1.0) for step in range(1, 20_001)]
     steps[7_777], steps[11_111] = replace(steps[7_777], loss=90.0), replace(steps[11_111], loss=0.25)
     (axes,) = plots.draw(steps, EN, names=["losses"]).axes
-    assert all(len(line.get_xdata()) <= plots.BUCKETS for line in axes.get_lines())
+    assert all(len(line.get_xdata()) <= panels.BUCKETS for line in axes.get_lines())
     (band,) = axes.collections
     heights = [y for path in band.get_paths() for y in path.vertices[:, 1]]
     assert (max(heights), min(heights)) == (90.0, 0.25)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import Notice, StepDone
 from apt_model.events.sinks import Audience
 from apt_model.i18n import Phrases

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apt_model.config import DisplayConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
     EpochFinished,
@@ -19,8 +19,8 @@ from apt_model.events.records import (
     RunStarted,
     ScoredObservation,
     StepDone,
-    Validation,
 )
+from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
 from apt_model.teaching.advice import Measured, advice, trend

@@ -4,7 +4,6 @@ Knows what makes up a run (weights, optimizer, schedule, generators, counters); 
 what a training step does.
 """
 
-import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +18,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from apt_model.config import DistillConfig, LessonConfig, TrainConfig, settings
-from apt_model.data.batch import Batch, steps_per_epoch
+from apt_model.config import settings
+from apt_model.config.sections import TrainConfig
+from apt_model.data.batch import Batch
 from apt_model.data.rng import Tensors, read_generators
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import ModelCard
-from apt_model.models.fingerprints import hash_tensors
-from apt_model.models.lora import frozen_tensors, has_adapters
 from apt_model.models.weights import load_weights, save_weights, weights_of
 from apt_model.storage import (
     Writer,
@@ -48,8 +45,6 @@ CHECKPOINTS = "checkpoints"
 STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
-MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
-MAY_CHANGE |= {"merge_adapters", "teacher_device"}
 NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
 ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
 
@@ -276,35 +271,3 @@ class Checkpoints:
         if differ and not self._may_differ:
             what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
             raise ConfigError(what, got="; ".join(differ), fix=fix)
-
-
-def identity(
-    config: LessonConfig,
-    models: tuple[ModelCard, ModelCard],
-    batches: Iterable[Any],
-    *,
-    processes: int,
-    optimizer: Optimizer,
-    keeps: Iterable[str],
-    student_model: nn.Module,
-) -> dict[str, Any]:
-    """What must be the same on resuming, as JSON values: settings, models, data, processes, optimizer."""
-    flat = config.to_dict()
-    fixed = [*DistillConfig.model_fields, *(key for key in TrainConfig.model_fields if key not in MAY_CHANGE)]
-    teacher, student = models
-    return {
-        **{key: flat[key] for key in fixed},
-        "teacher": f"{teacher.name} of {teacher.parameters:,} parameters",
-        "student": f"{student.name} of {student.parameters:,} parameters",
-        "batches": steps_per_epoch(batches, 1),
-        "batch_size": getattr(batches, "batch_size", None),
-        "processes": processes,
-        "optimizer": type(optimizer).__name__,
-        "keeps": sorted(keeps),
-        **({"base": hash_tensors(frozen_tensors(student_model))} if has_adapters(student_model) else {}),
-    }
-
-
-def fingerprint(batch: Batch) -> str:
-    """sha256 of a batch's token ids and labels."""
-    return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.config import CrossTokenizer
+from apt_model.config.sections import CrossTokenizer
 from apt_model.data.batch import Batch, TeachersRows
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.divergences import TINY

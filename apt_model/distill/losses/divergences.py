@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from apt_model.config import MIXTURES, LossKind
+from apt_model.config.sections import MIXTURES, LossKind
 
 TINY = torch.finfo(torch.float32).tiny
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
-from apt_model.config import DistillConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.errors import ConfigError, ModelError
 from apt_model.models.activations import ActivationRecorder, Activations

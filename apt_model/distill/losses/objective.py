@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from apt_model.config import CrossTokenizer, DistillConfig, LossKind
+from apt_model.config.sections import CrossTokenizer, DistillConfig, LossKind
 
 
 @dataclass(frozen=True, kw_only=True)

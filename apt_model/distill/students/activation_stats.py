@@ -6,6 +6,7 @@ Knows hooks and sums; knows nothing of what is kept or cut.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,49 +90,62 @@ def watch_activity(
     tick: Callable[[], None],
 ) -> Activity:
     """Collect the statistics of the model with its kept layers alone; calls `tick` after each batch."""
-    layers, width = layers_of(model, anatomy), matrix_of(model.get_submodule(anatomy.embeddings[0])).shape[0]
-    device = next(model.parameters()).device
-    covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
-    channels = torch.zeros(width, dtype=torch.float64, device=device)
-    heads: dict[int, Any] = dict.fromkeys(kept, 0)
-    neurons: dict[int, Any] = dict.fromkeys(kept, 0)
-    real = torch.zeros(0, dtype=torch.bool, device=device)  # the batch's tokens that are no padding, in one row
-    tokens = 0
-
-    def see_stream(_: Any, inputs: Any, output: Tensor) -> None:
-        seen = normalised(inputs[0].reshape(-1, width)[real], anatomy)
-        covariance.add_((seen.T @ seen).double())
-        channels.add_(output.reshape(-1, width)[real].double().square().sum(0))
-
-    def see_heads(index: int) -> Callable[[Any, Any], None]:
-        def see(module: Any, inputs: Any) -> None:
-            found = inputs[0].reshape(len(real), -1, head_size)[real].float()  # (tokens, heads, head size)
-            by_head = matrix_of(module).float().reshape(width, -1, head_size)
-            # |W x|² summed over tokens is the trace of WᵀW · xxᵀ: no (tokens, heads, H) is ever there
-            grams = torch.einsum("whd,whe->hde", by_head, by_head) * torch.einsum("thd,the->hde", found, found)
-            heads[index] += grams.sum((1, 2)).double()
-
-        return see
-
-    def see_neurons(index: int) -> Callable[[Any, Any], None]:
-        def see(module: Any, inputs: Any) -> None:
-            squares = inputs[0].reshape(len(real), -1)[real].float().square().sum(0)
-            neurons[index] += (squares * matrix_of(module).float().square().sum(0)).double()
-
-        return see
-
+    layers, sums = layers_of(model, anatomy), _Sums(model, anatomy, kept, head_size)
     with ExitStack() as stack:
         for _, norm in stream_norms(model, anatomy, kept):
-            stack.callback(norm.register_forward_hook(see_stream).remove)
+            stack.callback(norm.register_forward_hook(sums.see_stream).remove)
         for index in kept:
             out, mlp = (layers[index].get_submodule(name) for name in (anatomy.attention_out, anatomy.mlp_out))
-            stack.callback(out.register_forward_pre_hook(see_heads(index)).remove)
-            stack.callback(mlp.register_forward_pre_hook(see_neurons(index)).remove)
+            stack.callback(out.register_forward_pre_hook(partial(sums.see_heads, index)).remove)
+            stack.callback(mlp.register_forward_pre_hook(partial(sums.see_neurons, index)).remove)
         dropped = set(range(len(layers))) - set(kept)
         read = stack.enter_context(reader(model, anatomy, dropped))
         for batch in batches:
-            real = batch.attention_mask.to(device).reshape(-1) == 1
-            tokens += int(real.sum())
+            sums.begin(batch)
             read(batch)
             tick()
-    return Activity(covariance=covariance, channels=channels, heads=heads, neurons=neurons, tokens=tokens)
+    return sums.activity()
+
+
+class _Sums:
+    """The statistics' sums; `see_...` are hooks, which add what the batch given to `begin` contributes."""
+
+    def __init__(self, model: Any, anatomy: Anatomy, kept: tuple[int, ...], head_size: int) -> None:
+        self._anatomy, self._head_size = anatomy, head_size
+        self._device = next(model.parameters()).device
+        self._width = matrix_of(model.get_submodule(anatomy.embeddings[0])).shape[0]
+        self._covariance = torch.zeros(self._width, self._width, dtype=torch.float64, device=self._device)
+        self._channels = torch.zeros(self._width, dtype=torch.float64, device=self._device)
+        self._heads: dict[int, Any] = dict.fromkeys(kept, 0)
+        self._neurons: dict[int, Any] = dict.fromkeys(kept, 0)
+        self._real = torch.zeros(0, dtype=torch.bool, device=self._device)  # (B · L), True for tokens, not padding
+        self._tokens = 0
+
+    def begin(self, batch: Batch) -> None:
+        self._real = batch.attention_mask.to(self._device).reshape(-1) == 1
+        self._tokens += int(self._real.sum())
+
+    def see_stream(self, _: Any, inputs: Any, output: Tensor) -> None:
+        seen = normalised(inputs[0].reshape(-1, self._width)[self._real], self._anatomy)
+        self._covariance.add_((seen.T @ seen).double())
+        self._channels.add_(output.reshape(-1, self._width)[self._real].double().square().sum(0))
+
+    def see_heads(self, index: int, module: Any, inputs: Any) -> None:
+        found = inputs[0].reshape(len(self._real), -1, self._head_size)[self._real].float()  # (tokens, heads, size)
+        by_head = matrix_of(module).float().reshape(self._width, -1, self._head_size)
+        # |W x|² summed over tokens is the trace of WᵀW · xxᵀ: no (tokens, heads, H) is ever there
+        grams = torch.einsum("whd,whe->hde", by_head, by_head) * torch.einsum("thd,the->hde", found, found)
+        self._heads[index] += grams.sum((1, 2)).double()
+
+    def see_neurons(self, index: int, module: Any, inputs: Any) -> None:
+        squares = inputs[0].reshape(len(self._real), -1)[self._real].float().square().sum(0)
+        self._neurons[index] += (squares * matrix_of(module).float().square().sum(0)).double()
+
+    def activity(self) -> Activity:
+        return Activity(
+            covariance=self._covariance,
+            channels=self._channels,
+            heads=self._heads,
+            neurons=self._neurons,
+            tokens=self._tokens,
+        )

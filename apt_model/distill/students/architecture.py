@@ -3,7 +3,7 @@
 Knows names and layouts of weights; knows nothing of which parts are worth keeping.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -154,23 +154,39 @@ def anatomy_of(model: Any) -> Anatomy:
         )
     try:
         embeddings = embeddings_of(model, anatomy)
-        matrices = [*embeddings, head]
-        for layer in layers_of(model, anatomy):
-            names = [name for readers in anatomy.norms.values() for name in readers]
-            matrices += [layer.get_submodule(name) for name in (*names, anatomy.attention_out, anatomy.mlp_out)]
-            for name in (*anatomy.norms, *anatomy.after):
-                layer.get_submodule(name)
+        matrices = [*embeddings, head, *_matrices_in_layers(model, anatomy)]
         model.get_submodule(anatomy.last_norm)
     except AttributeError as error:  # such as OPT-350m, which has no norm at the end
         raise ModelError(f"this {kind} model lacks a module that its family has", got=str(error)) from error
-    strange = [type(m).__name__ for m in matrices if type(m) not in (nn.Linear, Conv1D) and m not in embeddings]
-    strange += [str(m.weight.dtype) for m in matrices if not m.weight.is_floating_point()]
-    strange += [f"embeddings of {len(matrix_of(e))}" for e in embeddings if len(matrix_of(e)) != config.hidden_size]
-    strange += ["norms without gains"] if getattr(config, "layer_norm_elementwise_affine", True) is False else []
+    strange = _strange_parts(matrices, embeddings, config)
     if strange:
         expected = "plain linear layers with float weights, embeddings of hidden_size, norms with gains"
         raise ModelError(f"a student cannot be cut out of this {kind} model", got=strange[0], expected=expected)
     return anatomy
+
+
+def _matrices_in_layers(model: nn.Module, anatomy: Anatomy) -> list[Any]:
+    """The layers' matrices.
+
+    Raises:
+        AttributeError: a matrix or norm is missing.
+    """
+    matrices: list[Any] = []
+    names = [name for readers in anatomy.norms.values() for name in readers]
+    for layer in layers_of(model, anatomy):
+        matrices += [layer.get_submodule(name) for name in (*names, anatomy.attention_out, anatomy.mlp_out)]
+        for name in (*anatomy.norms, *anatomy.after):
+            layer.get_submodule(name)
+    return matrices
+
+
+def _strange_parts(matrices: Sequence[Any], embeddings: Sequence[Any], config: Any) -> list[str]:
+    """What cannot be cut: modules that are no plain matrices, weights that are no floats, other sizes, no gains."""
+    strange = [type(m).__name__ for m in matrices if type(m) not in (nn.Linear, Conv1D) and m not in embeddings]
+    strange += [str(m.weight.dtype) for m in matrices if not m.weight.is_floating_point()]
+    strange += [f"embeddings of {len(matrix_of(e))}" for e in embeddings if len(matrix_of(e)) != config.hidden_size]
+    strange += ["norms without gains"] if getattr(config, "layer_norm_elementwise_affine", True) is False else []
+    return strange
 
 
 def widths_of(model: Any, anatomy: Anatomy) -> tuple[Widths, int]:

@@ -133,17 +133,19 @@ class _StudentWriter:
             if bias is not None and folds_bias and added is not None:
                 added = added + weight @ bias.double()
             self._put(full, target, (weight * gains if self._cut.folds else weight) @ self._axes.T, added)
+        self._put_norm(name, mine, *self._left_in_norm(gains, bias, folds_bias=folds_bias))
+
+    def _left_in_norm(self, gains: Tensor, bias: Tensor | None, *, folds_bias: bool) -> tuple[Tensor, Tensor | None]:
+        """The gains and bias of a student's norm: what is not folded into the matrices that read it."""
         if not self._cut.folds:
-            left = None if bias is None else self._axes @ bias.double()
-            self._put_norm(name, mine, self._axes @ gains, left)
-        elif bias is None or folds_bias:
-            ones = torch.ones(len(self._axes), dtype=torch.float64, device=gains.device)
-            self._put_norm(name, mine, ones, None if bias is None else 0 * ones)
-        else:
-            # the matrices now multiply the bias by the gains as well, so it is divided by them here
-            before = torch.where(gains == 0, 0.0, bias.double() / gains)
-            ones = torch.ones(len(self._axes), dtype=torch.float64, device=gains.device)
-            self._put_norm(name, mine, ones, self._axes @ before)
+            return self._axes @ gains, None if bias is None else self._axes @ bias.double()
+        ones = torch.ones(len(self._axes), dtype=torch.float64, device=gains.device)
+        if bias is None:
+            return ones, None
+        if folds_bias:
+            return ones, 0 * ones
+        # the matrices now multiply the bias by the gains as well, so it is divided by them here
+        return ones, self._axes @ torch.where(gains == 0, 0.0, bias.double() / gains)
 
     def _rows(self, kind: Rows, index: int) -> Tensor:
         """Indices of a matrix's output rows that are kept in a layer."""

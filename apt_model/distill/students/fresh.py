@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
@@ -60,14 +61,7 @@ def create_compressed_model(
         )
     if init not in ("fresh", "teacher"):
         raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
-    config = getattr(config_or_model, "config", config_or_model)
-    if not isinstance(config, PretrainedConfig):
-        raise ModelError(
-            "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
-        )
-    small = deepcopy(config.get_text_config())
-    if hasattr(small, "quantization_config"):
-        del small.quantization_config
+    small = _copied_config(config_or_model)
     try:
         layers = even_layers(small.num_hidden_layers, num_layers)
         keep_layers(small, layers)
@@ -83,6 +77,19 @@ def create_compressed_model(
     if init == "teacher":
         _copy_weights(config_or_model, student, layers)
     return student
+
+
+def _copied_config(config_or_model: Any) -> PretrainedConfig:
+    """A copy of the text model's config, without quantization."""
+    config = getattr(config_or_model, "config", config_or_model)
+    if not isinstance(config, PretrainedConfig):
+        raise ModelError(
+            "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
+        )
+    small = deepcopy(config.get_text_config())
+    if hasattr(small, "quantization_config"):
+        del small.quantization_config
+    return small
 
 
 def parse_student(description: str) -> dict[str, Any] | None:
@@ -101,7 +108,7 @@ def parse_student(description: str) -> dict[str, Any] | None:
         key, _, value = (word.strip() for word in part.partition("="))
         if value in WORDS.get(key, ()):
             sizes[key] = value
-        elif key in keys and value.isdecimal() and len(value) < 10 and int(value) >= 1:
+        elif key in keys and _is_size(value):
             sizes[keys[key]] = int(value)
         else:
             words = ", ".join(f"{key}={'|'.join(values)}" for key, values in WORDS.items())
@@ -116,6 +123,10 @@ def parse_student(description: str) -> dict[str, Any] | None:
             fix="add init=teacher",
         )
     return sizes
+
+
+def _is_size(value: str) -> bool:
+    return value.isdecimal() and len(value) < 10 and int(value) >= 1
 
 
 def looks_at_text(sizes: Mapping[str, Any]) -> bool:
@@ -158,18 +169,26 @@ def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | N
         )
     if head_dim is not None and follows_width:
         config.head_dim = hidden_size // heads
-    config.hidden_size, config.num_attention_heads = hidden_size, heads
+    set_hidden_size(config, hidden_size)
+    config.num_attention_heads = heads
     if kv_before is not None:
-        wanted = max(1, round(heads * kv_before / heads_before))
-        config.num_key_value_heads = max(n for n in range(1, wanted + 1) if heads % n == 0)
+        config.num_key_value_heads = _fitting_groups(heads, heads * kv_before / heads_before)
+    _cut_mlp(config, mlp, hidden_size, before)
+
+
+def _cut_mlp(config: PretrainedConfig, mlp: int | None, hidden_size: int, before: int) -> None:
+    """Set the MLP's size, or shrink it as the hidden size was."""
     for name in MLP_WIDTHS:
         width = getattr(config, name, None)
         if mlp and hasattr(config, name):
             setattr(config, name, mlp)
         elif isinstance(width, int):
             setattr(config, name, max(8, round(width * hidden_size / before / 8) * 8))
-    if getattr(config, "word_embed_proj_dim", None) == before:
-        config.word_embed_proj_dim = hidden_size
+
+
+def _fitting_groups(heads: int, wanted: float) -> int:
+    """The largest number of key-value heads, up to `wanted` rounded, that divides the heads."""
+    return max(n for n in range(1, max(1, round(wanted)) + 1) if heads % n == 0)
 
 
 def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool) -> int:

@@ -88,14 +88,13 @@ def shrink(
             rank. DataError: no text.
     """
     began = time.monotonic()
-    for name, value, known in (("method", method, Method), ("rank", rank, Rank)):
-        if value not in get_args(known):
-            raise ConfigError(f"{name} is unknown", got=repr(value), expected=" or ".join(get_args(known)))
+    _refuse_unknown(method, rank)
     anatomy = anatomy_of(teacher)
     full, head_size = widths_of(teacher, anatomy)
     sizes = {"hidden": hidden_size, "heads": num_attention_heads, "neurons": intermediate_size}
     widths = fit_widths(full, head_size=head_size, free_heads=anatomy.free_heads, **sizes)
-    folds = method == "rotate" and widths.hidden < full.hidden
+    narrows = widths.hidden < full.hidden
+    folds = method == "rotate" and narrows
     if folds and anatomy.after:
         kind = teacher.config.model_type
         raise ModelError(
@@ -103,36 +102,59 @@ def shrink(
         )
     depth = len(layers_of(teacher, anatomy))
     layers = even_layers(depth, num_layers)
-    ranks = rank != "even" and len(layers) < depth
+    rank = rank if len(layers) < depth else "even"  # nothing to choose
+    text, tokens = _read_text(batches, tokenizer, max_length)
+    readings = len(text) * ((widths != full) + narrows) + _ranking_readings(text, rank, depth, len(layers))
+    tick = _Clock(readings, progress)
+    layers = layers if rank == "even" else _rank_layers(teacher, anatomy, text, len(layers), rank=rank, tick=tick)
+    seen, share = None, 1.0
+    if widths != full:
+        seen = watch_activity(teacher, anatomy, text, kept=layers, head_size=head_size, tick=tick)
+    cut = _choose(seen, full, widths, layers, teacher.device, folds=folds, keep_mean=anatomy.norm == "layer")
+    student = _new_student(teacher, anatomy, cut, widths, head_size)
+    write_student(teacher, student, anatomy, cut, widths=full, head_size=head_size)
+    if seen is not None and narrows:
+        calibrate_gains(teacher, student, anatomy, cut, text, tick=tick)
+        share = energy_kept(seen.covariance, cut.axes)
+    return Shrunk(
+        student=student.cpu(),
+        layers=layers,
+        energy_kept=share,
+        tokens=tokens if readings else 0,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _refuse_unknown(method: str, rank: str) -> None:
+    for name, value, known in (("method", method, Method), ("rank", rank, Rank)):
+        if value not in get_args(known):
+            raise ConfigError(f"{name} is unknown", got=repr(value), expected=" or ".join(get_args(known)))
+
+
+def _read_text(batches: Iterable[Any], tokenizer: Any, max_length: int) -> tuple[list[Batch], int]:
+    """The batches collated, and how many tokens they hold."""
     text = [to_batch(batch, tokenizer=tokenizer, max_length=max_length) for batch in batches]
     tokens = sum(int(batch.attention_mask.sum()) for batch in text)
     if not tokens:
         raise DataError(
             "no text to measure activations on", got=f"{len(text)} batches", fix="give a few batches of the data"
         )
-    few = _first(text, RANKED_TOKENS)
-    readings = len(text) * ((widths != full) + (widths.hidden < full.hidden) + (ranks and rank == "angle"))
-    readings += len(few) * readings_of_loss(depth, len(layers)) if ranks and rank == "importance" else 0
-    tick = _Clock(readings, progress)
-    if ranks and rank == "angle":
-        layers = layers_by_angle(teacher, anatomy, text, len(layers), tick=tick)
-    elif ranks:
-        layers = layers_by_loss(teacher, anatomy, few, len(layers), tick=tick)
-    seen = None
-    if widths != full:
-        seen = watch_activity(teacher, anatomy, text, kept=layers, head_size=head_size, tick=tick)
-    cut = _choose(seen, full, widths, layers, teacher.device, folds=folds, keep_mean=anatomy.norm == "layer")
-    student = _new_student(teacher, anatomy, cut, widths, head_size)
-    write_student(teacher, student, anatomy, cut, widths=full, head_size=head_size)
-    if widths.hidden < full.hidden:
-        calibrate_gains(teacher, student, anatomy, cut, text, tick=tick)
-    return Shrunk(
-        student=student.cpu(),
-        layers=layers,
-        energy_kept=energy_kept(seen.covariance, cut.axes) if seen and widths.hidden < full.hidden else 1.0,
-        tokens=tokens if readings else 0,
-        seconds=time.monotonic() - began,
-    )
+    return text, tokens
+
+
+def _ranking_readings(text: Sequence[Batch], rank: Rank, depth: int, keep: int) -> int:
+    """How many batches a ranking of the layers reads."""
+    if rank == "importance":
+        return len(_first(text, RANKED_TOKENS)) * readings_of_loss(depth, keep)
+    return len(text) if rank == "angle" else 0
+
+
+def _rank_layers(
+    teacher: Any, anatomy: Anatomy, text: Sequence[Batch], keep: int, *, rank: Rank, tick: Callable[[], None]
+) -> tuple[int, ...]:
+    if rank == "angle":
+        return layers_by_angle(teacher, anatomy, text, keep, tick=tick)
+    return layers_by_loss(teacher, anatomy, _first(text, RANKED_TOKENS), keep, tick=tick)
 
 
 class _Clock:

@@ -52,13 +52,32 @@ def fit_widths(
         if not 1 <= size <= most:
             raise ModelError(f"{name} does not fit the teacher", got=size, expected=f"1 to {most}")
     if not free_heads:
-        if width % head_size or heads not in (None, width // head_size):
-            raise ModelError(
-                "hidden_size and num_attention_heads do not keep the teacher's head size",
-                got=f"{width}" + (f", {heads} heads" if heads else ""),
-                expected=f"multiples of {head_size}, with one head for each {head_size}",
-            )
-        heads = width // head_size
+        heads = _heads_of_that_size(head_size, width, heads)
+    groups, per_group = _nearest_groups(teacher, heads, share)
+    return Widths(hidden=width, groups=groups, per_group=per_group, neurons=neurons)
+
+
+def _heads_of_that_size(head_size: int, width: int, heads: int | None) -> int:
+    """How many heads a hidden size has if it consists of them.
+
+    Raises:
+        ModelError: they do not fill it, or `heads` is another number.
+    """
+    if width % head_size or heads not in (None, width // head_size):
+        raise ModelError(
+            "hidden_size and num_attention_heads do not keep the teacher's head size",
+            got=f"{width}" + (f", {heads} heads" if heads else ""),
+            expected=f"multiples of {head_size}, with one head for each {head_size}",
+        )
+    return width // head_size
+
+
+def _nearest_groups(teacher: Widths, heads: int | None, share: float) -> tuple[int, int]:
+    """Key-value heads and query heads for each of them: `heads` together, or nearest to that share of the teacher's.
+
+    Raises:
+        ModelError: no choice of the teacher's groups gives that many.
+    """
     choices = {
         (groups, per_group)
         for groups in range(1, teacher.groups + 1)
@@ -74,14 +93,13 @@ def fit_widths(
         )
     wanted = heads or teacher.heads * share
     # of choices with equally many heads, drop whole groups: the proportion of query to key-value heads is the teacher's
-    groups, per_group = min(choices, key=lambda one: (abs(one[0] * one[1] - wanted), -one[1]))
-    return Widths(hidden=width, groups=groups, per_group=per_group, neurons=neurons)
+    return min(choices, key=lambda one: (abs(one[0] * one[1] - wanted), -one[1]))
 
 
 def set_widths(config: Any, widths: Widths, *, head_size: int, free_heads: bool, neuron_names: tuple[str, ...]) -> None:
     """Write the widths into a config."""
-    before = config.hidden_size
-    config.hidden_size, config.num_attention_heads = widths.hidden, widths.heads
+    set_hidden_size(config, widths.hidden)
+    config.num_attention_heads = widths.heads
     if getattr(config, "num_key_value_heads", None) is not None:
         config.num_key_value_heads = widths.groups
     if free_heads:
@@ -89,5 +107,10 @@ def set_widths(config: Any, widths: Widths, *, head_size: int, free_heads: bool,
     for name in neuron_names:
         if hasattr(config, name):
             setattr(config, name, widths.neurons)
-    if getattr(config, "word_embed_proj_dim", None) == before:
-        config.word_embed_proj_dim = widths.hidden
+
+
+def set_hidden_size(config: Any, hidden: int) -> None:
+    """Write a hidden size into a config, also as OPT's width of embeddings if that was the same."""
+    if getattr(config, "word_embed_proj_dim", None) == config.hidden_size:
+        config.word_embed_proj_dim = hidden
+    config.hidden_size = hidden

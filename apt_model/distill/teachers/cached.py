@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
-from apt_model.config import DistillConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows, TopSignal

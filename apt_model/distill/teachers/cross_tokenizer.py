@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from apt_model.config import DistillConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.data.alignment import common_beginnings
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED, OR_CROSS, differing_ids, refuse_other_tokenizer

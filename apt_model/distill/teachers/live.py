@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from apt_model.config import DistillConfig
+from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, MovedSignal, Signal, TensorSignal
 from apt_model.distill.losses.teacher_logits import DenseLogits, TeacherLogits

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from apt_model import faults
-from apt_model.config import TrainConfig
+from apt_model.config.sections import TrainConfig
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.errors import ConfigError, Interrupted, NumericError, StorageError
 from apt_model.events.runfile import EVENTS, read_events

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from apt_model.config import LossKind
+from apt_model.config.sections import LossKind
 from apt_model.distill.losses.divergences import KINDS
 from apt_model.distill.losses.reference import FORMULAS, distillation_sums, token_divergence, token_kl
 from tests.distill.losses.test_fused import divergence_written_out

@@ -7,7 +7,6 @@ on where it stopped, and leaves the same bytes as one that was not interrupted.
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from torch import nn
 
-from apt_model.config import WideMatmul
-from apt_model.data.batch import Batch, learned_positions, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.config.sections import WideMatmul
+from apt_model.data.batch import learned_positions
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate
+from apt_model.distill.teachers.cache.estimate import Estimate, Sample
 from apt_model.distill.teachers.cache.manifest import (
     ORDER,
     TEACHER,
@@ -36,45 +35,20 @@ from apt_model.distill.teachers.cache.manifest import (
     write_shard,
 )
 from apt_model.distill.teachers.cache.reader import hash_keys, shard_tensors
+from apt_model.distill.teachers.cache.rows import DistinctRows
 from apt_model.distill.teachers.cache.topk import MeasuredTopK, join, keep_top_k, real_vocabulary
 from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError, StorageError
-from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
+from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer
 from apt_model.models.modes import frozen
 from apt_model.models.wide_matmul import full_width, uses_onednn
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
 SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
 MOST_SHARDS = 512
-SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
 CHUNK_LOGITS = 2**22  # looked at together
-ROWS_AT_ONCE = 256
 
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Size, time and approximation error of a cache, estimated from a sample of its rows.
-
-    Attributes:
-        positions: number of positions with a label, in all rows.
-        bytes_per_token: packed bytes for one position.
-        total_bytes: of all shards.
-        seconds: the teacher's time for all rows.
-        mass_kept: probability of the k tokens at the training temperature, mean over positions.
-        hidden_kl_nats: T² times the KL that is lost by treating the tail as one bucket, for a student whose tail is
-            uniform; mean over positions.
-        whole_kl_nats: T² times the KL of a student that is uniform over the whole vocabulary; mean over positions.
-    """
-
-    positions: int
-    bytes_per_token: float
-    total_bytes: int
-    seconds: float
-    mass_kept: float
-    hidden_kl_nats: float
-    whole_kl_nats: float
 
 
 class Caching:
@@ -108,15 +82,13 @@ class Caching:
         wide_matmul: WideMatmul = "auto",
     ) -> None:
         check_settings(settings, batch_size)
-        self._model, self._rows, self._tokenizer, self._batch_size = teacher, rows, tokenizer, batch_size
+        self._model, self._tokenizer, self._batch_size = teacher, tokenizer, batch_size
         self._settings, self._device, self.uses_onednn = settings, device or torch.device("cpu"), False
         self._full_width = partial(full_width, teacher if self._device.type == "cpu" else None, setting=wide_matmul)
         self._teacher = LiveTeacher(teacher, self._device)
-        self._keys, self._indices, self._counts = self._read_rows()
-        if not self._keys:
-            raise DataError("no row has a label to learn from", got=f"{len(rows)} rows")
-        self._sample, self._sample_seconds = self._ask_sample()
-        self._vocabulary = self._sample.vocabulary
+        self._rows = DistinctRows(rows, tokenizer=tokenizer, max_length=settings.max_length, check=self._teacher.check)
+        self._sample = self._ask_sample()
+        self._vocabulary = self._sample.measured.vocabulary
         self._settings = settings.model_copy(update={"k": min(settings.k, self._vocabulary)})
         self.identity = self._identify()
 
@@ -136,19 +108,9 @@ class Caching:
 
     def estimate(self) -> Estimate:
         """Estimate size, time and error from the sample."""
-        sampled = len(self._sample.stored)
-        packing = self._packing(self._frequencies())
-        packed = sum(len(packing.pack(part)) for part in _blocks(self._sample.stored))
-        positions = int(self._counts.sum())
-        return Estimate(
-            positions=positions,
-            bytes_per_token=packed / sampled,
-            total_bytes=round(packed / sampled * positions),
-            seconds=self._sample_seconds / sampled * positions,
-            mass_kept=float(self._sample.mass_kept.mean()),
-            hidden_kl_nats=float(self._sample.hidden_kl.mean()),
-            whole_kl_nats=float(self._sample.whole_kl.mean()),
-        )
+        packing = self._packing(self._sample.by_frequency())
+        packed = sum(len(packing.pack(part)) for part in _blocks(self._sample.measured.stored))
+        return self._sample.estimate(packed_bytes=packed, positions=int(self._rows.counts.sum()))
 
     def run(self, directory: str | Path, progress: OnProgress = lambda done, total: None) -> Manifest:
         """Write the cache, or the shards that are missing.
@@ -165,7 +127,7 @@ class Caching:
         manifest = self._begin(directory)
         plan = self._plan()
         sound = {shard.file: shard for shard in manifest.shards if is_sound(directory, shard)}
-        total, done = int(self._counts.sum()), sum(self._positions(plan[_number(name)]) for name in sound)
+        total, done = int(self._rows.counts.sum()), sum(self._positions(plan[_number(name)]) for name in sound)
         self._refuse_too_little_space(directory, total - done)
         packing = self._packing(load_file(directory / ORDER)["order"])
         progress(done, total)
@@ -179,46 +141,17 @@ class Caching:
                 write_manifest(directory, manifest)
         return manifest
 
-    def _read_rows(self) -> tuple[list[bytes], NDArray[np.int64], NDArray[np.int64]]:
-        """Keys, indices and numbers of labelled positions of all distinct rows that have a label."""
-        seen: dict[bytes, tuple[int, int]] = {}
-        for start in range(0, len(self._rows), ROWS_AT_ONCE):
-            indices = range(start, min(start + ROWS_AT_ONCE, len(self._rows)))
-            for index, batch in self._one_by_one(indices):
-                self._teacher.check(batch)
-                for offset, key in enumerate(row_keys(batch)):
-                    positions = int((batch.labels[offset, 1:] != IGNORED).sum())
-                    if positions:
-                        seen.setdefault(key, (index + offset, positions))
-        places = np.array(list(seen.values()), dtype=np.int64).reshape(-1, 2)
-        return list(seen), places[:, 0], places[:, 1]
-
-    def _one_by_one(self, indices: range) -> Iterator[tuple[int, Batch]]:
-        """(index, batch) whose rows match the data's; one row a batch if collating dropped rows without a token."""
-        batch = self._batch(indices)
-        if len(batch.input_ids) == len(indices):
-            yield indices[0], batch
-        else:
-            yield from ((index, self._batch([index])) for index in indices)
-
-    def _batch(self, indices: Sequence[int]) -> Batch:
-        rows = [self._rows[int(index)] for index in indices]
-        return to_batch(rows, tokenizer=self._tokenizer, max_length=self._settings.max_length)
-
-    def _ask_sample(self) -> tuple[MeasuredTopK, float]:
-        spread = np.linspace(0, len(self._keys) - 1, min(SAMPLE_ROWS, len(self._keys))).round().astype(int)
-        within = np.cumsum(self._counts[spread]) <= SAMPLE_POSITIONS
-        within[0] = True
+    def _ask_sample(self) -> Sample:
         started = time.perf_counter()
-        said = list(self._ask(self._indices[spread[within]]))
+        said = list(self._ask(self._rows.sample()))
         seconds = time.perf_counter() - started
-        return join(said), seconds
+        return Sample(measured=join(said), seconds=seconds)
 
-    def _ask(self, indices: NDArray[np.int64]) -> Iterator[MeasuredTopK]:
+    def _ask(self, rows: NDArray[np.int64]) -> Iterator[MeasuredTopK]:
         """Top-k logits of these rows, in order, a chunk of positions at a time."""
         with frozen(self._model):
-            for start in range(0, len(indices), self._batch_size):
-                batch = self._batch(indices[start : start + self._batch_size].tolist())
+            for start in range(0, len(rows), self._batch_size):
+                batch = self._rows.batch(rows[start : start + self._batch_size])
                 with self._full_width():
                     logits = self._teacher.logits(batch.to(self._device)).logits.flatten(0, 1)
                     self.uses_onednn = self.uses_onednn or uses_onednn()
@@ -233,10 +166,10 @@ class Caching:
             card=self._teacher.card,
             config=hash_config(getattr(self._model, "config", None)),
             tokenizer=hash_tokenizer(self._tokenizer),
-            data=hash_keys(self._keys),
+            data=hash_keys(self._rows.keys),
             vocabulary=self._vocabulary,
-            rows=len(self._keys),
-            tokens=int(self._counts.sum()),
+            rows=len(self._rows),
+            tokens=int(self._rows.counts.sum()),
             settings=self._settings,
         )
 
@@ -252,40 +185,36 @@ class Caching:
                     part.save_pretrained(directory / TEACHER)
         except OSError as error:
             raise StorageError(f"{directory / TEACHER} cannot be written", got=error.strerror) from error
-        order = write_shard(directory, ORDER, {"order": self._frequencies()})
+        order = write_shard(directory, ORDER, {"order": self._sample.by_frequency()})
         if manifest is not None and manifest.order == order:
             return manifest
         manifest = Manifest(identity=self.identity, order=order, shard_count=len(self._plan()))
         write_manifest(directory, manifest)
         return manifest
 
-    def _frequencies(self) -> NDArray[np.int64]:
-        counts = np.bincount(self._sample.stored.ids.ravel(), minlength=self._vocabulary)
-        return np.argsort(-counts, kind="stable")
-
     def _packing(self, order: NDArray[np.int64]) -> Packing:
         return Packing(order=order, k=self._settings.k, value_type=self._settings.value_type)
 
     def _plan(self) -> list[slice]:
         """Which rows go into which shard; follows from the data alone."""
-        ends = np.cumsum(self._counts)
+        ends = np.cumsum(self._rows.counts)
         size = max(SHARD_POSITIONS, -(-int(ends[-1]) // MOST_SHARDS))
-        shards = (ends - self._counts) // size
+        shards = (ends - self._rows.counts) // size
         starts = np.flatnonzero(np.diff(shards, prepend=-1)).tolist()
         return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(ends)], strict=True)]
 
     def _positions(self, part: slice) -> int:
-        return int(self._counts[part].sum())
+        return int(self._rows.counts[part].sum())
 
     def _shard(self, part: slice, packing: Packing, progress: Callable[[int], None]) -> dict[str, NDArray[Any]]:
         """The tensors of a shard: top-k logits of its rows, sorted by length so that batches have little padding."""
-        order = np.arange(len(self._keys))[part]
-        order = order[np.argsort(self._counts[order], kind="stable")]
-        rows = [(self._keys[row], int(self._counts[row])) for row in order]
+        order = np.arange(len(self._rows))[part]
+        order = order[np.argsort(self._rows.counts[order], kind="stable")]
+        rows = [(self._rows.keys[row], int(self._rows.counts[row])) for row in order]
         blocks: list[tuple[int, bytes]] = []
         waiting: list[StoredTopK] = []
         at = done = 0
-        for said in self._ask(self._indices[order]):
+        for said in self._ask(order):
             waiting.append(said.stored)
             done += len(said.stored)
             while at < len(rows):

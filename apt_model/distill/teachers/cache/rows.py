@@ -1,0 +1,79 @@
+"""The rows that a cache holds: every distinct one with a label, its key, and its number of positions with a label.
+
+Knows rows and batches; knows nothing of the cache's files, and of the teacher only that it checks a batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apt_model.data.batch import Batch, to_batch
+from apt_model.data.encode import IGNORED
+from apt_model.errors import DataError
+from apt_model.models.fingerprints import row_keys
+
+SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
+ROWS_AT_ONCE = 256
+
+
+class DistinctRows:
+    """The distinct rows of the data that have a label, numbered from 0 in the data's order.
+
+    Args:
+        data: as in `Caching`; every row is read once.
+        tokenizer: for rows of text.
+        max_length: of a row, in tokens.
+        check: refuses a batch that the teacher cannot read.
+
+    Attributes:
+        keys: of each row.
+        counts: positions with a label of each row.
+
+    Raises:
+        DataError: no row has a label, or a row that `check` refuses.
+    """
+
+    def __init__(self, data: Any, *, tokenizer: Any, max_length: int, check: Callable[[Batch], None]) -> None:
+        self._data, self._tokenizer, self._max_length = data, tokenizer, max_length
+        seen: dict[bytes, tuple[int, int]] = {}
+        for index, batch in self._all():
+            check(batch)
+            for offset, key in enumerate(row_keys(batch)):
+                positions = int((batch.labels[offset, 1:] != IGNORED).sum())
+                if positions:
+                    seen.setdefault(key, (index + offset, positions))
+        if not seen:
+            raise DataError("no row has a label to learn from", got=f"{len(data)} rows")
+        places = np.array(list(seen.values()), dtype=np.int64)
+        self.keys: list[bytes] = list(seen)
+        self._indices, self.counts = places[:, 0], places[:, 1]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        """These rows in a batch."""
+        return self._collate(self._indices[rows].tolist())
+
+    def sample(self) -> NDArray[np.int64]:
+        """At most SAMPLE_ROWS rows, evenly spaced, of SAMPLE_POSITIONS positions together, but one row at least."""
+        spread = np.linspace(0, len(self) - 1, min(SAMPLE_ROWS, len(self))).round().astype(int)
+        within = np.cumsum(self.counts[spread]) <= SAMPLE_POSITIONS
+        within[0] = True
+        return spread[within]
+
+    def _all(self) -> Iterator[tuple[int, Batch]]:
+        """(index of its first row in the data, batch); one row a batch if collating dropped rows without a token."""
+        for start in range(0, len(self._data), ROWS_AT_ONCE):
+            indices = range(start, min(start + ROWS_AT_ONCE, len(self._data)))
+            batch = self._collate(indices)
+            if len(batch.input_ids) == len(indices):
+                yield start, batch
+            else:
+                yield from ((index, self._collate([index])) for index in indices)
+
+    def _collate(self, indices: Sequence[int]) -> Batch:
+        rows = [self._data[index] for index in indices]
+        return to_batch(rows, tokenizer=self._tokenizer, max_length=self._max_length)

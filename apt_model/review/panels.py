@@ -1,0 +1,199 @@
+"""The panels of a run's plots: losses, laziness and its parts, entropy, topics, validation.
+
+Long curves are drawn as bucket means within the band of minimum and maximum. Every text passes `fonts.drawable`; lines
+differ in more than colour. Knows axes to draw on; knows nothing of figures and files.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.records import EpochFinished, Event, RunStarted, StepDone
+from apt_model.events.records import ScoredObservation as Card
+from apt_model.i18n import Phrases
+from apt_model.render.sentences import topic_name
+from apt_model.review.fonts import drawable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BUCKETS = 400  # points of a curve: about as many as a figure can resolve
+CARD_BUCKETS = 40
+MOST_TOPICS, MOST_COLUMNS = 12, 12
+DARK = 75  # percent, above which white text is easier to read on the map's colour than black
+FAINT = 0.3  # opacity of the grid, and of single cards behind their curve
+COLOURS = ("#1b4f72", "#c1443c", "#1e8449", "#7d5a00")  # all of them at least 4.5 : 1 on white
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlottedRun:
+    """The events of a run that are drawn."""
+
+    scale: LazinessScale | None
+    steps: list[StepDone] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+    epochs: list[EpochFinished] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> "PlottedRun":
+        """Those of them that are drawn, by kind."""
+        lesson = cls(scale=next((event.laziness_scale for event in events if isinstance(event, RunStarted)), None))
+        homes: Mapping[type[Event], list[Any]] = {
+            StepDone: lesson.steps,
+            Card: lesson.cards,
+            EpochFinished: lesson.epochs,
+        }
+        for event in events:
+            if type(event) in homes:
+                homes[type(event)].append(event)
+        return lesson
+
+
+def _losses(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    lines = {"total": "loss", "kd": "kd", "ce": "ce"}
+    for (word, key), colour, dash in zip(lines.items(), COLOURS, DASHES, strict=False):
+        numbers = [(step.step, getattr(step, key)) for step in lesson.steps]
+        curve = _thinned([(x, y) for x, y in numbers if y is not None and math.isfinite(y)], BUCKETS)
+        label = drawable(say("plots.total")) if word == "total" else word.upper()
+        _line(axes, curve, label=label, colour=colour, dash=dash, band=word == "total")
+    seen = [(e.step, e.validation.loss) for e in lesson.epochs if e.validation and math.isfinite(e.validation.loss)]
+    if seen:
+        axes.plot(*zip(*seen, strict=True), "D", color=COLOURS[3], label=drawable(say("plots.validation_loss")))
+    axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+
+
+def _laziness(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    cards = lesson.cards
+    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=FAINT)
+    parts: Mapping[str, Callable[[Card], float]] = {
+        "laziness_line": lambda card: card.laziness,
+        "text": lambda card: 1 - card.similarity,
+        "kl": lambda card: card.normalised_kl,
+        "disagreement": lambda card: 1 - card.agreement,
+    }
+    for (word, ratio), colour, dash in zip(parts.items(), COLOURS, DASHES, strict=True):
+        curve = _thinned([(card.step, 100 * ratio(card)) for card in cards], CARD_BUCKETS)
+        wide = 2.5 if word == "laziness_line" else 1.2
+        _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
+    axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
+    lights = [100 * lesson.scale.green_below, 100 * lesson.scale.yellow_below] if lesson.scale else []
+    axes.set_yticks([0, *lights, 100])  # where the light changes
+    axes.legend()
+
+
+def _entropy(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=FAINT)
+    _line(axes, _thinned(gaps, CARD_BUCKETS), label=drawable(say("plots.gap")), colour=COLOURS[0], dash="-")
+    axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
+    axes.legend()
+
+
+def _topics(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    counts = Counter(card.topic for card in lesson.cards)
+    topics = [topic for topic, _ in counts.most_common(MOST_TOPICS)]
+    last = max(card.epoch for card in lesson.cards)
+    width = -(-last // MOST_COLUMNS)
+    columns = [(first, min(first + width - 1, last)) for first in range(1, last + 1, width)]
+    seen: dict[tuple[str, int], list[float]] = {}
+    for card in lesson.cards:
+        seen.setdefault((card.topic, (card.epoch - 1) // width), []).append(100 * card.laziness)
+    table = [
+        [fmean(seen[topic, i]) if (topic, i) in seen else math.nan for i in range(len(columns))] for topic in topics
+    ]
+    axes.imshow(table, aspect="auto", cmap="YlOrBr", vmin=0, vmax=100)
+    for row, numbers in enumerate(table):
+        for column, number in enumerate(numbers):
+            said = "–" if math.isnan(number) else f"{number:.0f}"
+            axes.text(column, row, said, ha="center", va="center", color="white" if number > DARK else "black")
+    axes.set_yticks(range(len(topics)), [drawable(f"{topic_name(topic, say)} ({counts[topic]})") for topic in topics])
+    names = [str(first) if first == end else f"{first}–{end}" for first, end in columns]
+    axes.set_xticks(range(len(columns)), names)
+    axes.set_xlabel(drawable(say("plots.epoch")))
+    axes.grid(visible=False)
+
+
+def _validation(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    seen = [(epoch.epoch, epoch.validation) for epoch in lesson.epochs if epoch.validation is not None]
+    where = [epoch for epoch, _ in seen]
+    handles = []
+    for key, colour, dash, mark in zip(("loss", "kd", "ce"), COLOURS, DASHES, "osD", strict=False):
+        label = key.upper() if key != "loss" else drawable(say("plots.validation_loss"))
+        heights = [getattr(one, key) for _, one in seen]
+        handles += axes.plot(where, heights, color=colour, linestyle=dash, marker=mark, label=label)
+    axes.set(xlabel=drawable(say("plots.epoch")), ylabel=drawable(say("plots.nats")))
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
+    agreement = [100 * one.agreement for _, one in seen]
+    lazy = [math.nan if one.mean_laziness is None else 100 * one.mean_laziness for _, one in seen]
+    for word, heights, mark, colour in (
+        ("agreement", agreement, "^", "#5b2c6f"),
+        ("laziness_line", lazy, "v", COLOURS[3]),
+    ):
+        label = drawable(f"{say(f'plots.{word}')} (%)")
+        handles += right.plot(where, heights, color=colour, linestyle=":", marker=mark, label=label)
+    right.set(ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize="small")
+
+
+_Paint = Callable[["Axes", PlottedRun, Phrases], None]
+PANELS: Mapping[str, tuple[_Paint, Callable[[PlottedRun], bool]]] = {
+    "losses": (_losses, lambda lesson: bool(lesson.steps)),
+    "laziness": (_laziness, lambda lesson: bool(lesson.cards)),
+    "entropy": (_entropy, lambda lesson: any(card.entropy_gap is not None for card in lesson.cards)),
+    "topics": (_topics, lambda lesson: bool(lesson.cards)),
+    "validation": (_validation, lambda lesson: any(epoch.validation is not None for epoch in lesson.epochs)),
+}
+
+
+class _CurvePoint(NamedTuple):
+    x: float
+    low: float
+    mean: float
+    high: float
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_CurvePoint]:
+    """The points merged with their neighbours into at most `most` buckets."""
+    size = -(-len(points) // most) if points else 1
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    return [
+        _CurvePoint(
+            fmean(x for x, _ in part), min(y for _, y in part), fmean(y for _, y in part), max(y for _, y in part)
+        )
+        for part in stretches
+    ]
+
+
+def _line(
+    axes: "Axes",
+    curve: Sequence[_CurvePoint],
+    *,
+    label: str,
+    colour: str,
+    dash: str,
+    band: bool = False,
+    width: float = 1.5,
+) -> None:
+    if not curve:
+        return
+    where = [bucket.x for bucket in curve]
+    marker = "o" if len(curve) == 1 else ""
+    means = [bucket.mean for bucket in curve]
+    axes.plot(where, means, color=colour, linestyle=dash, linewidth=width, label=label, marker=marker)
+    if band:
+        low, high = [bucket.low for bucket in curve], [bucket.high for bucket in curve]
+        axes.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
