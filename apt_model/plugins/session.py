@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from apt_model.config import DisplayConfig, LessonConfig
+from apt_model.config import LessonConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.loop import distill
