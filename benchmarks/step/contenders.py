@@ -20,7 +20,7 @@ from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogi
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, Signal
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.models.output_head import find_head
 from apt_model.models.wide_matmul import full_width
@@ -192,7 +192,7 @@ class OursCached:
             {"input_ids": ids, "labels": labels}
             for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)
         ]
-        Caching(self._pair.teacher, rows, settings=settings).run(self._directory)
+        CacheWriter(self._pair.teacher, rows, settings=settings).run(self._directory)
         return CachedTeacher(self._directory)
 
 

@@ -16,7 +16,7 @@ from apt_model.distill.loop import distill
 from apt_model.distill.losses.fused import HeadInput, fused_distillation
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import Observation, RunStarted, StepDone
@@ -33,7 +33,7 @@ Teach = Callable[..., list[Any]]
 
 def cached(teacher: Any, path: Path, **change: Any) -> CachedTeacher:
     settings = {"k": 64, "temperature": 2.0, "value_type": "float16", "max_length": 32, "packing": False} | change
-    Caching(teacher, ROWS, settings=CacheSettings(**settings)).run(path)
+    CacheWriter(teacher, ROWS, settings=CacheSettings(**settings)).run(path)
     return CachedTeacher(path)
 
 

@@ -51,7 +51,7 @@ CHUNK_LOGITS = 2**22  # looked at together
 OnProgress = Callable[[int, int], None]
 
 
-class Caching:
+class CacheWriter:
     """Writes the cache of a teacher's top-k logits on the rows of a data set.
 
     The constructor reads every row once, and runs the teacher on a sample of them.
