@@ -269,10 +269,11 @@ def prepare(checkout: Path, home: Path) -> None:
 def main() -> int:
     """Teach, print the table, and say whether all is the same."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkouts", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="roots of checkouts")
+    parser.add_argument("before", type=Path, metavar="BEFORE", help="root of a checkout")
+    parser.add_argument("after", type=Path, metavar="AFTER", help="root of another one")
     parser.add_argument("--allow", action="append", default=[], metavar="KEY", help="a field that AFTER may add")
     arguments = parser.parse_args()
-    before, after = (checkout.resolve() for checkout in arguments.checkouts)
+    before, after = arguments.before.resolve(), arguments.after.resolve()
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:
         homes = [Path(place, name) for name in ("before", "after")]
         for home in homes:
