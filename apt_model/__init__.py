@@ -10,6 +10,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AptModelError": "apt_model.errors",
+    "CacheSettings": "apt_model.distill.teachers.cache.manifest",
+    "CacheWriter": "apt_model.distill.teachers.cache.writer",
+    "CachedTeacher": "apt_model.distill.teachers.cached",
     "DisplayConfig": "apt_model.config.sections",
     "DistillConfig": "apt_model.config.sections",
     "DistillationPlugin": "apt_model.plugins.distillation_plugin",
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from apt_model.data.dataset import load_dataset
     from apt_model.distill.students.fresh import create_compressed_model
     from apt_model.distill.students.shrink import shrink
+    from apt_model.distill.teachers.cache.manifest import CacheSettings
+    from apt_model.distill.teachers.cache.writer import CacheWriter
+    from apt_model.distill.teachers.cached import CachedTeacher
     from apt_model.errors import AptModelError
     from apt_model.events.records import Event, ScoredObservation
     from apt_model.events.runfile import read_events

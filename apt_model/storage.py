@@ -85,7 +85,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         raise StorageError(
             f"checkpoint of step {step} cannot be written to {folder}",
             got=getattr(error, "strerror", None) or str(error),
-            expected=f"room for about {about_bytes:,} bytes ({_free_bytes(folder):,} are free)",
+            expected=f"about {about_bytes:,} bytes of free space ({_free_bytes(folder):,} are free)",
             fix="free some space, or choose another run directory",
         ) from error
     return final

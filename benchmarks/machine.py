@@ -1,4 +1,4 @@
-"""What figures were measured on: the machine's heading, and the memory of this process."""
+"""The machine that benchmarks run on: a heading with architecture and versions, and peak memory of an action."""
 
 import ctypes
 import gc
@@ -13,29 +13,29 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def heading(threads: int = 1) -> str:
-    """What a report begins with: the architecture, the number of threads, the versions."""
+    """The heading of a report: architecture, number of threads, versions."""
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     return f"{platform.machine()}, {threads} thread(s), {versions}"
 
 
 def resident_mib(mark: str = "VmRSS") -> float:
-    """Resident memory: `VmRSS` is what is held now, `VmHWM` the most since the mark was last reset."""
+    """Resident memory of this process: `VmRSS` is the present one, `VmHWM` the peak since it was last reset."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{mark}:"))
     return int(line.split()[1]) / 1024
 
 
 def peak_mib(action: Callable[[], object]) -> float:
-    """How far an action rises, at its highest, above what is held before it; the caller has warmed it up."""
+    """Peak resident memory during an action, above that before it; the caller has warmed it up."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     rest = resident_mib()
-    CLEAR.write_text("5")  # the high-water mark begins anew
+    CLEAR.write_text("5")  # resets the high-water mark
     action()
     return max(0.0, resident_mib("VmHWM") - rest)
 
 
 def cuda_peak_mib(action: Callable[[], object]) -> float:
-    """The same of what is allocated on the CUDA device."""
+    """Peak memory allocated on the CUDA device during an action, above that before it."""
     gc.collect()
     rest = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""Markdown tables. Knows nothing of what stands in them."""
+"""Format Markdown tables. Knows nothing of their contents."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ def row(cells: Sequence[str]) -> str:
 
 
 def head(names: Sequence[str]) -> str:
-    """The two lines that a table begins with."""
+    """The header row of a table, and the line under it."""
     return f"{row(names)}\n{row(['---'] * len(names))}"
 
 

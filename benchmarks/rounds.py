@@ -1,6 +1,6 @@
-"""Contenders timed fairly on a noisy machine: one turn each, round after round, in an order that turns.
+"""Interleaved timing: in every round each contender runs once, in rotating order.
 
-A drift of the machine so hits all alike, and each contender is compared with the others of its own round.
+A drift of the machine's speed then affects all alike, and each contender is compared within its own round.
 """
 
 import os
@@ -13,7 +13,7 @@ from math import inf
 
 @dataclass(frozen=True, kw_only=True)
 class Lap:
-    """What one turn took, in seconds: of all threads together, of it in the kernel, and by the clock on the wall."""
+    """Seconds that one turn took: CPU time of all threads, the part of it in the kernel, and wall time."""
 
     cpu: float
     kernel: float
@@ -21,7 +21,7 @@ class Lap:
 
 
 def lap(turn: Callable[[], None]) -> Lap:
-    """Run once; returns what it took."""
+    """Run `turn` once and time it."""
     before, wall = os.times(), time.perf_counter()
     cpu = time.process_time()
     turn()

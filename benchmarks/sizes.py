@@ -1,4 +1,4 @@
-"""The models and batches that the benchmarks run: Llama-style, untied heads, random weights, random ids.
+"""Models and batches of the benchmarks, by size: Llama-style, untied heads, random weights, random ids.
 
 Knows nothing of losses, contenders or clocks.
 """
@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a lesson is.
+    """Sizes of models and batch.
 
     Attributes:
         vocabulary: ids that both heads know.
@@ -31,7 +31,7 @@ class Size:
 
     @classmethod
     def parse(cls, fields: dict[str, Any]) -> "Size":
-        """From what JSON makes of its dict."""
+        """From a dict that went through JSON."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
 
     def __str__(self) -> str:

@@ -1,17 +1,17 @@
-"""Measure how the house is built: rooms, arrows between them, functions, signatures; a column for each checkout.
+"""Measure the package's structure: folders, imports between them, functions, signatures; a column for each checkout.
 
     python scripts/house_figures.py [CHECKOUT ...]     # this one unless told
 
-Reads the sources of `apt_model` by ast and imports nothing of it, so that a house can be measured before and after a
-move. A room is a folder that directly holds Python files. An import counts wherever it stands, also inside a function
-or for type checkers alone; those of `apt_model/__init__.py`, which loads its names lazily, do not. An entry of distill
-is a module or a folder with Python files directly in it, without `__init__.py`; a folder is one entry, however deep.
-Entries that import each other in a ring are one floor. A function has the lines from `def` to its end; nested ones are
-counted by themselves too. Parameters are all but self and cls; *args and **kwargs are one each. Public are the front
-doors in DOORS, and what `apt_model/__init__.py` names: functions, a class's `__init__` and those of its methods that
-have no leading underscore. Complexity is McCabe's, of a function without those nested in it: 1, and 1 more for each if,
-elif, ternary, for, while, except, `if` of a comprehension, case, and each `and` or `or` between two operands; `with`,
-`else`, `assert` and the `for` of a comprehension add nothing.
+Reads the sources of `apt_model` by ast and imports nothing of it, so that any checkout can be measured. A room is a
+folder that directly holds Python files. An import counts wherever it stands, also inside a function or for type
+checkers alone; those of `apt_model/__init__.py`, which loads its names lazily, do not. An entry of distill is a module
+or a folder with Python files directly in it, without `__init__.py`; a folder is one entry, however deep. Entries that
+import each other in a ring are one floor. A function has the lines from `def` to its end; nested ones are counted by
+themselves too. Parameters are all but self and cls; *args and **kwargs are one each. Public are the front doors in
+DOORS, and what `apt_model/__init__.py` names: functions, a class's `__init__` and those of its methods that have no
+leading underscore. Complexity is McCabe's, of a function without those nested in it: 1, and 1 more for each if, elif,
+ternary, for, while, except, `if` of a comprehension, case, and each `and` or `or` between two operands; `with`, `else`,
+`assert` and the `for` of a comprehension add nothing.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Module:
 
 
 class House:
-    """The package in a checkout.
+    """The package `apt_model` of a checkout.
 
     Raises:
         SystemExit: there is none.

@@ -1,4 +1,4 @@
-"""Teach the same lessons with two checkouts, and see whether they leave the same, but for times.
+"""Regression check: run the same trainings with two checkouts, and compare all that they write, except times.
 
     python scripts/same_lessons.py BEFORE AFTER [--allow KEY ...]     # about 2 minutes on 2 free cores
 
@@ -48,15 +48,15 @@ RESUMED = f"{FORTY} --resume"
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """A lesson in words of the console.
+    """A training run, as commands of `apt-model`.
 
     Attributes:
         name: in the table.
         out: its run directory.
-        commands: without --out of the last one.
-        cache: the directory of a cached teacher that is made on the way.
+        commands: `--out` is added to the last one.
+        cache: the directory of a teacher cache that the commands write.
         goes_on: the run and the step of the checkpoint that it is resumed from.
-        crosses: that checkpoint was written by BEFORE, for both.
+        crosses: both sides resume from a checkpoint that BEFORE has written.
     """
 
     name: str
@@ -88,7 +88,7 @@ LESSONS = (
 
 
 class Side:
-    """A checkout with a directory of its own for its lessons.
+    """A checkout, with a directory for its runs.
 
     Raises:
         SystemExit: Python takes `apt_model` from elsewhere.

@@ -1,1 +1,1 @@
-"""What a student keeps of its teacher: quality on held-out text. See README.md."""
+"""Studies of student quality: what a student keeps of its teacher, on held-out text. See README.md."""

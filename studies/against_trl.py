@@ -37,7 +37,7 @@ WORDS_ONLY = (
 
 
 class Lessons:
-    """Ways to teach the same student."""
+    """Training functions of the contenders, for the same teacher and data."""
 
     def __init__(self, school: School, batch_size: int, max_length: int) -> None:
         self._school, self._batch_size, self._max_length = school, batch_size, max_length
@@ -67,7 +67,7 @@ class Lessons:
         return teach
 
     def distillation_trainer(self, **settings: Any) -> Lesson:
-        """TRL's, which learns from what the student writes."""
+        """TRL's trainer for student-generated text."""
 
         def teach(student: Any, seed: int, steps: int) -> None:
             from trl import DistillationConfig, DistillationTrainer
@@ -109,7 +109,7 @@ class Lessons:
         return teach
 
     def _how(self, seed: int, steps: int) -> dict[str, Any]:
-        """What is no matter of taste."""
+        """Trainer arguments that all of TRL's contenders share."""
         return {
             "max_steps": steps,
             "seed": seed,
@@ -124,7 +124,7 @@ class Lessons:
 
 
 def contenders(lessons: Lessons, batch_size: int) -> dict[str, tuple[str, Lesson]]:
-    """Names, and with which beginning who teaches how."""
+    """The contenders by name: the student's start, and the training function."""
     rate = {"learning_rate": 1e-3, "per_device_train_batch_size": batch_size, "warmup_steps": 0.1}
     off_policy = {"lmbda": 0.0, "beta": 0.0, "temperature": 1.0}
     return {
@@ -143,7 +143,7 @@ def contenders(lessons: Lessons, batch_size: int) -> dict[str, tuple[str, Lesson
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Teach everyone who has not been taught yet; keep what came of it."""
+    """Train and evaluate every contender whose result is missing, and save it."""
     school = School(arguments)
     everyone = contenders(Lessons(school, arguments.batch_size, arguments.max_length), arguments.batch_size)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -171,7 +171,7 @@ def _timed(school: School, start: str, teach: Lesson, seed: int, steps: int) -> 
 
 
 def table(out: Path) -> str:
-    """What is there, as Markdown: medians over seeds."""
+    """The results so far, as Markdown: medians over seeds."""
     rows = []
     for name, by_seed in read(out).items():
         records = list(by_seed.values())

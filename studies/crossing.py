@@ -18,7 +18,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from apt_model.data.dataset import make_dataloader
-from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
+from apt_model.distill.teachers.cross_tokenizer import teachers_own_tokenizer
 from apt_model.generation.evaluator import evaluate_text_quality
 from apt_model.models.pretrained import load_model
 from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -46,7 +46,7 @@ def fresh_student(vocabulary: int, seed: int) -> LlamaForCausalLM:
 
 
 def judge(model: Any, tokenizer: Any, held_out: Sequence[str]) -> dict[str, float]:
-    """Its figures on held-out lines."""
+    """Metrics of a student on held-out lines."""
     batches = make_dataloader([{"text": line} for line in held_out], batch_size=8, shuffle=False)
     found = evaluate_text_quality(model, batches, tokenizer, max_length=256, max_new_tokens=0)
     return {"bits_per_byte": found["bits_per_byte"], "perplexity_per_byte": 2 ** found["bits_per_byte"]}
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for arm in given.arms:
         student = fresh_student(len(mine), given.seed)
         plugin = DistillationPlugin(settings | ARMS[arm])
-        assert others_tokenizer(plugin.config.distill, teacher, mine, theirs) is theirs
+        assert teachers_own_tokenizer(plugin.config.distill, teacher, mine, theirs) is theirs
         began = time.process_time()
         plugin.distill_model(
             student,

@@ -1,4 +1,4 @@
-"""Tokenizers and models that know nothing yet, for teachers and students of the studies."""
+"""Make new tokenizers and untrained models, for teachers and students of the studies."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def own_tokenizer(lines: list[str], vocabulary: int) -> Any:
-    """A byte-level BPE of the text's own."""
+    """A byte-level BPE tokenizer trained on these lines."""
     made = ByteLevelBPETokenizer()
     special = ["<pad>", "<s>", "</s>"]
     made.train_from_iterator(lines, vocab_size=vocabulary, special_tokens=special, show_progress=False)

@@ -39,13 +39,13 @@ LOOKS = 6  # at the held-out text during a run
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A way to teach.
+    """A training condition of the study.
 
     Attributes:
-        start: the student's beginning: "fresh" weights in half the teacher's layers, every other of its "layers", or
-            all of them at a share of their "width" (rotated and cut).
-        settings: of the lesson.
-        permuted: the teacher speaks of another row of the batch.
+        start: the student before training: "fresh" weights in half the teacher's layers, every other of its "layers",
+            or all of them at a share of their "width" (rotated and cut).
+        settings: of the training.
+        permuted: the teacher's logits are those of another row of the batch.
     """
 
     start: str
@@ -89,7 +89,7 @@ ARMS: Mapping[str, Arm] = {
 
 
 class Permuted(nn.Module):
-    """A teacher that speaks of the next row of the batch."""
+    """A teacher whose logits are those of another row of the batch."""
 
     def __init__(self, teacher: nn.Module) -> None:
         super().__init__()
@@ -102,13 +102,13 @@ class Permuted(nn.Module):
 
 
 class Curve:
-    """A sink that keeps the held-out cross-entropy of each look."""
+    """A sink that records the held-out cross-entropy of each validation."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
 
     def emit(self, event: Event) -> None:
-        """Note it."""
+        """Record the cross-entropy of a finished epoch's validation."""
         if isinstance(event, EpochFinished) and event.validation is not None:
             self.losses.append(event.validation.ce)
 
@@ -117,7 +117,7 @@ class Curve:
 
 
 def teach(school: School, arm: Arm, seed: int, arguments: argparse.Namespace) -> tuple[nn.Module, list[float], float]:
-    """A student after its lesson, its held-out cross-entropies on the way, and the seconds that it took."""
+    """Train a student; returns it, its held-out cross-entropies during training, and the seconds that it took."""
     curve, student = Curve(), school.student(arm.start, seed)
     loader = make_dataloader(school.rows, batch_size=arguments.batch_size, seed=seed)
     config = {"learning_rate": RATES[arm.start], "warmup_ratio": 0.1, "seed": seed} | dict(arm.settings)
@@ -136,7 +136,7 @@ def teach(school: School, arm: Arm, seed: int, arguments: argparse.Namespace) ->
 
 
 def measure(school: School, arguments: argparse.Namespace) -> None:
-    """Teach every arm that is not there yet; keep what came of it."""
+    """Train and evaluate every arm whose result is missing, and save it."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     for seed in range(arguments.seeds):
         controls: dict[str, nn.Module] = {}
@@ -160,7 +160,7 @@ def measure(school: School, arguments: argparse.Namespace) -> None:
 def _kept(
     school: School, arm: Arm, seed: int, file: Path, arguments: argparse.Namespace
 ) -> tuple[nn.Module, list[float], float]:
-    """Taught now; a control's weights are kept, since others are judged beside it."""
+    """Train and evaluate one arm; a control's weights are saved, since the others are compared with it."""
     from safetensors.torch import load_model as load_weights
     from safetensors.torch import save_model as save_weights
 
@@ -176,7 +176,7 @@ def _kept(
 
 
 def table(out: Path, arms: Sequence[str], steps: int) -> str:
-    """What is there, as Markdown."""
+    """The results so far, as Markdown."""
     records = read(out)
     fresh = records.get(next(iter(ARMS)), {})
     rows = []
@@ -195,7 +195,7 @@ def table(out: Path, arms: Sequence[str], steps: int) -> str:
 
 
 def _reached(curve: Sequence[float], goal: float) -> float | None:
-    """The share of the run after which the curve was at the goal; None if never."""
+    """The share of the run after which the curve reached the goal; None if never."""
     return next(((index + 1) / len(curve) for index, loss in enumerate(curve) if loss <= goal), None)
 
 

@@ -1,6 +1,6 @@
-"""What every study of quality shares: the teacher, its texts, students before their first lesson, and a judge.
+"""Shared setup of the quality studies: the teacher, its texts, untrained students, and their evaluation.
 
-Knows nothing of how a student is taught.
+Knows nothing of how a student is trained.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LOOKED_AT = 64  # rows that a width is cut by
 
 
 class Portions:
-    """Batches of a loader, so many an epoch of the run, going on where the last one ended."""
+    """`count` batches of a loader as an epoch; the next epoch continues where the last one ended."""
 
     def __init__(self, loader: Any, count: int) -> None:
         self._loader, self._count = loader, count
@@ -43,7 +43,7 @@ class Portions:
 
 
 class School:
-    """A teacher, its texts, and where results are kept."""
+    """A teacher, its texts, untrained students, and their evaluation."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
@@ -68,7 +68,7 @@ class School:
         return tokenize_dataset(data, tokenizer=self.tokenizer, max_length=self._arguments.max_length)
 
     def student(self, start: str, seed: int) -> Any:
-        """A student before its first lesson."""
+        """An untrained student: `start` is "fresh", "layers" or "width", as in `quality.Arm`."""
         config = self.teacher.config
         set_seed(seed)
         if start == "width":
@@ -80,28 +80,28 @@ class School:
         return create_compressed_model(self.teacher, num_layers=max(1, config.num_hidden_layers // 2), init=init)
 
     def looked(self) -> Any:
-        """The held-out text."""
+        """Batches of the held-out text."""
         return make_dataloader(self._looked, batch_size=self._arguments.batch_size, shuffle=False)
 
     def judge(self, student: nn.Module, control: nn.Module | None) -> Evaluation:
-        """A student, beside its control if there is one."""
+        """Evaluate a student on the held-out text, beside its control if there is one."""
         return evaluate_text_quality(
             student, self.looked(), self.tokenizer, self.teacher, control=control, max_new_tokens=0
         )
 
 
 def add_material(parser: argparse.ArgumentParser) -> None:
-    """The options that say who teaches from what."""
+    """Add the options for teacher, data and students."""
     parser.add_argument("--teacher", metavar="DIR", help="a model directory (default: the demo's)")
-    parser.add_argument("--data", nargs="+", metavar="FILE", help="what is learned from")
-    parser.add_argument("--rows", type=int, help="of it, the first (default: all)")
-    parser.add_argument("--validation", nargs="+", metavar="FILE", help="what is not")
-    parser.add_argument("--documents", type=int, default=64, help="of it (default: 64)")
+    parser.add_argument("--data", nargs="+", metavar="FILE", help="training text")
+    parser.add_argument("--rows", type=int, help="its first rows only (default: all)")
+    parser.add_argument("--validation", nargs="+", metavar="FILE", help="held-out text")
+    parser.add_argument("--documents", type=int, default=64, help="rows of it (default: 64)")
     parser.add_argument(
         "--width",
         type=float,
         default=0.75,
-        help="of the teacher's, where it is cut (default: 0.75, as half its layers)",
+        help="share of the teacher's width that a rotated student keeps (default: 0.75, as large as half its layers)",
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -40,12 +40,12 @@ STUDENTS: dict[str, tuple[str, dict[str, Any] | None]] = {  # the option with th
 
 
 def evenly(rows: Sequence[str], count: int) -> list[str]:
-    """`count` rows from all over."""
+    """`count` rows, evenly spaced."""
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
 class Trial:
-    """A teacher, batches of its texts, and students made and taught out of them."""
+    """A teacher and batches of its texts: makes students, trains them, measures them on held-out text."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         size, self._arguments = arguments.batch_size, arguments
@@ -74,7 +74,7 @@ class Trial:
         return cut.student, " ".join(map(str, cut.layers)), f"{cut.energy_kept:.1%}"
 
     def teach(self, student: Any, rate: float) -> None:
-        """A lesson over the batches."""
+        """Train the student on the batches."""
         arguments = self._arguments
         settings = {"temperature": arguments.temperature, "learning_rate": rate, "seed": arguments.seed}
         plugin = DistillationPlugin(settings | {"max_length": arguments.max_length})

@@ -365,7 +365,7 @@ def test_a_second_caching_asks_the_teacher_nothing_new(school: Path, capsys: pyt
         (["--teacher", "student"], 3, "got another teacher."),
         (["--k", "5"], 3, "got k 6 instead of 5."),
         (["--out", "text.txt/cache"], 5, "cache directory text.txt/cache cannot be written"),
-        (["--out", "teacher"], 5, "teacher holds files of something else"),
+        (["--out", "teacher"], 5, "teacher holds files that are not a cache's"),
         (["--data", "nowhere.txt"], 3, "there is no file nowhere.txt"),
     ],
 )
@@ -410,4 +410,4 @@ def test_a_lesson_that_the_cache_was_not_made_for_is_refused(
 
 def test_a_lesson_without_any_teacher_is_refused(school: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "--student", "student", "--data", "text.txt", "--out", "run"]) == 2
-    assert "there is no teacher. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err
+    assert "no teacher is named. Fix: give --teacher or --teacher-cache." in capsys.readouterr().err

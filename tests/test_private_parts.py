@@ -29,7 +29,7 @@ from apt_model.distill.setup import trained
 from apt_model.errors import ConfigError
 from apt_model.generation.speed import _LiveTensors
 from apt_model.models import wide_matmul
-from apt_model.models.activations import Watcher
+from apt_model.models.activations import ActivationRecorder
 from apt_model.models.devices import accelerate_state_of_our_own
 from apt_model.models.fingerprints import hash_config
 from apt_model.models.output_head import _is_hooked, forward_of
@@ -153,10 +153,10 @@ def _(_: Path) -> None:
         "models/activations.py", "ALL_ATTENTION_FUNCTIONS", "_attn_implementation")  # fmt: skip
 def _(_: Path) -> None:
     model, own = tiny_qwen(attn_implementation="sdpa"), ALL_ATTENTION_FUNCTIONS["sdpa"]
-    watcher, ids = Watcher(model, "teacher", states=False, attention=True), torch.arange(5).unsqueeze(0)
-    with watcher.watching() as outer:
+    recorder, ids = ActivationRecorder(model, "teacher", states=False, attention=True), torch.arange(5).unsqueeze(0)
+    with recorder.recording() as outer:
         somebodys = ALL_ATTENTION_FUNCTIONS["sdpa"]
-        with watcher.watching() as inner:
+        with recorder.recording() as inner:
             model(input_ids=ids)
         assert ALL_ATTENTION_FUNCTIONS["sdpa"] is somebodys
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own

@@ -47,7 +47,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     say = speaker(config.display.lang)
     from apt_model.data.dataset import load_dataset, tokenize_dataset
     from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
-    from apt_model.distill.teachers.cache.writer import Caching
+    from apt_model.distill.teachers.cache.writer import CacheWriter
     from apt_model.models.devices import pick_device
     from apt_model.render.bar import ProgressBar
     from apt_model.render.terminal import make_console
@@ -65,7 +65,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
     teacher, tokenizer = load_precisely(arguments, config)
     rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
-    caching = Caching(
+    caching = CacheWriter(
         teacher,
         rows,
         settings=settings,

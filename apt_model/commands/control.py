@@ -64,10 +64,10 @@ class Control:
                 fresh = self._made(seed)
                 student = deepcopy(fresh)
                 print_line(self._say("control.student_begins", **which))
-                student = self._taught(own, student, f"student-{seed}")
+                student = self._trained(own, student, f"student-{seed}")
             print_line(self._say("control.begins", **which))
             alone = LessonConfig.from_dict({**own.to_dict(), **ALONE})
-            control = self._taught(alone, fresh, f"control-{seed}")
+            control = self._trained(alone, fresh, f"control-{seed}")
             found[seed] = self._lesson.judge(own, student, control)
         self._show(found)
         path = self._out / RESULTS
@@ -84,7 +84,7 @@ class Control:
         set_seed(seed)
         return self._remake()
 
-    def _taught(self, config: LessonConfig, student: Any, name: str) -> Any:
+    def _trained(self, config: LessonConfig, student: Any, name: str) -> Any:
         """The student after its run: loaded if the run is finished already, else trained, or its run resumed."""
         from apt_model.models.pretrained import load_model
 

@@ -142,7 +142,7 @@ def _demo(arguments: argparse.Namespace) -> None:
     sentences = [sentence for lines in read_corpus().values() for sentence in lines]
     lesson = Lesson(teacher=teacher, tokenizer=tokenizer, rows=sentences, batch_size=BATCH_SIZE)
     lesson.run(config, new_student(teacher), out)
-    _say_where_all_is(config, out)
+    _print_paths(config, out)
 
 
 def _distill(arguments: argparse.Namespace) -> None:
@@ -159,7 +159,7 @@ def _distill(arguments: argparse.Namespace) -> None:
     lesson = Lesson(
         teacher=material.teacher,
         tokenizer=material.tokenizer,
-        teacher_tokenizer=material.others_tokenizer,
+        teacher_tokenizer=material.teachers_own_tokenizer,
         rows=rows,
         looked_at=looked_at,
         batch_size=arguments.batch_size,
@@ -177,12 +177,13 @@ def _distill(arguments: argparse.Namespace) -> None:
         resume_from=out if resumes else None,
         resume_anyway=arguments.resume_anyway,
     )
-    _say_where_all_is(config, out)
+    _print_paths(config, out)
     if control is not None:
         control.run(material.student)
 
 
-def _say_where_all_is(config: LessonConfig, out: Path) -> None:
+def _print_paths(config: LessonConfig, out: Path) -> None:
+    """Print where the student and the record are, and the commands for them."""
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()
     print_line(say("after.student", path=out / STUDENT))

@@ -89,12 +89,12 @@ class Material:
     @property
     def tokenizer(self) -> Any:
         """The student's; the teacher's object if both are the same, or the student has none."""
-        if self.teacher_tokenizer is None or self.others_tokenizer is not None:
+        if self.teacher_tokenizer is None or self.teachers_own_tokenizer is not None:
             return self.student_tokenizer
         return self.teacher_tokenizer
 
     @cached_property  # cached: it compares every id of both
-    def others_tokenizer(self) -> Any:
+    def teachers_own_tokenizer(self) -> Any:
         """The teacher's tokenizer if it differs from the student's, else None."""
         from apt_model.data.encode import differing_ids
 
@@ -107,10 +107,10 @@ class Material:
         Raises:
             DataError: it does not. ConfigError: it does, but the teacher is cached.
         """
-        from apt_model.distill.teachers.cross_tokenizer import others_tokenizer
+        from apt_model.distill.teachers.cross_tokenizer import teachers_own_tokenizer
 
         tokenizer = self.student_tokenizer if self.student_tokenizer is not None else self.teacher_tokenizer
-        others_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
+        teachers_own_tokenizer(config.distill, self.teacher, tokenizer, self.teacher_tokenizer)
 
     def tokenized(self, config: LessonConfig) -> tuple[Any, Any]:
         """Training and validation rows as token ids; as text if the tokenizers differ.
@@ -121,7 +121,7 @@ class Material:
         from apt_model.data.dataset import tokenize_dataset
         from apt_model.distill.teachers.cached import CachedTeacher
 
-        if self.others_tokenizer is not None:  # each batch is then encoded by both, from its text
+        if self.teachers_own_tokenizer is not None:  # each batch is then encoded by both, from its text
             return self.rows, self.looked_at
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
         data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)

@@ -65,7 +65,7 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if arguments.teacher_cache is None:
         if arguments.teacher is None:
-            raise ConfigError("there is no teacher", fix="give --teacher or --teacher-cache")
+            raise ConfigError("no teacher is named", fix="give --teacher or --teacher-cache")
         return {}
     from apt_model.distill.teachers.cache.manifest import read_manifest
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from wcwidth import wcswidth
 
-from apt_model.data.token_text import Pieces, visible_bytes
+from apt_model.data.token_text import TokenTexts, visible_bytes
 from apt_model.errors import ConfigError
 
 Range = tuple[int, int]  # first byte, and one past the last
@@ -31,7 +31,7 @@ class Span(NamedTuple):
     right_count: int
 
 
-def place(text: str, tokenizer: Any, pieces: Pieces) -> tuple[list[int], Placed]:
+def place(text: str, tokenizer: Any, token_texts: TokenTexts) -> tuple[list[int], Placed]:
     """Token ids of `text`, without special tokens around it, and the byte range that each token stands for.
 
     Where the tokens' bytes joined are the text's bytes (byte-level BPE, most of sentencepiece), ranges are sums of
@@ -45,7 +45,7 @@ def place(text: str, tokenizer: Any, pieces: Pieces) -> tuple[list[int], Placed]
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer([text], add_special_tokens=False, **({"return_offsets_mapping": True} if fast else {}))
     ids, whole = list(encoded["input_ids"][0]), text.encode()
-    parts = [pieces.bytes_of(token) for token in ids]
+    parts = [token_texts.bytes_of(token) for token in ids]
     joined = b"".join(parts)
     if joined == b" " + whole:
         parts[0], joined = parts[0][1:], whole
@@ -160,11 +160,11 @@ def common_beginnings(one: Any, other: Any) -> tuple[int, dict[int, int], dict[i
 
 def _texts(tokenizer: Any) -> dict[int, bytes]:
     """The bytes of each id on its own; ids without any (special tokens) are left out."""
-    pieces = Pieces.of(tokenizer)
-    if pieces is None:
+    token_texts = TokenTexts.of(tokenizer)
+    if token_texts is None:
         raise _no_token_texts(tokenizer)
-    ids = (token for token in sorted(tokenizer.get_vocab().values()) if not pieces.is_special(token))
-    return {token: text for token in ids if (text := pieces.bytes_of(token))}
+    ids = (token for token in sorted(tokenizer.get_vocab().values()) if not token_texts.is_special(token))
+    return {token: text for token in ids if (text := token_texts.bytes_of(token))}
 
 
 def _no_token_texts(tokenizer: Any) -> ConfigError:
@@ -184,11 +184,11 @@ def alignment_table(text: str, one: Any, other: Any) -> str:
     """
     sides = []
     for tokenizer in (one, other):
-        pieces = Pieces.of(tokenizer)
-        if pieces is None:
+        token_texts = TokenTexts.of(tokenizer)
+        if token_texts is None:
             raise _no_token_texts(tokenizer)
-        ids, placed = place(text, tokenizer, pieces)
-        sides.append((pieces.names(ids), placed))
+        ids, placed = place(text, tokenizer, token_texts)
+        sides.append((token_texts.names(ids), placed))
     (names, placed), (other_names, other_placed) = sides
     whole, rows = text.encode(), []
     for span in align(placed, other_placed):

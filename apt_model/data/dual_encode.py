@@ -12,7 +12,7 @@ from typing import Any
 
 from apt_model.data.alignment import Placed, Span, align, place
 from apt_model.data.encode import IGNORED, UNLIMITED, encode, encode_rows, message_of, render_chat
-from apt_model.data.token_text import Pieces
+from apt_model.data.token_text import TokenTexts
 from apt_model.errors import ConfigError, DataError
 
 ASSISTANT = "assistant"
@@ -119,8 +119,8 @@ def _assistants_turns(chat: Sequence[Mapping[str, str]], whole: str, tokenizer: 
 
 
 @lru_cache(maxsize=4)
-def _pieces(tokenizer: Any) -> Pieces:
-    pieces = Pieces.of(tokenizer)
+def _pieces(tokenizer: Any) -> TokenTexts:
+    pieces = TokenTexts.of(tokenizer)
     if pieces is None:
         fix = "pass a Hugging Face tokenizer"
         raise ConfigError("a tokenizer cannot map its tokens to the text", got=type(tokenizer).__name__, fix=fix)

@@ -12,7 +12,7 @@ BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 LONE_BYTE = re.compile("[\udc80-\udcff]")  # how "surrogateescape" decodes a byte that is no valid UTF-8
 
 
-class Pieces:
+class TokenTexts:
     """The bytes, texts and names of a tokenizer's single tokens.
 
     Args:
@@ -32,7 +32,7 @@ class Pieces:
         self._before = len(self._decode(self._anchor))
 
     @classmethod
-    def of(cls, tokenizer: Any) -> "Pieces | None":
+    def of(cls, tokenizer: Any) -> "TokenTexts | None":
         """For a transformers tokenizer; None for anything else."""
         return cls(tokenizer) if hasattr(tokenizer, "convert_ids_to_tokens") else None
 
@@ -42,16 +42,16 @@ class Pieces:
         A special token adds "". Of a character split over tokens, the token with its last byte adds the character and
         those before it "".
         """
-        pieces, decoder, begins = [], codecs.getincrementaldecoder("utf-8")("replace"), True
+        parts, decoder, begins = [], codecs.getincrementaldecoder("utf-8")("replace"), True
         for token in ids:
             if self.is_special(token):
-                pieces.append("")
+                parts.append("")
                 continue
-            pieces.append(decoder.decode(self._first(token) if begins else self.bytes_of(token)))
+            parts.append(decoder.decode(self._first(token) if begins else self.bytes_of(token)))
             begins = False
-        if pieces:
-            pieces[-1] += decoder.decode(b"", final=True)
-        return tuple(pieces) if "".join(pieces) == text else self._split_slowly(ids, text)
+        if parts:
+            parts[-1] += decoder.decode(b"", final=True)
+        return tuple(parts) if "".join(parts) == text else self._split_slowly(ids, text)
 
     def names(self, ids: Iterable[int]) -> list[str]:
         """A printable name of each id: its text, with ⟨E4⟩ for a lone byte of a character; a special token's name."""
@@ -63,7 +63,7 @@ class Pieces:
         Quadratic in the number of ids.
         """
         real = [index for index, token in enumerate(ids) if not self.is_special(token)]
-        pieces, end = [""] * len(ids), 0
+        parts, end = [""] * len(ids), 0
         for count, index in enumerate(real, start=1):
             start = end
             if count == len(real):
@@ -71,8 +71,8 @@ class Pieces:
             else:
                 decoded = self._tokenizer.decode([ids[place] for place in real[:count]], skip_special_tokens=True)
                 end = max(end, _common(decoded, text))
-            pieces[index] = text[start:end]
-        return tuple(pieces)
+            parts[index] = text[start:end]
+        return tuple(parts)
 
     def is_special(self, token: int) -> bool:
         """Whether an id stands for no text: a special token, or an id outside the vocabulary."""

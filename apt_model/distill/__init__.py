@@ -1,1 +1,1 @@
-"""How the student learns. Tensors live here and end here; what a lesson means is decided elsewhere."""
+"""Distillation training: the loop, its losses, teachers, students and checkpoints. What it emits holds no tensors."""

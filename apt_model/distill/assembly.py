@@ -1,6 +1,6 @@
-"""Assemble a training run: from models, data and settings to the parts that the loop in `run` puts to work.
+"""Build the parts of a training run (grader, optimizer, validator, exam ...) from models, data and settings.
 
-Knows which part needs what; knows nothing of the order in which things happen.
+Knows which part needs what; knows nothing of the order in which they are used.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,21 +31,21 @@ from apt_model.models.forward import Forward, model_card, shared_vocabulary, voc
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Parts:
-    """What a training run is made of.
+    """The parts of a training run.
 
     Attributes:
         student: wrapped for training on the accelerator's device.
         batches: this process's part of the training data.
-        epochs, total_steps: how long the run is; steps are None where the data has no length.
+        epochs, total_steps: length of the run; `total_steps` is None where the data has no length.
         optimizer, scheduler: the student's, not wrapped.
         has_no_schedule: the learning rate stays constant although a schedule is set, since the length is not known.
-        cards_of_models: teacher and student in numbers.
-        vocabulary: columns of the logits that both heads have; None if one of the models does not tell.
-        matcher: layer matching, where the settings ask for it.
-        on_policy: texts of the student's own, likewise.
-        grader, step: the loss and its gradient; the update.
-        validator: has the validation data, on the main process.
-        report, cards, exam: what the audience is told, and when.
+        cards_of_models: name and size of teacher and student.
+        vocabulary: columns of the logits that both heads have; None if one of them does not tell.
+        matcher: layer matching; None unless the settings ask for it.
+        on_policy: training on student-generated text; None unless the settings ask for it.
+        grader, step: the loss and its gradient; the optimizer step.
+        validator: measures on the validation data; on the main process only.
+        report, cards, exam: emit events, cards and exams.
     """
 
     student: nn.Module
@@ -68,11 +68,11 @@ class Parts:
 
     @property
     def projections(self) -> Matcher | None:
-        """The matcher, if it has projections to train: they join the student's optimizer and its checkpoints."""
+        """The matcher if it has parameters: they are trained with the student, and saved beside it in checkpoints."""
         return self.matcher if self.matcher is not None and any(True for _ in self.matcher.parameters()) else None
 
     def notices(self) -> Iterator[KeyedNotice]:
-        """Notices on what these parts add to the training."""
+        """Notices on layer matching and on-policy training, if they are on."""
         yield from (part.notice for part in (self.matcher, self.on_policy) if part is not None)
 
 

@@ -16,8 +16,8 @@ from apt_model.errors import ConfigError
 Window = list[tuple[int, Batch]]  # gradient accumulation window: the numbered batches of one optimizer step
 
 
-class Walk:
-    """Iterates over the data, one pass an epoch.
+class AccumulationWindows:
+    """The gradient accumulation windows of an epoch, drawn from the data.
 
     Args:
         batches: yields anything that `to_batch` takes.
@@ -41,7 +41,7 @@ class Walk:
         self._batches, self._collate, self._check, self._accumulation = batches, collate, check, accumulation
         self._keeper, self._state = keeper, state
 
-    def windows(self, restored: RestoredGenerators | None) -> Iterator[Window]:
+    def of_epoch(self, restored: RestoredGenerators | None) -> Iterator[Window]:
         """The accumulation windows of the current epoch, from the next one to be trained on.
 
         Args:
@@ -91,7 +91,9 @@ class Walk:
             if index >= done:
                 yield index, batch
         if index + 1 < done:
-            fix = "give the data that the run was begun with"
             raise ConfigError(
-                "the data has fewer batches than before", got=f"{index + 1} batches, {done} were trained on", fix=fix
+                "the data has fewer batches than were trained on before the checkpoint",
+                got=index + 1,
+                expected=f"at least {done}",
+                fix="resume with the same data",
             )

@@ -1,4 +1,4 @@
-"""Which rows of which batches become cards, and their way to the audience.
+"""Choose the batches and rows that become cards, and emit the cards as events.
 
 Knows when a card is due and where its row comes from; knows nothing of how the student is trained or a card looks.
 """
@@ -18,10 +18,10 @@ class Cards:
     """A card every `sample_frequency` batches, from the batch itself or from validation data.
 
     Args:
-        report: tells the audience.
-        display: when and from where.
-        validator: has the validation data, if there is any.
-        wanted: False where nobody looks at cards.
+        report: emits the events.
+        display: how often, and from which data.
+        validator: reads cards from the validation data; None without any.
+        wanted: False: there are no cards.
     """
 
     def __init__(self, report: Reporter, display: DisplayConfig, validator: Validator | None, *, wanted: bool) -> None:
@@ -29,7 +29,7 @@ class Cards:
         self._wanted = wanted and report.speaks
 
     def choose(self, window: Sequence[tuple[int, Batch]], *, epoch: int) -> list[CardRow | None]:
-        """The row to read from each numbered batch of a step; None where no card is due, or not from there."""
+        """The row to read from each numbered batch of a step; None if no card is due, or it shows a validation row."""
         given_tokens, from_batches = self._display.given_tokens, self._display.show_on == "train"
         return [
             choose_row(batch, turn=self._turn(index, epoch), given_tokens=given_tokens)
@@ -47,7 +47,7 @@ class Cards:
         epoch: int,
         loss: float,
     ) -> None:
-        """Tell the cards of a step: what was read from its batches, or what is read now from validation data."""
+        """Emit the cards that were read during a step, or read them now from validation data."""
         for (index, _), readout in zip(window, readouts, strict=True):
             if readout is not None:
                 self._report.observe(readout, batch=index, epoch=epoch, loss=loss)
@@ -59,5 +59,5 @@ class Cards:
         return self._wanted and index % self._display.sample_frequency == 0
 
     def _turn(self, index: int, epoch: int) -> int:
-        """Which row of a batch has its turn: round and round, another one each epoch."""
+        """The number that chooses the row of a batch: one more at each card and each epoch."""
         return (epoch - 1) + index // self._display.sample_frequency

@@ -1,7 +1,7 @@
 """Forward and backward of one step: both models on its batches, the loss, its gradient, and the rows for cards.
 
-The loss is fused: no logits but a chunk's where the student's head can be had, none but its own where not. Knows how a
-batch is graded; knows nothing of optimizers, epochs or who listens.
+The loss is fused: if the student's head can be called separately, only a chunk of logits is in memory at a time, else
+all logits of the student. Knows how a batch is graded; knows nothing of optimizers, epochs or displays.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ T = TypeVar("T", float, Tensor)
 
 
 class LossTerms(NamedTuple):
-    """The terms of the loss, without gradient: sums over positions; 0 for a term that is not in it."""
+    """The terms of the loss, without gradient: sums over positions; 0 for a term that is off."""
 
     kd: Tensor
     ce: Tensor
@@ -41,7 +41,7 @@ class LossTerms(NamedTuple):
 
 
 class Graded(NamedTuple):
-    """A batch's share of the step: its loss with gradient, its sums of the terms, and its row for a card."""
+    """A batch's part of the step: its loss with gradient, the sums of its terms, and its row for a card."""
 
     loss: Tensor
     terms: LossTerms
@@ -49,16 +49,16 @@ class Graded(NamedTuple):
 
 
 class Grader:
-    """Grades a student against a teacher.
+    """Computes the distillation loss of batches and its gradient.
 
     Args:
-        student: how the student is called.
-        teacher: gives its signal for a batch.
-        accelerator: places batches, casts, scales gradients.
+        student: calls the student's forward pass.
+        teacher: source of the teacher's logits.
+        accelerator: moves batches, casts, scales gradients.
         config: temperature, weights, kind of loss.
-        train: how the heads are computed.
-        matcher: compares their layers; None where only their logits are compared.
-        say: is told of what the reader should know once.
+        train: dtype of the heads' products, and rows of a chunk.
+        matcher: compares the models' layers; None without layer matching.
+        say: emits a notice; each is shown once.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Grader:
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
     def check(self, batch: Batch) -> None:
-        """Refuse a batch, still on the CPU, that one of the two cannot take."""
+        """Refuse a batch, still on the CPU, that student or teacher cannot take."""
         self._forward.check(batch)
         self._teacher.check(batch)
 
@@ -96,16 +96,16 @@ class Grader:
     def learn(
         self, student: nn.Module, batches: Sequence[Batch], rows: Sequence[CardRow | None], tokens: int
     ) -> tuple[Tensor, list[RowReadout | None]]:
-        """Leave the gradient of the mean over `tokens` in the student, and in what compares its layers.
+        """Add the gradient of the mean loss over `tokens` to the student's and the layer matcher's parameters.
 
         Args:
             student: the module, as it is wrapped for training.
             batches: of one optimizer step.
-            rows: what to read from each of them, if anything.
+            rows: the row to read for a card from each of them, or None.
             tokens: positions to learn from in the whole step, over all processes.
 
         Returns:
-            The sums of `LossTerms` over this process's part, (4,), and what was read from each batch.
+            The sums of `LossTerms` over this process's part, (4,), and the card statistics of each batch.
         """
         accelerator, readouts = self._accelerator, []
         sums = torch.zeros(len(LossTerms._fields), device=accelerator.device)
@@ -124,7 +124,7 @@ class Grader:
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
-        with nullcontext() if self._matcher is None else self._matcher.watching() as seen:
+        with nullcontext() if self._matcher is None else self._matcher.recording() as seen:
             if batch.teachers is None:
                 graded = self._fused(student, head, batch, row, learned, weight)
             else:
@@ -132,7 +132,7 @@ class Grader:
         return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
 
     def _crossed(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
-        """Against a teacher of other tokens: whole logits of both."""
+        """The loss with a teacher of another tokenizer, from the full logits of both."""
         student_logits, teacher_logits, moved = self.logits(student, batch)
         kd, ce = self.sums(student_logits, teacher_logits, moved)
         ce = torch.zeros_like(ce) if batch.is_written else ce
@@ -148,7 +148,7 @@ class Grader:
         learned: Tensor,
         weight: float,
     ) -> Graded:
-        """In one pass over the positions with a label. What the student wrote itself has no true labels: no CE."""
+        """The fused loss, in one pass over the positions with a label. Student-generated text has no CE term."""
         labels = batch.labels.flatten()[learned + 1].to(self._accelerator.device, non_blocking=True)
         shown = () if row is None else torch.searchsorted(learned, row.row * batch.labels.shape[1] + row.positions)
         with self._accelerator.autocast():
@@ -169,7 +169,7 @@ class Grader:
     def _outputs(
         self, student: nn.Module, head: OutputHead | None, batch: Batch, learned: Tensor
     ) -> tuple[StudentOutput, Signal]:
-        """Both models' forward passes: the student's, as far as it goes without its head, and the teacher's."""
+        """Forward passes of both models; the student's ends before its head, if that can be called separately."""
         device = self._accelerator.device
         positions, moved = learned.to(device, non_blocking=True), batch.to(device)
         if head is None:
@@ -182,7 +182,7 @@ class Grader:
         return HeadInput(hidden=hidden, head=head, product_dtype=self._dtype, buffer=self._buffer), signal
 
     def _signal(self, batch: Batch, moved: Batch, positions: Tensor, columns: int) -> Signal:
-        """The teacher's, for a student's head of `columns`."""
+        """The teacher's logits at `positions`, cut to the student's `columns`."""
         signal = self._teacher.signal(
             moved, positions, temperature=self._objective.temperature, columns=columns, dtype=self._dtype
         )
@@ -194,7 +194,7 @@ class Grader:
         return LossTerms(kd.detach(), ce.detach(), *torch.zeros(2, device=kd.device))
 
     def _matched(self, graded: Graded, seen: ForwardPair, batch: Batch, learned: Tensor, weight: float) -> Graded:
-        """Add the distance of the layers at the same positions."""
+        """Add the layer matching terms at the same positions."""
         assert self._matcher is not None  # noqa: S101 - it has seen something
         device = self._accelerator.device
         positions, mask = learned.to(device, non_blocking=True), batch.attention_mask.to(device, non_blocking=True)
@@ -208,7 +208,7 @@ class Grader:
         return teacher_logits.sums(student_logits, batch, self._objective)
 
     def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
-        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch where they are.
+        """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch on their device.
 
         Raises:
             ModelError: a label of the batch (still on the CPU) has no column in them.
@@ -221,7 +221,7 @@ class Grader:
         return own[..., :shared], theirs.cut(shared), moved
 
     def _shared(self, batch: Batch, teacher: int, student: int) -> int:
-        """The vocabulary that heads of these widths share; that they differ is told once.
+        """The number of columns that heads of these widths share; a notice, shown once, tells that they differ.
 
         Raises:
             ModelError: a label of the batch (still on the CPU) is beyond it.
@@ -240,7 +240,7 @@ class Grader:
 
     @torch.no_grad()
     def blame(self, batches: Sequence[Batch]) -> str | None:
-        """After a step that was not finite: the teacher, if its logits are not numbers. Its -inf rule columns out."""
+        """After a non-finite step: say so if the teacher's logits are to blame. Its -inf only exclude tokens."""
         for batch in batches:
             if not as_teacher_logits(self._teacher.logits(batch.to(self._accelerator.device))).are_numbers():
                 return "the teacher's logits are NaN or infinite"

@@ -1,4 +1,4 @@
-"""The inputs of a distillation run as four frozen records: models, data, what is kept on disk, who is told.
+"""Inputs of a distillation run, as four frozen records: models, data, checkpoints, audience.
 
 Knows types; knows nothing of what a run does with them.
 """
@@ -22,7 +22,7 @@ KeyedNotice = tuple[str, Mapping[str, str | int | float]]  # key of a sentence, 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Models:
-    """Teacher and student, and what trains the student.
+    """Teacher and student with their tokenizers, and the student's optimizer and scheduler.
 
     Attributes:
         student: any module from token ids (B, L) to logits (B, L, V); trained in place.
@@ -51,7 +51,7 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Data:
-    """Batches of any form that `to_batch` takes.
+    """Training and validation batches, of any form that `to_batch` takes.
 
     Attributes:
         train: a DataLoader or any iterable; iterated once an epoch.
@@ -64,30 +64,30 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Keeping:
-    """What a run leaves on disk so that it can be resumed.
+    """The checkpoints of a run, and the additional states in them.
 
     Attributes:
         checkpoints: writes them, and knows the one to resume from; SIGTERM and Ctrl-C then save before they stop.
-        parts: what else goes into a checkpoint, by name: the lesson's statistics, how far the record was written.
+        parts: further states of a checkpoint, by name: the lesson's statistics, the length of the record.
     """
 
     checkpoints: Checkpoints | None = None
     parts: Mapping[str, Stateful] = field(default_factory=dict)
 
     def last_good(self) -> str | None:
-        """For error messages: where the last whole checkpoint is."""
+        """For error messages: step and path of the newest intact checkpoint, or None."""
         return self.checkpoints.last_good() if self.checkpoints is not None else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Watching:
-    """Who is told of a run, and what is shown to them.
+    """The audience of a run's events, and what it is shown.
 
     Attributes:
-        audience: gets every event; nothing it does reaches the training.
-        shows_cards: read texts out of every `sample_frequency`-th batch.
+        audience: gets every event; nothing it does affects the training.
+        shows_cards: read a card from every `sample_frequency`-th batch.
         holds_exams: without prompts in the settings, hold exams (both models continue them) on beginnings of the data.
-        notices: told once, as soon as the run has started.
+        notices: emitted once, right after the run has started.
     """
 
     audience: Audience

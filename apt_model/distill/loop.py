@@ -1,7 +1,7 @@
-"""The distillation loop: batches in, a taught student and a stream of events out.
+"""The entry point `distill`: check models, data and settings, put the models on their devices, train the student.
 
-Tensors end here. What an event means, and how it looks, is the audience's business; with or without one, the student
-comes out the same to the last bit.
+Knows nothing of what an event means or how it is shown: with any audience, or none, the student is the same to the last
+bit.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +18,7 @@ from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import TrainingRun
 from apt_model.distill.setup import make_accelerator, trained
-from apt_model.distill.teachers.cross_tokenizer import CrossTeacher, others_tokenizer
+from apt_model.distill.teachers.cross_tokenizer import CrossTeacher, teachers_own_tokenizer
 from apt_model.distill.teachers.live import TeacherSource, as_source
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
@@ -40,12 +40,12 @@ def distill(
 
     Args:
         models: the student is handed back in eval mode; the teacher's weights, modes and `requires_grad` are unchanged.
-        data: what is learned from, and what is only measured on.
+        data: training and validation batches.
         config: loss, epochs or steps, precision. Of its display section, only `sample_frequency`, `given_tokens`,
             `show_on` and the exams' settings are read.
         device: where to train.
-        watching: who is told, and what.
-        keeping: checkpoints; None keeps nothing.
+        watching: the audience, and what it is shown.
+        keeping: checkpoints; None: none are written.
 
     Returns:
         The verdict, as the audience scored it.
@@ -58,7 +58,7 @@ def distill(
     keeping = keeping or Keeping()
     _refuse_contradictions(models, data, config)
     place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else None
-    other = others_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)
+    other = teachers_own_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)
     if config.train.seed is not None:
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
@@ -90,14 +90,14 @@ def distill(
 
 
 def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> None:
-    """What cannot be trained is refused before anything is touched."""
+    """Refuse models and settings that cannot be trained together, before anything is changed."""
     if config.display.show_on == "validation" and data.validation is None:
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
     if isinstance(models.teacher, nn.Module):
         refuse_shared_weights(models.student, models.teacher)
     check_trainable(models.student, models.optimizer)
     if models.scheduler is not None and models.optimizer is None:
-        raise ConfigError("a scheduler needs the optimizer that it was made for", fix="pass optimizer= too")
+        raise ConfigError("a scheduler needs the optimizer that it schedules", fix="pass optimizer= too")
 
 
 def _source(models: Models, other: Any, device: torch.device, place: torch.device | None) -> TeacherSource:
@@ -110,11 +110,11 @@ def _source(models: Models, other: Any, device: torch.device, place: torch.devic
 
 
 def _on_cpu(models: Models, device: torch.device, place: torch.device) -> list[nn.Module | None]:
-    """The models that compute on the CPU: the student if `device` is one, the teacher if `place` is."""
+    """The models that compute on the CPU: the student if `device` is the CPU, the teacher if `place` is."""
     teacher = models.teacher if isinstance(models.teacher, nn.Module) else models.teacher.model
     return [model for model, where in ((models.student, device), (teacher, place)) if where.type == "cpu"]
 
 
 def _listening(keeping: Keeping) -> AbstractContextManager[Stop]:
-    """Signals are listened to only where something can be saved."""
+    """Context manager that handles SIGTERM and Ctrl-C, but only in a run that writes checkpoints."""
     return stop_on_signals() if keeping.checkpoints is not None else nullcontext(Stop())

@@ -58,5 +58,5 @@ class NonFinite:
         raise NumericError(
             f"step {step} (batch {first} of epoch {progress.epoch}) is not finite" + (f": {blame}" if blame else ""),
             got=f"loss {loss}, gradient norm {grad_norm}; the weights before it are kept",
-            fix=f"look at the batch: {kept}" if kept else "lower the learning rate, or look at the batch",
+            fix=f"inspect the step's batches: {kept}" if kept else "lower the learning rate, or inspect the batch",
         )

@@ -1,4 +1,4 @@
-"""On-policy distillation: in some steps the student learns from the teacher on texts that it has sampled itself.
+"""On-policy distillation: in some steps the student learns from the teacher on text that it has sampled itself.
 
 So it is trained on the contexts that it gets into by itself, not only on those of the data. Knows which steps are
 on-policy and how texts are sampled; knows nothing of losses.
@@ -79,7 +79,7 @@ class OnPolicy:
         tokenizer: Any,
         vocabulary: int | None,
     ) -> "OnPolicy | None":
-        """One where `on_policy` is above 0 and the teacher model itself is there."""
+        """An instance if `on_policy` is above 0 and the teacher is a model."""
         if teacher is None or not config.distill.on_policy:
             return None
         return cls(

@@ -22,7 +22,7 @@ from apt_model.distill.out_of_memory import explained_out_of_memory
 
 
 class StepTaken(NamedTuple):
-    """An optimizer step in numbers: means over its tokens, and what was read for the cards of its batches."""
+    """The numbers of an optimizer step: means over its tokens, and the card statistics of its batches."""
 
     loss: float
     kd: float
@@ -64,7 +64,7 @@ class OptimizerStep:
         self._optimizer.zero_grad()
 
     def take(self, window: Window, rows: Sequence[CardRow | None], tokens: int, progress: Progress) -> StepTaken | None:
-        """Learn from a window of batches; None where the step was given up because it was not finite.
+        """Take an optimizer step on a window of batches; None if it was skipped as non-finite.
 
         Args:
             window: numbered batches.

@@ -42,6 +42,6 @@ def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> Iterator[Non
         rows, length = max((tuple(batch.input_ids.shape) for batch in batches), key=lambda shape: shape[0] * shape[1])
         raise OutOfMemoryError(
             f"step {step} needs more memory than there is",
-            got=f"a batch of {rows} × {length} tokens, and: {message}",
+            got=f"a batch of {rows} × {length} tokens ({message})",
             fix=REMEDY,
         ) from error

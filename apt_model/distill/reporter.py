@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from apt_model.data.rng import undisturbed
-from apt_model.data.token_text import Pieces
+from apt_model.data.token_text import TokenTexts
 from apt_model.distill.losses.readout import RowReadout
 from apt_model.errors import StorageError
 from apt_model.events.records import Event, Notice, Observation, Source
@@ -64,11 +64,11 @@ class Reporter:
         self.step = 0
         self._audience, self._device = audience, device
         self._decode = Decoder(tokenizer, audience.guard)
-        self._decode_teacher, self._pieces = self._decode, None
+        self._decode_teacher, self._token_texts = self._decode, None
         if teacher_tokenizer is not None:  # its tokens and the student's do not stand side by side
             self._decode_teacher = Decoder(teacher_tokenizer, audience.guard)
         else:
-            self._pieces = audience.guard.run("tokenizer", lambda: Pieces.of(tokenizer), None)
+            self._token_texts = audience.guard.run("tokenizer", lambda: TokenTexts.of(tokenizer), None)
         self._run_id = uuid.uuid4().hex[:12]
         self._said: set[str] = set()
 
@@ -134,23 +134,25 @@ class Reporter:
 
     def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:
         """Texts and statistics of a card's single tokens; None if the tokenizer gives no text of a token."""
-        pieces = self._pieces
-        if pieces is None:
+        token_texts = self._token_texts
+        if token_texts is None:
             return None
         return TokenDetail(
-            teacher=pieces.split(readout.teacher_ids, teacher),
-            student=pieces.split(readout.student_ids, student),
+            teacher=token_texts.split(readout.teacher_ids, teacher),
+            student=token_texts.split(readout.student_ids, student),
             kl_nats=_rounded(readout.kl_nats),
-            teacher_top=_candidates(readout.teacher_top, pieces),
-            student_top=_candidates(readout.student_top, pieces),
+            teacher_top=_candidates(readout.teacher_top, token_texts),
+            student_top=_candidates(readout.student_top, token_texts),
             teacher_entropy=_rounded(readout.teacher_entropy),
             student_entropy=_rounded(readout.student_entropy),
         )
 
 
-def _candidates(top: Sequence[Sequence[tuple[int, float]]], pieces: Pieces) -> tuple[tuple[Candidate, ...], ...]:
+def _candidates(
+    top: Sequence[Sequence[tuple[int, float]]], token_texts: TokenTexts
+) -> tuple[tuple[Candidate, ...], ...]:
     ids, shares = zip(*(pair for pairs in top for pair in pairs), strict=True) if top else ((), ())
-    known = zip(pieces.names(ids), _rounded(shares), strict=True)
+    known = zip(token_texts.names(ids), _rounded(shares), strict=True)
     return tuple(tuple(islice(known, len(pairs))) for pairs in top)
 
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
 from apt_model.distill.assembly import Parts, assemble
-from apt_model.distill.batches import Walk, Window
+from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.identity import identity
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
@@ -29,20 +29,20 @@ from apt_model.events.results import Validation
 
 
 class TrainingRun:
-    """One call of `distill`: its parts, and how far it has come.
+    """One training run: its parts, and its progress.
 
     Args:
         models: the student is not wrapped yet.
-        data: what is learned from, and what is only measured on.
+        data: training and validation batches.
         source: the teacher.
-        config: of the whole lesson.
+        config: all settings.
         accelerator: knows device, precision and processes.
-        watching: who is told.
+        watching: the audience, and what it is shown.
         keeping: checkpoints, to write and to resume from.
-        stop: whether a signal has come.
+        stop: whether a signal has requested a stop.
 
     Raises:
-        ConfigError, DataError, ModelError: models, data and settings do not go together.
+        ConfigError, DataError, ModelError: models, data and settings do not fit together.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TrainingRun:
         self._epochs, self._progress = parts.epochs, Progress()
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
-        self._walk = Walk(
+        self._windows = AccumulationWindows(
             parts.batches,
             collate=models.collate(max_length=config.train.max_length),
             check=parts.grader.check,
@@ -82,7 +82,7 @@ class TrainingRun:
         )
 
     def _state_of(self, models: Models, parts: Parts) -> RunState:
-        """The run as its checkpoints hold it."""
+        """The state of the run that checkpoints save and restore."""
         own = {"schedule": parts.scheduler, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
         others: dict[str, Stateful] = {
             name: one for name, one in {**own, **self._keeping.parts}.items() if one is not None
@@ -107,7 +107,7 @@ class TrainingRun:
         )
 
     def all_epochs(self) -> RunFinished:
-        """Train, telling the audience; returns the verdict."""
+        """Train all epochs, emitting events; returns the verdict."""
         projections = self._parts.projections
         with nullcontext() if projections is None else projections.trained_by(self._parts.optimizer):
             restored = self._begin()
@@ -120,7 +120,7 @@ class TrainingRun:
             return self._end(started)
 
     def _begin(self) -> RestoredGenerators | None:
-        """Tell what is about to happen; go on from a checkpoint where there is one, whose generators are returned."""
+        """Emit the start and the notices; restore a checkpoint if the run resumes: its generators are returned."""
         if self._checkpoints is not None:
             self._checkpoints.check(self._state)
         parts = self._parts
@@ -141,12 +141,12 @@ class TrainingRun:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
         keeper = self._checkpoints
         if keeper is not None and keeper.newest is not None:
-            return self._take_up(keeper)  # cuts the record back to the checkpoint, so a failed write before is no loss
+            return self._resume(keeper)  # cuts the record back to the checkpoint, so a failed write before is no loss
         self._end_if_lost()
         return None
 
     def _end(self, started: float) -> RunFinished:
-        """The verdict."""
+        """Emit the end of the run; returns it with the verdict."""
         progress = self._progress
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
@@ -162,8 +162,8 @@ class TrainingRun:
         self._end_if_lost()
         return verdict
 
-    def _take_up(self, keeper: Checkpoints) -> RestoredGenerators:
-        """Go on from a checkpoint; the record is cut back to where it stood then, so nothing is in it twice."""
+    def _resume(self, keeper: Checkpoints) -> RestoredGenerators:
+        """Restore a checkpoint; the record is cut back to its length there, so nothing is in it twice."""
         restored = keeper.restore(self._state)
         self._report.step = self._progress.step
         if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
@@ -186,7 +186,7 @@ class TrainingRun:
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
         is_cut = self._is_done()
-        if is_cut:  # saved before its end is told: resumed with a larger max_steps, the epoch goes on from here
+        if is_cut:  # saved before the epoch's end is emitted: resumed with more max_steps, the epoch continues here
             self._keep(is_due=True, score=score)
         scored = self._report.tell(
             EpochFinished,
@@ -204,10 +204,10 @@ class TrainingRun:
             self._keep(is_due=True, score=score)
 
     def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
-        """The optimizer steps of an epoch, from where the run is; a checkpoint after each that is due."""
+        """The optimizer steps of an epoch that are still to be taken, with a checkpoint after a step if one is due."""
         progress = self._progress
         clock = time.perf_counter()
-        for drawn in self._walk.windows(restored) if not self._is_done() else ():
+        for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:
@@ -221,7 +221,10 @@ class TrainingRun:
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
 
     def _to_learn(self, window: Window) -> tuple[Window, int]:
-        """The batches that a step learns from, and their labels over all processes; batches without one are counted."""
+        """The batches that a step learns from, and their number of labels over all processes.
+
+        Batches without a label are counted.
+        """
         if self._parts.on_policy is not None:
             window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
         counts = [batch.label_count for _, batch in window]
@@ -237,7 +240,7 @@ class TrainingRun:
         return time.perf_counter() - asked
 
     def _one_step(self, window: Window, tokens: int, clock: float) -> None:
-        """One optimizer step, and what is told of it; `clock` is when its time began."""
+        """One optimizer step and its events; `clock` is the time at which it began."""
         progress, parts = self._progress, self._parts
         rows = parts.cards.choose(window, epoch=progress.epoch)
         taken = parts.step.take(window, rows, tokens, progress)
@@ -269,7 +272,7 @@ class TrainingRun:
         )
 
     def _keep(self, *, is_due: bool, score: float | None = None) -> None:
-        """A checkpoint where one is due; the end of the run where a signal has come, or the record is lost."""
+        """Save a checkpoint if one is due; end the run if a signal requests it, or the record cannot be written."""
         keeper, lost = self._checkpoints, self._report.lost
         if keeper is not None and (is_due or lost or self._stop.signal):
             with suppress(StorageError) if lost else nullcontext():  # the disk that the record is on may be full
@@ -286,7 +289,7 @@ class TrainingRun:
         return self._config.train.max_steps is not None and self._progress.step >= self._config.train.max_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs besides the counters: the last validation, the place in its data."""
+        """What a resumed run needs besides the counters: last validation, position in its data, state of the exam."""
         return {
             "validation": self._validation and {**asdict(self._validation), "pairs": []},
             "looked_at": self._parts.validator.taken if self._parts.validator else 0,
@@ -294,7 +297,7 @@ class TrainingRun:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         self._validation = state["validation"] and Validation(**{**state["validation"], "pairs": ()})
         if self._parts.validator is not None:
             self._parts.validator.skip(state["looked_at"])

@@ -27,7 +27,7 @@ ROWS, TOKENS = 4, 128
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReading:
-    """What was seen; losses are nats a token, NaN where the logits are no numbers.
+    """Measurements of the trial forward pass; losses in nats per token, NaN where the logits are no numbers.
 
     Attributes:
         teacher_width, student_width: columns of their logits.

@@ -22,8 +22,9 @@ _DIGITS = {"loss": 3, "perplexity": 2, "bits_per_byte": 3, "kl": 3}
 
 
 class Evaluation(dict[str, Any]):
-    """A model's metrics by name, with 95 % intervals under `intervals`; under `teacher` those of its teacher, under
-    `control` those of a control.
+    """A model's metrics by name, with 95 % intervals under `intervals`.
+
+    Under `teacher` are the metrics of its teacher, under `control` those of a control.
 
     `str()` is one line in the language `lang`. Ratios are 0..1; chrF and BLEU are 0..100, as is customary.
     """

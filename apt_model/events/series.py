@@ -58,7 +58,7 @@ class BoundedSeries:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept.
+        """Restore a state of `state_dict`.
 
         Raises:
             KeyError, ValueError: a part is missing, or of another type.

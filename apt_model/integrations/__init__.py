@@ -1,4 +1,4 @@
-"""Callbacks for other trainers: they train, these only watch and show it."""
+"""Integration with Hugging Face's Trainer and TRL: a callback that shows a training without changing it."""
 
 from apt_model.integrations.trainer_callback import VisualDistillationCallback
 

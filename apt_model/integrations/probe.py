@@ -28,7 +28,7 @@ GIVE_ONE = "pass probe=, a batch or a list of texts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class RowComparison:
     """The result on one row: the part to show, both models' predictions, and the row's own loss."""
 
     readout: RowReadout
@@ -67,7 +67,7 @@ class FixedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def look(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> Look:
+    def compare(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> RowComparison:
         """Compare both models on row `turn` (modulo the rows); `say` gets a notice if their vocabularies differ."""
         row = self._rows[turn % len(self._rows)]
         card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
@@ -83,7 +83,7 @@ class FixedRows:
             readout = theirs.read(card, own, moved)
         if len(set(widths.values())) > 1:
             say("notice.vocabulary_cut", **widths, shared=shared)
-        return Look(readout=readout, loss=loss)
+        return RowComparison(readout=readout, loss=loss)
 
 
 def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:

@@ -20,14 +20,14 @@ from apt_model.data.batch import to_batch
 from apt_model.data.encode import refuse_other_tokenizer
 from apt_model.distill.checks import refuse_shared_weights
 from apt_model.distill.reporter import Reporter
-from apt_model.errors import ConfigError, ModelError
+from apt_model.errors import ModelError
 from apt_model.events.runfile import EVENTS, RunFile
 from apt_model.events.sinks import Audience, Sink
 from apt_model.integrations.probe import FixedRows, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
 from apt_model.models.forward import model_card
-from apt_model.plugins.session import read_config
+from apt_model.plugins.session import read_config, refuse_unrecorded_dashboard
 from apt_model.plugins.viewer import start_viewer
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
@@ -83,11 +83,10 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         if not isinstance(teacher, nn.Module):
             got = "None" if teacher is None else f"{type(teacher).__name__}"
             fix = "pass the teacher model, e.g. load_model(name)[0]"
-            raise ModelError("there is no teacher to show", got=got, expected="a model", fix=fix)
+            raise ModelError("teacher is not a model", got=got, expected="a torch.nn.Module", fix=fix)
         theirs = [*(key for key in TrainConfig.model_fields if key not in OURS), "report_to"]
         self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
-        if self.config.display.dashboard and run_dir is None:
-            raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
+        refuse_unrecorded_dashboard(self.config.display, run_dir)
         super().__init__(self.config.display, similarity=similarity)
         self._teacher, self._tokenizer, self._batch = teacher, tokenizer, probe
         self._run_dir, self._sinks = None if run_dir is None else Path(run_dir), sinks

@@ -14,7 +14,7 @@ from apt_model.distill.reporter import Reporter
 from apt_model.events.records import EpochFinished, EpochStarted, ModelCard, RunFinished, RunStarted, StepDone
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Guard
-from apt_model.integrations.probe import FixedRows, Look
+from apt_model.integrations.probe import FixedRows, RowComparison
 
 TOKENS_SEEN = ("num_tokens", "num_input_tokens_seen")  # as TRL and transformers log them
 
@@ -158,13 +158,13 @@ class TrainerRun:
         if self._probe is None:
             return
         probe, turn = self._probe, state.global_step // self._every
-        look: Look | None = self._guard.run(
-            "probe", lambda: probe.look(self._student, turn=turn, say=self._report.say), None
+        row: RowComparison | None = self._guard.run(
+            "probe", lambda: probe.compare(self._student, turn=turn, say=self._report.say), None
         )
-        if look is None:
+        if row is None:
             self._probe = None
             return
-        self._report.observe(look.readout, batch=self._batch(state), epoch=self._epoch, loss=look.loss, source="probe")
+        self._report.observe(row.readout, batch=self._batch(state), epoch=self._epoch, loss=row.loss, source="probe")
 
     def _count(self, logs: Mapping[str, Any]) -> int | None:
         """Tokens seen since the last log; None if the trainer does not count them."""

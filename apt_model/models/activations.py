@@ -18,7 +18,7 @@ from apt_model.models.modes import in_eval_mode
 from apt_model.models.output_head import NO_FORWARD
 
 
-class Attended(NamedTuple):
+class AttentionInputs(NamedTuple):
     """The inputs of a layer's attention, rotary embedding applied: (B, heads, L, d) each; heads and d may differ."""
 
     query: Tensor
@@ -27,7 +27,7 @@ class Attended(NamedTuple):
 
 
 @dataclass
-class Inside:
+class Activations:
     """Activations captured in one forward pass, by layer number from 1.
 
     Attributes:
@@ -36,11 +36,11 @@ class Inside:
     """
 
     states: dict[int, Tensor] = field(default_factory=dict)
-    attended: dict[int, Attended] = field(default_factory=dict)
+    attended: dict[int, AttentionInputs] = field(default_factory=dict)
 
 
-class Watcher:
-    """Captures a model's activations; a forward pass over three tokens first shows which it has.
+class ActivationRecorder:
+    """Records a model's activations; a forward pass over three tokens first shows which it has.
 
     Args:
         model: on its device; a wrapper around it (DistributedDataParallel) may call it.
@@ -69,10 +69,10 @@ class Watcher:
             raise self._hides(what, type(model).__name__)
 
     @torch.no_grad()
-    def _try_out(self) -> Inside:
+    def _try_out(self) -> Activations:
         device = next(self._model.parameters()).device
         ids = torch.arange(3, device=device).unsqueeze(0)
-        with undisturbed(device), in_eval_mode(self._model), self.watching() as seen:
+        with undisturbed(device), in_eval_mode(self._model), self.recording() as seen:
             try:
                 self._model(input_ids=ids, attention_mask=torch.ones_like(ids))
             except NO_FORWARD as error:
@@ -84,17 +84,17 @@ class Watcher:
         return ModelError(f"the {self._role} does not expose its {what}", got=got, fix=fix)
 
     @contextmanager
-    def watching(self) -> Iterator[Inside]:
-        """Context manager: a forward pass inside fills the yielded `Inside`, and computes the same as without."""
-        seen = Inside()
+    def recording(self) -> Iterator[Activations]:
+        """Context manager: a forward pass inside fills the yielded `Activations`, and computes the same as without."""
+        seen = Activations()
         with (
-            self._watching_states(seen) if self._wants_states else nullcontext(),
-            self._watching_attention(seen) if self._wants_attention else nullcontext(),
+            self._recording_states(seen) if self._wants_states else nullcontext(),
+            self._recording_attention(seen) if self._wants_attention else nullcontext(),
         ):
             yield seen
 
     @contextmanager
-    def _watching_states(self, seen: Inside) -> Iterator[None]:
+    def _recording_states(self, seen: Activations) -> Iterator[None]:
         def request(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             return args, {**kwargs, "output_hidden_states": True}
 
@@ -115,7 +115,7 @@ class Watcher:
                 handle.remove()
 
     @contextmanager
-    def _watching_attention(self, seen: Inside) -> Iterator[None]:
+    def _recording_attention(self, seen: Activations) -> Iterator[None]:
         """Wrap the attention function that transformers' registry has under the model's `attn_implementation`.
 
         Every model family passes it query, key and value, however its projections are laid out; only "eager" does not
@@ -130,7 +130,7 @@ class Watcher:
         def capture(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
             layer = getattr(module, "layer_idx", None)
             if module in self._modules and layer is not None and (self.layers is None or layer + 1 in self.layers):
-                seen.attended[layer + 1] = Attended(query, key, value)
+                seen.attended[layer + 1] = AttentionInputs(query, key, value)
             return attention(module, query, key, value, *args, **kwargs)
 
         ALL_ATTENTION_FUNCTIONS[name] = capture  # hides the library's, or one that somebody has put there

@@ -1,1 +1,1 @@
-"""The front doors: the standard plugin (numbers) and the visual one (a lesson). Both run the same loop."""
+"""The plugins that train a student: the standard one (numbers) and the visual one (a lesson), with the same loop."""

@@ -1,4 +1,4 @@
-"""What both plugins do around the loop: settings, device, record, checkpoints, and keeping the student.
+"""A plugin's run around the training loop: settings, device, run directory, record, checkpoints, the saved student.
 
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from apt_model.config import LessonConfig
+from apt_model.config.sections import DisplayConfig
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.loop import distill
@@ -33,10 +34,10 @@ CALL_ARGUMENTS = ("num_epochs", "device")
 
 
 class StatefulScorer(Stateful, Protocol):
-    """A scorer whose statistics go on with a resumed run."""
+    """A scorer whose statistics are part of a checkpoint."""
 
     def __call__(self, event: Event) -> Event:
-        """The event as the lesson sees it."""
+        """The event with the scorer's judgement."""
 
 
 def read_config(
@@ -45,15 +46,15 @@ def read_config(
     elsewhere: Collection[str] = CALL_ARGUMENTS,
     fix: str = "pass it to the call, e.g. num_epochs=3",
 ) -> LessonConfig:
-    """A front door's settings.
+    """Validate the `config` argument of a plugin or callback.
 
     Args:
-        config: flat keys, or a whole lesson.
-        elsewhere: keys that are settings, but not to be given here.
+        config: flat keys, or a `LessonConfig`.
+        elsewhere: settings that are not accepted in `config`.
         fix: where to give those.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that belongs elsewhere.
+        ConfigError: a setting is unknown, out of range, or not accepted here; the locale cannot be loaded.
     """
     if not isinstance(config, LessonConfig):
         misplaced = [key for key in elsewhere if isinstance(config, Mapping) and key in config]
@@ -64,23 +65,33 @@ def read_config(
     return config
 
 
-def lesson_of(config: LessonConfig, *, num_epochs: int, device: str | torch.device) -> LessonConfig:
-    """A front door's settings with those of the call.
+def refuse_unrecorded_dashboard(display: DisplayConfig, run_dir: str | Path | None) -> None:
+    """Refuse the browser display without a run directory: it shows what is recorded there.
 
     Raises:
-        ConfigError: one of them is bad.
+        ConfigError: `dashboard` is set, and `run_dir` is None.
+    """
+    if display.dashboard and run_dir is None:
+        raise ConfigError("dashboard needs a run directory, whose record it shows", fix="pass run_dir=")
+
+
+def lesson_of(config: LessonConfig, *, num_epochs: int, device: str | torch.device) -> LessonConfig:
+    """The settings of a plugin together with the arguments of its call.
+
+    Raises:
+        ConfigError: one of them is out of range.
     """
     return LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Where a run is kept, as the user gives it.
+    """Run directory and resume arguments, as the user gives them.
 
     Attributes:
         path: the run directory; None keeps nothing.
-        resume_from: a checkpoint, or the run directory whose newest whole one is taken.
-        may_differ: go on although settings or data are not what they were.
+        resume_from: a checkpoint, or the run directory whose newest intact one is taken; None: a new run.
+        may_differ: resume even if settings, models or data have changed.
     """
 
     path: Path | None
@@ -89,23 +100,23 @@ class RunFolder:
 
     @classmethod
     def of(cls, path: str | Path | None, resume_from: str | Path | None, may_differ: bool) -> "RunFolder":
-        """From the arguments of a front door.
+        """From the arguments of a plugin's call.
 
         Raises:
-            ConfigError: there is no run directory to go on in, or the checkpoint is another run's.
+            ConfigError: `resume_from` without a run directory, or outside it.
         """
         if resume_from is not None and path is None:
-            raise ConfigError("resume_from needs a run directory to go on in", fix="pass run_dir=")
+            raise ConfigError("resume_from needs a run directory", fix="pass run_dir=, the run to resume")
         if resume_from is not None and not Path(resume_from).resolve().is_relative_to(Path(path or ".").resolve()):
             expected = f"{path}, or a checkpoint in it"
-            raise ConfigError("resume_from is of another run", got=str(resume_from), expected=expected)
+            raise ConfigError("resume_from is not in run_dir", got=str(resume_from), expected=expected)
         begin = Path(resume_from) if resume_from is not None else None
         return cls(path=Path(path) if path is not None else None, resume_from=begin, may_differ=may_differ)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Viewers:
-    """Who watches a run: sinks, the scorer that makes a lesson of it (None: numbers only), the guard of both."""
+    """The displays of a run: its sinks, the scorer that adds the lesson (None: numbers only), the guard of both."""
 
     sinks: Sequence[Sink]
     scorer: StatefulScorer | None
@@ -115,13 +126,12 @@ class Viewers:
 def run_session(
     config: LessonConfig, models: Models, data: Data, *, folder: RunFolder, viewers: Viewers
 ) -> RunFinished:
-    """Train; keep the record, the checkpoints and the student in the run directory, if there is one.
+    """Train; write the record, the checkpoints and the student into the run directory, if there is one.
 
-    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. Under a
-    launcher the first process keeps the record, and there are no checkpoints.
+    A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. With
+    several processes the first one writes the record, and there are no checkpoints.
     """
-    if config.display.dashboard and folder.path is None:
-        raise ConfigError("dashboard shows a run's record, and none is kept", fix="pass run_dir=")
+    refuse_unrecorded_dashboard(config.display, folder.path)
     device, notices = _place(config)
     directory = folder.path if _speaks() else None
     if directory is not None:
@@ -162,22 +172,22 @@ def run_session(
 
 
 def _checkpoints(config: LessonConfig, folder: RunFolder, directory: Path | None) -> Checkpoints | None:
-    """What writes the run's checkpoints; None where nothing is kept, or several processes train.
+    """What writes the run's checkpoints; None without a run directory, or if several processes train.
 
     Raises:
-        StorageError: the run is finished, and has no checkpoint to go on from.
+        StorageError: the run is finished, and has no checkpoint to resume from.
     """
     if directory is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return None
     found = Checkpoints(directory, config.train, resume_from=folder.resume_from, may_differ=folder.may_differ)
     if folder.resume_from is not None and found.newest is None and (directory / SUMMARY).exists():
-        fix = "choose another run directory"
-        raise StorageError(f"{directory} is a finished run without a checkpoint to go on from", fix=fix)
+        fix = "start a new run in another directory"
+        raise StorageError(f"{directory} is a finished run without a checkpoint to resume from", fix=fix)
     return found
 
 
 def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
-    """Which checkpoints were passed over, and which one the run goes on from."""
+    """Notices of the checkpoints that were skipped as damaged, and of the one that the run resumes from."""
     if checkpoints is None:
         return []
     skipped: list[KeyedNotice] = [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
@@ -186,7 +196,7 @@ def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
 
 
 def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
-    """The run's record, empty unless the run goes on from a checkpoint."""
+    """The run's record, emptied unless the run resumes from a checkpoint."""
     if directory is None:
         return None
     record = RunFile(directory, resumes=folder.resume_from is not None)
@@ -196,14 +206,14 @@ def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints 
 
 
 def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:
-    """What a checkpoint holds besides the training; nothing where no record is kept."""
+    """The states in a checkpoint besides the training's: record, spike watch, scorer; none without a record."""
     if record is None:
         return {}
     return {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
 
 
 def _speaks() -> bool:
-    """Whether this is the process that keeps the record and tells trackers: under a launcher, the first one."""
+    """Whether this process writes the record and calls the trackers: of several, the first one does."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -216,7 +226,7 @@ def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
 
 
 def _place(lesson: LessonConfig) -> tuple[torch.device, list[KeyedNotice]]:
-    """Where to train, and what there is to say of it."""
+    """The device to train on (the CPU if this machine lacks the one asked for), and the notice of that."""
     try:
         return pick_device(lesson.train.device), []
     except DeviceError:
@@ -224,10 +234,10 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, list[KeyedNotice]]:
 
 
 def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | None, *, merge_adapters: bool) -> None:
-    """Save the student so that it is there whole, or not at all.
+    """Save the student whole or not at all: under a temporary name, then renamed.
 
     Raises:
-        StorageError: it could not be written; the checkpoint that holds it is named.
+        StorageError: it could not be written; names the checkpoint that holds it.
     """
     unfinished = directory / f".{STUDENT}"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -238,10 +248,10 @@ def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | No
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         told = StorageError(
-            f"the student cannot be saved to {directory / STUDENT}",
+            f"the trained student cannot be written to {directory / STUDENT}",
             got=error.got if isinstance(error, StorageError) else error.strerror,
-            expected=f"room for about {round(get_model_size(models.student) * 2**20):,} bytes",
-            fix="free some space, then resume the run, which is over but for that",
+            expected=f"about {round(get_model_size(models.student) * 2**20):,} bytes of free space",
+            fix="free some space, then resume the run: the training is done, only the student is to be saved",
         )
         told.last_good = checkpoints.last_good() if checkpoints is not None else None
         raise told from error

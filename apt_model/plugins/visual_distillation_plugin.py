@@ -77,7 +77,7 @@ class VisualDistillationPlugin(Classroom):
             run_dir: keeps the record, checkpoints and the student there.
             resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
                 settings are given as they were.
-            resume_anyway: go on although settings or data are not what they were.
+            resume_anyway: resume even if settings, models or data have changed.
             sinks: who watches; unless given, cards in a notebook or on the terminal.
 
         Returns:

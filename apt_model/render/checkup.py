@@ -19,7 +19,7 @@ def show_findings(found: Sequence[Finding], *, lang: str = "zh", file: IO[str] |
     """Print the doctor's report.
 
     Args:
-        found: what `doctor.examine.examine` returned.
+        found: findings of `apt_model.doctor.examine.examine`.
         lang: zh, en, or a locale file.
         file: where to print; standard output where None.
     """

@@ -91,7 +91,7 @@ class LessonScorer:
         return {"report_card": self._report_card.state_dict(), "verdict": self.verdict.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting from what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         self._report_card.load_state_dict(state["report_card"])
         self.verdict.load_state_dict(state["verdict"])
 

@@ -65,6 +65,6 @@ class SpikeWatch:
         return {"losses": list(self._losses), "told": self._told}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         self._losses = deque(state["losses"], maxlen=WINDOW)
         self._told = state["told"]

@@ -55,7 +55,7 @@ class TopicTable:
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         vars(self).update({name: dict(state[name]) for name in vars(self)})
 
 
@@ -111,7 +111,7 @@ class ReportCard:
         return _state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         _load_state(self, state)
 
 
@@ -186,5 +186,5 @@ class RunStatistics:
         return _state(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` kept."""
+        """Restore a state of `state_dict`."""
         _load_state(self, state)

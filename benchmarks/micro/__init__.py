@@ -1,1 +1,1 @@
-"""The cost of single pieces: products, checkpoints, a cached teacher, cards, viewers."""
+"""Microbenchmarks: matrix products, checkpoints, the teacher's cache, cards, the display, the page's server."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.render.log import LogSink
@@ -41,7 +41,7 @@ def measure(teacher_size: tuple[int, int], rounds: int, steps: int, k: int) -> t
     settings = CacheSettings(k=k, temperature=TEMPERATURE, value_type="log8", max_length=LENGTH, packing=False)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4)
     with tempfile.TemporaryDirectory() as directory:
-        Caching(teacher, rows, settings=settings).run(Path(directory) / "cache")
+        CacheWriter(teacher, rows, settings=settings).run(Path(directory) / "cache")
         sources = {"live": teacher, "cached": CachedTeacher(Path(directory) / "cache")}
 
         def run(name: str) -> Callable[[], None]:

@@ -1,1 +1,1 @@
-"""The cost of a distillation step: time and memory of every way to its loss, beside other libraries."""
+"""Benchmark of a distillation step: time and memory of this library's loss implementations and of other libraries'."""

@@ -1,4 +1,4 @@
-"""Benchmark of a distillation step: CPU time and peak memory of each loss implementation, over a common floor.
+"""Command line of the step benchmark: CPU time and peak memory of each loss implementation, over a common floor.
 
     python -m benchmarks.step                                    # or: make bench
     python -m benchmarks.step --contenders all --dtypes fp32 bf16 --minutes 120

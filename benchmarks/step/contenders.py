@@ -1,7 +1,7 @@
-"""Who competes: the floor, the ways of this library, the plain loop; `peers` adds the other libraries.
+"""Contenders of the step benchmark: the floor, this library's loss implementations, the plain loop.
 
-A contender is a way to the loss of a batch, and ours have products made as `distill` has them made. The models and the
-optimizer step are the same for all.
+A contender computes the loss of a batch; ours compute matrix products as `distill` does. Models and optimizer step are
+the same for all. `peers` adds the other libraries.
 """
 
 import shutil
@@ -18,19 +18,19 @@ from torch import Tensor
 from apt_model.data.batch import Batch, learned_positions
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, Signal
-from apt_model.distill.losses.objective import Objective as OurObjective
+from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.models.output_head import find_head
 from apt_model.models.wide_matmul import full_width
 from benchmarks.sizes import Pair
 from benchmarks.step.floor import floor_loss
-from benchmarks.step.objective import IGNORED, TASK, TOP, LossFunction, Objective, Products, as_usual
+from benchmarks.step.objective import IGNORED, TASK, TOP, LossFunction, Products, StepObjective, as_usual
 
 
 def at_full_width(pair: Pair) -> AbstractContextManager[None]:
-    """As `distill` has them made."""
+    """Context manager: matrix products as `distill` computes them."""
     return full_width(pair.teacher, pair.student)
 
 
@@ -40,16 +40,16 @@ class Contender:
 
     Attributes:
         name: as in `--contenders`.
-        build: makes its loss for a pair of models; imports its library, and may fail in any way.
-        objective: what it says it computes.
+        build: makes its loss function for a pair of models; imports its library, and may fail in any way.
+        objective: what it is documented to compute.
         package: the distribution that it comes from, whose version is printed.
-        note: how it is called, where that is not plain.
-        products: what stands around its forward and backward pass and changes how float32 matrices are multiplied.
+        note: how it is called, if that is not obvious.
+        products: context manager around its forward and backward pass that changes how float32 matrices are multiplied.
     """
 
     name: str
     build: Callable[[Pair], LossFunction]
-    objective: Objective = TASK
+    objective: StepObjective = TASK
     package: str = "apt-model"
     note: str = ""
     products: Products = as_usual
@@ -57,7 +57,7 @@ class Contender:
 
 @torch.no_grad()
 def teacher_logits(pair: Pair, ids: Tensor) -> Tensor:
-    """(B, L, V), without gradient."""
+    """The teacher's logits (B, L, V), without gradient."""
     logits: Tensor = pair.teacher(ids).logits
     return logits
 
@@ -105,7 +105,7 @@ def _plain(pair: Pair) -> LossFunction:
 
 
 class OursFused:
-    """The fused step with both heads' room kept from step to step, as the loop has it."""
+    """The fused loss, with both heads' buffers reused from step to step, as in the training loop."""
 
     def __init__(self, pair: Pair, dtype: torch.dtype | None = None) -> None:
         student, teacher = find_head(pair.student), find_head(pair.teacher)
@@ -116,7 +116,7 @@ class OursFused:
 
     @property
     def bytes_kept(self) -> int:
-        """What is held between steps: counts as memory that a step needs."""
+        """Bytes held between steps: they count as memory that a step needs."""
         return sum(buffer.bytes_kept for buffer in self._buffers)
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ class OursFused:
 
 
 class OursWritten(OursFused):
-    """The same with a student that hides its head: its logits are there, whole."""
+    """The fused loss for a student whose head cannot be called separately: from its full logits."""
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
         """The loss of a batch."""
@@ -150,14 +150,14 @@ class OursWritten(OursFused):
 
 
 def fused(student: StudentOutput, signal: Signal, targets: Tensor) -> Tensor:
-    """The task's loss through the fused step."""
+    """The loss of TASK by `fused_distillation`."""
     alpha = TASK.kd_weight / TASK.temperature**2
-    objective = OurObjective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
+    objective = Objective(temperature=TASK.temperature, alpha=alpha, beta=TASK.ce_weight)
     return fused_distillation(student, signal, targets, objective=objective, weight=1 / len(targets)).loss
 
 
 class OursCached:
-    """The fused step with the teacher's cache, made of the first batch that comes, in the teacher's place."""
+    """The fused loss with a cache instead of the teacher, written from the first batch."""
 
     def __init__(self, pair: Pair) -> None:
         head = find_head(pair.student)
@@ -169,7 +169,7 @@ class OursCached:
 
     @property
     def bytes_kept(self) -> int:
-        """What is held between steps."""
+        """Bytes held between steps."""
         return self._buffer.bytes_kept
 
     def __call__(self, ids: Tensor, labels: Tensor) -> Tensor:
@@ -192,29 +192,29 @@ class OursCached:
             {"input_ids": ids, "labels": labels}
             for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True)
         ]
-        Caching(self._pair.teacher, rows, settings=settings).run(self._directory)
+        CacheWriter(self._pair.teacher, rows, settings=settings).run(self._directory)
         return CachedTeacher(self._directory)
 
 
 OURS = [
-    Contender(name="floor", build=_floor, objective=Objective(kd=None, ce_weight=1), note="see `floor.py`"),
+    Contender(name="floor", build=_floor, objective=StepObjective(kd=None, ce_weight=1), note="see `floor.py`"),
     Contender(
         name="floor-unpadded",
         build=_floor_unpadded,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         note="the floor with rows of logits as torch lays them out, not on cache lines",
     ),
     Contender(
         name="floor-full-width",
         build=_floor,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         note="the floor with products made as `distill` has them made",
         products=at_full_width,
     ),
     Contender(
         name="no-kd",
         build=_no_kd,
-        objective=Objective(kd=None, ce_weight=1),
+        objective=StepObjective(kd=None, ce_weight=1),
         package="transformers",
         note="the floor's work as users have it: full logits of both, loss from `model(ids, labels=...)`",
     ),
@@ -242,7 +242,7 @@ OURS = [
     Contender(
         name="ours-cached",
         build=OursCached,
-        objective=Objective(kd="KL of the top 64 and the rest", tolerance=1e-2),
+        objective=StepObjective(kd="KL of the top 64 and the rest", tolerance=1e-2),
         note="the same with `CachedTeacher` (8-bit values) for a teacher",
         products=at_full_width,
     ),

@@ -1,9 +1,10 @@
-"""The floor: what no distillation step can do without, written as tightly as we can. The yardstick of `step`.
+"""The floor: the work that every distillation step has to do, as fast as we can write it. All else is compared with it.
 
-It is the teacher's forward, its head's logits made chunk by chunk and thrown away, and the student's step on
-cross-entropy alone, whose loss never holds more than one chunk of logits. Matrix products go into reused buffers, whose
-rows begin on a cache line; the passes in between walk a few rows at a time, so that they hit the cache; gradients are
-made in the forward pass; positions without a label never reach a head. A contender beats it only by a cheaper product.
+It is the teacher's forward pass, its logits computed chunk by chunk and discarded, and the student's step on
+cross-entropy alone, with at most one chunk of logits in memory. Matrix products go into reused buffers, whose rows
+begin on a cache line; elementwise passes take a few rows at a time, so that they stay in the cache; gradients are
+computed in the forward pass; positions without a label never reach a head. A contender beats it only by a cheaper
+product.
 """
 
 from typing import Any

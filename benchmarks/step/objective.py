@@ -1,6 +1,6 @@
-"""What a contender says it computes, written out in float64, and whether it does.
+"""The objective of a contender, computed in float64 as a reference, and the contender's error against it.
 
-The reference walks over full logits in the plainest way. Knows nothing of clocks, or of how a contender works.
+The reference uses full logits and plain autograd. Knows nothing of clocks, or of how a contender works.
 """
 
 import copy
@@ -25,7 +25,7 @@ Products = Callable[[Pair], AbstractContextManager[None]]  # how the pair's floa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class StepObjective:
     """`kd_weight · mean(kd at temperature) + ce_weight · mean(CE)`, means over the positions that have a label.
 
     Attributes:
@@ -54,7 +54,7 @@ class Objective:
         return " + ".join(parts)
 
     def written_out(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The objective of logits (B, L, V) and labels (B, L), in the dtype of the logits."""
+        """The reference value, from logits (B, L, V) and labels (B, L), in the dtype of the logits."""
         student, teacher, targets = student[:, :-1], teacher[:, :-1], labels[:, 1:]
         counts = targets != IGNORED
         loss = torch.zeros((), dtype=student.dtype)
@@ -81,18 +81,18 @@ class Objective:
         return ((p * (log_p - log_m) + q * (log_q - log_m)) / 2).sum(-1)
 
 
-TASK = Objective()
+TASK = StepObjective()
 
 
 def as_usual(pair: Pair) -> AbstractContextManager[None]:
-    """torch's own products."""
+    """Context manager that changes nothing: torch's own products."""
     return nullcontext()
 
 
 def disagreement(
-    build: Callable[[Pair], LossFunction], objective: Objective, products: Products = as_usual
+    build: Callable[[Pair], LossFunction], objective: StepObjective, products: Products = as_usual
 ) -> tuple[float, float]:
-    """How far a contender is from its objective: relative errors of the loss and of the student's whole gradient.
+    """Relative errors of a contender's loss and of the student's gradient, against the reference.
 
     On a small batch in float32 on the CPU, with a third of its labels masked.
     """

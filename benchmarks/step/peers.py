@@ -1,4 +1,4 @@
-"""The other libraries, each on its own public API, as its own trainer or recipe calls it.
+"""Contenders from other libraries, each on its own public API, as its own trainer or recipe calls it.
 
 Each is imported only when it is built: one that is not installed, or does not run here, is listed with the reason.
 Where an API has no CE term or no T², the contender has none either: it has less to do, and the table says so.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.sizes import Pair
 from benchmarks.step.contenders import Contender, hidden_states, teacher_logits
-from benchmarks.step.objective import IGNORED, TASK, LossFunction, Objective
+from benchmarks.step.objective import IGNORED, TASK, LossFunction, StepObjective
 
 
 def _trl_gkd(pair: Pair, beta: float) -> LossFunction:
@@ -148,9 +148,9 @@ def _told_onednn(pair: Pair) -> Iterator[None]:
         setting.fp32_precision = "none"
 
 
-KL_ALONE, JSD_ALONE = (Objective(kd=kind, kd_weight=1, ce_weight=0) for kind in ("KL", "JSD"))
-TUNE = Objective(kd="soft CE", temperature=1, kd_weight=0.5, ce_weight=0.5)
-BREWER = Objective(kd="soft CE", masks=False)
+KL_ALONE, JSD_ALONE = (StepObjective(kd=kind, kd_weight=1, ce_weight=0) for kind in ("KL", "JSD"))
+TUNE = StepObjective(kd="soft CE", temperature=1, kd_weight=0.5, ce_weight=0.5)
+BREWER = StepObjective(kd="soft CE", masks=False)
 
 PEERS = [
     Contender(

@@ -1,4 +1,4 @@
-"""The figures of `step` as plots. Knows nothing of how they were measured; needs matplotlib, and says so without it."""
+"""Plots of the step benchmark's results. Needs matplotlib, and prints so if it is missing; knows nothing of clocks."""
 
 import statistics
 import sys

@@ -1,4 +1,4 @@
-"""The figures of `step` as Markdown. Knows nothing of how they were measured."""
+"""Markdown tables of the step benchmark's results. Knows nothing of how they were measured."""
 
 import statistics
 from typing import Any
@@ -28,7 +28,7 @@ def ratios(cell: Found, key: str, clock: str) -> list[float]:
 
 
 def label(key: str) -> str:
-    """A row's name: ours in bold, a dagger where something else than the task is computed."""
+    """A row's name: ours in bold, with a dagger if it computes something other than the task."""
     name, _, dtype = key.partition(" ")
     if name not in CONTENDERS:
         return key

@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.machine import cuda_peak_mib, peak_mib
 from benchmarks.rounds import Lap, interleaved, lap
 from benchmarks.sizes import Pair, Size, make_batch, make_pair
-from benchmarks.step.anatomy import anatomy, profiled
+from benchmarks.step.breakdown import breakdown, profiled
 from benchmarks.step.contenders import OURS, Contender
 from benchmarks.step.objective import LossFunction, Products, disagreement
 from benchmarks.step.peers import PEERS
@@ -185,7 +185,7 @@ def profile(job: Job) -> Result:
         pair = make_pair(job.size, dtype=DTYPES[dtype], device=job.device)
         contender = CONTENDERS[name]
         step = stepper(contender, contender.build(pair), pair, job.size, job.device)
-        result.laps = anatomy(step, contender, pair, job.size, job.rounds)
+        result.laps = breakdown(step, contender, pair, job.size, job.rounds)
         result.shares = profiled(step)
     except Exception as error:  # noqa: BLE001 - as above
         result.failed[f"{name} {dtype}"] = first_line(error)

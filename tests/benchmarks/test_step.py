@@ -16,7 +16,7 @@ from benchmarks.sizes import Pair, Size
 from benchmarks.step import tables, worker
 from benchmarks.step.contenders import OURS, Contender
 from benchmarks.step.floor import CHUNK, LINE, ChunkedCrossEntropy
-from benchmarks.step.objective import TASK, TOLERANCE, LossFunction, Objective, disagreement
+from benchmarks.step.objective import TASK, TOLERANCE, LossFunction, StepObjective, disagreement
 from benchmarks.step.worker import Job, Result, check, time_steps
 
 TINY = Size(vocabulary=50, teacher=(32, 1), student=(32, 1), rows=2, length=6)
@@ -57,7 +57,7 @@ def test_a_contender_computes_what_it_says(name: str) -> None:
         replace(TASK, kd="JSD"),
     ],
 )
-def test_a_contender_that_says_another_thing_than_it_computes_is_caught(claim: Objective) -> None:
+def test_a_contender_that_says_another_thing_than_it_computes_is_caught(claim: StepObjective) -> None:
     assert max(disagreement(BY_NAME["plain"].build, claim)) > 100 * TOLERANCE
 
 
@@ -137,15 +137,15 @@ def test_the_written_out_divergences_of_a_known_pair() -> None:
     student, teacher = (torch.tensor([[[a, b], [0.0, 0.0]]]).double().log() for a, b in ((0.5, 0.5), (0.25, 0.75)))
     labels = torch.tensor([[0, 1]])
 
-    def value(objective: Objective) -> Tensor:
+    def value(objective: StepObjective) -> Tensor:
         return objective.written_out(student, teacher, labels)
 
     only = {"temperature": 1.0, "kd_weight": 1.0, "ce_weight": 0.0}
     kl = 0.25 * torch.log(torch.tensor(0.5)) + 0.75 * torch.log(torch.tensor(1.5))
-    torch.testing.assert_close(value(Objective(kd="KL", **only)).float(), kl)
-    torch.testing.assert_close(value(Objective(kd="soft CE", **only)).float(), torch.tensor(2.0).log())
-    torch.testing.assert_close(value(Objective(kd=None, ce_weight=3.0)).float(), 3 * torch.tensor(2.0).log())
+    torch.testing.assert_close(value(StepObjective(kd="KL", **only)).float(), kl)
+    torch.testing.assert_close(value(StepObjective(kd="soft CE", **only)).float(), torch.tensor(2.0).log())
+    torch.testing.assert_close(value(StepObjective(kd=None, ce_weight=3.0)).float(), 3 * torch.tensor(2.0).log())
     middle = torch.tensor([0.375, 0.625])
     p, q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
     jsd = 0.5 * (p * (p / middle).log()).sum() + 0.5 * (q * (q / middle).log()).sum()
-    torch.testing.assert_close(value(Objective(kd="JSD", **only)).float(), jsd)
+    torch.testing.assert_close(value(StepObjective(kd="JSD", **only)).float(), jsd)

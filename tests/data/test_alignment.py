@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.data.alignment import Range, Span, align, alignment_table, common_beginnings, place, shared_tokens
-from apt_model.data.token_text import Pieces
+from apt_model.data.token_text import TokenTexts
 from apt_model.errors import ConfigError
 from tests.data.test_token_text import byte_level, sentencepiece, suffixes, unigram, word_piece
 
@@ -19,7 +19,7 @@ KINDS = {"byte level": byte_level(), "sentencepiece": sentencepiece(), "unigram"
 
 
 def placed(text: str, tokenizer: Any) -> list[Range]:
-    _, found = place(text, tokenizer, Pieces(tokenizer))
+    _, found = place(text, tokenizer, TokenTexts(tokenizer))
     assert None not in found
     return [one for one in found if one is not None]
 
@@ -35,7 +35,7 @@ def test_tokens_that_keep_every_byte_cover_the_text_without_a_gap(kind: str, tex
 
 def test_a_token_of_whole_characters_stands_for_what_it_decodes_to() -> None:
     for kind, tokenizer in KINDS.items():
-        ids, ranges = place(MIXED, tokenizer, Pieces(tokenizer))
+        ids, ranges = place(MIXED, tokenizer, TokenTexts(tokenizer))
         said = [MIXED.encode()[r[0] : r[1]].decode("utf-8", "replace") for r in ranges if r is not None]
         compared = 0
         for token, text in zip(ids, said, strict=True):
@@ -50,7 +50,7 @@ def test_bytes_are_those_that_trl_finds() -> None:
     trl = pytest.importorskip("trl.experimental.utils")
     tokenizer = KINDS["byte level"]
     ((ids, offsets),) = trl.encode_with_byte_offsets(tokenizer.backend_tokenizer, [MIXED])
-    assert place(MIXED, tokenizer, Pieces(tokenizer)) == (ids, offsets)
+    assert place(MIXED, tokenizer, TokenTexts(tokenizer)) == (ids, offsets)
 
 
 def test_a_tokenizer_without_bytes_or_offsets_is_refused() -> None:
@@ -74,7 +74,7 @@ def test_a_tokenizer_without_bytes_or_offsets_is_refused() -> None:
             return "?"
 
     with pytest.raises(ConfigError, match="cannot map its tokens to the text; got Deaf"):
-        place("abc", Deaf(), Pieces(Deaf()))
+        place("abc", Deaf(), TokenTexts(Deaf()))
 
 
 CUTS = st.sets(st.integers(1, 29), max_size=12).map(lambda cuts: [0, *sorted(cuts), 30])
@@ -135,8 +135,8 @@ def test_sentencepieces_own_space_counts_nothing_for_a_tokenizer_without_offsets
         def __call__(self, texts: list[str], **how: Any) -> Any:
             return KINDS["sentencepiece"](texts, **how)
 
-    pieces = Pieces(KINDS["sentencepiece"])
-    assert place("cat 人x", Slow(), pieces) == place("cat 人x", KINDS["sentencepiece"], pieces)
+    token_texts = TokenTexts(KINDS["sentencepiece"])
+    assert place("cat 人x", Slow(), token_texts) == place("cat 人x", KINDS["sentencepiece"], token_texts)
 
 
 def test_shared_tokens_are_the_same_text_and_the_ends_of_text(tokenizer: Any) -> None:

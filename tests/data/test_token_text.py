@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from apt_model.data.token_text import Pieces
+from apt_model.data.token_text import TokenTexts
 
 TEXT = ["The cat can't sit. 人工智能, 教育 is fun 😀! It doesn't  end\n\nhere, does it? ünïcode"] * 3
 SPECIAL: dict[str, Any] = {"special_tokens": ["<s>", "</s>", "<unk>"], "show_progress": False}
@@ -70,24 +70,24 @@ MADE = {make.__name__: make() for make in KINDS}
 
 @pytest.mark.parametrize("kind", MADE)
 @given(data=st.data())
-def test_whatever_the_tokens_their_pieces_joined_are_the_text(kind: str, data: st.DataObject) -> None:
+def test_whatever_the_tokens_their_texts_joined_are_the_text(kind: str, data: st.DataObject) -> None:
     tokenizer = MADE[kind]
     ids = data.draw(st.lists(st.integers(-1, len(tokenizer) + 1), max_size=12))
     real = [token for token in ids if 0 <= token < len(tokenizer)]
     text = tokenizer.decode(real, skip_special_tokens=True)
-    pieces = Pieces(tokenizer).split(ids, text)
-    assert len(pieces) == len(ids)
-    assert "".join(pieces) == text
+    parts = TokenTexts(tokenizer).split(ids, text)
+    assert len(parts) == len(ids)
+    assert "".join(parts) == text
 
 
 @pytest.mark.parametrize("kind", MADE)
 @pytest.mark.parametrize("text", ["The cat can't sit.", "人工 😀!", "ü", "a  b", ""])
-def test_a_text_falls_into_pieces_where_its_tokens_lie(kind: str, text: str) -> None:
+def test_a_text_is_split_where_its_tokens_lie(kind: str, text: str) -> None:
     tokenizer = MADE[kind]
     ids = tokenizer.encode(text, add_special_tokens=False)
     said = tokenizer.decode(ids, skip_special_tokens=True)
-    pieces = Pieces(tokenizer).split(ids, said)
-    ends, so_far = [len("".join(pieces[: n + 1])) for n in range(len(ids))], []
+    parts = TokenTexts(tokenizer).split(ids, said)
+    ends, so_far = [len("".join(parts[: n + 1])) for n in range(len(ids))], []
     for count in range(1, len(ids) + 1):  # the longest beginning that no later token changes
         begun = tokenizer.decode(ids[:count], skip_special_tokens=True)
         so_far.append(max(n for n in range(len(begun) + 1) if said[:n] == begun[:n]))
@@ -97,37 +97,37 @@ def test_a_text_falls_into_pieces_where_its_tokens_lie(kind: str, text: str) -> 
 def test_a_character_of_several_tokens_stands_at_the_last_of_them() -> None:
     tokenizer = byte_level()
     ids = [tokenizer.convert_tokens_to_ids(letter) for letter in "ä½łA"]  # GPT-2's letters for 你 in UTF-8, and A
-    pieces = Pieces(tokenizer)
-    assert pieces.split(ids, "你A") == ("", "", "你", "A")
-    assert pieces.split(ids[:2], "�") == ("", "�")
-    assert pieces.names(ids) == ["⟨E4⟩", "⟨BD⟩", "⟨A0⟩", "A"]
+    token_texts = TokenTexts(tokenizer)
+    assert token_texts.split(ids, "你A") == ("", "", "你", "A")
+    assert token_texts.split(ids[:2], "�") == ("", "�")
+    assert token_texts.names(ids) == ["⟨E4⟩", "⟨BD⟩", "⟨A0⟩", "A"]
     fallback = sentencepiece()
     ids = [fallback.convert_tokens_to_ids(token) for token in ("▁cat", "<0xE4>", "<0xBD>", "<0xA0>", "▁c")]
-    assert Pieces(fallback).split(ids, "cat你 c") == ("cat", "", "", "你", " c")
-    assert Pieces(fallback).names(ids) == [" cat", "⟨E4⟩", "⟨BD⟩", "⟨A0⟩", " c"]
+    assert TokenTexts(fallback).split(ids, "cat你 c") == ("cat", "", "", "你", " c")
+    assert TokenTexts(fallback).names(ids) == [" cat", "⟨E4⟩", "⟨BD⟩", "⟨A0⟩", " c"]
 
 
 def test_special_tokens_have_a_name_but_no_piece_and_ids_that_are_no_token_a_number() -> None:
     for tokenizer in MADE.values():
-        pieces = Pieces(tokenizer)
+        token_texts = TokenTexts(tokenizer)
         end, thought, beyond = tokenizer.eos_token_id, len(tokenizer) - 1, len(tokenizer)
-        assert pieces.names([end, beyond, thought]) == ["</s>", f"⟨#{beyond}⟩", pieces.names([thought])[0]]
-        assert pieces.names([thought])[0].strip() == "<think 思>"
-        assert pieces.split([end, beyond, -100], "") == ("", "", "")
+        assert token_texts.names([end, beyond, thought]) == ["</s>", f"⟨#{beyond}⟩", token_texts.names([thought])[0]]
+        assert token_texts.names([thought])[0].strip() == "<think 思>"
+        assert token_texts.split([end, beyond, -100], "") == ("", "", "")
 
 
 def test_the_first_word_has_no_space_and_the_same_word_later_has() -> None:
     for tokenizer in (sentencepiece(), word_piece()):
         ids = tokenizer.encode("cat cat", add_special_tokens=False)
-        pieces = Pieces(tokenizer).split([tokenizer.bos_token_id, *ids], "cat cat")
-        assert "".join(pieces[: 1 + len(ids) // 2]) == "cat"
-        assert pieces[0] == ""
+        parts = TokenTexts(tokenizer).split([tokenizer.bos_token_id, *ids], "cat cat")
+        assert "".join(parts[: 1 + len(ids) // 2]) == "cat"
+        assert parts[0] == ""
 
 
-def test_a_tokenizer_that_only_decodes_has_no_pieces() -> None:
+def test_a_tokenizer_that_only_decodes_has_no_token_texts() -> None:
     class DummyTokenizer:
         def decode(self, token_ids: list[int], **kwargs: Any) -> str:
             return f"text (tokens: {len(token_ids)})"
 
-    assert Pieces.of(DummyTokenizer()) is None
-    assert Pieces.of(None) is None
+    assert TokenTexts.of(DummyTokenizer()) is None
+    assert TokenTexts.of(None) is None

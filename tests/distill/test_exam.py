@@ -19,7 +19,7 @@ from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.sinks import Audience
@@ -155,7 +155,7 @@ def test_a_prompt_of_data_is_the_question_or_the_first_half_of_a_text_at_most_ei
 def test_a_cached_teacher_answers_nothing(teach: Teach, teacher: Any, tmp_path: Path) -> None:
     rows = [{"input_ids": [5, 6, 7, 8, 9, 10]}, {"input_ids": [9, 8, 7, 6]}]
     settings = CacheSettings(k=64, temperature=4.0, value_type="float16", max_length=32, packing=False)
-    Caching(teacher, rows, settings=settings).run(tmp_path)
+    CacheWriter(teacher, rows, settings=settings).run(tmp_path)
     exams = teach(teacher=CachedTeacher(tmp_path), batches=[rows], exam_prompts=PROMPTS)
     assert len(exams) == 3
     assert {one.teacher for exam in exams for one in exam.answers} == {None}

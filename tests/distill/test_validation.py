@@ -1,5 +1,6 @@
 """The student on data it does not learn from: measured exactly, and without a trace in the training."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import ConfigError, DataError, NumericError
 from apt_model.events.records import EpochFinished, RunFinished, ScoredObservation
 from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -138,3 +140,21 @@ def test_a_teacher_that_is_nan_on_validation_data_ends_the_run(
         teacher.model.embed_tokens.weight[63] = float("nan")
     with pytest.raises(NumericError, match="the loss on the validation data is not finite"):
         lesson(student, teacher, train, None, listener, eval_dataloader=[torch.tensor([[5, 63, 7]])])
+
+
+class PlainTensors(LiveTeacher):
+    """A source of somebody else's, that knows nothing of our records of logits."""
+
+    def logits(self, batch: Any) -> Any:
+        return super().logits(batch).logits
+
+
+def test_a_source_may_return_its_logits_as_a_plain_tensor(
+    student: Any, teacher: Any, make_batches: Callable[..., list[Any]], listener: Listener
+) -> None:
+    source = PlainTensors(teacher, torch.device("cpu"))
+    again, looked_at = copy.deepcopy(student), make_batches(count=2, seed=11)
+    lesson(student, teacher, make_batches(), None, listener, eval_dataloader=looked_at)
+    lesson(again, source, make_batches(), None, listener, eval_dataloader=looked_at)
+    *_, live, own = (event.validation for event in listener.of(RunFinished))
+    assert own == live

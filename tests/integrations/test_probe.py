@@ -1,4 +1,4 @@
-"""Rows taken from a trainer's data, and a look at both models that leaves no trace."""
+"""Rows taken from a trainer's data, and a comparison of both models on them that leaves no trace."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +35,12 @@ def test_both_are_asked_in_eval_mode_and_every_module_gets_its_own_mode_back(
     for model in (teacher, student):
         model.model.layers[0].self_attn.attention_dropout = 0.5
     probe = make_probe(to_batch(["人工智能是网络", "the net"], tokenizer=tokenizer))
-    in_eval = [probe.look(student, turn=turn, say=lambda *a, **k: None) for turn in (0, 1, 2)]
+    in_eval = [probe.compare(student, turn=turn, say=lambda *a, **k: None) for turn in (0, 1, 2)]
     student.train()
     student.model.embed_tokens.eval()
     teacher.train()
-    in_train = [probe.look(student, turn=turn, say=lambda *a, **k: None) for turn in (0, 1, 2)]
-    assert [look.loss for look in in_train] == [look.loss for look in in_eval]
+    in_train = [probe.compare(student, turn=turn, say=lambda *a, **k: None) for turn in (0, 1, 2)]
+    assert [one.loss for one in in_train] == [one.loss for one in in_eval]
     assert in_eval[0].loss == in_eval[2].loss != in_eval[1].loss
     assert student.training
     assert student.model.layers[0].training
@@ -53,7 +53,7 @@ def test_both_are_asked_in_eval_mode_and_every_module_gets_its_own_mode_back(
 def test_padding_on_either_side_changes_nothing(make_probe: Callable[..., FixedRows], student: Any) -> None:
     left = {"input_ids": [[0, 0, 5, 6, 7, 8]], "attention_mask": [[0, 0, 1, 1, 1, 1]]}
     right = {"input_ids": [[5, 6, 7, 8, 0]], "attention_mask": [[1, 1, 1, 1, 0]]}
-    one, other = (make_probe(to_batch(raw)).look(student, turn=0, say=lambda *a, **k: None) for raw in (left, right))
+    one, other = (make_probe(to_batch(raw)).compare(student, turn=0, say=lambda *a, **k: None) for raw in (left, right))
     assert one.loss == other.loss
     assert one.readout.card.input_ids == other.readout.card.input_ids == [5, 6, 7, 8]
 
@@ -64,7 +64,7 @@ def test_long_rows_are_cut_and_rows_without_a_label_left_out(
     raw = {"input_ids": [[5] * 40, [6] * 40], "labels": [[-100] * 40, [6] * 40]}
     probe = make_probe(to_batch(raw), max_length=10)
     assert len(probe) == 1
-    assert probe.look(student, turn=5, say=lambda *a, **k: None).readout.card.input_ids == [6] * 10
+    assert probe.compare(student, turn=5, say=lambda *a, **k: None).readout.card.input_ids == [6] * 10
 
 
 def test_of_a_batch_of_chosen_and_rejected_answers_the_chosen_are_taken_without_their_prompts() -> None:

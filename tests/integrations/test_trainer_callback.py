@@ -217,7 +217,7 @@ def test_bad_settings_are_refused_at_once(teacher: Any, config: Any, error: type
 
 @pytest.mark.parametrize("nobody", [None, "Qwen/Qwen3-8B"])
 def test_no_teacher_is_refused_at_once(nobody: Any) -> None:
-    with pytest.raises(ModelError, match="there is no teacher to show; got"):
+    with pytest.raises(ModelError, match="teacher is not a model; got"):
         VisualDistillationCallback(nobody)
 
 

@@ -122,7 +122,7 @@ def test_a_checkpoint_does_not_go_on_with_another_base(
         adapted(make_model(hidden=16, layers=1, seed=2)), teacher, run_dir=tmp_path / "run", settings={"max_steps": 2}
     )
     other = adapted(make_model(hidden=16, layers=1, seed=9))
-    with pytest.raises(ConfigError, match="begun with something else; got base: "):
+    with pytest.raises(ConfigError, match="the run differs from that of the checkpoint; got base: "):
         taught(other, teacher, run_dir=tmp_path / "run", resume_from=tmp_path / "run", settings={"max_steps": 2})
 
 

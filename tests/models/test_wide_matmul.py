@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.events.records import Notice
 from apt_model.models import wide_matmul
 from apt_model.models.output_head import find_head, forward_of
@@ -291,7 +291,7 @@ def test_a_lesson_that_begins_while_another_thread_multiplies_does_not_take_the_
 
 def test_a_cache_is_made_with_the_teacher_at_full_width(teacher: nn.Module, tmp_path: Path, setting: Setting) -> None:
     rows = [{"input_ids": [1, 7, 9, 11, 2]}, {"input_ids": [1, 8, 8, 2]}]
-    caching = Caching(
+    caching = CacheWriter(
         teacher, rows, settings=CacheSettings(k=8, temperature=1.0, value_type="float16", max_length=16, packing=False)
     )
     setting.history.clear()
@@ -361,10 +361,10 @@ def test_a_run_that_takes_no_product_to_onednn_within_another_ones_scope_says_no
 def test_a_cache_made_without_onednn_is_the_same_cache(teacher: nn.Module, tmp_path: Path, setting: Setting) -> None:
     rows = [{"input_ids": [1, 7, 9, 11, 2]}, {"input_ids": [1, 8, 8, 2]}]
     settings = CacheSettings(k=8, temperature=1.0, value_type="float16", max_length=16, packing=False)
-    Caching(teacher, rows, settings=settings).run(tmp_path / "cache")
+    CacheWriter(teacher, rows, settings=settings).run(tmp_path / "cache")
     assert "bf16" in setting.history
     setting.history.clear()
-    off = Caching(teacher, rows, settings=settings, wide_matmul="off")
+    off = CacheWriter(teacher, rows, settings=settings, wide_matmul="off")
     assert not off.uses_onednn
     off.refuse_other(tmp_path / "cache")
     off.run(tmp_path / "another")

@@ -1,4 +1,4 @@
-"""The random generators of a checkpoint, to be set again by the run that goes on from it. Knows nothing of files."""
+"""The random generators' states of a checkpoint, and setting them on resuming. Knows nothing of files."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ GeneratorState = tuple[dict[str, Any], Tensors]  # as `read_generators` gives it
 
 @dataclass(frozen=True, kw_only=True)
 class RestoredGenerators:
-    """Where a run's random generators stood.
+    """The states of a run's random generators, as read from a checkpoint.
 
     Attributes:
-        checkpoint: that says so.
-        at_epoch_start: when the present epoch began, from which its order of data follows.
+        checkpoint: its directory, for messages.
+        at_epoch_start: at the start of the current epoch; the epoch's order of data follows from it.
         at_save: when the checkpoint was written.
     """
 
@@ -44,19 +44,19 @@ class RestoredGenerators:
         return cls(checkpoint=checkpoint, at_epoch_start=epoch, at_save=now)
 
     def set_to_epoch_start(self, device: torch.device, loader: Iterable[Any]) -> GeneratorState:
-        """Put this process's generators where they were when the epoch began; returns that state.
+        """Set this process's generators to the state at the epoch's start; returns that state.
 
         Raises:
-            StorageError: they cannot be put there.
+            StorageError: they cannot be set.
         """
         self._set(self.at_epoch_start, device, loader)
         return self.at_epoch_start
 
     def set_to_save(self, device: torch.device, loader: Iterable[Any]) -> None:
-        """Put this process's generators where they were when the checkpoint was written.
+        """Set this process's generators to the state at which the checkpoint was written.
 
         Raises:
-            StorageError: they cannot be put there.
+            StorageError: they cannot be set.
         """
         self._set(self.at_save, device, loader)
 

@@ -45,6 +45,8 @@ CHECKPOINTS = "checkpoints"
 STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
+NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
+ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
 
 
 class Stateful(Protocol):
@@ -112,12 +114,12 @@ class Checkpoints:
             if reason is None:
                 return place
             before = [path for path in snapshots(place.parent) if path.name < place.name and why_damaged(path) is None]
-            fix = f"resume from {before[-1]}" if before else "begin anew"
+            fix = f"resume from {before[-1]}" if before else NEW_RUN
             raise StorageError(f"checkpoint {place} cannot be used", got=reason, fix=fix)
         found, skipped = newest_snapshot(place / CHECKPOINTS)
         if found is None and skipped:
             got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
-            raise StorageError(f"no whole checkpoint in {place / CHECKPOINTS}", got=got, fix="begin anew")
+            raise StorageError(f"no intact checkpoint in {place / CHECKPOINTS}", got=got, fix=NEW_RUN)
         self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
         self.skipped += [f"{path.name}: its save was broken off" for path in unfinished_snapshots(place / CHECKPOINTS)]
         return found
@@ -184,8 +186,10 @@ class Checkpoints:
         try:
             return json_writer(state), tensors, generators
         except (TypeError, ValueError, RecursionError) as error:
-            fix = "an optimizer and a scheduler whose state is numbers, or no run directory"
-            raise ConfigError("the run cannot be kept", got=str(error), fix=fix) from error
+            expected = "JSON values in every state_dict; in the optimizer's, tensors too"
+            fix = "use another optimizer or scheduler, or train without run_dir"
+            got = str(error)
+            raise ConfigError("checkpoints cannot hold the run's state", got=got, expected=expected, fix=fix) from error
 
     def check(self, run: RunState) -> None:
         """Check, before anything is changed, that a run can be saved, and restored if it is to be resumed.
@@ -200,13 +204,14 @@ class Checkpoints:
                 then = dict(read_json(self.newest / STATE)["identity"])
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
-                raise StorageError(f"checkpoint {self.newest} cannot be taken up", got=got) from error
+                raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             self._refuse_another_run(then, run.identity)
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
-            got = f"{', '.join(strange[:3])} of the student, which is no tensor"
-            raise ConfigError("the run cannot be kept", got=got, fix="a student whose state is tensors")
+            got, fix = f"{', '.join(strange[:3])} in it", "change the student, or train without run_dir"
+            what = "checkpoints cannot hold the student's state_dict"
+            raise ConfigError(what, got=got, expected="tensors only", fix=fix)
 
     def restore(self, run: RunState) -> RestoredGenerators:
         """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
@@ -232,7 +237,7 @@ class Checkpoints:
             forget_after(path.parent, path)
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
-            raise StorageError(f"checkpoint {path} cannot be taken up", got=got, fix="resume from another") from error
+            raise StorageError(f"checkpoint {path} cannot be restored", got=got, fix=OTHER) from error
         return generators
 
     def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
@@ -256,13 +261,13 @@ class Checkpoints:
             ConfigError: the hashes differ, and `may_differ` is not set.
         """
         if then != now and not self._may_differ:
-            fix = "give the same data, or say that it may differ (--resume-anyway)"
-            raise ConfigError("the data is not what it was: the epoch's first batch differs", fix=fix)
+            fix = f"resume with the same data in the same order, or {ANYWAY}"
+            raise ConfigError("the data has changed since the checkpoint: the epoch's first batch differs", fix=fix)
 
     def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         then = {**{key: field.default for _, key, field in settings() if key in now}, **then}  # settings grow in number
         names = dict.fromkeys([*then, *now])
         differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
         if differ and not self._may_differ:
-            fix = "resume with what it was begun with, or say that it may differ (--resume-anyway)"
-            raise ConfigError("the run was begun with something else", got="; ".join(differ), fix=fix)
+            what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
+            raise ConfigError(what, got="; ".join(differ), fix=fix)

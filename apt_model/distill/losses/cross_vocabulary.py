@@ -1,10 +1,10 @@
-"""Divergence from a teacher with another vocabulary, at the spans of text that tokens of both end together with.
+"""Cross-tokenizer KD: KL or ULD between models of different vocabularies, on aligned spans of text.
 
 Pure functions of logits and spans. They know nothing of tokenizers, models, or where spans come from.
 
-Before the first token of a span both have read the same bytes, and behind its last one they have again. What both say
-there are outcomes of one question, "how does the text go on?": with the span's own text (the product of its tokens'
-probabilities), with something else that begins as a token of both vocabularies, or otherwise.
+At the first token of a span both models have read the same bytes, and after its last one again. There, both
+distributions are summed into the same outcomes: the span's own text (the product of its tokens' probabilities); any
+other text, by the longest token of both vocabularies that its first token begins with; any other text without one.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
 
 @dataclass(frozen=True, kw_only=True)
 class Beginnings:
-    """Tokens of two vocabularies, grouped by the longest token of both that each begins with.
+    """Tokens of two vocabularies, grouped by their longest prefix that is a token of both (their "beginning").
 
     Attributes:
-        count: of beginnings.
-        student, teacher: (V) int64 each, the beginning of a token; `count` for tokens that have none.
+        count: number of beginnings.
+        student, teacher: (V) int64 each, the beginning of every token; `count` for tokens that have none.
     """
 
     count: int
@@ -42,7 +42,7 @@ class Beginnings:
     def of(
         cls, found: tuple[int, dict[int, int], dict[int, int]], *, student_width: int, teacher_width: int
     ) -> "Beginnings":
-        """From `data.alignment.common_beginnings` of student and teacher, for heads of these widths."""
+        """From the result of `data.alignment.common_beginnings`, for heads of these widths."""
         count, *sides = found
         tables = []
         for ids, width in zip(sides, (student_width, teacher_width), strict=True):
@@ -64,7 +64,7 @@ class SpanSide:
     Attributes:
         first: (S, V) float32, log-probabilities at each span's first token.
         text: (S) the log-probability of the whole span: the sum of its tokens'.
-        rest: (S) of its tokens after the first.
+        rest: (S) the log-probability of its tokens after the first.
         token: (S) int64, its first token.
     """
 
@@ -75,10 +75,10 @@ class SpanSide:
 
 
 def span_side(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float) -> SpanSide:
-    """Log-probabilities of spans by one model, at a temperature.
+    """One model's log-probabilities of spans, at a temperature.
 
-    Shapes: logits (B, L, V), any float dtype; ids (B, L); spans (S, 3): row, first token, number of tokens, at least 1,
-    the first not 0, since logits at l predict token l + 1.
+    Shapes: logits (B, L, V), any float dtype; ids (B, L); spans (S, 3): row, index of the first token (not 0, since
+    logits at l predict token l + 1), number of tokens (at least 1).
     """
     row, first, count = spans.unbind(dim=1)
     places, starts = _places(row * ids.shape[1] + first, count), count.cumsum(0) - count
@@ -92,9 +92,9 @@ def span_side(logits: Tensor, ids: Tensor, spans: Tensor, *, temperature: float)
 
 
 def outcome_kl(student: SpanSide, teacher: SpanSide, beginnings: Beginnings) -> Tensor:
-    """KL(teacher ‖ student) over the outcomes of each span, in nats, (S): never negative, 0 for equal outcomes.
+    """KL(teacher ‖ student) over the outcomes of each span, in nats, (S): never negative, 0 for equal probabilities.
 
-    The outcomes: the span's text; anything else that begins so, for each beginning; all that has none. With one
+    The outcomes: the span's text; for each beginning, any other continuation with it; everything without one. With one
     vocabulary and spans of one token these are the tokens. Gradient flows to the student only.
     Source: the chain rule and the data processing inequality of KL (Cover & Thomas, sections 2.5 and 2.8), the product
     along a span as in TRL's GOLD.
@@ -103,7 +103,7 @@ def outcome_kl(student: SpanSide, teacher: SpanSide, beginnings: Beginnings) -> 
         _others(teacher, beginnings.teacher, beginnings.count),
         _others(student, beginnings.student, beginnings.count),
     )
-    # Σ p (log p − log q): over all outcomes but the span's text, whose log-probability is known without its exp
+    # Σ p (log p − log q): first over the other outcomes, then the span's text, whose log-probability is known directly
     others = (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(dim=1)
     return others + teacher.text.exp() * (teacher.text.clamp(min=FLOOR) - student.text.clamp(min=FLOOR))
 
@@ -111,8 +111,8 @@ def outcome_kl(student: SpanSide, teacher: SpanSide, beginnings: Beginnings) -> 
 def _others(side: SpanSide, beginning: Tensor, count: int) -> Tensor:
     """The probabilities of all outcomes but the span's text, (S, count + 1).
 
-    At the span's first token only what does not go on as the span does is left: p(first) (1 − p(rest | first)), by
-    expm1, since 1 − exp has no digits left where the rest is nearly certain.
+    The span's first token counts only with continuations other than the span's: p(first) (1 − p(rest | first)),
+    computed with expm1, since 1 − exp cancels where the rest is nearly certain.
     """
     token = side.token.unsqueeze(1)
     left = side.first.gather(1, token).exp() * -torch.expm1(side.rest.unsqueeze(1))
@@ -121,7 +121,7 @@ def _others(side: SpanSide, beginning: Tensor, count: int) -> Tensor:
 
 
 def sorted_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ |difference| of two sets of probabilities, each in falling order, the shorter filled up with 0, (S).
+    """L1 distance of two probability vectors, each sorted in descending order, the shorter padded with 0, (S).
 
     Shapes: (S, any) and (S, any). Gradient flows to the student only.
     Source: Boizard et al. 2024 (ULD), arXiv:2402.12030, section 3.2.
@@ -150,26 +150,26 @@ def span_distance(
 
 @dataclass(frozen=True, kw_only=True)
 class CrossedLogits:
-    """A teacher's logits over its own tokens, for a batch that holds its rows in these tokens too.
+    """A teacher's logits over its own vocabulary, for a batch whose rows are encoded with both tokenizers.
 
     Attributes:
         logits: (B, M, the teacher's V), without gradient.
-        beginnings: of the tokens of both vocabularies.
+        beginnings: those of both vocabularies' tokens.
     """
 
     logits: Tensor
     beginnings: Beginnings
 
     def width_beside(self, columns: int) -> int:
-        """As many as the student has: all its tokens are text."""
+        """All columns of the student: none is matched with a column of the teacher."""
         return columns
 
     def cut(self, columns: int) -> "CrossedLogits":
-        """The same: no column is compared with a column."""
+        """Unchanged: no column is matched with a column of the student."""
         return self
 
     def sums(self, student_logits: Tensor, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
-        """KD as a sum over spans, and CE over the labels of a batch, both to be divided by the number of labels.
+        """KD summed over spans, and CE summed over labels, both to be divided by the number of labels.
 
         A span's KL is about as large as those of its tokens together (the chain rule), so dividing by tokens is right.
         """
@@ -183,7 +183,7 @@ class CrossedLogits:
 
     @torch.no_grad()
     def agreed(self, student_logits: Tensor, batch: Batch) -> Tensor:
-        """At how many of the student's tokens in spans both models' argmax at the span's start begins alike."""
+        """Number of the student's tokens in spans at whose start both models' argmax has the same beginning."""
         count = torch.zeros((), dtype=torch.int64, device=student_logits.device)
         for spans in self._chunks(batch, student_logits.shape[-1]):
             sides = self._sides(student_logits, batch, spans, temperature=1.0)
@@ -192,9 +192,9 @@ class CrossedLogits:
 
     @torch.no_grad()
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
-        """The numbers of a card: each model's argmax along the spans, KL and agreement a span.
+        """The numbers of a card: each model's argmax along the spans; the spans' KL over their outcomes and agreement.
 
-        They are of the outcomes at temperature 1; there are no candidates and no entropies to show side by side.
+        All at temperature 1. No candidates or entropies: those of two vocabularies cannot be shown side by side.
         """
         spans = _teachers(batch).spans
         spans = spans[spans[:, 0] == card.row]
@@ -217,7 +217,7 @@ class CrossedLogits:
         )
 
     def are_numbers(self) -> bool:
-        """No NaN, no +inf, and not -inf all along a row."""
+        """Whether the logits have no NaN, no +inf, and no row that is -inf throughout."""
         return are_numbers(self.logits)
 
     def _is_same(self, student: SpanSide, teacher: SpanSide) -> Tensor:
@@ -245,6 +245,6 @@ def _teachers(batch: Batch) -> TeachersRows:
 
 
 def _places(first: Tensor, count: Tensor) -> Tensor:
-    """The tokens of spans, one after the other."""
+    """The token indices of all spans, concatenated."""
     starts = torch.repeat_interleave(first - (count.cumsum(0) - count), count)
     return starts + torch.arange(len(starts), device=starts.device)

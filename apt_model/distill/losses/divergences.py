@@ -17,15 +17,15 @@ TINY = torch.finfo(torch.float32).tiny
 
 @dataclass
 class Block:
-    """R rows of both models' logits, and room to work in. All tensors are float32, (R, V), each its own memory.
+    """R rows of both models' logits, and scratch memory. All tensors are float32, (R, V), each its own memory.
 
     Attributes:
-        student: logits / T; nobody writes into it.
-        teacher: logits / T; when a kind returns, the gradient with respect to `student` stands here instead.
+        student: logits / T; read only.
+        teacher: logits / T; a kind overwrites it with the gradient with respect to `student`.
         q, p: softmax of student and teacher; a kind may overwrite p.
         q_log_sum, p_log_sum: (R), log Σ exp of student and teacher.
         mixture: the parameter of the kinds that mix p and q.
-        spares: room that outlives the block.
+        spares: scratch memory, reused from block to block.
     """
 
     student: Tensor
@@ -38,7 +38,7 @@ class Block:
     spares: list[Tensor] = field(default_factory=list)
 
     def spare(self) -> Tensor:
-        """One more (R, V), kept from block to block."""
+        """Scratch memory of (R, V), reused from block to block."""
         if not self.spares or len(self.spares[0]) < len(self.q):
             self.spares[:] = [torch.empty_like(self.q)]
         return self.spares[0][: len(self.q)]

@@ -23,29 +23,29 @@ MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave 
 
 
 class StudentOutput(Protocol):
-    """A student's forward pass, as far as it goes before the loss takes over."""
+    """What the fused loss takes from the student's forward pass: the head's input, or its logits."""
 
     @property
     def leaves(self) -> tuple[Tensor | None, ...]:
-        """The tensors that the loss hands a gradient to."""
+        """The tensors that get a gradient from the loss."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of a chunk's logits."""
+        """Dtype of a chunk's logits."""
 
     def signal(self, *, temperature: float, width: int, unit: float) -> LearningSignal:
-        """Its logits over the temperature, and gradients, times `unit`, of those leaves that learn."""
+        """The logits divided by the temperature, with gradients, times `unit`, of the leaves that require one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadInput:
-    """A student without its head: what enters it.
+    """The hidden states that enter the student's head, and the head: the loss computes the logits itself.
 
     Attributes:
         hidden: (N, H), the last hidden states at the positions to learn from; gradient flows into them.
         head: gradient flows into its weight and bias where they are trained.
-        product_dtype: of the products; the weight's own where None, autocast's where that is on.
-        buffer: room for a chunk of logits, kept from call to call; the teacher has its own.
+        product_dtype: of the products; None: autocast's if that is on, else the weight's.
+        buffer: memory for a chunk of logits, reused from call to call; the teacher has its own.
     """
 
     hidden: Tensor
@@ -60,11 +60,11 @@ class HeadInput:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the products."""
+        """Dtype of the products."""
         return product_dtype(self.head) if self.product_dtype is None else self.product_dtype
 
     def signal(self, *, temperature: float, width: int, unit: float) -> LearningHead:
-        """Logits as the head's products."""
+        """Logits computed by the head, a chunk at a time."""
         hidden, weight, bias = map(_learns, self.leaves)
         return LearningHead(
             self.hidden,
@@ -80,7 +80,7 @@ class HeadInput:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenLogits:
-    """A student that hides its head: the logits that it has written out.
+    """The full logits of a student whose head cannot be called separately.
 
     Attributes:
         logits: (M, V), any float dtype; gradient flows into them.
@@ -97,7 +97,7 @@ class WrittenLogits:
 
     @property
     def dtype(self) -> torch.dtype:
-        """A block of them is float32."""
+        """float32, to which each block of them is converted."""
         return torch.float32
 
     def signal(self, *, temperature: float, width: int, unit: float) -> LearningLogits:
@@ -152,7 +152,7 @@ def fused_distillation(
 
 
 class _HandOut(torch.autograd.Function):
-    """The loss as a function of the leaves, whose gradients are known: backward hands them out."""
+    """An autograd function of the leaves whose gradients are computed already: backward only returns them."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor | None, ...], *leaves: Tensor | None) -> Tensor:

@@ -125,16 +125,16 @@ class FusedPass:
 
     @property
     def unit(self) -> float:
-        """The factor that turns the gradients made here into those of the loss."""
+        """The factor by which the gradients computed here are multiplied to get those of the loss."""
         return self._unit * self._weight
 
     @cached_property
     def _reading_room(self) -> list[Tensor]:
-        """Two more blocks, only if there is a card."""
+        """Scratch memory of two blocks for card statistics, allocated with the first card."""
         return [torch.empty_like(room) for room in self._room[:2]]
 
     def run(self, student: LearningSignal) -> FusedLoss:
-        """The loss of all positions, without gradient; the gradients are left with the student."""
+        """The loss of all positions, without gradient; `student` collects the gradients."""
         count, objective = len(self._labels), self._objective
         terms = torch.zeros(3, count, device=self._labels.device)
         shown, pulls = list[ShownTokens](), list[Pulls]()
@@ -163,7 +163,7 @@ class FusedPass:
         )
 
     def _up_to(self, position: int) -> int:
-        """How many of the shown positions are before this one."""
+        """Number of shown positions before this one."""
         return bisect_left(self._shown, position)
 
     def _block(
@@ -171,7 +171,7 @@ class FusedPass:
     ) -> tuple[Tensor, tuple[ShownTokens, Pulls] | None]:
         """Divergence, cross-entropy and the teacher's log-sum (3, R), and the card statistics of `rows` of the block.
 
-        The gradient goes to the student. All that is (R, V) is written into room that is there already.
+        The gradient goes to the student. All (R, V) tensors are written into memory allocated before.
         """
         objective = self._objective
         logits, signal = student.block(first, last), self._teacher.block(first, last)
@@ -199,7 +199,7 @@ class FusedPass:
     def _to_top(
         self, own: SoftmaxRows, teacher: TopRows, q: Tensor, log_sum: Tensor, rows: list[int], spare: Tensor
     ) -> _Distance:
-        """To a teacher whose top K are known: the gradient is made in `spare`."""
+        """Distance to a teacher whose top K are known; the gradient is written into `spare`."""
         shown = self._read(own, teacher, rows, spare) if rows else None
         divergence = top_forward_kl(own.logits, teacher, q, log_sum, spare)
         return _Distance(divergence, spare, torch.zeros_like(divergence), shown, divergence.new_empty(0))
@@ -207,7 +207,7 @@ class FusedPass:
     def _to_all(
         self, own: SoftmaxRows, teacher: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, rows: list[int], p: Tensor
     ) -> _Distance:
-        """To a teacher whose logits u are all known: the gradient is written over them, so cards are read before."""
+        """Distance to a teacher with all logits; the gradient overwrites them, so card statistics are read before."""
         torch.softmax(teacher, dim=1, out=p)
         teacher_log_sum = log_sum_of(teacher, p, labels)
         shown, softness = None, teacher_log_sum.new_empty(0)
@@ -231,7 +231,7 @@ class FusedPass:
     def _at_temperature_one(
         self, logits: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, out: Tensor, spare: Tensor
     ) -> SoftmaxRows:
-        """The softmax at temperature 1 of logits z over T, from q = softmax(z) and log Σ exp z, made in `out`.
+        """The softmax at temperature 1 of z = logits / T, from q = softmax(z) and log Σ exp z, written into `out`.
 
         softmax(T z) ∝ q^T: for T = 2, 4, 8 … square and renormalise instead of a second exp. To renormalise is a factor
         for each row, so it costs no pass; and log Σ exp(T z) = T log Σ exp z + log Σ q^T.

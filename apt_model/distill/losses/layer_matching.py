@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from apt_model.config.sections import DistillConfig
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.errors import ConfigError, ModelError
-from apt_model.models.activations import Inside, Watcher
+from apt_model.models.activations import ActivationRecorder, Activations
 
 
 class LayerPair(NamedTuple):
@@ -32,8 +32,8 @@ class LayerPair(NamedTuple):
 class ForwardPair(NamedTuple):
     """The activations of one forward pass of each model, on the same batch."""
 
-    student: Inside
-    teacher: Inside
+    student: Activations
+    teacher: Activations
 
 
 def layer_pairs(layer_map: str, student: int, teacher: int) -> tuple[LayerPair, ...]:
@@ -80,8 +80,8 @@ class Matcher(nn.Module):
     ) -> None:
         super().__init__()
         states, attention = config.hidden_weight > 0, config.attention_weight > 0
-        self._student = Watcher(student, "student", states=states, attention=attention)
-        self._teacher = Watcher(teacher, "teacher", states=states, attention=attention)
+        self._student = ActivationRecorder(student, "student", states=states, attention=attention)
+        self._teacher = ActivationRecorder(teacher, "teacher", states=states, attention=attention)
         self.pairs = layer_pairs(config.layer_map, self._student.depth, self._teacher.depth)
         self._student.layers = {pair.student for pair in self.pairs}
         self._teacher.layers = {pair.teacher for pair in self.pairs}
@@ -93,7 +93,7 @@ class Matcher(nn.Module):
     def wanted(
         cls, config: DistillConfig, student: nn.Module, teacher: nn.Module | None, *, device: torch.device, seed: int
     ) -> "Matcher | None":
-        """A matcher where `hidden_weight` or `attention_weight` asks for one and the teacher model itself is there.
+        """A matcher if `hidden_weight` or `attention_weight` is above 0 and the teacher is a model, else None.
 
         The student is moved to `device` first: its layers are found by a forward pass.
         """
@@ -108,7 +108,7 @@ class Matcher(nn.Module):
 
     @contextmanager
     def trained_by(self, optimizer: Optimizer) -> Iterator[None]:
-        """Inside, the projections are trained with the optimizer's first parameters; afterwards it is rid of them."""
+        """Context manager: adds the projections to the optimizer's first parameter group, and removes them later."""
         ours = set(self.parameters())
         optimizer.param_groups[0]["params"].extend(self.parameters())
         try:
@@ -120,13 +120,13 @@ class Matcher(nn.Module):
                 optimizer.state.pop(parameter, None)
 
     @contextmanager
-    def watching(self) -> Iterator[ForwardPair]:
-        """Inside, the forward passes of both models leave here what `sums` needs."""
-        with self._student.watching() as student, self._teacher.watching() as teacher:
+    def recording(self) -> Iterator[ForwardPair]:
+        """Context manager: records the activations of both models' forward passes inside it, for `sums`."""
+        with self._student.recording() as student, self._teacher.recording() as teacher:
             yield ForwardPair(student, teacher)
 
     def share_gradients(self, accelerator: Accelerator) -> None:
-        """The mean of the projections' gradients over all processes, as the student's own wrapper sees to for it."""
+        """Average the projections' gradients over all processes, as the student's wrapper does for the student's."""
         if accelerator.num_processes > 1:
             for parameter in self.parameters():
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
@@ -137,7 +137,7 @@ class Matcher(nn.Module):
         A term whose weight is 0 is 0. Gradient flows to the student and the projections.
 
         Args:
-            seen: of one batch.
+            seen: the activations of one batch.
             positions: (N) int64, indices into the batch's B · L tokens.
             attention_mask: (B, L), 1 where there is text.
         """
@@ -184,7 +184,8 @@ def relation_kl(student: Tensor, teacher: Tensor, attention_mask: Tensor) -> Ten
     """
     length = student.shape[2]
     if teacher.shape[2] != length:
-        raise ModelError("attention of other lengths", got=f"{length} and {teacher.shape[2]} tokens")
+        got = f"student {length}, teacher {teacher.shape[2]}"
+        raise ModelError("attention of student and teacher covers different numbers of tokens", got=got)
     groups = gcd(student.shape[1], teacher.shape[1])
     causal = torch.ones(length, length, dtype=torch.bool, device=student.device).tril()
     unseen = ~(causal & (attention_mask != 0)[:, None, None, :])

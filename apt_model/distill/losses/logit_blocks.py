@@ -1,8 +1,8 @@
 """Sources of logits a chunk at a time: a head's product, whole logits, a cached top-k.
 
 Knows how to fill a buffer; knows nothing of gradients, divergences, labels or lessons. All logits here are divided by
-the temperature, float32, and padded on the right to a width that the hardware likes; the padding holds FLOOR, which
-adds nothing to a softmax.
+the temperature, float32, and padded on the right to a multiple of 64 columns, which makes products faster; the padding
+holds FLOOR, which adds nothing to a softmax.
 """
 
 from collections.abc import Callable
@@ -24,15 +24,16 @@ def padded(width: int) -> int:
 
 
 def product_dtype(head: OutputHead) -> torch.dtype:
-    """What a head's product is computed in here and now: autocast's type where that is on, else the weight's own."""
+    """The dtype in which a head's product is computed now: autocast's if that is on, else the weight's."""
     weight = head.linear.weight
     device = weight.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 class Buffer:
-    """Room for a chunk of logits that is kept from step to step: on a CPU, fresh pages for it cost more than a pass
-    over it. Elsewhere torch's own allocator keeps them.
+    """Memory for a chunk of logits, reused from step to step on a CPU: new pages cost more than a pass over them.
+
+    On other devices torch's allocator reuses memory by itself.
     """
 
     def __init__(self) -> None:
@@ -40,11 +41,11 @@ class Buffer:
 
     @property
     def bytes_kept(self) -> int:
-        """What it holds."""
+        """Bytes that it holds."""
         return self._memory.nbytes
 
     def rows(self, count: int, width: int, *, like: Tensor) -> Tensor:
-        """(count, width) of the type and on the device of `like`, uninitialised; what was given before is void."""
+        """An uninitialised tensor (count, width), dtype and device as `like`; the one returned before is invalid."""
         if like.device.type != "cpu":
             return like.new_empty((count, width))
         needed = count * width * like.itemsize
@@ -70,12 +71,12 @@ class TopRows(NamedTuple):
     log_tail_at_one: Tensor
 
     def at(self, rows: slice | Tensor) -> "TopRows":
-        """Some of them."""
+        """The same for some of the rows."""
         return TopRows(*(part[rows] for part in self))
 
 
 class Signal(Protocol):
-    """The teacher's logits at N positions, a few of them at a time.
+    """Protocol of the teacher's logits at N positions, read a block at a time.
 
     Attributes:
         width: columns of its logits that take part: the shared vocabulary.
@@ -86,14 +87,14 @@ class Signal(Protocol):
     columns: int
 
     def begin(self, start: int, stop: int) -> None:
-        """Positions start to stop come next; before that, none."""
+        """Prepare the chunk of positions start to stop; to be called before `block`."""
 
     def block(self, first: int, last: int) -> Tensor | TopRows:
-        """Positions first to last of those begun: logits (R, padded width) that may be written into, or the top K."""
+        """Positions first to last of the chunk: logits (R, padded width) that may be overwritten, or the top K."""
 
 
 class TensorSignal:
-    """Logits (M, V) that are there already, of any float dtype; -inf rules a column out.
+    """Full logits (M, V), computed already, of any float dtype; -inf excludes a token.
 
     Args:
         logits: (M, V); columns beyond `width` are left out.
@@ -126,7 +127,7 @@ class TensorSignal:
 
 
 class TopSignal:
-    """The top K of N positions, from wherever they are kept.
+    """The top K of N positions, read by a function.
 
     Args:
         read: `(start, stop) -> TopRows` of these positions, on the training device.
@@ -147,7 +148,7 @@ class TopSignal:
 
 
 class MovedSignal:
-    """The blocks of a head's signal, moved to another device."""
+    """A `HeadSignal` whose blocks are moved to another device."""
 
     def __init__(self, signal: "HeadSignal", device: torch.device) -> None:
         self.width, self.columns = signal.width, signal.columns
@@ -163,16 +164,15 @@ class MovedSignal:
 
 
 class HeadSignal:
-    """Logits by a head from hidden states, a chunk at a time into one buffer.
+    """Logits computed by a head from hidden states, a chunk at a time into one buffer.
 
     Args:
         hidden: (N, H), of any float dtype.
-        head: whose weight and bias are read as they are now; no gradient is recorded.
+        head: its weight and bias are read when the signal is made; no gradient is recorded.
         temperature: logits are divided by it.
         width: the shared vocabulary; columns beyond are not computed.
-        dtype: of the products; autocast's where None and that is on, else the weight's own. Sums over chunks are
-            float32.
-        buffer: room for a chunk, its own where None; no other signal in use may have the same.
+        dtype: of the products; None: autocast's if that is on, else the weight's. Sums over chunks are float32.
+        buffer: memory for a chunk, None: its own; no two signals in use may share one.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Objective:
 
     @classmethod
     def of(cls, config: DistillConfig) -> "Objective":
-        """The one that a run's settings describe."""
+        """From the settings of a run."""
         return cls(
             temperature=config.temperature,
             alpha=config.alpha,

@@ -1,7 +1,7 @@
 """Student logits a chunk at a time, with their backward pass: gradients of hidden states and head, or of the logits.
 
-As `logit_blocks`, with gradients; knows nothing of divergences, autograd's graph or labels. Gradients come in one
-common unit, which is multiplied in on the way.
+As `logit_blocks`, with gradients; knows nothing of divergences, autograd's graph or labels. The gradients of logits
+come without the loss's constant factor, `unit`, which is multiplied in here.
 """
 
 from typing import Protocol
@@ -17,28 +17,30 @@ FLOAT16_ROOM = 1024.0  # gradients of a softmax are too small for float16's rang
 
 
 class LearningSignal(Protocol):
-    """The student's logits at N positions, a few of them at a time, which take gradients."""
+    """Protocol of the student's logits at N positions, read a block at a time, which collects their gradients."""
 
     @property
     def gradients(self) -> tuple[Tensor | None, ...]:
-        """Of the tensors that learn; None for one that does not."""
+        """Gradients of the leaves; None for a leaf that requires none."""
 
     def begin(self, start: int, stop: int) -> None:
-        """Positions start to stop come next."""
+        """Prepare the chunk of positions start to stop."""
 
     def block(self, first: int, last: int) -> Tensor:
-        """Logits (R, padded width) over T of positions first to last of those begun."""
+        """Logits / T (R, padded width) of positions first to last of the chunk."""
 
     def put_gradient(self, first: int, last: int, gradient: Tensor, *, logits: Tensor, spare: Tensor) -> None:
-        """Take the gradient of a block by its `logits` (not over T); it and `spare`, both (R, padded width), are void
-        afterwards."""
+        """Take a block's gradient with respect to the undivided logits; `logits` is the block itself.
+
+        `gradient` and `spare`, both (R, padded width), may be overwritten.
+        """
 
     def leave(self) -> None:
-        """Carry the gradients of all positions begun over to the tensors that learn."""
+        """Add the gradients of the chunk to those of the leaves."""
 
 
 class LearningLogits(TensorSignal):
-    """A student's whole logits (M, V).
+    """The full logits (M, V) of a student, with their gradient.
 
     Args:
         logits, temperature, width, positions: as in `TensorSignal`.
@@ -56,18 +58,18 @@ class LearningLogits(TensorSignal):
         self.gradients = (torch.zeros_like(logits, dtype=dtype) if learns else None,)
 
     def put_gradient(self, first: int, last: int, gradient: Tensor, *, logits: Tensor, spare: Tensor) -> None:
-        """Write the gradient where it is handed out: nothing of the size of all logits is made but that."""
+        """Write the block's gradient into that of the logits, the only tensor of their size that is allocated."""
         (into,) = self.gradients
         if into is not None:
             rows = gradient[:, : self.width].mul_(self._unit)
             into[:, : self.width].index_copy_(0, self._places(first, last), rows.to(into.dtype))
 
     def leave(self) -> None:
-        """All is in its place."""
+        """Nothing to do: `put_gradient` has written all."""
 
 
 class LearningHead(HeadSignal):
-    """A student's logits through its head; gradients of its hidden states (N, H), weight (V, H) and bias (V).
+    """Logits computed by a student's head, with gradients of hidden states (N, H), weight (V, H) and bias (V).
 
     Args:
         hidden, head, temperature, width, dtype, buffer: as in `HeadSignal`.
@@ -99,7 +101,7 @@ class LearningHead(HeadSignal):
         )
 
     def put_gradient(self, first: int, last: int, gradient: Tensor, *, logits: Tensor, spare: Tensor) -> None:
-        """The gradient takes the place of the logits in the buffer, unless it was made there."""
+        """Store the block's gradient in the buffer, over its logits."""
         if self.softcap is not None:
             # z = cap · tanh(x / cap), so dz/dx = 1 − (z / cap)²; `logits` are z / T
             slope = torch.mul(logits, logits, out=spare).mul_(-((self._temperature / self.softcap) ** 2)).add_(1)
@@ -126,7 +128,7 @@ class LearningHead(HeadSignal):
         self._has_left = True
 
     def _add_to_weight(self, weight: Tensor, rows: Tensor, factor: float) -> None:
-        """The first chunk overwrites what was there: the gradient need not be zeroed before."""
+        """The first chunk overwrites the gradient, so that it need not be zeroed before."""
         if self._is_float32:
             weight.addmm_(rows.t(), self._input, beta=float(self._has_left), alpha=factor)
         elif self._has_left:

@@ -57,11 +57,11 @@ class SparseLogits:
     temperature: float
 
     def width_beside(self, columns: int) -> int:
-        """The teacher's vocabulary, whatever the student has."""
+        """The teacher's vocabulary, whatever the student's head has."""
         return self.width
 
     def cut(self, columns: int) -> "SparseLogits":
-        """The same: they cannot be cut.
+        """Unchanged: a cache cannot be cut.
 
         Raises:
             ModelError: the student has fewer columns.
@@ -70,7 +70,7 @@ class SparseLogits:
         return self
 
     def sums(self, student_logits: Tensor, batch: Batch, objective: Objective) -> tuple[Tensor, Tensor]:
-        """KD and CE; the divergence is the forward KL at the temperature of `rows`: a cache is for no other."""
+        """KD and CE as sums; the divergence is the forward KL at the temperature of `rows`, the only one of a cache."""
         student, temperature = student_logits[:, :-1][self.has_label[:, :-1]], self.temperature
         targets = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORED]
         kd = temperature**2 * sparse_token_kl(student, self.rows, temperature=temperature).sum()
@@ -83,7 +83,7 @@ class SparseLogits:
         return (students == rows.ids.gather(-1, rows.log_probs.argmax(dim=-1, keepdim=True)).squeeze(-1)).sum()
 
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
-        """The numbers of a card, all of whose positions have a label; no entropy of the teacher's."""
+        """The numbers of a card, all of whose positions have a label; without the teacher's entropy."""
         entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[card.row] - 1  # (L): where in `rows`
 
         def read_some(student: SoftmaxRows, positions: Tensor, spare: Tensor) -> ShownTokens:
@@ -95,7 +95,7 @@ class SparseLogits:
         return read_row(card, student_logits, read_some)
 
     def are_numbers(self) -> bool:
-        """Always: a cache of others is refused when it is made."""
+        """Always true: non-finite logits are refused when a cache is written."""
         return True
 
 

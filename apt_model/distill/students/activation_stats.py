@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
 from apt_model.distill.losses.metrics import row_sums
-from apt_model.distill.students.architecture import Anatomy, layers_of, matrix_of, normalised, stream_norms
+from apt_model.distill.students.architecture import Architecture, layers_of, matrix_of, normalised, stream_norms
 from apt_model.models.modes import in_eval_mode
 from apt_model.models.output_head import forward_of
 
@@ -39,7 +39,9 @@ class Activity:
 
 
 @contextmanager
-def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) -> Iterator[Callable[[Batch], Tensor]]:
+def reader(
+    model: nn.Module, architecture: Architecture, without: Collection[int] = ()
+) -> Iterator[Callable[[Batch], Tensor]]:
     """Context manager: a function from a batch to logits (B, L, V), in eval mode and without gradient.
 
     The layers in `without` are skipped: they return their input. The model is afterwards as it was.
@@ -54,7 +56,7 @@ def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) ->
     def hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden_states
 
-    layers = layers_of(model, anatomy)
+    layers = layers_of(model, architecture)
     with in_eval_mode(model), ExitStack() as stack, torch.no_grad():
         for index in without:
             stack.enter_context(forward_of(layers[index], hand_through))
@@ -63,7 +65,7 @@ def reader(model: nn.Module, anatomy: Anatomy, without: Collection[int] = ()) ->
 
 def mean_loss(
     model: nn.Module,
-    anatomy: Anatomy,
+    architecture: Architecture,
     batches: Sequence[Batch],
     *,
     without: Collection[int],
@@ -71,7 +73,7 @@ def mean_loss(
 ) -> float:
     """Mean cross-entropy, nats a token, of the model without some of its layers; calls `tick` after each batch."""
     total = count = 0.0
-    with reader(model, anatomy, without) as read:
+    with reader(model, architecture, without) as read:
         for batch in batches:
             logits = read(batch)
             sums = row_sums(logits, batch.labels.to(logits.device))
@@ -82,7 +84,7 @@ def mean_loss(
 
 def watch_activity(
     model: Any,
-    anatomy: Anatomy,
+    architecture: Architecture,
     batches: Sequence[Batch],
     *,
     kept: tuple[int, ...],
@@ -90,16 +92,18 @@ def watch_activity(
     tick: Callable[[], None],
 ) -> Activity:
     """Collect the statistics of the model with its kept layers alone; calls `tick` after each batch."""
-    layers, sums = layers_of(model, anatomy), _Sums(model, anatomy, kept, head_size)
+    layers, sums = layers_of(model, architecture), _Sums(model, architecture, kept, head_size)
     with ExitStack() as stack:
-        for _, norm in stream_norms(model, anatomy, kept):
+        for _, norm in stream_norms(model, architecture, kept):
             stack.callback(norm.register_forward_hook(sums.see_stream).remove)
         for index in kept:
-            out, mlp = (layers[index].get_submodule(name) for name in (anatomy.attention_out, anatomy.mlp_out))
+            out, mlp = (
+                layers[index].get_submodule(name) for name in (architecture.attention_out, architecture.mlp_out)
+            )
             stack.callback(out.register_forward_pre_hook(partial(sums.see_heads, index)).remove)
             stack.callback(mlp.register_forward_pre_hook(partial(sums.see_neurons, index)).remove)
         dropped = set(range(len(layers))) - set(kept)
-        read = stack.enter_context(reader(model, anatomy, dropped))
+        read = stack.enter_context(reader(model, architecture, dropped))
         for batch in batches:
             sums.begin(batch)
             read(batch)
@@ -110,10 +114,10 @@ def watch_activity(
 class _Sums:
     """The statistics' sums; `see_...` are hooks, which add what the batch given to `begin` contributes."""
 
-    def __init__(self, model: Any, anatomy: Anatomy, kept: tuple[int, ...], head_size: int) -> None:
-        self._anatomy, self._head_size = anatomy, head_size
+    def __init__(self, model: Any, architecture: Architecture, kept: tuple[int, ...], head_size: int) -> None:
+        self._architecture, self._head_size = architecture, head_size
         self._device = next(model.parameters()).device
-        self._width = matrix_of(model.get_submodule(anatomy.embeddings[0])).shape[0]
+        self._width = matrix_of(model.get_submodule(architecture.embeddings[0])).shape[0]
         self._covariance = torch.zeros(self._width, self._width, dtype=torch.float64, device=self._device)
         self._channels = torch.zeros(self._width, dtype=torch.float64, device=self._device)
         self._heads: dict[int, Any] = dict.fromkeys(kept, 0)
@@ -126,7 +130,7 @@ class _Sums:
         self._tokens += int(self._real.sum())
 
     def see_stream(self, _: Any, inputs: Any, output: Tensor) -> None:
-        seen = normalised(inputs[0].reshape(-1, self._width)[self._real], self._anatomy)
+        seen = normalised(inputs[0].reshape(-1, self._width)[self._real], self._architecture)
         self._covariance.add_((seen.T @ seen).double())
         self._channels.add_(output.reshape(-1, self._width)[self._real].double().square().sum(0))
 

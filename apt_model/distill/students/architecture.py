@@ -18,7 +18,7 @@ Rows = Literal["q", "kv", "qkv", "qkv_by_head", "neurons", "gate_up"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
+class Architecture:
     """Module names of one model family, as in its `state_dict`; those in a layer are relative to the layer.
 
     Attributes:
@@ -51,7 +51,7 @@ class Anatomy:
 QKV: Mapping[str, Rows] = {"self_attn.q_proj": "q", "self_attn.k_proj": "kv", "self_attn.v_proj": "kv"}
 GATED: Mapping[str, Rows] = {"mlp.gate_proj": "neurons", "mlp.up_proj": "neurons"}
 
-LLAMA = Anatomy(
+LLAMA = Architecture(
     stack="model.layers",
     embeddings=("model.embed_tokens",),
     norms={"input_layernorm": QKV, "post_attention_layernorm": GATED},
@@ -72,7 +72,7 @@ PHI_3 = replace(
         "post_attention_layernorm": {"mlp.gate_up_proj": "gate_up"},
     },
 )
-GPT_2 = Anatomy(
+GPT_2 = Architecture(
     stack="transformer.h",
     embeddings=("transformer.wte", "transformer.wpe"),
     norms={"ln_1": {"attn.c_attn": "qkv"}, "ln_2": {"mlp.c_fc": "neurons"}},
@@ -82,7 +82,7 @@ GPT_2 = Anatomy(
     norm="layer",
     free_heads=False,
 )
-OPT = Anatomy(
+OPT = Architecture(
     stack="model.decoder.layers",
     embeddings=("model.decoder.embed_tokens", "model.decoder.embed_positions"),
     norms={"self_attn_layer_norm": QKV, "final_layer_norm": {"fc1": "neurons"}},
@@ -92,7 +92,7 @@ OPT = Anatomy(
     norm="layer",
     free_heads=False,
 )
-GPT_NEOX = Anatomy(
+GPT_NEOX = Architecture(
     stack="gpt_neox.layers",
     embeddings=("gpt_neox.embed_in",),
     norms={
@@ -105,7 +105,7 @@ GPT_NEOX = Anatomy(
     norm="layer",
     free_heads=False,
 )
-PHI = Anatomy(
+PHI = Architecture(
     stack="model.layers",
     embeddings=("model.embed_tokens",),
     norms={"input_layernorm": {**QKV, "mlp.fc1": "neurons"}},
@@ -115,7 +115,7 @@ PHI = Anatomy(
     norm="layer",
     free_heads=False,
 )
-FAMILIES: Mapping[str, Anatomy] = {
+FAMILIES: Mapping[str, Architecture] = {
     "llama": LLAMA,
     "mistral": LLAMA,
     "qwen2": LLAMA,
@@ -132,7 +132,7 @@ FAMILIES: Mapping[str, Anatomy] = {
 }
 
 
-def anatomy_of(model: Any) -> Anatomy:
+def architecture_of(model: Any) -> Architecture:
     """The module names of a loaded causal language model.
 
     Raises:
@@ -140,12 +140,12 @@ def anatomy_of(model: Any) -> Anatomy:
     """
     config: Any = getattr(model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
-    anatomy = FAMILIES.get(kind)
+    architecture = FAMILIES.get(kind)
     head = model.get_output_embeddings() if callable(getattr(model, "get_output_embeddings", None)) else None
     if head is None:
         got, fix = type(model).__name__, "pass the loaded teacher"
         raise ModelError("the teacher to cut a student out of is no causal language model", got=got, fix=fix)
-    if anatomy is None:
+    if architecture is None:
         raise ModelError(
             "a student cannot be cut out of a teacher of this family",
             got=kind,
@@ -153,29 +153,29 @@ def anatomy_of(model: Any) -> Anatomy:
             fix="use layers=N,init=teacher, which copies layers of any family, or init=fresh",
         )
     try:
-        embeddings = embeddings_of(model, anatomy)
-        matrices = [*embeddings, head, *_matrices_in_layers(model, anatomy)]
-        model.get_submodule(anatomy.last_norm)
+        embeddings = embeddings_of(model, architecture)
+        matrices = [*embeddings, head, *_matrices_in_layers(model, architecture)]
+        model.get_submodule(architecture.last_norm)
     except AttributeError as error:  # such as OPT-350m, which has no norm at the end
         raise ModelError(f"this {kind} model lacks a module that its family has", got=str(error)) from error
     strange = _strange_parts(matrices, embeddings, config)
     if strange:
         expected = "plain linear layers with float weights, embeddings of hidden_size, norms with gains"
         raise ModelError(f"a student cannot be cut out of this {kind} model", got=strange[0], expected=expected)
-    return anatomy
+    return architecture
 
 
-def _matrices_in_layers(model: nn.Module, anatomy: Anatomy) -> list[Any]:
+def _matrices_in_layers(model: nn.Module, architecture: Architecture) -> list[Any]:
     """The layers' matrices.
 
     Raises:
         AttributeError: a matrix or norm is missing.
     """
     matrices: list[Any] = []
-    names = [name for readers in anatomy.norms.values() for name in readers]
-    for layer in layers_of(model, anatomy):
-        matrices += [layer.get_submodule(name) for name in (*names, anatomy.attention_out, anatomy.mlp_out)]
-        for name in (*anatomy.norms, *anatomy.after):
+    names = [name for readers in architecture.norms.values() for name in readers]
+    for layer in layers_of(model, architecture):
+        matrices += [layer.get_submodule(name) for name in (*names, architecture.attention_out, architecture.mlp_out)]
+        for name in (*architecture.norms, *architecture.after):
             layer.get_submodule(name)
     return matrices
 
@@ -189,43 +189,43 @@ def _strange_parts(matrices: Sequence[Any], embeddings: Sequence[Any], config: A
     return strange
 
 
-def widths_of(model: Any, anatomy: Anatomy) -> tuple[Widths, int]:
+def widths_of(model: Any, architecture: Architecture) -> tuple[Widths, int]:
     """The widths of a model, read off its matrices (configs may lack some), and its head size."""
-    layer = layers_of(model, anatomy)[0]
-    kinds = {kind: name for readers in anatomy.norms.values() for name, kind in readers.items()}
+    layer = layers_of(model, architecture)[0]
+    kinds = {kind: name for readers in architecture.norms.values() for name, kind in readers.items()}
     heads = model.config.num_attention_heads
-    head_size = matrix_of(layer.get_submodule(anatomy.attention_out)).shape[1] // heads
+    head_size = matrix_of(layer.get_submodule(architecture.attention_out)).shape[1] // heads
     groups = heads
     if "kv" in kinds:
         groups = len(matrix_of(layer.get_submodule(kinds["kv"]))) // head_size
     elif "qkv" in kinds:
         groups = (len(matrix_of(layer.get_submodule(kinds["qkv"]))) // head_size - heads) // 2
     widths = Widths(
-        hidden=len(matrix_of(embeddings_of(model, anatomy)[0])),
+        hidden=len(matrix_of(embeddings_of(model, architecture)[0])),
         groups=groups,
         per_group=heads // groups,
-        neurons=matrix_of(layer.get_submodule(anatomy.mlp_out)).shape[1],
+        neurons=matrix_of(layer.get_submodule(architecture.mlp_out)).shape[1],
     )
     return widths, head_size
 
 
-def layers_of(model: nn.Module, anatomy: Anatomy) -> list[nn.Module]:
+def layers_of(model: nn.Module, architecture: Architecture) -> list[nn.Module]:
     """The layers, first to last."""
-    return list(model.get_submodule(anatomy.stack).children())
+    return list(model.get_submodule(architecture.stack).children())
 
 
-def embeddings_of(model: nn.Module, anatomy: Anatomy) -> list[Any]:
+def embeddings_of(model: nn.Module, architecture: Architecture) -> list[Any]:
     """The embeddings, tokens first."""
-    return [model.get_submodule(name) for name in anatomy.embeddings]
+    return [model.get_submodule(name) for name in architecture.embeddings]
 
 
-def stream_norms(model: nn.Module, anatomy: Anatomy, layers: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+def stream_norms(model: nn.Module, architecture: Architecture, layers: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     """(full name, norm) of every norm that reads the stream, in forward order: the given layers', then the last."""
     for index in layers:
-        for name in anatomy.norms:
-            full = f"{anatomy.stack}.{index}.{name}"
+        for name in architecture.norms:
+            full = f"{architecture.stack}.{index}.{name}"
             yield full, model.get_submodule(full)
-    yield anatomy.last_norm, model.get_submodule(anatomy.last_norm)
+    yield architecture.last_norm, model.get_submodule(architecture.last_norm)
 
 
 def matrix_of(module: Any) -> Tensor:
@@ -238,15 +238,15 @@ def matrix_of(module: Any) -> Tensor:
 
 
 @torch.no_grad()
-def normalised(hidden: Tensor, anatomy: Anatomy) -> Tensor:
+def normalised(hidden: Tensor, architecture: Architecture) -> Tensor:
     """A norm's output for the stream (..., H), before gains and bias: mean square 1, for LayerNorm mean 0; float32."""
     hidden = hidden.float()
-    if anatomy.norm == "layer":
+    if architecture.norm == "layer":
         hidden = hidden - hidden.mean(dim=-1, keepdim=True)
     return hidden * hidden.square().mean(dim=-1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
-def gains_of(norm: Any, anatomy: Anatomy) -> Tensor:
+def gains_of(norm: Any, architecture: Architecture) -> Tensor:
     """The gains (H,) of a norm, float64."""
     gains: Tensor = norm.weight.detach().double()
-    return gains + 1 if anatomy.norm == "rms_plus_one" else gains
+    return gains + 1 if architecture.norm == "rms_plus_one" else gains

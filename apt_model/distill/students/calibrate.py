@@ -14,13 +14,19 @@ from torch import Tensor
 
 from apt_model.data.batch import Batch
 from apt_model.distill.students.activation_stats import reader
-from apt_model.distill.students.architecture import Anatomy, gains_of, layers_of, normalised, stream_norms
+from apt_model.distill.students.architecture import Architecture, gains_of, layers_of, normalised, stream_norms
 from apt_model.distill.students.cut_weights import Cut, put_gains
 
 
 @torch.no_grad()
 def calibrate_gains(
-    teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, batches: Sequence[Batch], *, tick: Callable[[], None]
+    teacher: Any,
+    student: Any,
+    architecture: Architecture,
+    cut: Cut,
+    batches: Sequence[Batch],
+    *,
+    tick: Callable[[], None],
 ) -> None:
     """Multiply the gains of each of the student's norms by one factor, the best in the sense of least squares.
 
@@ -29,22 +35,22 @@ def calibrate_gains(
     come away from the teacher's. (A factor for each channel was tried: better after deep cuts, worse after mild ones.)
     `tick` is called after each batch.
     """
-    pairs = list(_norm_pairs(teacher, student, anatomy, cut))
-    fit = _LeastSquares(pairs, anatomy, cut.axes)
-    dropped = set(range(len(layers_of(teacher, anatomy)))) - set(cut.layers)
+    pairs = list(_norm_pairs(teacher, student, architecture, cut))
+    fit = _LeastSquares(pairs, architecture, cut.axes)
+    dropped = set(range(len(layers_of(teacher, architecture)))) - set(cut.layers)
     with ExitStack() as stack:
         for place, pair in enumerate(pairs):
             stack.callback(pair.teacher.register_forward_pre_hook(partial(fit.see_teacher, place)).remove)
             stack.callback(pair.student.register_forward_pre_hook(partial(fit.see_student, place)).remove)
-        read_teacher = stack.enter_context(reader(teacher, anatomy, dropped))
-        read_student = stack.enter_context(reader(student, anatomy))
+        read_teacher = stack.enter_context(reader(teacher, architecture, dropped))
+        read_student = stack.enter_context(reader(student, architecture))
         for batch in batches:
             fit.is_text = batch.attention_mask.flatten().to(cut.axes.device) == 1
             read_teacher(batch)  # first: the student's norms are compared with what the teacher's have left
             read_student(batch)
             tick()
     for pair, factor in fit.factors():
-        put_gains(pair.student, gains_of(pair.student, anatomy) * factor, anatomy)
+        put_gains(pair.student, gains_of(pair.student, architecture) * factor, architecture)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +68,10 @@ class _NormPair:
     scale: float
 
 
-def _norm_pairs(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut) -> Iterator[_NormPair]:
+def _norm_pairs(teacher: Any, student: Any, architecture: Architecture, cut: Cut) -> Iterator[_NormPair]:
     """In the order in which the stream is read through them; the last norm comes last."""
-    theirs = [norm for _, norm in stream_norms(teacher, anatomy, cut.layers)]
-    mine = [norm for _, norm in stream_norms(student, anatomy, tuple(range(len(cut.layers))))]
+    theirs = [norm for _, norm in stream_norms(teacher, architecture, cut.layers)]
+    mine = [norm for _, norm in stream_norms(student, architecture, tuple(range(len(cut.layers))))]
     is_tied = student.get_output_embeddings().weight is student.get_input_embeddings().weight
     for their, own in zip(theirs, mine, strict=True):
         is_for_tied_head = is_tied and own is mine[-1]  # such a head cannot take gains: they are still in the last norm
@@ -73,7 +79,7 @@ def _norm_pairs(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut) -> Itera
             teacher=their,
             student=own,
             folded=cut.folds and not is_for_tied_head,
-            scale=1 / cut.rescaling(anatomy) if is_for_tied_head else 1.0,
+            scale=1 / cut.rescaling(architecture) if is_for_tied_head else 1.0,
         )
 
 
@@ -86,8 +92,8 @@ class _LeastSquares:
         is_text: the tokens of the batch that both read next, in one row, that are no padding.
     """
 
-    def __init__(self, pairs: Sequence[_NormPair], anatomy: Anatomy, axes: Tensor) -> None:
-        self._pairs, self._anatomy, self._axes = pairs, anatomy, axes
+    def __init__(self, pairs: Sequence[_NormPair], architecture: Architecture, axes: Tensor) -> None:
+        self._pairs, self._architecture, self._axes = pairs, architecture, axes
         self._targets: dict[int, Tensor] = {}
         self._products = torch.zeros(len(pairs), dtype=torch.float64)
         self._squares = torch.zeros(len(pairs), dtype=torch.float64)
@@ -96,12 +102,12 @@ class _LeastSquares:
     def see_teacher(self, place: int, norm: Any, inputs: Any) -> None:
         """A hook: t, before the biases. Gains that were folded into the student's matrices are no part of it."""
         pair, stream = self._pairs[place], self._stream_of(inputs)
-        stream = stream if pair.folded else stream * gains_of(norm, self._anatomy)
+        stream = stream if pair.folded else stream * gains_of(norm, self._architecture)
         self._targets[place] = pair.scale * stream @ self._axes.T
 
     def see_student(self, place: int, norm: Any, inputs: Any) -> None:
         """A hook: s, and its sums with the t of the same tokens."""
-        own = self._stream_of(inputs) * gains_of(norm, self._anatomy)
+        own = self._stream_of(inputs) * gains_of(norm, self._architecture)
         self._products[place] += float((own * self._targets.pop(place)).sum())
         self._squares[place] += float(own.square().sum())
 
@@ -113,4 +119,4 @@ class _LeastSquares:
 
     def _stream_of(self, inputs: Any) -> Tensor:
         """The normalised stream (tokens, H) that enters a norm, before its gains."""
-        return normalised(inputs[0].reshape(len(self.is_text), -1)[self.is_text], self._anatomy).double()
+        return normalised(inputs[0].reshape(len(self.is_text), -1)[self.is_text], self._architecture).double()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apt_model.distill.students.architecture import Anatomy, Rows, embeddings_of, gains_of, layers_of, matrix_of
+from apt_model.distill.students.architecture import Architecture, Rows, embeddings_of, gains_of, layers_of, matrix_of
 from apt_model.distill.students.fresh import teachers_name
 from apt_model.distill.students.widths import Widths
 from apt_model.errors import ModelError
@@ -41,14 +41,16 @@ class Cut:
     heads: Mapping[int, Tensor]
     neurons: Mapping[int, Tensor]
 
-    def rescaling(self, anatomy: Anatomy) -> float:
+    def rescaling(self, architecture: Architecture) -> float:
         """Factor on token embeddings that makes up for a smaller sqrt(hidden size), if the model multiplies by it."""
         narrow, wide = self.axes.shape
-        return float((wide / narrow) ** 0.5) if anatomy.scaled_embeddings else 1.0
+        return float((wide / narrow) ** 0.5) if architecture.scaled_embeddings else 1.0
 
 
 @torch.no_grad()
-def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, widths: Widths, head_size: int) -> None:
+def write_student(
+    teacher: Any, student: Any, architecture: Architecture, cut: Cut, *, widths: Widths, head_size: int
+) -> None:
     """Fill the student with the parts of the teacher that the cut keeps; `widths` are the teacher's.
 
     With a rotation, the student's norms have gains of `loudness`, and its matrices contain the teacher's gains. A
@@ -59,55 +61,62 @@ def write_student(teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, *, wid
     Raises:
         ModelError: a weight outside of the known modules has no copy of its shape in the teacher.
     """
-    writer = _StudentWriter(teacher, student, anatomy, cut, widths, head_size)
+    writer = _StudentWriter(teacher, student, architecture, cut, widths, head_size)
     writer.write_embeddings()
-    for mine, (index, layer) in enumerate(zip(cut.layers, layers_of(student, anatomy), strict=True)):
-        writer.write_layer(index, layer, f"{anatomy.stack}.{mine}")
+    for mine, (index, layer) in enumerate(zip(cut.layers, layers_of(student, architecture), strict=True)):
+        writer.write_layer(index, layer, f"{architecture.stack}.{mine}")
     writer.write_end()
     writer.copy_the_rest()
 
 
 class _StudentWriter:
-    def __init__(self, teacher: Any, student: Any, anatomy: Anatomy, cut: Cut, widths: Widths, head_size: int) -> None:
-        self._teacher, self._student, self._anatomy, self._cut = teacher, student, anatomy, cut
+    def __init__(
+        self, teacher: Any, student: Any, architecture: Architecture, cut: Cut, widths: Widths, head_size: int
+    ) -> None:
+        self._teacher, self._student, self._architecture, self._cut = teacher, student, architecture, cut
         self._widths, self._head_size = widths, head_size
         self._axes = cut.axes
         self._written: set[str] = set()
 
     def write_embeddings(self) -> None:
-        pairs = zip(*(embeddings_of(model, self._anatomy) for model in (self._teacher, self._student)), strict=True)
+        pairs = zip(
+            *(embeddings_of(model, self._architecture) for model in (self._teacher, self._student)), strict=True
+        )
         for place, (theirs, mine) in enumerate(pairs):
             weight = self._axes @ matrix_of(theirs).double()
-            self._put(self._anatomy.embeddings[place], mine, weight * self._cut.rescaling(self._anatomy))
+            self._put(self._architecture.embeddings[place], mine, weight * self._cut.rescaling(self._architecture))
 
     def write_layer(self, index: int, mine: nn.Module, name: str) -> None:
-        theirs = layers_of(self._teacher, self._anatomy)[index]
-        for norm, readers in self._anatomy.norms.items():
+        theirs = layers_of(self._teacher, self._architecture)[index]
+        for norm, readers in self._architecture.norms.items():
             rows = {reader: self._rows(kind, index) for reader, kind in readers.items()}
             pairs = {f"{name}.{one}": (theirs.get_submodule(one), mine.get_submodule(one), rows[one]) for one in rows}
             self._read_through(theirs.get_submodule(norm), mine.get_submodule(norm), f"{name}.{norm}", pairs)
-        for norm in self._anatomy.after:
-            gains = self._axes @ gains_of(theirs.get_submodule(norm), self._anatomy)
+        for norm in self._architecture.after:
+            gains = self._axes @ gains_of(theirs.get_submodule(norm), self._architecture)
             self._put_norm(f"{name}.{norm}", mine.get_submodule(norm), gains, None)
         heads = self._spread(self._cut.heads[index])
-        for out, columns in ((self._anatomy.attention_out, heads), (self._anatomy.mlp_out, self._cut.neurons[index])):
+        for out, columns in (
+            (self._architecture.attention_out, heads),
+            (self._architecture.mlp_out, self._cut.neurons[index]),
+        ):
             source: Any = theirs.get_submodule(out)
             weight = self._axes @ matrix_of(source)[:, columns].double()
             bias = None if source.bias is None else self._axes @ source.bias.double()
             self._put(f"{name}.{out}", mine.get_submodule(out), weight, bias)
 
     def write_end(self) -> None:
-        theirs, mine = (model.get_submodule(self._anatomy.last_norm) for model in (self._teacher, self._student))
+        theirs, mine = (model.get_submodule(self._architecture.last_norm) for model in (self._teacher, self._student))
         head, mine_head = self._teacher.get_output_embeddings(), self._student.get_output_embeddings()
         name = next(name for name, module in self._student.named_modules() if module is mine_head)
-        tied = mine_head.weight is embeddings_of(self._student, self._anatomy)[0].weight
+        tied = mine_head.weight is embeddings_of(self._student, self._architecture)[0].weight
         if not tied:
             everything = torch.arange(head.weight.shape[0], device=head.weight.device)
-            self._read_through(theirs, mine, self._anatomy.last_norm, {name: (head, mine_head, everything)})
+            self._read_through(theirs, mine, self._architecture.last_norm, {name: (head, mine_head, everything)})
             return
-        gains, bias = gains_of(theirs, self._anatomy), getattr(theirs, "bias", None)
-        gains = (self._axes.square() @ gains) / self._cut.rescaling(self._anatomy)
-        self._put_norm(self._anatomy.last_norm, mine, gains, None if bias is None else self._axes @ bias.double())
+        gains, bias = gains_of(theirs, self._architecture), getattr(theirs, "bias", None)
+        gains = (self._axes.square() @ gains) / self._cut.rescaling(self._architecture)
+        self._put_norm(self._architecture.last_norm, mine, gains, None if bias is None else self._axes @ bias.double())
         self._written.add(f"{name}.weight")
 
     def copy_the_rest(self) -> None:
@@ -116,7 +125,7 @@ class _StudentWriter:
         for name, target in self._student.state_dict().items():
             if name in self._written:
                 continue
-            found = theirs.get(teachers_name(name, self._anatomy.stack, self._cut.layers))
+            found = theirs.get(teachers_name(name, self._architecture.stack, self._cut.layers))
             if found is None or found.shape != target.shape:
                 raise ModelError(
                     f"the teacher has no weight that fits the student's {name}", got=type(self._teacher).__name__
@@ -125,7 +134,7 @@ class _StudentWriter:
 
     def _read_through(self, norm: Any, mine: Any, name: str, readers: Mapping[str, tuple[Any, Any, Tensor]]) -> None:
         """Write a norm and the matrices that read it; `readers`: name → (teacher's, student's, rows kept)."""
-        gains, bias = gains_of(norm, self._anatomy), getattr(norm, "bias", None)
+        gains, bias = gains_of(norm, self._architecture), getattr(norm, "bias", None)
         folds_bias = self._cut.folds and all(source.bias is not None for source, _, _ in readers.values())
         for full, (source, target, rows) in readers.items():
             weight = matrix_of(source)[rows].double()
@@ -168,7 +177,7 @@ class _StudentWriter:
         return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
 
     def _put_norm(self, name: str, norm: Any, gains: Tensor, bias: Tensor | None) -> None:
-        put_gains(norm, gains * self._cut.loudness, self._anatomy)
+        put_gains(norm, gains * self._cut.loudness, self._architecture)
         self._written.add(f"{name}.weight")
         if bias is not None:
             norm.bias.copy_(bias)
@@ -183,6 +192,6 @@ class _StudentWriter:
 
 
 @torch.no_grad()
-def put_gains(norm: Any, gains: Tensor, anatomy: Anatomy) -> None:
+def put_gains(norm: Any, gains: Tensor, architecture: Architecture) -> None:
     """Set the gains (H,) of a norm, in the form that its family stores."""
-    norm.weight.copy_(gains - 1 if anatomy.norm == "rms_plus_one" else gains)
+    norm.weight.copy_(gains - 1 if architecture.norm == "rms_plus_one" else gains)

@@ -230,6 +230,6 @@ def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...
             raise ModelError(
                 f"the teacher's weights do not fit the student at {name}",
                 got=None if found is None else f"{tuple(found.shape)} and {tuple(target.shape)}",
-                fix="let only num_layers differ, since init='teacher' copies whole layers, or use shrink",
+                fix="let only num_layers differ, since init='teacher' copies whole layers, or use apt_model.shrink",
             )
         target.copy_(found)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from apt_model.data.batch import Batch
 from apt_model.distill.students.activation_stats import mean_loss, reader
-from apt_model.distill.students.architecture import Anatomy, layers_of
+from apt_model.distill.students.architecture import Architecture, layers_of
 
 
 def layers_by_angle(
-    model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
+    model: Any, architecture: Architecture, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
 ) -> tuple[int, ...]:
     """Drop the block of consecutive layers with the smallest angle between its input and output; the layers kept.
 
@@ -26,7 +26,7 @@ def layers_by_angle(
     batches once.
     Source: Gromov et al. 2024, arXiv:2403.17887, section 3.2 (there, of each text's last token alone).
     """
-    layers = layers_of(model, anatomy)
+    layers = layers_of(model, architecture)
     block = len(layers) - count
     angles = torch.zeros(count + 1, dtype=torch.float64)
     before: list[Tensor] = []
@@ -45,7 +45,7 @@ def layers_by_angle(
     with ExitStack() as stack:
         for layer in layers:
             stack.callback(layer.register_forward_hook(see).remove)
-        read = stack.enter_context(reader(model, anatomy))
+        read = stack.enter_context(reader(model, architecture))
         device = next(model.parameters()).device
         for batch in batches:
             before.clear()
@@ -57,17 +57,19 @@ def layers_by_angle(
 
 
 def layers_by_loss(
-    model: Any, anatomy: Anatomy, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
+    model: Any, architecture: Architecture, batches: Sequence[Batch], count: int, *, tick: Callable[[], None]
 ) -> tuple[int, ...]:
     """Greedily drop the layer without which the loss is lowest, until `count` are left; the layers kept.
 
     For each dropped layer the batches are read once for every layer still there.
     Source: Song et al. 2024, arXiv:2402.09025 (SLEB), algorithm 1.
     """
-    kept = list(range(len(layers_of(model, anatomy))))
+    kept = list(range(len(layers_of(model, architecture))))
     dropped: list[int] = []
     while len(kept) > count:
-        losses = {index: mean_loss(model, anatomy, batches, without=[*dropped, index], tick=tick) for index in kept}
+        losses = {
+            index: mean_loss(model, architecture, batches, without=[*dropped, index], tick=tick) for index in kept
+        }
         least = min(kept, key=lambda index: losses[index])
         kept.remove(least)
         dropped.append(least)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from apt_model.data.batch import Batch, to_batch
 from apt_model.distill.students.activation_stats import Activity, watch_activity
-from apt_model.distill.students.architecture import Anatomy, anatomy_of, layers_of, widths_of
+from apt_model.distill.students.architecture import Architecture, architecture_of, layers_of, widths_of
 from apt_model.distill.students.calibrate import calibrate_gains
 from apt_model.distill.students.cut_weights import Cut, write_student
 from apt_model.distill.students.fresh import MLP_WIDTHS, Method, Rank, even_layers, keep_layers
@@ -89,32 +89,32 @@ def shrink(
     """
     began = time.monotonic()
     _refuse_unknown(method, rank)
-    anatomy = anatomy_of(teacher)
-    full, head_size = widths_of(teacher, anatomy)
+    architecture = architecture_of(teacher)
+    full, head_size = widths_of(teacher, architecture)
     sizes = {"hidden": hidden_size, "heads": num_attention_heads, "neurons": intermediate_size}
-    widths = fit_widths(full, head_size=head_size, free_heads=anatomy.free_heads, **sizes)
+    widths = fit_widths(full, head_size=head_size, free_heads=architecture.free_heads, **sizes)
     narrows = widths.hidden < full.hidden
     folds = method == "rotate" and narrows
-    if folds and anatomy.after:
+    if folds and architecture.after:
         kind = teacher.config.model_type
         raise ModelError(
             "a model with norms on sublayer outputs cannot be rotated", got=kind, fix="use method=channels"
         )
-    depth = len(layers_of(teacher, anatomy))
+    depth = len(layers_of(teacher, architecture))
     layers = even_layers(depth, num_layers)
     rank = rank if len(layers) < depth else "even"  # nothing to choose
     text, tokens = _read_text(batches, tokenizer, max_length)
     readings = len(text) * ((widths != full) + narrows) + _ranking_readings(text, rank, depth, len(layers))
     tick = _Clock(readings, progress)
-    layers = layers if rank == "even" else _rank_layers(teacher, anatomy, text, len(layers), rank=rank, tick=tick)
+    layers = layers if rank == "even" else _rank_layers(teacher, architecture, text, len(layers), rank=rank, tick=tick)
     seen, share = None, 1.0
     if widths != full:
-        seen = watch_activity(teacher, anatomy, text, kept=layers, head_size=head_size, tick=tick)
-    cut = _choose(seen, full, widths, layers, teacher.device, folds=folds, keep_mean=anatomy.norm == "layer")
-    student = _new_student(teacher, anatomy, cut, widths, head_size)
-    write_student(teacher, student, anatomy, cut, widths=full, head_size=head_size)
+        seen = watch_activity(teacher, architecture, text, kept=layers, head_size=head_size, tick=tick)
+    cut = _choose(seen, full, widths, layers, teacher.device, folds=folds, keep_mean=architecture.norm == "layer")
+    student = _new_student(teacher, architecture, cut, widths, head_size)
+    write_student(teacher, student, architecture, cut, widths=full, head_size=head_size)
     if seen is not None and narrows:
-        calibrate_gains(teacher, student, anatomy, cut, text, tick=tick)
+        calibrate_gains(teacher, student, architecture, cut, text, tick=tick)
         share = energy_kept(seen.covariance, cut.axes)
     return Shrunk(
         student=student.cpu(),
@@ -150,11 +150,11 @@ def _ranking_readings(text: Sequence[Batch], rank: Rank, depth: int, keep: int) 
 
 
 def _rank_layers(
-    teacher: Any, anatomy: Anatomy, text: Sequence[Batch], keep: int, *, rank: Rank, tick: Callable[[], None]
+    teacher: Any, architecture: Architecture, text: Sequence[Batch], keep: int, *, rank: Rank, tick: Callable[[], None]
 ) -> tuple[int, ...]:
     if rank == "angle":
-        return layers_by_angle(teacher, anatomy, text, keep, tick=tick)
-    return layers_by_loss(teacher, anatomy, _first(text, RANKED_TOKENS), keep, tick=tick)
+        return layers_by_angle(teacher, architecture, text, keep, tick=tick)
+    return layers_by_loss(teacher, architecture, _first(text, RANKED_TOKENS), keep, tick=tick)
 
 
 class _Clock:
@@ -207,13 +207,13 @@ def _choose(
     )
 
 
-def _new_student(teacher: Any, anatomy: Anatomy, cut: Cut, widths: Widths, head_size: int) -> Any:
+def _new_student(teacher: Any, architecture: Architecture, cut: Cut, widths: Widths, head_size: int) -> Any:
     """A fresh model of the student's sizes on the teacher's device; embeddings are tied if the teacher's are."""
     config = deepcopy(teacher.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     keep_layers(config, cut.layers)
-    set_widths(config, widths, head_size=head_size, free_heads=anatomy.free_heads, neuron_names=MLP_WIDTHS)
+    set_widths(config, widths, head_size=head_size, free_heads=architecture.free_heads, neuron_names=MLP_WIDTHS)
     dtype = torch.float64 if teacher.dtype == torch.float64 else torch.float32
     student = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     return student.eval().to(teacher.device)

@@ -54,7 +54,8 @@ class CachedTeacher:
         """
         path = self._directory / TEACHER
         if not (path / "config.json").exists():
-            raise DataError(f"cache {self._directory} has no config of its teacher", fix="pass a student model")
+            fix = "make the student in Python, and pass it to a plugin"
+            raise DataError(f"cache {self._directory} has no config of its teacher", fix=fix)
         try:
             config = AutoConfig.from_pretrained(path)
             tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
@@ -62,7 +63,8 @@ class CachedTeacher:
             got = str(error).strip().split("\n")[0][:300]
             raise StorageError(f"{path} cannot be read", got=got, fix="cache the teacher again") from error
         if hash_config(config) != self.identity.config or hash_tokenizer(tokenizer) != self.identity.tokenizer:
-            raise StorageError(f"{path} is not what the cache was made with", fix="cache the teacher again")
+            what = f"config or tokenizer in {path} differs from the one that the cache was made with"
+            raise StorageError(what, fix="cache the teacher again")
         return config, tokenizer
 
     def refuse_other(self, *, teacher: nn.Module | None = None, tokenizer: Any = None, **settings: Any) -> None:
@@ -82,8 +84,8 @@ class CachedTeacher:
         if tokenizer is not None and hash_tokenizer(tokenizer) != self.identity.tokenizer:
             differ.append("another tokenizer")
         if differ:
-            fix = "cache the teacher again, or use what it was cached with"
-            raise DataError(f"cache {self._directory} does not belong to this run", got=", ".join(differ), fix=fix)
+            fix = "cache the teacher again, or use the values that it was cached with"
+            raise DataError(f"cache {self._directory} does not match this run", got=", ".join(differ), fix=fix)
 
     @property
     def card(self) -> ModelCard:
@@ -110,7 +112,7 @@ class CachedTeacher:
         self.refuse_other(temperature=config.temperature)
         if config.loss_kind != "forward_kl":
             fix = "set loss_kind=forward_kl, or train with the teacher itself"
-            raise ConfigError("a cache of top-k logits cannot do this loss", got=config.loss_kind, fix=fix)
+            raise ConfigError("a cache of top-k logits cannot serve this loss", got=config.loss_kind, fix=fix)
         needs_a_model = {
             "hidden_weight": "a cache has the teacher's logits, not its hidden states",
             "attention_weight": "a cache has the teacher's logits, not its attention",

@@ -95,7 +95,7 @@ class CrossTeacher:
         raise ModelError("a teacher with another tokenizer has no logits at the student's positions")
 
 
-def others_tokenizer(
+def teachers_own_tokenizer(
     config: DistillConfig, teacher: nn.Module | TeacherSource, tokenizer: Any, teacher_tokenizer: Any
 ) -> Any:
     """The teacher's tokenizer if it differs from the student's and `cross_tokenizer` allows that; else None.

@@ -1,1 +1,1 @@
-"""The cost of viewers: load tests of the page's server."""
+"""Load tests of the server of `apt-model watch`."""

@@ -1,7 +1,7 @@
-"""Load test of the page's server: many viewers, a training with its page open, a record of a million steps.
+"""Command line of the load tests: many viewers, a training with its page open, a record of a million steps.
 
-    python -m benchmarks.micro.viewers crowd       # 200 viewers and 50 that take nothing, while a lesson is written
-    python -m benchmarks.micro.viewers training    # steps with the page open against steps without, in turn
+    python -m benchmarks.micro.viewers crowd       # 200 viewers and 50 that read nothing, while a record is written
+    python -m benchmarks.micro.viewers training    # steps with the page open against steps without, interleaved
     python -m benchmarks.micro.viewers long        # a record of a million steps: report, server, browser
 
 The server is `apt-model watch` as it comes, a process of its own; so is the crowd. Nothing leaves the loopback device.

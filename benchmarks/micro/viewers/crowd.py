@@ -1,6 +1,6 @@
-"""Many viewers at once: how late they hear of a step, what they cost the writer, and how long a stalled one is kept.
+"""Load test with many viewers: delay of events, cost for the writing process, time until a stalled viewer is dropped.
 
-Delivery is the wall time at which a viewer has the whole event less the one that stands in it.
+The delay is the wall time at which a viewer has the whole event, minus the event's own `wall_time`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A made-up lesson to show: events as the loop tells them, without a training behind them."""
+"""Synthetic events for the load tests: a record as a training would write it, without a training."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from apt_model.events.records import EpochFinished, ScoredObservation, StepDone
 from apt_model.events.runfile import RunFile
 from apt_model.events.tokens import TokenDetail
 
-BACKLOG = 6_000  # steps that are there before, two megabytes: who takes nothing of them has stalled
+BACKLOG = 6_000  # steps recorded before the test, two megabytes: a viewer that reads nothing of them is stalled
 POSITIONS = 64  # tokens of a card
 STEPS_AN_EPOCH = 50_000
 
 
 @contextmanager
 def backlog() -> Iterator[tuple[Path, RunFile]]:
-    """A run directory for as long as it is needed, and its record, which a lesson has been written to already."""
+    """Context manager: a temporary run directory, and its record with BACKLOG steps in it."""
     with tempfile.TemporaryDirectory() as folder, closing(RunFile(Path(folder) / "run")) as file:
         for number in range(BACKLOG):
             file.emit(step(number))

@@ -1,4 +1,4 @@
-"""A very long record: what it takes to write, to report, to serve, and to open in a browser."""
+"""Load test with a record of a million steps: time and memory to write, report, serve and open it in a browser."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`apt-model watch` as a process of its own, and its clients: the smallest HTTP that it takes.
+"""Start `apt-model watch` as a process for the load tests, and talk to it with a minimal HTTP client.
 
 Nothing leaves the loopback device.
 """
@@ -24,7 +24,7 @@ HEAD = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """`apt-model watch`, running."""
+    """A running `apt-model watch`."""
 
     port: int
     process: psutil.Process

@@ -1,4 +1,4 @@
-"""A training with its page open against the same without, in turn: time of its steps, the server's share of a core."""
+"""Benchmark of a training with its page open against one without: step time, and the server's share of a core."""
 
 import asyncio
 import multiprocessing

@@ -58,7 +58,7 @@ def test_a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkp
     assert found["code"] == 5
     assert "error[STORAGE]: checkpoint of step 3 cannot be written" in found["line"]
     assert "File too large" in found["line"]
-    assert "expected room for about 82,996 bytes" in found["line"]  # 3 * 5,820, and 64 KiB for what is no weight
+    assert "expected about 82,996 bytes of free space" in found["line"]  # 3 * 5,820, and 64 KiB for what is no weight
     assert f"Last good checkpoint: step 2 ({tmp_path}/run/checkpoints/step-00000002)" in found["line"]
     assert found["after"] == found["before"] == ["step-00000001", "step-00000002"]
     assert found["same"]

@@ -160,18 +160,24 @@ def test_the_optimizer_the_schedule_and_the_generators_end_as_they_would_have(le
     assert ends("broken") == ends("whole")
 
 
-BEYOND = {"hidden_weight": 0.5, "attention_weight": 0.5, "layer_map": "even", "on_policy": 0.5, "on_policy_tokens": 5}
+LAYERS_AND_ON_POLICY = {
+    "hidden_weight": 0.5,
+    "attention_weight": 0.5,
+    "layer_map": "even",
+    "on_policy": 0.5,
+    "on_policy_tokens": 5,
+}
 
 
 @pytest.mark.parametrize("broken_at", [1, 4, 7])
 def test_projections_and_the_texts_that_the_student_writes_go_on_too(
     broken_at: int, lesson: Any, tmp_path: Path
 ) -> None:
-    whole = lesson("whole", config=BEYOND)
+    whole = lesson("whole", config=LAYERS_AND_ON_POLICY)
     with pytest.raises(Broken):
-        lesson("broken", broken_at=broken_at, config=BEYOND)
+        lesson("broken", broken_at=broken_at, config=LAYERS_AND_ON_POLICY)
     random.seed(99), torch.manual_seed(99)
-    assert_same(lesson("broken", resume=True, config=BEYOND), whole)
+    assert_same(lesson("broken", resume=True, config=LAYERS_AND_ON_POLICY), whole)
     assert record(tmp_path / "broken") == record(tmp_path / "whole")
     assert {event.ce is None for event in read_events(tmp_path / "whole") if event.kind == "step"} == {True, False}
     newest, _ = newest_snapshot(tmp_path / "broken" / "checkpoints")
@@ -185,9 +191,9 @@ def test_a_checkpoint_without_its_projections_is_not_taken_up(lesson: Any, tmp_p
     with pytest.raises(Broken):
         lesson("broken", broken_at=3)
     with pytest.raises(ConfigError, match=r"hidden_weight: 0\.0 then, 0\.5 now"):
-        lesson("broken", resume=True, config=BEYOND)
-    with pytest.raises(StorageError, match=r"cannot be taken up.*beside\.safetensors"):
-        lesson("broken", resume=True, resume_anyway=True, config=BEYOND)
+        lesson("broken", resume=True, config=LAYERS_AND_ON_POLICY)
+    with pytest.raises(StorageError, match=r"cannot be restored.*beside\.safetensors"):
+        lesson("broken", resume=True, resume_anyway=True, config=LAYERS_AND_ON_POLICY)
 
 
 def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up(lesson: Any, tmp_path: Path) -> None:
@@ -197,7 +203,7 @@ def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up(lesson: Any, t
     assert newest is not None
     kept = Checkpoints(tmp_path / "broken", TrainConfig(), resume_from=newest)
     then = json.loads((newest / "state.json").read_bytes())["identity"]
-    before = {key: value for key, value in then.items() if key not in {*BEYOND, "wide_matmul"}}
+    before = {key: value for key, value in then.items() if key not in {*LAYERS_AND_ON_POLICY, "wide_matmul"}}
     kept._refuse_another_run(before, then)
     with pytest.raises(ConfigError, match=r"on_policy: 0\.0 then, 0\.5 now"):
         kept._refuse_another_run(before, {**then, "on_policy": 0.5})
@@ -385,7 +391,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(lesson: Any, tmp_path: Path) 
         lesson("run", resume=True, config={"temperature": 2.0})
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")} == before
     lesson("other")
-    with pytest.raises(ConfigError, match="resume_from is of another run"):
+    with pytest.raises(ConfigError, match="resume_from is not in run_dir"):
         lesson("other", resume=True, start="run")
 
 
@@ -405,7 +411,8 @@ def test_a_step_that_is_not_finite_keeps_its_batch_whatever_shares_its_memory(
     broken = copy.deepcopy(teacher)
     with torch.no_grad():
         broken.lm_head.weight[5] = float("nan")
-    with pytest.raises(NumericError, match=r"the teacher's logits .* look at the batch: .*nonfinite-step-00000001"):
+    blamed = r"the teacher's logits .* inspect the step's batches: .*nonfinite-step-00000001"
+    with pytest.raises(NumericError, match=blamed):
         lesson("run", teacher=broken, data=[{"input_ids": ids, "labels": ids}])
     kept = load_file(tmp_path / "run" / "nonfinite-step-00000001.safetensors")
     assert torch.equal(kept["0.labels"], ids)
@@ -479,7 +486,7 @@ def test_resuming_needs_a_run_and_a_whole_checkpoint(lesson: Any, tmp_path: Path
         lesson("run", broken_at=2)
     for path in snapshots(tmp_path / "run" / "checkpoints"):
         (path / "manifest.json").unlink()
-    with pytest.raises(StorageError, match=r"no whole checkpoint .*step-00000001: manifest\.json"):
+    with pytest.raises(StorageError, match=r"no intact checkpoint .*step-00000001: manifest\.json"):
         lesson("run", resume=True)
 
 

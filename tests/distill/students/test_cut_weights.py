@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from apt_model.distill.students.architecture import anatomy_of, stream_norms, widths_of
+from apt_model.distill.students.architecture import architecture_of, stream_norms, widths_of
 from apt_model.distill.students.cut_weights import Cut, write_student
 from apt_model.distill.students.principal_axes import busiest_channels, energy_kept, principal_axes
 from tests.distill.students.conftest import KINDS, TURNABLE, make_teacher
@@ -17,7 +17,7 @@ from tests.distill.students.conftest import KINDS, TURNABLE, make_teacher
 
 def whole(teacher: Any, axes: Tensor, *, folds: bool) -> Cut:
     """All of a teacher, its stream mapped."""
-    widths, _ = widths_of(teacher, anatomy_of(teacher))
+    widths, _ = widths_of(teacher, architecture_of(teacher))
     groups, heads, neurons = (
         dict.fromkeys(range(4), torch.arange(n)) for n in (widths.groups, widths.heads, widths.neurons)
     )
@@ -26,11 +26,11 @@ def whole(teacher: Any, axes: Tensor, *, folds: bool) -> Cut:
 
 def written(teacher: Any, cut: Cut) -> Any:
     """A student of the same size with untied embeddings."""
-    anatomy, config = anatomy_of(teacher), deepcopy(teacher.config)
+    architecture, config = architecture_of(teacher), deepcopy(teacher.config)
     config.tie_word_embeddings = False
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
-    widths, head_size = widths_of(teacher, anatomy)
-    write_student(teacher, student, anatomy, cut, widths=widths, head_size=head_size)
+    widths, head_size = widths_of(teacher, architecture)
+    write_student(teacher, student, architecture, cut, widths=widths, head_size=head_size)
     return student
 
 
@@ -44,11 +44,11 @@ def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """A function that makes a model's norms count in float64: transformers' RMSNorm rounds to float32 on its way."""
 
     def exact(model: Any) -> Any:
-        anatomy = anatomy_of(model)
-        if anatomy.norm != "layer":
-            for _, norm in stream_norms(model, anatomy, tuple(range(model.config.num_hidden_layers))):
+        architecture = architecture_of(model)
+        if architecture.norm != "layer":
+            for _, norm in stream_norms(model, architecture, tuple(range(model.config.num_hidden_layers))):
                 eps = getattr(norm, "variance_epsilon", None) or norm.eps
-                gains = norm.weight + (anatomy.norm == "rms_plus_one")
+                gains = norm.weight + (architecture.norm == "rms_plus_one")
 
                 def forward(hidden: Tensor, eps: float = eps, gains: Tensor = gains) -> Tensor:
                     return hidden * (hidden.square().mean(-1, keepdim=True) + eps).rsqrt() * gains
@@ -65,7 +65,7 @@ def test_a_stream_that_is_turned_and_not_cut_leaves_the_logits_as_they_were(
     kind: str, tied: bool, ids: Tensor, norms_in_float64: Any
 ) -> None:
     teacher = make_teacher(kind, tied=tied)
-    axes = principal_axes(some_covariance(64), 64, keep_mean=anatomy_of(teacher).norm == "layer")
+    axes = principal_axes(some_covariance(64), 64, keep_mean=architecture_of(teacher).norm == "layer")
     student = written(teacher, whole(teacher, axes, folds=True))
     with torch.no_grad():
         theirs, mine = norms_in_float64(teacher)(ids).logits, norms_in_float64(student)(ids).logits
@@ -87,15 +87,17 @@ def test_channels_in_another_order_leave_the_logits_as_they_were(kind: str, ids:
 @pytest.mark.parametrize("kind", KINDS)
 def test_heads_and_neurons_that_write_nothing_can_be_left_out(kind: str, ids: Tensor) -> None:
     teacher = make_teacher(kind)
-    anatomy = anatomy_of(teacher)
-    full, size = widths_of(teacher, anatomy)
+    architecture = architecture_of(teacher)
+    full, size = widths_of(teacher, architecture)
     kept_heads, per_group = [0, 1, 4, 5] if full.per_group == 2 else [0, 2, 5, 7], full.per_group
     groups = torch.tensor(kept_heads[::per_group]) // per_group
     heads, neurons = torch.tensor(kept_heads), torch.randperm(full.neurons)[:72].sort().values
-    if not anatomy.free_heads:  # the number of heads follows from the width: only neurons can go alone
+    if not architecture.free_heads:  # the number of heads follows from the width: only neurons can go alone
         groups, heads = torch.arange(full.groups), torch.arange(full.heads)
-    for layer in teacher.get_submodule(anatomy.stack):
-        attention, mlp = (layer.get_submodule(name).weight.data for name in (anatomy.attention_out, anatomy.mlp_out))
+    for layer in teacher.get_submodule(architecture.stack):
+        attention, mlp = (
+            layer.get_submodule(name).weight.data for name in (architecture.attention_out, architecture.mlp_out)
+        )
         attention, mlp = (m if kind == "GPT2" else m.T for m in (attention, mlp))
         columns = (heads[:, None] * size + torch.arange(size)).flatten()
         for matrix, kept in ((attention, columns), (mlp, neurons)):
@@ -106,7 +108,7 @@ def test_heads_and_neurons_that_write_nothing_can_be_left_out(kind: str, ids: Te
     for name in ("intermediate_size", "ffn_dim", "n_inner"):
         if hasattr(config, name):
             setattr(config, name, 72)
-    if anatomy.free_heads:
+    if architecture.free_heads:
         config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, len(groups), size
     student = AutoModelForCausalLM.from_config(config, dtype=torch.float64).eval()
     cut = Cut(
@@ -118,7 +120,7 @@ def test_heads_and_neurons_that_write_nothing_can_be_left_out(kind: str, ids: Te
         heads=dict.fromkeys(range(4), heads),
         neurons=dict.fromkeys(range(4), neurons),
     )
-    write_student(teacher, student, anatomy, cut, widths=full, head_size=size)
+    write_student(teacher, student, architecture, cut, widths=full, head_size=size)
     with torch.no_grad():
         theirs, mine = teacher(ids).logits, student(ids).logits
     assert (mine - theirs).abs().max() < 1e-6 * theirs.abs().max()

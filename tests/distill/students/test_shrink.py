@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apt_model.data.batch import to_batch
 from apt_model.distill.students.activation_stats import watch_activity
-from apt_model.distill.students.architecture import anatomy_of, layers_of
+from apt_model.distill.students.architecture import architecture_of, layers_of
 from apt_model.distill.students.importance import best_heads, layers_by_angle, layers_by_loss, readings_of_loss
 from apt_model.distill.students.shrink import shrink
 from apt_model.distill.students.widths import Widths, fit_widths
@@ -40,24 +40,24 @@ def test_a_student_as_large_as_its_teacher_says_bit_for_bit_the_same(kind: str, 
 def test_a_stream_that_lies_in_half_of_its_channels_is_cut_without_a_loss(kind: str, tied: bool, ids: Tensor) -> None:
     """Its teacher is built wide from a narrow one, turned at random: only that half ever holds anything."""
     teacher = make_teacher(kind, tied=tied)
-    anatomy = anatomy_of(teacher)
-    layer_norm = anatomy.norm == "layer"
+    architecture = architecture_of(teacher)
+    layer_norm = architecture.norm == "layer"
     narrow, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))
     ones = torch.full((64, 1), 64**-0.5, dtype=torch.float64)
     narrow = narrow[:, : 31 if layer_norm else 32]
     if layer_norm:  # one direction of the student's is for the mean
         narrow, _ = torch.linalg.qr(narrow - ones @ (ones.T @ narrow))
     inside = narrow @ narrow.T
-    for name in anatomy.embeddings:
+    for name in architecture.embeddings:
         module = teacher.get_submodule(name)
         module.weight.data = module.weight.data @ inside
-    for layer in layers_of(teacher, anatomy):
-        for name in (anatomy.attention_out, anatomy.mlp_out):
+    for layer in layers_of(teacher, architecture):
+        for name in (architecture.attention_out, architecture.mlp_out):
             module = layer.get_submodule(name)
             module.weight.data = module.weight.data @ inside if kind == "GPT2" else inside @ module.weight.data
             if module.bias is not None:
                 module.bias.data = inside @ module.bias.data
-    last = teacher.get_submodule(anatomy.last_norm)
+    last = teacher.get_submodule(architecture.last_norm)
     if tied:  # so that the tied head can take the last gains: all the same, and no bias
         torch.nn.init.constant_(last.weight, 0.9)
         if layer_norm:
@@ -67,8 +67,8 @@ def test_a_stream_that_lies_in_half_of_its_channels_is_cut_without_a_loss(kind: 
     # heads and neurons all stay: where heads follow from the width, those that go write nothing
     sizes = {"hidden_size": 32, "intermediate_size": 256 if kind == "GPT2" else 128}
     if kind in ("GPT2", "GPTNeoX", "OPT", "Phi"):
-        for layer in layers_of(teacher, anatomy):
-            weight = layer.get_submodule(anatomy.attention_out).weight.data
+        for layer in layers_of(teacher, architecture):
+            weight = layer.get_submodule(architecture.attention_out).weight.data
             (weight if kind == "GPT2" else weight.T)[32:] = 0.0
     else:
         sizes["num_attention_heads"] = 8
@@ -113,24 +113,24 @@ def test_principal_components_keep_more_than_channels(ids: Tensor) -> None:
 
 def test_the_layer_that_does_nothing_goes_first_by_loss_and_by_angle(ids: Tensor) -> None:
     teacher = make_teacher("Llama")
-    anatomy = anatomy_of(teacher)
-    idle = layers_of(teacher, anatomy)[1]
-    for name in (anatomy.attention_out, anatomy.mlp_out):
+    architecture = architecture_of(teacher)
+    idle = layers_of(teacher, architecture)[1]
+    for name in (architecture.attention_out, architecture.mlp_out):
         torch.nn.init.zeros_(idle.get_submodule(name).weight)
     with torch.no_grad():
         text = to_batch(torch.cat([ids, teacher(ids).logits.argmax(-1)], dim=1))  # so that the teacher is missed
-    assert layers_by_angle(teacher, anatomy, [text], 3, tick=nothing) == (0, 2, 3)
+    assert layers_by_angle(teacher, architecture, [text], 3, tick=nothing) == (0, 2, 3)
     whole = shrink(teacher, [ids], num_layers=3, rank="angle")
     with torch.no_grad():
         assert torch.allclose(whole.student(ids).logits, teacher(ids).logits, rtol=0, atol=1e-6)
     read: list[int] = []
-    layers_by_loss(teacher, anatomy, [text], 2, tick=lambda: read.append(1))
+    layers_by_loss(teacher, architecture, [text], 2, tick=lambda: read.append(1))
     assert len(read) == readings_of_loss(4, 2) == 7
 
 
 def test_layers_by_loss_are_those_that_a_search_by_hand_finds(ids: Tensor) -> None:
     teacher = make_teacher("GPT2").float()
-    anatomy, batch = anatomy_of(teacher), to_batch(ids)
+    architecture, batch = architecture_of(teacher), to_batch(ids)
 
     def loss(kept: tuple[int, ...]) -> float:
         student = shrink(teacher, [ids], num_layers=4).student
@@ -141,25 +141,25 @@ def test_layers_by_loss_are_those_that_a_search_by_hand_finds(ids: Tensor) -> No
 
     first = min([(1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)], key=loss)
     second = min([tuple(i for i in first if i != out) for out in first], key=loss)
-    assert layers_by_loss(teacher, anatomy, [batch], 2, tick=nothing) == second
+    assert layers_by_loss(teacher, architecture, [batch], 2, tick=nothing) == second
 
 
 def test_what_heads_and_neurons_write_is_summed_over_real_tokens_only(ids: Tensor) -> None:
     teacher = make_teacher("Llama")
-    anatomy = anatomy_of(teacher)
-    layer = layers_of(teacher, anatomy)[2]
+    architecture = architecture_of(teacher)
+    layer = layers_of(teacher, architecture)[2]
     inputs: dict[str, Tensor] = {}
-    for name in (anatomy.attention_out, anatomy.mlp_out):
+    for name in (architecture.attention_out, architecture.mlp_out):
         layer.get_submodule(name).register_forward_pre_hook(lambda _, x, name=name: inputs.update({name: x[0]}))
     mask = torch.ones_like(ids)
     mask[:, 15:] = 0
     batch = to_batch({"input_ids": ids, "attention_mask": mask})
-    seen = watch_activity(teacher, anatomy, [batch], kept=(0, 1, 2, 3), head_size=8, tick=nothing)
+    seen = watch_activity(teacher, architecture, [batch], kept=(0, 1, 2, 3), head_size=8, tick=nothing)
     assert seen.tokens == 6 * 15
     heads = torch.stack(
         [
             (
-                inputs[anatomy.attention_out][:, :15, 8 * h : 8 * h + 8]
+                inputs[architecture.attention_out][:, :15, 8 * h : 8 * h + 8]
                 @ layer.self_attn.o_proj.weight[:, 8 * h : 8 * h + 8].T
             )
             .square()
@@ -169,7 +169,9 @@ def test_what_heads_and_neurons_write_is_summed_over_real_tokens_only(ids: Tenso
     )
     neurons = torch.stack(
         [
-            torch.outer(inputs[anatomy.mlp_out][:, :15, n].flatten(), layer.mlp.down_proj.weight[:, n]).square().sum()
+            torch.outer(inputs[architecture.mlp_out][:, :15, n].flatten(), layer.mlp.down_proj.weight[:, n])
+            .square()
+            .sum()
             for n in range(128)
         ]
     )

@@ -16,7 +16,7 @@ from apt_model.distill.loop import distill
 from apt_model.distill.losses.fused import HeadInput, fused_distillation
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
 from apt_model.events.records import Observation, RunStarted, StepDone
@@ -33,7 +33,7 @@ Teach = Callable[..., list[Any]]
 
 def cached(teacher: Any, path: Path, **change: Any) -> CachedTeacher:
     settings = {"k": 64, "temperature": 2.0, "value_type": "float16", "max_length": 32, "packing": False} | change
-    Caching(teacher, ROWS, settings=CacheSettings(**settings)).run(path)
+    CacheWriter(teacher, ROWS, settings=CacheSettings(**settings)).run(path)
     return CachedTeacher(path)
 
 
@@ -187,7 +187,7 @@ def test_a_student_that_hides_its_head_learns_and_shows_the_same_from_the_cache(
 def test_a_loss_that_needs_the_whole_distribution_is_refused(
     teacher: Any, student: Any, tmp_path: Path, teach: Teach
 ) -> None:
-    with pytest.raises(ConfigError, match=r"cannot do this loss; got reverse_kl"):
+    with pytest.raises(ConfigError, match=r"cannot serve this loss; got reverse_kl"):
         teach(student, cached(teacher, tmp_path), loss_kind="reverse_kl")
 
 

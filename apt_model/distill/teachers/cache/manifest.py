@@ -190,7 +190,8 @@ def prepare_directory(directory: str | Path) -> Path:
         foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
         if foreign:
             got = ", ".join(foreign[:3])
-            raise StorageError(f"{path} holds files of something else", got=got, expected="a new directory, or a cache")
+            expected = "an empty or new directory, or a cache"
+            raise StorageError(f"{path} holds files that are not a cache's", got=got, expected=expected)
         for left_over in path.glob(".tmp-*"):
             left_over.unlink()
         probe = path / ".tmp-probe"

@@ -29,7 +29,7 @@ class Cache:
     """A finished cache, open for reading.
 
     Args:
-        directory: as `writer.Caching.run` left it.
+        directory: as `writer.CacheWriter.run` left it.
 
     Raises:
         DataError: no cache, or an unfinished one.

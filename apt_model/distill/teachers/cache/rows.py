@@ -22,7 +22,7 @@ class DistinctRows:
     """The distinct rows of the data that have a label, numbered from 0 in the data's order.
 
     Args:
-        data: as in `Caching`; every row is read once.
+        data: as in `CacheWriter`; every row is read once.
         tokenizer: for rows of text.
         max_length: of a row, in tokens.
         check: refuses a batch that the teacher cannot read.

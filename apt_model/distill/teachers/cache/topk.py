@@ -34,7 +34,7 @@ class MeasuredTopK:
 
 
 def join(parts: "list[MeasuredTopK]") -> MeasuredTopK:
-    """Positions one after the other."""
+    """Concatenate positions."""
     return MeasuredTopK(
         vocabulary=parts[0].vocabulary,
         stored=concatenate([part.stored for part in parts]),
@@ -58,7 +58,8 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> MeasuredTopK:
     """
     logits = logits.float()
     if not torch.isfinite(logits.amax(dim=-1)).all():
-        raise NumericError("the teacher's logits are not finite", got="NaN or infinity", fix="look at the teacher")
+        fix = "check the teacher's weights and dtype"
+        raise NumericError("the teacher's logits are not finite", got="NaN or infinity", fix=fix)
     values, ids = logits.topk(min(k, logits.shape[-1]), dim=-1)
     # what is cached: distances from the peak, and the log-mass of the tail at T and at 1
     gaps = values[:, :1] - values

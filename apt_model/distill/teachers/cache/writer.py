@@ -51,10 +51,10 @@ CHUNK_LOGITS = 2**22  # looked at together
 OnProgress = Callable[[int, int], None]
 
 
-class Caching:
-    """A teacher, the rows it will be asked about, and how its answers are kept.
+class CacheWriter:
+    """Writes the cache of a teacher's top-k logits on the rows of a data set.
 
-    Making one reads every row once, and lets the teacher answer a sample.
+    The constructor reads every row once, and runs the teacher on a sample of them.
 
     Args:
         teacher: maps token ids (B, L) to logits (B, L, V); unchanged afterwards.
@@ -101,9 +101,9 @@ class Caching:
         manifest = read_manifest(Path(directory))
         if manifest is not None and (differ := manifest.identity.differences(self.identity)):
             raise DataError(
-                f"cache {directory} is of something else",
+                f"{directory} already holds another cache",
                 got=", ".join(differ),
-                fix="give another directory, or delete this one",
+                fix="choose another directory, or delete this one",
             )
 
     def estimate(self) -> Estimate:
@@ -233,8 +233,8 @@ class Caching:
         need = round(self.estimate().bytes_per_token * positions)
         free = shutil.disk_usage(directory).free
         if need > free:
-            got, expected = f"{free:,} bytes", f"{need:,} bytes"
-            raise StorageError(f"too little space for the cache in {directory}", got=got, expected=expected)
+            got, expected = f"{free:,} bytes", f"about {need:,} bytes"
+            raise StorageError(f"too little free space for the cache in {directory}", got=got, expected=expected)
 
 
 def _blocks(stored: StoredTopK) -> Iterator[StoredTopK]:

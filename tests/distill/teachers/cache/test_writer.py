@@ -20,7 +20,7 @@ from apt_model.distill.losses.reference import token_kl
 from apt_model.distill.losses.topk_logits import sparse_token_kl
 from apt_model.distill.teachers.cache import manifest, writer
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError, NumericError, StorageError
 from apt_model.models.fingerprints import row_keys
@@ -48,7 +48,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cache(teacher: Any, rows: Any, path: Path, **settings: Any) -> CachedTeacher:
-    Caching(teacher, rows, settings=SETTINGS.model_copy(update=settings), batch_size=3).run(path)
+    CacheWriter(teacher, rows, settings=SETTINGS.model_copy(update=settings), batch_size=3).run(path)
     return CachedTeacher(path)
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
     teacher: Any, rows: Any, tmp_path: Path, small_shards: None
 ) -> None:
     cache(teacher, rows, tmp_path / "whole")
-    broken = Caching(teacher, rows, settings=SETTINGS, batch_size=3)
+    broken = CacheWriter(teacher, rows, settings=SETTINGS, batch_size=3)
 
     class KilledError(Exception):
         pass
@@ -152,7 +152,9 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
     with pytest.raises(DataError, match="not finished"):
         CachedTeacher(tmp_path / "cut")
     asked: list[int] = []
-    Caching(teacher, rows, settings=SETTINGS, batch_size=3).run(tmp_path / "cut", lambda done, _: asked.append(done))
+    CacheWriter(teacher, rows, settings=SETTINGS, batch_size=3).run(
+        tmp_path / "cut", lambda done, _: asked.append(done)
+    )
     assert asked[0] > 0
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
@@ -233,13 +235,13 @@ def test_a_row_that_was_not_cached_is_refused_with_its_beginning(teacher: Any, r
 
 
 def test_a_tokenizer_and_a_config_come_with_the_cache(teacher: Any, rows: Any, tmp_path: Path, tokenizer: Any) -> None:
-    Caching(teacher, rows, settings=SETTINGS, tokenizer=tokenizer).run(tmp_path)
+    CacheWriter(teacher, rows, settings=SETTINGS, tokenizer=tokenizer).run(tmp_path)
     config, again = CachedTeacher(tmp_path).load_config()
     assert config.hidden_size == teacher.config.hidden_size
     assert again.get_vocab() == tokenizer.get_vocab()
     path = tmp_path / "teacher" / "config.json"
     path.write_text(path.read_text().replace('"num_hidden_layers": 2', '"num_hidden_layers": 3'))
-    with pytest.raises(StorageError, match="not what the cache was made with"):
+    with pytest.raises(StorageError, match="differs from the one that the cache was made with"):
         CachedTeacher(tmp_path).load_config()
 
 
@@ -247,7 +249,7 @@ def test_columns_that_stand_for_no_token_are_left_out(teacher: Any, tmp_path: Pa
     row, size = {"input_ids": [5, 6, 7, 8]}, len(tokenizer)
     assert size < VOCABULARY
     settings = SETTINGS.model_copy(update={"k": 99})
-    Caching(teacher, [row], settings=settings, tokenizer=tokenizer).run(tmp_path)
+    CacheWriter(teacher, [row], settings=settings, tokenizer=tokenizer).run(tmp_path)
     cached, batch = CachedTeacher(tmp_path), to_batch([row])
     assert cached.identity.vocabulary == cached.identity.settings.k == size
     top, probs = cached.top_rows(batch), (said_by(teacher, batch)[:, :size] / 2).softmax(-1)
@@ -258,19 +260,19 @@ def test_columns_that_stand_for_no_token_are_left_out(teacher: Any, tmp_path: Pa
 @pytest.mark.parametrize("change", [{"k": 0}, {"temperature": 0.0}, {"temperature": float("nan")}])
 def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], teacher: Any, rows: Any) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
-        Caching(teacher, rows, settings=SETTINGS.model_copy(update=change))
+        CacheWriter(teacher, rows, settings=SETTINGS.model_copy(update=change))
 
 
 def test_data_without_a_label_is_refused(teacher: Any) -> None:
     with pytest.raises(DataError, match="no row has a label"):
-        Caching(teacher, [{"input_ids": [5, 6], "labels": [IGNORED, IGNORED]}], settings=SETTINGS)
+        CacheWriter(teacher, [{"input_ids": [5, 6], "labels": [IGNORED, IGNORED]}], settings=SETTINGS)
 
 
 def test_a_teacher_whose_logits_are_not_finite_is_refused(teacher: Any, rows: Any) -> None:
     with torch.no_grad():
         teacher.lm_head.weight[3] = torch.nan
     with pytest.raises(NumericError, match="not finite"):
-        Caching(teacher, rows, settings=SETTINGS)
+        CacheWriter(teacher, rows, settings=SETTINGS)
 
 
 def test_a_full_disk_leaves_no_half_file(
@@ -279,7 +281,7 @@ def test_a_full_disk_leaves_no_half_file(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    made = Caching(teacher, rows, settings=SETTINGS)
+    made = CacheWriter(teacher, rows, settings=SETTINGS)
     monkeypatch.setattr(manifest.os, "fsync", full)
     with pytest.raises(StorageError, match=r"No space left on device, expected [\d,]+ bytes"):
         made.run(tmp_path)
@@ -289,16 +291,16 @@ def test_a_full_disk_leaves_no_half_file(
 def test_too_little_space_is_told_before_the_teacher_is_asked(
     teacher: Any, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Caching(teacher, rows, settings=SETTINGS)
+    made = CacheWriter(teacher, rows, settings=SETTINGS)
     usage = type("Usage", (), {"free": 3})
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(StorageError, match=r"too little space .* got 3 bytes"):
+    with pytest.raises(StorageError, match=r"too little free space .* got 3 bytes"):
         made.run(tmp_path)
 
 
 def test_a_directory_with_something_else_is_left_alone(teacher: Any, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StorageError, match=r"holds files of something else; got thesis.txt"):
+    with pytest.raises(StorageError, match=r"holds files that are not a cache's; got thesis.txt"):
         cache(teacher, rows, tmp_path)
     assert files(tmp_path) == {"thesis.txt": b"mine"}
 
@@ -306,7 +308,7 @@ def test_a_directory_with_something_else_is_left_alone(teacher: Any, rows: Any, 
 def test_the_estimate_comes_near_what_is_made(teacher: Any, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(8)
     rows = [{"input_ids": torch.randint(4, 64, (40,), generator=generator).tolist()} for _ in range(60)]
-    made = Caching(teacher, rows, settings=SETTINGS)
+    made = CacheWriter(teacher, rows, settings=SETTINGS)
     estimate = made.estimate()
     made.run(tmp_path)
     blocks = sum(len(load_file(file)["blocks"]) for file in tmp_path.glob("shard-*"))
@@ -328,7 +330,7 @@ import sys, torch
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM
 from apt_model.distill.teachers.cache import writer
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cache.manifest import CacheSettings
 import time
 writer.SHARD_POSITIONS = 40
@@ -337,7 +339,7 @@ generator = torch.Generator().manual_seed(8)
 rows = [{"input_ids": torch.randint(4, 64, (20,), generator=generator).tolist()} for _ in range(60)]
 settings = CacheSettings(k=8, temperature=2.0, value_type="log8", max_length=32, packing=False)
 slow = float(sys.argv[3])
-Caching(teacher, rows, settings=settings).run(sys.argv[2], lambda done, total: time.sleep(slow))
+CacheWriter(teacher, rows, settings=settings).run(sys.argv[2], lambda done, total: time.sleep(slow))
 """
 
 

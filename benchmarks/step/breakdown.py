@@ -1,7 +1,7 @@
-"""What the time of a step is made of: the bodies, the heads' matrix products alone, and the rest.
+"""Breakdown of a step's time: the models' bodies, the heads' matrix products, and the rest.
 
-The first two are replicas that do nothing else, so their sum is what no way to the loss can go below; torch's profiler
-says which operations the rest goes to. Knows nothing of tables.
+The first two are timed as replicas that do nothing else, so no loss implementation can take less than their sum;
+torch's profiler says which operations the rest is spent on. Knows nothing of tables.
 """
 
 from collections.abc import Callable
@@ -76,10 +76,10 @@ def profiled(step: Callable[[], None]) -> dict[str, float]:
     return {group: spent / total for group, spent in shares.items()}
 
 
-def anatomy(
+def breakdown(
     step: Callable[[], None], contender: Contender, pair: Pair, size: Size, rounds: int
 ) -> dict[str, list[Lap]]:
-    """Laps of the contender's step and of both replicas, whose products are made as its are, interleaved."""
+    """Interleaved laps of the contender's step and of both replicas, with products computed as the contender does."""
     replicas = {"bodies and optimizer": bodies, "the heads' products": products}
     turns = {"step": step, **{name: replica(contender, pair, size) for name, replica in replicas.items()}}
     for turn in turns.values():
