@@ -128,26 +128,28 @@ def to_batch(raw: Any, *, tokenizer: Any = None, max_length: int = 512, teacher_
         return _from_both(rows or (), tokenizer, teacher_tokenizer, max_length)
     if rows is not None:
         return _from_rows(rows, tokenizer, max_length)
-    if isinstance(raw, Mapping) and "text" in raw and "input_ids" not in raw:
-        return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
-    return _from_tensors(*_tensors_of(raw))
-
-
-def _tensors_of(raw: Any) -> tuple[Any, Any, Any]:
-    """(input_ids, attention_mask, labels) of a batch that is encoded; None where it has none."""
     if isinstance(raw, Mapping):
-        if "input_ids" in raw:
-            return raw["input_ids"], raw.get("attention_mask"), raw.get("labels")
-        raise DataError(
-            "batch has neither input_ids nor text", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text"
-        )
+        return _from_columns(raw, tokenizer, max_length)
     if isinstance(raw, Tensor):
-        return raw, None, None
+        return _from_tensors(raw, None, None)
     if isinstance(raw, Sequence) and 0 < len(raw) <= 3 and all(isinstance(item, Tensor) for item in raw):
-        parts = [*raw, None, None]
-        return parts[0], parts[1], parts[2]
-    inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
+        return _from_tensors(*raw, *[None] * (3 - len(raw)))
+    raise _unknown_type(raw)
+
+
+def _from_columns(raw: Mapping[Any, Any], tokenizer: Any, max_length: int) -> Batch:
+    if "input_ids" in raw:
+        return _from_tensors(raw["input_ids"], raw.get("attention_mask"), raw.get("labels"))
+    if "text" in raw:
+        return to_batch(raw["text"], tokenizer=tokenizer, max_length=max_length)
     raise DataError(
+        "batch has neither input_ids nor text", got=f"keys {sorted(map(str, raw))}", expected="input_ids or text"
+    )
+
+
+def _unknown_type(raw: Any) -> DataError:
+    inside = f" of {type(raw[0]).__name__}" if isinstance(raw, Sequence) and raw else ""
+    return DataError(
         "batch has a type that cannot be trained on",
         got=f"{type(raw).__name__}{inside}",
         expected="a dict with input_ids, a tensor, (input_ids, attention_mask, labels), or a list of strings",
