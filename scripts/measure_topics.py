@@ -70,7 +70,7 @@ def confusion(rows: Rows, topics: TopicKeywords) -> Confusion:
     """How often which topic was found for which; a right one counts for itself, a wrong one against the first."""
     pairs: Confusion = Counter()
     for accepted, text in rows:
-        found = detect_topic([text], topics)
+        found = detect_topic(text, topics)
         pairs[found if found in accepted else accepted[0], found] += 1
     return pairs
 
@@ -125,7 +125,7 @@ def cost(rows: Rows, topics: TopicKeywords) -> str:
     rounds = []
     for _ in range(8):
         start = time.perf_counter()
-        detect_topic([thousand], topics)
+        detect_topic(thousand, topics)
         rounds.append(time.perf_counter() - start)
     return f"{len(thousand)} characters take {1e6 * min(rounds[1:]):.0f} µs; the first time {1e6 * rounds[0]:.0f} µs"
 
