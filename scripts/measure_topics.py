@@ -21,7 +21,8 @@ from apt_model.teaching.topics import GENERAL, TopicKeywords, default_topics, de
 
 TECHNOLOGY = "科技|互联网|人工智能"  # a news site's technology pages are about all three
 
-# THUCNews and TNEWS. Left out are realty and news_house (经济 or 通用?), game and news_game (互联网, 文化 or 体育?).
+# THUCNews, TNEWS; AG News, BBC News, MasakhaNEWS.
+# Left out are realty and news_house (经济 or 通用?), game and news_game (互联网, 文化 or 体育?).
 LABELS = {
     "finance": "经济",
     "stocks": "经济",
@@ -44,6 +45,15 @@ LABELS = {
     "news_travel": GENERAL,
     "news_world": GENERAL,
     "news_agriculture": GENERAL,
+    "World": GENERAL,
+    "Sports": "体育",
+    "Business": "经济",
+    "Sci/Tech": TECHNOLOGY,
+    "business": "经济",
+    "health": "医疗",
+    "sport": "体育",
+    "tech": TECHNOLOGY,
+    "technology": TECHNOLOGY,
 }
 
 Rows = list[tuple[list[str], str]]

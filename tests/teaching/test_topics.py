@@ -165,6 +165,14 @@ def test_english_text_has_the_same_eight_topics(text: str, topic: str) -> None:
     assert detect_topic(text, TOPICS) == topic
 
 
+def test_of_160_english_sentences_four_in_five_have_their_topic_and_no_general_one_has_any() -> None:
+    rows = read_rows([Path(__file__).with_name("english_sentences.tsv")], "all", TOPICS)
+    found = confusion(rows, TOPICS)
+    assert len(rows) == 160
+    assert sum(count for (label, topic), count in found.items() if label == topic) >= 128
+    assert found["通用", "通用"] == 40
+
+
 def test_both_files_of_keywords_have_the_same_topics_and_no_english_one_is_a_plural_of_another() -> None:
     folder = files("apt_model.teaching")
     chinese, english = (tomllib.loads(folder.joinpath(f"{name}.toml").read_text("utf-8")) for name in FILES)
