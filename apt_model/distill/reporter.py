@@ -125,7 +125,7 @@ class Reporter:
             given=given[:MAX_CHARACTERS],
             teacher_text=teacher[:MAX_CHARACTERS],
             student_text=student[:MAX_CHARACTERS],
-            input_text=sample[:MAX_CHARACTERS],
+            input_text=sample,
             tokens=len(readout.teacher_ids),
             source=source,
             detail=detail,

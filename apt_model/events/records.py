@@ -136,7 +136,7 @@ class Observation(Event):
         given: the text before the compared part, which both models were given.
         teacher_text: the teacher's most probable tokens, decoded.
         student_text: the student's.
-        input_text: the sample itself; topics are found in it too.
+        input_text: the sample's own text, whole, since its topic is found in it; a scored card keeps the beginning.
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both models' most probable tokens agree.
         tokens: how many tokens the texts were decoded from.

@@ -27,6 +27,8 @@ from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.summary import ReportCard, RunStatistics, Weights
 from apt_model.teaching.topics import TopicKeywords, detect_topic
 
+MAX_CHARACTERS = 1_000  # of a sample, on its card
+
 Comment = Callable[[float, float], str]
 
 
@@ -107,11 +109,12 @@ class LessonScorer:
         lazy = laziness(similarity, seen.normalised_kl)
         percent = 100 * lazy
         card = ScoredObservation(
-            **{field.name: getattr(seen, field.name) for field in fields(seen)},
+            **{field.name: getattr(seen, field.name) for field in fields(seen)}
+            | {"input_text": seen.input_text[:MAX_CHARACTERS]},
             similarity=similarity,
             laziness=lazy,
             light=light(lazy),
-            topic=detect_topic((seen.teacher_text, seen.input_text), self.topics),
+            topic=detect_topic(seen.input_text, self.topics),
             remark=self._guard.run(
                 "generate_comment", lambda: str(self._comment(percent, seen.loss)), self.comment(percent, seen.loss)
             ),

@@ -29,7 +29,7 @@ def test_the_corpus_has_six_hundred_different_sentences_over_the_eight_topics() 
 
 def test_the_topics_of_the_corpus_are_found() -> None:
     corpus = read_corpus()
-    found = [detect_topic([line], default_topics()) == topic for topic, lines in corpus.items() for line in lines]
+    found = [detect_topic(line, default_topics()) == topic for topic, lines in corpus.items() for line in lines]
     assert sum(found) / len(found) > 0.9
 
 

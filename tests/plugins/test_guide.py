@@ -305,17 +305,41 @@ def test_the_complete_example_runs_as_the_guide_shows_it_from_the_teacher_to_an_
     assert names["results"]["perplexity"] == pytest.approx(math.exp(names["results"]["loss"]))
 
 
-def test_custom_topics_are_found(classroom: dict[str, Any]) -> None:
+class Says:
+    """A tokenizer that decodes everything to one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+
+    def decode(self, token_ids: list[int], **kwargs: Any) -> str:
+        return self._sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "topic"),
+    [
+        ("量子比特处于叠加态", "量子计算"),
+        ("量子计算机的芯片和硬件需要极低的温度，量子比特才不会失去纠缠", "量子计算"),
+        ("区块链是一种科技", "区块链"),
+        ("医生在医院里治疗病人", "医疗"),
+    ],
+)
+def test_custom_topics_are_found(classroom: dict[str, Any], sentence: str, topic: str) -> None:
     exec(HIGH_QUALITY + TOPICS, classroom)
-
-    class Physicist:
-        def decode(self, token_ids: list[int], **kwargs: Any) -> str:
-            return "量子比特处于叠加态"
-
     plugin = classroom["plugin"]
     names = ("student_model", "teacher_model", "train_dataloader")
-    plugin.visual_distill_model(**{name: classroom[name] for name in names}, tokenizer=Physicist(), num_epochs=1)
-    assert plugin.stats["topic_distribution"] == {"量子计算": 1}
+    plugin.visual_distill_model(**{name: classroom[name] for name in names}, tokenizer=Says(sentence), num_epochs=1)
+    assert plugin.stats["topic_distribution"] == {topic: 1}
+
+
+def test_an_english_lesson_finds_and_shows_topics_in_english(
+    classroom: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("student_model", "teacher_model", "train_dataloader")
+    plugin = VisualDistillationPlugin({"lang": "en"})
+    tokenizer = Says("Two doctors at the hospital treated the patients.")
+    plugin.visual_distill_model(**{name: classroom[name] for name in names}, tokenizer=tokenizer, num_epochs=1)
+    assert "Topic: [medicine]" in capsys.readouterr().out
 
 
 def test_the_dummy_tokenizer_works(classroom: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

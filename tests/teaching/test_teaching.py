@@ -126,16 +126,16 @@ def test_the_first_remarks_are_the_guides_own_and_variants_go_round() -> None:
 
 def test_the_topic_with_most_hits_wins_the_first_listed_a_tie_and_none_is_general() -> None:
     topics = {"甲": ["苹果", "apple"], "乙": ["梨子", "ai"]}
-    assert detect_topic(["苹果 梨子 梨子"], topics) == "乙"
-    assert detect_topic(["苹果", "梨子"], topics) == "甲"
-    assert detect_topic(["香蕉"], topics) == "通用"
-    assert detect_topic([], {}) == "通用"
+    assert detect_topic("苹果 梨子 梨子", topics) == "乙"
+    assert detect_topic("苹果 梨子", topics) == "甲"
+    assert detect_topic("香蕉", topics) == "通用"
+    assert detect_topic("", {}) == "通用"
 
 
 def test_an_ascii_keyword_is_a_whole_word_in_any_case() -> None:
     topics = {"甲": ["ai"]}
-    assert detect_topic(["she said again"], topics) == "通用"
-    assert detect_topic(["用AI学习"], topics) == "甲"
+    assert detect_topic("she said again", topics) == "通用"
+    assert detect_topic("用AI学习", topics) == "甲"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_an_ascii_keyword_is_a_whole_word_in_any_case() -> None:
 )
 def test_the_guides_eight_topics_are_found(text: str, topic: str) -> None:
     assert list(default_topics()) == ["互联网", "人工智能", "科技", "医疗", "教育", "经济", "文化", "体育"]
-    assert detect_topic([text], default_topics()) == topic
+    assert detect_topic(text, default_topics()) == topic
 
 
 def test_no_keyword_stands_twice_in_a_topic_or_in_two() -> None:
@@ -165,8 +165,8 @@ def test_no_keyword_stands_twice_in_a_topic_or_in_two() -> None:
 
 def test_where_keywords_overlap_the_longest_counts() -> None:
     topics = {"网": ["网络"], "智": ["神经网络"]}
-    assert detect_topic(["神经网络"], topics) == "智"
-    assert detect_topic(["神经网络和网络、网络"], topics) == "网"
+    assert detect_topic("神经网络", topics) == "智"
+    assert detect_topic("神经网络和网络、网络", topics) == "网"
 
 
 def test_a_topic_added_later_is_used_from_the_next_card_on() -> None:
@@ -175,6 +175,16 @@ def test_a_topic_added_later_is_used_from_the_next_card_on() -> None:
     assert score(scorer).topic == "互联网"
     topics["网络史"] = ["互联网", "网络", "计算机", "全球", "最大", "联网"]
     assert score(scorer).topic == "网络史"
+
+
+def test_the_topic_is_of_the_whole_sample_and_not_of_what_the_teacher_says() -> None:
+    scorer = LessonScorer(DisplayConfig(), default_topics())
+    card = score(scorer, input_text="京剧和昆曲，" + "一" * 5_000 + "足球、篮球、排球", teacher_text="银行，银行，银行")
+    assert card.topic == "体育"
+    assert len(card.input_text) == 1_000
+    assert (
+        score(scorer, input_text="足球，银行", teacher_text="银行，银行").topic == "经济"
+    )  # one each: the first listed
 
 
 def test_a_card_says_what_was_measured() -> None:
@@ -198,7 +208,7 @@ def test_report_cards_hold_means_and_the_five_most_frequent_topics() -> None:
     scorer = LessonScorer(DisplayConfig(), {name: [name] for name in "甲乙丙丁戊己"})
     for name, count in zip("甲乙丙丁戊己", (1, 2, 3, 4, 5, 6), strict=True):
         for _ in range(count):
-            score(scorer, teacher_text=name, student_text=name, input_text="", normalised_kl=count / 10)
+            score(scorer, teacher_text=name, student_text=name, input_text=name, normalised_kl=count / 10)
     epoch = scorer(EPOCH)
     assert isinstance(epoch, EpochFinished)
     assert [(topic.topic, topic.samples) for topic in epoch.topics] == [
@@ -357,7 +367,7 @@ def test_a_hundred_thousand_cards_take_no_more_memory_than_a_thousand() -> None:
 def test_topics_without_end_are_capped() -> None:
     scorer = LessonScorer(DisplayConfig(), {f"题{i}": [f"词{i}号"] for i in range(200)})
     for i in range(200):
-        score(scorer, teacher_text=f"词{i}号", input_text="")
+        score(scorer, input_text=f"词{i}号")
     assert len(scorer.stats()["topic_distribution"]) == 64
     assert scorer.stats()["total_samples"] == 200
 

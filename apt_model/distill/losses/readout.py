@@ -29,7 +29,7 @@ class CardRow:
         row: index in the batch.
         positions: logits at these positions are shown; each predicts the token after it.
         given_ids: the tokens just before the shown part.
-        input_ids: the row's own tokens.
+        input_ids: all of the row's own tokens.
     """
 
     row: int
@@ -114,7 +114,7 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
         row=row,
         positions=shown,
         given_ids=ids[max(first, start - (MAX_PROMPT_TOKENS if batch.is_written else given_tokens)) : start].tolist(),
-        input_ids=ids[first : last + 1][: 2 * MAX_CARD_TOKENS].tolist(),
+        input_ids=ids[first : last + 1].tolist(),
     )
 
 

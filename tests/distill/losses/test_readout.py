@@ -47,6 +47,7 @@ def test_a_long_row_of_a_large_vocabulary_is_read_as_the_loss_would_read_it(dtyp
     card = choose_row(batch, turn=1, given_tokens=4)
     assert card is not None
     assert len(card.positions) == MAX_CARD_TOKENS > FLOATS_AT_ONCE // 3_000
+    assert card.input_ids == batch.input_ids[1].tolist(), "the whole row, of which only a part is shown"
     student, teacher = (4 * torch.randn(2, 300, 3_000)).to(dtype), (4 * torch.randn(2, 300, 3_000)).to(dtype)
     teacher[:, :, :1_000] = -torch.inf
     student[:, :, :500] = -torch.inf
