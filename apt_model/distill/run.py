@@ -16,10 +16,11 @@ from apt_model.distill.batches import Walk, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful, identity
 from apt_model.distill.checkpoints.progress import Progress
-from apt_model.distill.checks import refuse_empty
+from apt_model.distill.checks import refuse_empty, refuse_seeing_ahead
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.optimizer_step import StepTaken
+from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.distill.setup import sum_over_processes
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import Interrupted, StorageError
@@ -67,6 +68,7 @@ class TrainingRun:
             keeping=keeping,
         )
         self._report, self._student = parts.report, parts.student
+        self._both, self._is_causal = {"teacher": source.model, "student": models.student}, False
         self._epochs, self._progress = parts.epochs, Progress()
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
@@ -206,6 +208,7 @@ class TrainingRun:
         progress = self._progress
         clock = time.perf_counter()
         for drawn in self._walk.windows(restored) if not self._is_done() else ():
+            self._refuse_seeing_ahead(drawn)
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:
@@ -217,6 +220,14 @@ class TrainingRun:
             if self._is_done():
                 break
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
+
+    def _refuse_seeing_ahead(self, window: Window) -> None:
+        """Refuse models that are not causal, once, before they learn from the first window with a row to try it on."""
+        if self._is_causal:
+            return
+        batches, precision = [batch for _, batch in window], self._config.train.mixed_precision
+        with explained_out_of_memory(self._progress.step + 1, batches):
+            self._is_causal = refuse_seeing_ahead(self._both, batches, self._accelerator.device, precision)
 
     def _to_learn(self, window: Window) -> tuple[Window, int]:
         """The batches that a step learns from, and their labels over all processes; batches without one are counted."""
