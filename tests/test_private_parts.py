@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from uvicorn.server import ServerState
 
 import apt_model
@@ -92,6 +93,13 @@ def _(_: Path) -> None:
         assert {"forward", "_original_forward"} <= set(vars(student))
     assert not {"forward", "_original_forward"} & set(vars(student))
     assert torch.equal(student(row), nn.functional.linear(row, student.weight, student.bias))
+
+
+@canary("transformers", "lists the model types that it has a causal language model of", "models/pretrained.py",
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")  # fmt: skip
+def _(_: Path) -> None:
+    assert {"llama", "gpt2", "mamba", "bert"} <= MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
+    assert MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys().isdisjoint({"t5", "modernbert", "distilbert"})
 
 
 @canary("sacrebleu", "makes a corpus's score from the sum of its lines' statistics",

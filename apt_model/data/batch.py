@@ -104,6 +104,15 @@ class Batch:
         )
 
     @property
+    def for_teacher(self) -> "Batch":
+        """The rows as the teacher reads them: in its own tokens, each of them a label, if it has another tokenizer."""
+        rows = self.teachers
+        if rows is None:
+            return self
+        labels = rows.input_ids.masked_fill(rows.attention_mask == 0, IGNORED)
+        return Batch(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=labels)
+
+    @property
     def label_count(self) -> int:
         """Number of labels other than -100, without the first column, which nothing predicts."""
         return int((self.labels[:, 1:] != IGNORED).sum())

@@ -1,12 +1,18 @@
-"""Checks of a run: shared or frozen weights, an optimizer of other parameters, logits with NaN, an empty epoch.
+"""Checks of a run: shared or frozen weights, an optimizer of other parameters, no causal mask, an empty epoch.
 
 Knows what is wrong; knows nothing of how training goes on.
 """
 
+from collections.abc import Mapping, Sequence
+
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from apt_model.data.batch import Batch
+from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.errors import DataError, ModelError
+from apt_model.models.causality import refuse_not_causal
 
 
 def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
@@ -38,6 +44,54 @@ def check_trainable(student: nn.Module, optimizer: Optimizer | None) -> None:
         raise ModelError("student has no trainable parameter", fix="student.requires_grad_(True)")
     if optimizer is not None and trained.isdisjoint(p for group in optimizer.param_groups for p in group["params"]):
         raise ModelError("optimizer has none of the student's parameters", fix="make it from student.parameters()")
+
+
+def refuse_seeing_ahead(
+    models: Mapping[str, nn.Module | None], window: Sequence[Batch], device: torch.device, mixed_precision: str
+) -> bool:
+    """Refuse a teacher or student that sees the tokens it is to predict.
+
+    Args:
+        models: by role; None for a cached teacher, which cannot be asked.
+        window: batches on the CPU.
+        device, mixed_precision: of the training.
+
+    Returns:
+        Whether it was tried: False where no row has two tokens.
+
+    Raises:
+        ModelError: one of them is not causal.
+    """
+    longest = max(window, key=lambda batch: int(batch.attention_mask.sum(dim=1).max()))
+    rows = {"teacher": longest.for_teacher, "student": longest}
+    tried = [
+        refuse_not_causal(model, rows[role], role=role, device=device, mixed_precision=mixed_precision)
+        for role, model in models.items()
+        if model is not None
+    ]
+    return all(tried)
+
+
+class CausalityCheck:
+    """Refuses models that are not causal, once in a run: on its first window that has a row of two tokens.
+
+    Args:
+        models, device, mixed_precision: as for `refuse_seeing_ahead`.
+    """
+
+    def __init__(self, models: Mapping[str, nn.Module | None], device: torch.device, mixed_precision: str) -> None:
+        self._models, self._device, self._mixed_precision = models, device, mixed_precision
+        self._is_done = False
+
+    def check(self, window: Sequence[Batch], *, step: int) -> None:
+        """Try both models on batches of optimizer step `step`, if that has not been done.
+
+        Raises:
+            ModelError: one of them is not causal. OutOfMemoryError: one of them does not fit.
+        """
+        if not self._is_done:
+            with explained_out_of_memory(step, window):
+                self._is_done = refuse_seeing_ahead(self._models, window, self._device, self._mixed_precision)
 
 
 def refuse_empty(epoch: int, batches: int, steps: int) -> None:

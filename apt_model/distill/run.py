@@ -17,7 +17,7 @@ from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.identity import identity
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
 from apt_model.distill.checkpoints.progress import Progress
-from apt_model.distill.checks import refuse_empty
+from apt_model.distill.checks import CausalityCheck, refuse_empty
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.optimizer_step import StepTaken
@@ -69,6 +69,8 @@ class TrainingRun:
             keeping=keeping,
         )
         self._report, self._student = parts.report, parts.student
+        both = {"teacher": source.model, "student": models.student}
+        self._causality = CausalityCheck(both, accelerator.device, config.train.mixed_precision)
         self._epochs, self._progress = parts.epochs, Progress()
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
@@ -208,6 +210,7 @@ class TrainingRun:
         progress = self._progress
         clock = time.perf_counter()
         for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
+            self._causality.check([batch for _, batch in drawn], step=progress.step + 1)
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:

@@ -3,8 +3,12 @@
 Knows tokenizers and batches; knows nothing of models or losses.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+import torch
 
 from apt_model.data.alignment import shared_tokens
 from apt_model.data.batch import Batch, rows_of, to_batch
@@ -76,6 +80,25 @@ def read_batches(
             lacks_template = is_chat and getattr(tokenizer, "chat_template", None) is None
             return batches, [wrong("no_template" if lacks_template else "refused", error)]
     return batches, []
+
+
+def unigram_cross_entropy(batches: Sequence[Batch], vocabulary: int) -> float | None:
+    """Cross-entropy, nats a token, of a unigram model of these texts that has never counted the token it is asked for.
+
+    Each label is predicted from the counts of all others (leave-one-out), smoothed as by Witten and Bell: after N
+    tokens of K kinds, a kind counted c times has c / (N + K), and the kinds not met share K / (N + K) equally. So few
+    tokens give a high value, not a low one as the entropy of their own frequencies would be. None below two labels.
+    Source: Witten and Bell 1991, "The zero-frequency problem", method C.
+    """
+    labels = [batch.labels[:, 1:][batch.labels[:, 1:] != IGNORED] for batch in batches]
+    counts = Counter(torch.cat(labels).tolist()) if labels else Counter()
+    others, kinds = counts.total() - 1, len(counts)
+    if others < 1:
+        return None
+    met = sum(count * math.log((others + kinds) / (count - 1)) for count in counts.values() if count > 1)
+    new, rest = [*counts.values()].count(1), max(vocabulary - kinds + 1, 1)
+    unmet = new * math.log((others + kinds - 1) * rest / (kinds - 1)) if new else 0.0
+    return (met + unmet) / (others + 1)
 
 
 def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:

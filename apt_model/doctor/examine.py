@@ -7,6 +7,7 @@ knows nothing of how findings are shown.
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch
 from apt_model.data.encode import differing_ids
 from apt_model.data.rng import read_generators, set_generators, undisturbed
-from apt_model.distill.checks import check_trainable, refuse_shared_weights
+from apt_model.distill.checks import check_trainable, refuse_seeing_ahead, refuse_shared_weights
 from apt_model.distill.out_of_memory import is_out_of_memory
 from apt_model.doctor.data_checks import (
     look_at_lengths,
@@ -26,6 +27,7 @@ from apt_model.doctor.data_checks import (
     look_at_spans,
     look_at_tokenizers,
     read_batches,
+    unigram_cross_entropy,
 )
 from apt_model.doctor.memory import memory_free, memory_needed, readable, trained_bytes, weight_bytes
 from apt_model.doctor.trial import TrialReading, read_trial, trial_batch
@@ -57,10 +59,11 @@ def examine(
 
     Args:
         student, teacher, batches, config, device, tokenizer: as `distill.loop.distill` will get them. Of an iterator,
-            which can be read only once, no batch is taken. A cached teacher is passed as None, and then no model is
-            run.
+            which can be read only once, no batch is taken. A cached teacher is passed as None, and then the student is
+            only asked whether it is causal.
         student_tokenizer: the student's, if it has one, to be compared with the teacher's `tokenizer`. If they differ
-            and `cross_tokenizer` allows it, no model is run: their logits cannot be compared column by column.
+            and `cross_tokenizer` allows it, both models are only asked whether they are causal: their logits cannot be
+            compared column by column.
         run_dir: where checkpoints and student will go.
 
     Returns:
@@ -75,8 +78,8 @@ def examine(
         found += [*broken, *(look_at_masks(read) if read else ()), *(look_at_spans(read) if other else ())]
         if not any(finding.error for finding in found):
             found += look_at_lengths(raws, encoder, config.train.max_length)
-            if teacher is not None and other is None:
-                found += _look_at_answers(student, teacher, read, config, device, encoder)
+            look = _look_at_answers(student, teacher, read, config, device, encoder, crosses=other is not None)
+            found += _until_refused(look)
         found += _look_at_settings(config)
         if run_dir is not None:
             found += _look_at_disk(student, Path(run_dir), config.train.save_total_limit)
@@ -117,40 +120,55 @@ def _look_at_models(student: nn.Module, teacher: nn.Module | None) -> Iterator[F
     yield Finding(key="models", values={"teacher": f"{sizes[0]:,}", "student": f"{sizes[1]:,}", "share": share})
 
 
-def _look_at_answers(
-    student: nn.Module,
-    teacher: nn.Module,
-    batches: Sequence[Batch],
-    config: LessonConfig,
-    device: torch.device,
-    tokenizer: Any,
-) -> Iterator[Finding]:
-    """Run both models on a few rows, and check vocabularies, finite logits, KL, cross-entropy and memory."""
-    few = trial_batch(batches)
-    if few is None:
-        yield Finding(key="not_looked", state="advice")
-        return
+def _until_refused(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings of models that are run, until one is refused, or does not fit into memory."""
     try:
-        place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else device
-        forwards = Forward(student, "student"), Forward(teacher, "teacher")
-        for batch in batches:
-            for forward in forwards:
-                forward.check(batch)
-        with lent(student, device), lent(teacher, place), in_eval_mode(student), in_eval_mode(teacher):
-            seen = read_trial(student, teacher, few, forwards=forwards, config=config, device=device)
-            free = memory_free(device)
+        yield from findings
     except (AptModelError, RuntimeError, MemoryError) as error:
         if isinstance(error, AptModelError):
             yield wrong("refused", error)
             return
         if not is_out_of_memory(error):
             raise
-        rows, length = few.input_ids.shape
-        short = OutOfMemoryError(f"even {rows} × {length} tokens do not fit into memory", fix="a smaller model")
-        yield wrong("refused", short)
+        yield wrong("refused", OutOfMemoryError("even a few rows do not fit into memory", fix="a smaller model"))
+
+
+def _look_at_answers(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    batches: Sequence[Batch],
+    config: LessonConfig,
+    device: torch.device,
+    tokenizer: Any,
+    *,
+    crosses: bool,
+) -> Iterator[Finding]:
+    """Run the models on a few rows, and check causality, vocabularies, finite logits, KL, cross-entropy and memory.
+
+    Raises:
+        AptModelError: a model is refused. RuntimeError, MemoryError: out of memory.
+    """
+    few = trial_batch(batches)
+    if few is None:
+        yield Finding(key="not_looked", state="advice")
         return
+    place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else device
+    models = {"student": student} if teacher is None else {"teacher": teacher, "student": student}
+    forwards = {role: Forward(model, role) for role, model in models.items()}
+    for batch in batches:
+        for role, forward in forwards.items():
+            forward.check(batch.for_teacher if role == "teacher" else batch)
+    with lent(student, device), lent(teacher, place) if teacher is not None else nullcontext():
+        if refuse_seeing_ahead(models, batches, device, "no"):
+            yield Finding(key="causal")
+        if teacher is None or crosses:
+            return
+        with in_eval_mode(student), in_eval_mode(teacher):
+            both = forwards["student"], forwards["teacher"]
+            seen = read_trial(student, teacher, few, forwards=both, config=config, device=device)
+            free = memory_free(device)
     yield from _look_at_vocabulary(seen, tokenizer)
-    yield from _look_at_numbers(seen, config)
+    yield from _look_at_numbers(seen, config, unigram_cross_entropy(batches, seen.teacher_width))
     yield from _look_at_stops(student, tokenizer)
     yield from _look_at_positions(student, teacher, batches)
     yield _look_at_memory(student, teacher, batches, seen, config, free=free)
@@ -193,7 +211,7 @@ def _look_at_vocabulary(seen: TrialReading, tokenizer: Any) -> Iterator[Finding]
         yield Finding(key="vocabulary", values=values)
 
 
-def _look_at_numbers(seen: TrialReading, config: LessonConfig) -> Iterator[Finding]:
+def _look_at_numbers(seen: TrialReading, config: LessonConfig, unigram: float | None) -> Iterator[Finding]:
     if seen.not_numbers:
         roles = " and ".join(seen.not_numbers)
         error = NumericError(f"the logits of the {roles} are NaN or infinite", fix="check its weights and its dtype")
@@ -212,10 +230,13 @@ def _look_at_numbers(seen: TrialReading, config: LessonConfig) -> Iterator[Findi
         yield Finding(key="teacher_lost", state="advice", values=values)
     else:
         yield Finding(key="teacher_reads", values=values)
+        if unigram is not None and seen.teacher_ce > unigram:
+            yield Finding(key="teacher_unsuited", state="advice", values={**values, "unigram": f"{unigram:.2f}"})
     if abs(seen.kl) < ALMOST_ZERO:
         yield Finding(key="nothing_to_learn", state="advice")
     elif seen.student_ce > KNOWS_NOTHING * guess and config.distill.temperature >= SLOW_TEMPERATURE:
-        yield Finding(key="temperature_slow", state="advice", values={"temperature": config.distill.temperature})
+        temperature, rate = config.distill.temperature, f"{config.train.learning_rate:g}"
+        yield Finding(key="temperature_slow", state="advice", values={"temperature": temperature, "rate": rate})
 
 
 def _look_at_stops(student: nn.Module, tokenizer: Any) -> Iterator[Finding]:

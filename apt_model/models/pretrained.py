@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
@@ -54,7 +55,7 @@ def load_model(
         `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None if there are none.
 
     Raises:
-        ModelError: no such model, a damaged one, or one that needs remote code.
+        ModelError: no such model, a damaged one, one that needs remote code, or an encoder-decoder.
         ConfigError: a package needed to read it is not installed: `gguf`, `peft`, bitsandbytes, or one that
             transformers names.
     """
@@ -68,7 +69,7 @@ def load_model(
     path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
     source, gguf = _source_of(path)
     how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
-    with _loading(name):
+    with _loading(name, source, trust_remote_code=trust_remote_code, **gguf):
         loading: Any = AutoModelForCausalLM.from_pretrained(
             source if path.exists() else str(name),
             use_safetensors=True,
@@ -109,18 +110,41 @@ def _refuse_missing(keys: Collection[str]) -> None:
 
 
 @contextmanager
-def _loading(name: str | Path) -> Iterator[None]:
-    """Context manager: exceptions of transformers become a `ConfigError` (no package to read it) or a `ModelError`."""
+def _loading(name: str | Path, source: str, **how: Any) -> Iterator[None]:
+    """Context manager: exceptions of transformers become a `ConfigError` (no package to read it) or a `ModelError`.
+
+    `source` and `how` are what the config is read with, to tell what kind of model could not be loaded.
+    """
     try:
         yield
     except ImportError as error:  # transformers names the package that a quantized model needs
         raise ConfigError(f"model {name} needs a package that is not installed", got=_first_line(error)) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        _refuse_other_kind(name, source, **how)
         raise ModelError(
             f"model {name} cannot be loaded",
             got=_first_line(error),
             expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
         ) from error
+
+
+def _refuse_other_kind(name: str | Path, source: str, **how: Any) -> None:
+    """Refuse a model that could not be loaded if its config tells that it is no causal language model.
+
+    Raises:
+        ModelError: it is an encoder-decoder, or transformers has no causal language model of its kind.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source, **how)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, StrictDataclassError):
+        return  # then the config is what is wrong
+    is_known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
+    if is_known and not config.is_encoder_decoder:
+        return
+    kind = "an encoder-decoder" if config.is_encoder_decoder else "no causal language model"
+    got = ", ".join(config.architectures or [config.model_type])
+    fix = "take a model that only looks back, such as a Llama or a GPT-2"
+    raise ModelError(f"model {name} is {kind}", got=got, expected="a causal language model", fix=fix)
 
 
 def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import re
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
@@ -15,7 +16,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from apt_model.commands.recipes import find_recipe
 from apt_model.config import LessonConfig
+from apt_model.data.batch import to_batch
+from apt_model.doctor.data_checks import unigram_cross_entropy
 from apt_model.doctor.examine import examine
 from apt_model.errors import DataError, ModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding
@@ -234,9 +238,86 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn(look: Look, teacher: Any) ->
     assert "nothing_to_learn" not in look()
 
 
+def test_a_text_that_counting_tokens_predicts_better_than_the_teacher_is_told(look: Look) -> None:
+    monotonous = torch.full((4, 33), 7)
+    monotonous[:, 16] = 8
+    counts = {7: 4 * 31, 8: 4}  # of the labels: the first token of a row is given
+    total = sum(counts.values())
+    others = {token: count - 1 for token, count in counts.items()}  # each is predicted from all others
+    expected = -sum(counts[token] * math.log(others[token] / (total - 1 + 2)) for token in counts) / total
+    found = look(teacher=Parrot(), batches=[monotonous])
+    assert found["teacher_unsuited"].state == "advice"
+    assert found["teacher_unsuited"].values["unigram"] == f"{expected:.2f}"
+    assert found["teacher_reads"].state == "well"
+    varied = look(teacher=Parrot(), batches=[torch.arange(4, 20).repeat_interleave(8).reshape(4, 32)])
+    assert "teacher_unsuited" not in varied
+    assert "teacher_unsuited" not in look(batches=[torch.arange(4, 8).reshape(1, 4)]), "too few tokens to tell"
+
+
+def test_few_tokens_say_little_of_their_frequencies() -> None:
+    def said(*rows: list[int]) -> float | None:
+        return unigram_cross_entropy([to_batch(torch.tensor([[0, *row]])) for row in rows], VOCABULARY)
+
+    assert said([5]) is None
+    new = math.log((1 + 1) / 1 * 63)  # one other was met, of one kind: half of the chance is for the 63 others
+    assert said([5], [6]) == pytest.approx(new)
+    assert said([5, 6], [7, 8, 9]) > math.log(5), "the entropy of their own frequencies"
+    assert said([5, 5], [6, 5]) == pytest.approx((3 * math.log(5 / 2) + math.log(4 / 1 * 63)) / 4)
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.tensor([0.5, 0.25, 0.125, 0.125])
+    many = torch.multinomial(chances, 20_000, replacement=True, generator=generator).tolist()
+    assert said(many) == pytest.approx(1.75 * math.log(2), abs=0.02)
+
+
+class Encoder(nn.Module):
+    """Logits that depend on the mean of all tokens, before and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, VOCABULARY)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.table(input_ids) + self.table(input_ids).mean(dim=1, keepdim=True)
+
+
+def test_a_model_that_sees_what_follows_is_wrong_whoever_it_is(look: Look) -> None:
+    assert look()["causal"].state == "well"
+    for role in ("teacher", "student"):
+        (error,) = errors(look(**{role: Encoder()}))
+        assert isinstance(error, ModelError)
+        assert f"the {role} sees the tokens that it is to predict" in str(error)
+    (error,) = errors(look(teacher=None, student=Encoder()))
+    assert isinstance(error, ModelError)
+    assert "causal" in look(teacher=None)
+
+
+def test_a_teacher_with_another_tokenizer_is_asked_in_its_own_tokens(look: Look, tokenizer: Any) -> None:
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["the network"])
+    crossed = {"tokenizer": other, "student_tokenizer": tokenizer, "batches": [TEXTS]}
+    settings = {"cross_tokenizer": "kl"}
+    (error,) = errors(look(settings, teacher=Encoder(), **crossed))
+    assert "the teacher sees" in str(error)
+    found = look(settings, **crossed)
+    assert errors(found) == []
+    assert "causal" in found
+    assert "own_kl" not in found
+
+
 @pytest.mark.parametrize(("temperature", "told"), [(4.0, True), (8.0, True), (1.0, False), (2.0, False)])
 def test_a_fresh_student_is_told_of_high_temperatures(temperature: float, told: bool, look: Look) -> None:
-    assert ("temperature_slow" in look({"temperature": temperature})) is told
+    found = look({"temperature": temperature})
+    assert ("temperature_slow" in found) is told
+    if told:
+        assert found["temperature_slow"].values == {"temperature": temperature, "rate": "0.0001"}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_recipe_that_a_fresh_student_is_offered_exists_and_has_the_values_told(lang: str) -> None:
+    told, recipe = _read(lang)["doctor.temperature_slow"], find_recipe("fresh").settings
+    assert "--recipe fresh" in told
+    assert re.findall(r"\d+\.?\d*", str(told))[:2] == ["1", "0.003"]
+    assert (recipe["temperature"], recipe["learning_rate"], recipe["hidden_weight"] > 0) == (1.0, 0.003, True)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Hungry(nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.inner(input_ids=input_ids, use_cache=False).logits
-        self._calls += 1
+        self._calls += self.training  # not those that try whether it is causal
         if self._calls == 5:
             if not self._backwards:
                 raise self._error

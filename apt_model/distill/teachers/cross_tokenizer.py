@@ -11,7 +11,7 @@ from torch import nn
 from apt_model.config.sections import DistillConfig
 from apt_model.data.alignment import common_beginnings
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED, OR_CROSS, differing_ids, refuse_other_tokenizer
+from apt_model.data.encode import OR_CROSS, differing_ids, refuse_other_tokenizer
 from apt_model.distill.losses.cross_vocabulary import Beginnings, CrossedLogits
 from apt_model.distill.losses.logit_blocks import Signal
 from apt_model.distill.teachers.live import LiveTeacher, TeacherSource
@@ -71,18 +71,13 @@ class CrossTeacher:
         Raises:
             DataError: it has no rows in the teacher's tokens, or `Forward.check` refuses them.
         """
-        rows = batch.teachers
-        if rows is None:
+        if batch.teachers is None:
             raise DataError("a batch lacks the teacher's tokens", fix="give rows of text and both tokenizers")
-        labels = rows.input_ids.masked_fill(rows.attention_mask == 0, IGNORED)
-        self._live.check(Batch(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=labels))
+        self._live.check(batch.for_teacher)
 
     def logits(self, batch: Batch) -> CrossedLogits:
         """The teacher's logits over its own vocabulary, for a batch that `check` let pass."""
-        rows = batch.teachers
-        assert rows is not None  # noqa: S101 - `check` let it pass
-        teacher_batch = Batch(input_ids=rows.input_ids, attention_mask=rows.attention_mask, labels=rows.input_ids)
-        logits = self._live.logits(teacher_batch).logits
+        logits = self._live.logits(batch.for_teacher).logits
         if self._beginnings is None:
             widths = {"student_width": self._student_width, "teacher_width": logits.shape[-1]}
             self._beginnings = Beginnings.of(self._found, **widths).to(logits.device)

@@ -205,7 +205,8 @@ def test_both_models_are_run_once_a_batch_and_are_as_they_were_afterwards(
     student.model.layers[0].register_forward_hook(counted("student"))
     teacher.model.layers[0].register_forward_hook(counted("teacher"))
     run(listener, student, teacher, make_batches(count=4), **BOTH)
-    assert passes == {"student": 4 + 2, "teacher": 4 + 2}  # and twice on three tokens: for its head, for its layers
+    # and twice on three tokens, for its head and for its layers; twice on eight, to see whether it is causal
+    assert passes == {"student": 4 + 2 + 2, "teacher": 4 + 2 + 2}
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa
     assert set(student.state_dict()) == keys
     assert not student._forward_hooks

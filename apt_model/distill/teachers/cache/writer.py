@@ -39,6 +39,7 @@ from apt_model.distill.teachers.cache.rows import DistinctRows
 from apt_model.distill.teachers.cache.topk import MeasuredTopK, join, keep_top_k, real_vocabulary
 from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError, StorageError
+from apt_model.models.causality import refuse_not_causal
 from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer
 from apt_model.models.modes import frozen
 from apt_model.models.wide_matmul import full_width, uses_onednn
@@ -67,7 +68,7 @@ class CacheWriter:
         wide_matmul: as in `TrainConfig`; no part of the cache's identity, for both ways compute in float32.
 
     Raises:
-        DataError: no row has a label, or a row that the teacher cannot read.
+        DataError: no row has a label, or a row that the teacher cannot read. ModelError: it is not causal.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class CacheWriter:
         for number, part in enumerate(plan):
             name = f"shard-{number:05}.safetensors"
             if name not in sound:
-                tensors = self._shard(part, packing, partial(_forward, progress, done, total))
+                tensors = self._shard(part, packing, partial(lambda before, new: progress(before + new, total), done))
                 sound[name] = write_shard(directory, name, tensors)
                 done += self._positions(part)
                 manifest = manifest.model_copy(update={"shards": tuple(sound[key] for key in sorted(sound))})
@@ -142,8 +143,10 @@ class CacheWriter:
         return manifest
 
     def _ask_sample(self) -> Sample:
+        sampled = self._rows.sample()
+        refuse_not_causal(self._model, self._rows.batch(sampled), role="teacher", device=self._device)
         started = time.perf_counter()
-        said = list(self._ask(self._rows.sample()))
+        said = list(self._ask(sampled))
         seconds = time.perf_counter() - started
         return Sample(measured=join(said), seconds=seconds)
 
@@ -249,10 +252,6 @@ def _rows_of_a_block(counts: Sequence[int]) -> int:
         if total >= BLOCK_POSITIONS:
             return number
     return len(counts)
-
-
-def _forward(progress: OnProgress, before: int, total: int, new: int) -> None:
-    progress(before + new, total)
 
 
 def _number(name: str) -> int:
