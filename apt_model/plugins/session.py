@@ -5,7 +5,7 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -39,25 +39,16 @@ class StatefulScorer(Stateful, Protocol):
         """The event as the lesson sees it."""
 
 
-def read_config(
-    config: Mapping[str, Any] | LessonConfig | None,
-    *,
-    elsewhere: Collection[str] = CALL_ARGUMENTS,
-    fix: str = "pass it to the call, e.g. num_epochs=3",
-) -> LessonConfig:
-    """A front door's settings.
-
-    Args:
-        config: flat keys, or a whole lesson.
-        elsewhere: keys that are settings, but not to be given here.
-        fix: where to give those.
+def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
+    """A front door's settings, from flat keys or a whole lesson.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that belongs elsewhere.
+        ConfigError: an unknown or bad setting, or one of `CALL_ARGUMENTS`.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in elsewhere if isinstance(config, Mapping) and key in config]
+        misplaced = [key for key in CALL_ARGUMENTS if isinstance(config, Mapping) and key in config]
         if misplaced:
+            fix = "pass it to the call, e.g. num_epochs=3"
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
     Phrases.load(config.display.lang)

@@ -50,16 +50,7 @@ class TerminalSink:
         self._console = make_console(file)
         self._say = spoken_language(config.lang, self._console.encoding)
         self._on_screen = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._painter = CardPainter(
-            CardStyle(
-                phrases=self._say,
-                columns=self._console.width - 1,
-                colour=self._console.color_system is not None,
-                encoding=self._console.encoding,
-                max_text_length=config.max_text_length,
-                show_diff=config.show_diff,
-            )
-        )
+        self._painter = self._make_painter(self._say)
         self._progress = _ProgressLine(self._console, self._say) if self._on_screen and live else None
 
     def emit(self, event: Event) -> None:
@@ -73,14 +64,28 @@ class TerminalSink:
         if self._progress is not None:
             self._progress.stop()
 
+    def _make_painter(self, phrases: Phrases) -> CardPainter:
+        config = self._config
+        return CardPainter(
+            CardStyle(
+                phrases=phrases,
+                columns=self._console.width - 1,
+                colour=self._console.color_system is not None,
+                encoding=self._console.encoding,
+                max_text_length=config.max_text_length,
+                show_diff=config.show_diff,
+            )
+        )
+
     def _paint(self, event: Event) -> Iterable[RenderableType]:
+        if isinstance(event, RunStarted):
+            self._painter = self._make_painter(self._say.of_run(learns_from_teacher=event.learns_from_teacher))
+            return self._painter.header(event)
         paint = self._painter
         if isinstance(event, ScoredObservation):
             return paint.card(event) if self._config.show_samples else ()
         if isinstance(event, ExamTaken):
             return paint.exam(event) if self._config.show_samples else ()
-        if isinstance(event, RunStarted):
-            return paint.header(event)
         if isinstance(event, EpochStarted):
             return paint.epoch(event)
         if isinstance(event, EpochFinished):
