@@ -58,7 +58,7 @@ export const LESSON = {
   "notice.checkpoint_skipped": ["跳过了损坏的检查点: {what}", "skipped a damaged checkpoint: {what}"],
   "notice.resumed": ["从检查点继续: {from}", "resuming from the checkpoint of {from}"],
   "notice.display_failed": ["显示出了问题，训练继续: {failure}", "the display failed, training goes on: {failure}"],
-  "notice.observing": ["教师只用来对照：学生不算跟它学的，偷懒程度只表示两者差多少", "the student is compared with the teacher, not taught by it: laziness only says how far apart they are"],
+  "notice.observing": ["教师在这里只用来对照，偷懒程度只表示学生与它差多少", "the student is only compared with the teacher: laziness says how far apart they are"],
   "notice.names_no_teacher": ["{settings} 里没有教师模型，所以这里只旁观；如果你自己的损失确实向这位教师学习，请传 learns_from_teacher=True", "{settings} names no teacher model, so this lesson only observes; if your own loss learns from this teacher, pass learns_from_teacher=True"],
   "notice.probe_given": ["卡片始终取自给出的 {rows} 条样本", "the cards show the {rows} samples given"],
   "notice.probe_validation": ["卡片始终取自验证数据的前 {rows} 条", "the cards show the first {rows} samples of the validation data"],

@@ -89,6 +89,7 @@ function who(lesson) {
   const shape = pair.some((one) => one.layers)
     ? row("now.shape", (one) => `${one.layers || "?"} × ${one.hidden_size || "?"}`)
     : null;
+  const trainer = started.trained_by ? clean(started.trained_by, 60) : "";
   const values = { temperature: brisk(lesson.setting("temperature")), alpha: brisk(lesson.setting("alpha")), beta: brisk(lesson.setting("beta")) };
   return [
     el("h3", {}, say("now.room")),
@@ -105,8 +106,7 @@ function who(lesson) {
       ),
     ),
     el("p", { class: "quiet" }, pair.map((one) => brief(one.name, 40)).join(" → ")),
-    el("p", { class: "quiet" }, say("now.settings", values)),
-    started.trained_by ? el("p", { class: "quiet" }, say("now.trainer", { trainer: clean(started.trained_by, 60) })) : null,
+    el("p", { class: "quiet" }, trainer ? say("now.trainer", Object.assign(values, { trainer })) : say("now.settings", values)),
   ];
 }
 

@@ -87,10 +87,10 @@ export const WORDS = {
   "now.size": ["大小", "Size"],
   "now.shape": ["层 × 宽", "Layers × width"],
   "now.settings": ["温度 {temperature} · α {alpha} · β {beta}", "temperature {temperature} · α {alpha} · β {beta}"],
-  "now.trainer": ["训练器：{trainer}", "Trained by {trainer}"],
+  "now.trainer": ["训练器：{trainer}；卡片的损失：温度 {temperature} · α {alpha} · β {beta}", "Trained by {trainer}; the cards' loss: temperature {temperature} · α {alpha} · β {beta}"],
   "now.observing": [
-    "旁观：教师只用来对照，不算它教的；偷懒程度只表示学生与它差多少。",
-    "Observing: the student is compared with the teacher, not taught by it. Laziness only says how far apart they are.",
+    "旁观：教师在这里只用来对照，偷懒程度只表示学生与它差多少。",
+    "Observing: the student is only compared with the teacher. Laziness says how far apart they are.",
   ],
   "now.notices": ["课堂动静", "Notices"],
   "now.nostep": ["还没有走完一步。", "No step done yet."],
