@@ -86,7 +86,7 @@ def test_a_setting_that_is_not_read_is_refused_by_name(key: str, teacher: Any) -
     (section,) = (section for section, one, _ in settings() if one == key)
     whole = LessonConfig()
     usual = whole.to_dict()[key]
-    other = OTHER_VALUES.get(key, usual / 2 if isinstance(usual, float) and usual else (usual or 0) + 1)
+    other = OTHER_VALUES[key] if key in OTHER_VALUES else (usual or 0) + 1
     changed = getattr(whole, section).model_copy(update={key: other})
     with pytest.raises(ConfigError, match=rf"^{key} cannot be in config\. Fix: \w"):
         VisualDistillationCallback(teacher, config=whole.model_copy(update={section: changed}))
