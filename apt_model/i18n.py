@@ -9,6 +9,7 @@ from pathlib import Path
 from apt_model.errors import ConfigError, brief
 
 LANGUAGES = ("zh", "en")
+OBSERVED = "observed."
 Locale = Mapping[str, str | tuple[str, ...]]
 
 
@@ -31,6 +32,16 @@ class Phrases:
             ConfigError: no such language or file, or a file that lacks keys.
         """
         return cls(lang, _read(lang))
+
+    def of_run(self, *, learns_from_teacher: bool) -> "Phrases":
+        """The sentences for one run.
+
+        Where the student does not learn from the teacher, those under `observed.` replace the ones that say it does.
+        """
+        if learns_from_teacher:
+            return self
+        own = {key.removeprefix(OBSERVED): said for key, said in self._sentences.items() if key.startswith(OBSERVED)}
+        return Phrases(self.lang, {**self._sentences, **own})
 
     def __call__(self, key: str, **values: object) -> str:
         """The sentence under `key`, its `{placeholders}` filled with `values`."""

@@ -56,6 +56,7 @@ class RunStarted(Event):
         config: all settings as flat keys; in another trainer's run, only those that are ours.
         total_steps: None if the data has no length.
         trained_by: class of another trainer's settings ("SFTConfig"); None in our own training loop.
+        learns_from_teacher: False in another trainer's run that only compares the student with the teacher.
         vocabulary: number of tokens that both models share; None if unknown.
         laziness_scale: constants of the laziness of its cards; filled in by the scorer.
     """
@@ -69,6 +70,7 @@ class RunStarted(Event):
     total_steps: int | None
     device: str
     trained_by: str | None = None
+    learns_from_teacher: bool = True
     vocabulary: int | None = None
     laziness_scale: LazinessScale | None = None
 
@@ -87,8 +89,7 @@ class EpochStarted(Event):
 class StepDone(Event):
     """One optimizer step; in another trainer's run, one of its log entries.
 
-    Another trainer's loss is the one that it logs: its own, averaged over the steps since its last log entry. What it
-    does not log is None.
+    Another trainer's loss is its own, averaged over the steps since its last log entry. What it does not log is None.
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.

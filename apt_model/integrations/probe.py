@@ -42,7 +42,8 @@ class FixedRows:
         batch: the rows; padding is removed, and a row is cut to `max_length` tokens.
         teacher: moved to `device`, otherwise unchanged.
         student: the trainer's model.
-        config: temperature and weights of the row's loss, and where the shown part starts.
+        config: temperature and weights of the row's loss, whose divergence is KL(teacher ‖ student) whatever the
+            trainer's is; and where the shown part starts.
         device: the student's.
 
     Raises:

@@ -15,7 +15,6 @@ from torch import nn
 from transformers import TrainerCallback
 
 from apt_model.config import LessonConfig
-from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import to_batch
 from apt_model.data.encode import refuse_other_tokenizer
 from apt_model.distill.checks import refuse_shared_weights
@@ -26,44 +25,50 @@ from apt_model.events.sinks import Audience, Sink
 from apt_model.integrations.probe import FixedRows, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
+from apt_model.integrations.trainer_settings import names_a_teacher, read_settings, run_settings
 from apt_model.models.forward import model_card
-from apt_model.plugins.session import read_config, refuse_unrecorded_dashboard
+from apt_model.plugins.session import refuse_unrecorded_dashboard
 from apt_model.plugins.viewer import start_viewer
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.spikes import SpikeWatch
 
-OURS = ("max_length",)  # the training settings taken here; the others belong to the trainer
-
 
 class VisualDistillationCallback(Classroom, TrainerCallback):
     """Shows a trainer's training as a lesson: `Trainer(..., callbacks=[VisualDistillationCallback(teacher)])`.
 
     Every `sample_frequency` optimizer steps it shows a card: teacher and student on a row of the probe, one row after
-    the other, both in eval mode. The loss on the card is that row's `alpha * KD + beta * CE`, not the trainer's;
-    curves, report cards and verdict have the loss that the trainer logs. There are no exams. The training is bit for
-    bit what it would be without. With several processes, all run the probe (sharded models need all), and the first
-    one shows it.
+    the other, both in eval mode. The loss on the card is that row's `alpha * KD + beta * CE` with KL(teacher ‖ student)
+    at `temperature`, whatever the trainer's loss is; curves, report cards and verdict have the loss that the trainer
+    logs. There are no exams. The training is bit for bit what it would be without. With several processes, all run the
+    probe (sharded models need all), and the first one shows it.
+
+    A trainer that does not learn from the teacher (SFT, DPO, a plain `Trainer`) is shown as observed: the student is
+    compared with the teacher, and no remark, light, trend or advice judges it as a pupil.
 
     Args:
         teacher: any causal language model with the student's tokenizer, e.g. the one given to the trainer. It is
             moved to the student's device.
         tokenizer: the teacher's; None: the trainer's `processing_class`.
-        config: flat keys of the display, `temperature`, `alpha` and `beta`, `max_length` (of the probe's rows), or
-            `preset`; or a `LessonConfig`. Training settings belong in the trainer's own arguments.
+        config: flat keys of the display, `temperature`, `alpha` and `beta` (of the loss on a card), `max_length` (of
+            the probe's rows), or `preset`; or a `LessonConfig`. Settings that the callback does not read are refused:
+            `trainer_settings.READ` lists those that it reads.
         probe: a batch in any form that `to_batch` takes, such as a list of texts. None: the first eight rows of the
             trainer's evaluation data, if it has evaluated already, else of its training data. Required if that is a
             stream; needed too if reading a row changes the dataset.
         run_dir: directory of the record; that of a resumed training goes into a directory inside.
         sinks: the displays; None: a notebook or terminal.
         similarity: `(teacher text, student text) -> 0..1`; difflib's ratio unless given.
+        learns_from_teacher: whether the trainer's loss teaches the student what this teacher says. None: if the
+            trainer's settings name a teacher model, as TRL's GKDConfig and DistillationConfig do. Pass True for a
+            trainer with such a loss of your own, or for labels that the teacher wrote.
 
     Attributes:
         topic_keywords, stats, generate_comment: as in `VisualDistillationPlugin`.
 
     Raises:
-        ConfigError: an unknown or bad setting, or one that belongs to the trainer.
+        ConfigError: an unknown or bad setting, or one that the callback does not read.
         ModelError: no teacher; when training begins, one that shares weights with the student.
         DataError: when training begins: another tokenizer, or rows from which no card can be made.
         StorageError: when training begins: `run_dir` cannot be written, or holds another run.
@@ -79,17 +84,18 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         run_dir: str | Path | None = None,
         sinks: Sequence[Sink] | None = None,
         similarity: Similarity = text_similarity,
+        learns_from_teacher: bool | None = None,
     ) -> None:
         if not isinstance(teacher, nn.Module):
             got = "None" if teacher is None else f"{type(teacher).__name__}"
             fix = "pass the teacher model, e.g. load_model(name)[0]"
             raise ModelError("teacher is not a model", got=got, expected="a torch.nn.Module", fix=fix)
-        theirs = [*(key for key in TrainConfig.model_fields if key not in OURS), "report_to"]
-        self.config = read_config(config, elsewhere=theirs, fix="set it in the trainer's own arguments")
+        self.config = read_settings(config)
         refuse_unrecorded_dashboard(self.config.display, run_dir)
         super().__init__(self.config.display, similarity=similarity)
         self._teacher, self._tokenizer, self._batch = teacher, tokenizer, probe
         self._run_dir, self._sinks = None if run_dir is None else Path(run_dir), sinks
+        self._learns_from_teacher = learns_from_teacher
         self._run: TrainerRun | None = None
         self._audience: Audience | None = None
 
@@ -106,7 +112,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         refuse_shared_weights(student, self._teacher)
         probe, notice = self._make_probe(student, tokenizer, device, trainer)
         self._guard.failures.clear()
-        notices = [notice, *_notices_of_logging(state, args)]
+        learns = names_a_teacher(args) if self._learns_from_teacher is None else self._learns_from_teacher
+        notices = [notice, *([] if learns else self._notices_of_observing(args)), *_notices_of_logging(state, args)]
         sinks = self._watchers(state, notices) if state.is_world_process_zero else []
         self._audience = Audience(sinks, scorer=self._scorer, watchers=[SpikeWatch()], guard=self._guard)
         report = Reporter(self._audience, tokenizer=tokenizer, device=device, speaks=state.is_world_process_zero)
@@ -123,9 +130,10 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             state,
             teacher=model_card(self._teacher),
             student=model_card(student),
-            config={k: v for k, v in self.config.to_dict().items() if k in OURS or k not in TrainConfig.model_fields},
+            config=run_settings(self.config),
             device=str(device),
             by=type(args).__name__,
+            learns_from_teacher=learns,
         )
         for key, values in notices:
             report.say(key, **values)
@@ -174,6 +182,12 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             batch = first_rows(loader, tokenizer=tokenizer, max_length=most, device=device)
         probe = FixedRows(batch, teacher=self._teacher, student=student, config=self.config, device=device)
         return probe, (key, {"rows": len(probe)})
+
+    def _notices_of_observing(self, args: Any) -> list[tuple[str, dict[str, Any]]]:
+        """The student does not learn from the teacher; if nobody said so, how to say that it does."""
+        if self._learns_from_teacher is not None:
+            return [("notice.observing", {})]
+        return [("notice.observing", {}), ("notice.names_no_teacher", {"settings": type(args).__name__})]
 
     def _watchers(self, state: Any, notices: list[tuple[str, dict[str, Any]]]) -> list[Sink]:
         """The record, then the displays."""

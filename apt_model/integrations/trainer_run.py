@@ -57,7 +57,15 @@ class TrainerRun:
         report.step = state.global_step
 
     def begin(
-        self, state: Any, *, teacher: ModelCard, student: ModelCard, config: Mapping[str, Any], device: str, by: str
+        self,
+        state: Any,
+        *,
+        teacher: ModelCard,
+        student: ModelCard,
+        config: Mapping[str, Any],
+        device: str,
+        by: str,
+        learns_from_teacher: bool,
     ) -> None:
         """Training is about to begin."""
         self._report.tell(
@@ -69,6 +77,7 @@ class TrainerRun:
             total_steps=state.max_steps,
             device=device,
             trained_by=by,
+            learns_from_teacher=learns_from_teacher,
         )
 
     def epoch_begin(self, state: Any) -> None:

@@ -5,7 +5,7 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -40,25 +40,16 @@ class StatefulScorer(Stateful, Protocol):
         """The event with the scorer's judgement."""
 
 
-def read_config(
-    config: Mapping[str, Any] | LessonConfig | None,
-    *,
-    elsewhere: Collection[str] = CALL_ARGUMENTS,
-    fix: str = "pass it to the call, e.g. num_epochs=3",
-) -> LessonConfig:
-    """Validate the `config` argument of a plugin or callback.
-
-    Args:
-        config: flat keys, or a `LessonConfig`.
-        elsewhere: settings that are not accepted in `config`.
-        fix: where to give those.
+def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
+    """Validate the `config` argument of a plugin: flat keys, or a `LessonConfig`.
 
     Raises:
-        ConfigError: a setting is unknown, out of range, or not accepted here; the locale cannot be loaded.
+        ConfigError: a setting is unknown, out of range, or one of `CALL_ARGUMENTS`; the locale cannot be loaded.
     """
     if not isinstance(config, LessonConfig):
-        misplaced = [key for key in elsewhere if isinstance(config, Mapping) and key in config]
+        misplaced = [key for key in CALL_ARGUMENTS if isinstance(config, Mapping) and key in config]
         if misplaced:
+            fix = "pass it to the call, e.g. num_epochs=3"
             raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
         config = LessonConfig.from_dict(config)
     Phrases.load(config.display.lang)

@@ -4,7 +4,6 @@ import sys
 from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
-from apt_model.i18n import Phrases
 from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import duration, number, percent, plain_notice
 from apt_model.render.terminal import spoken_language
@@ -25,7 +24,7 @@ class LogSink:
             raise OSError("there is no standard output")
         self._file: IO[str] = stream
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
-        self._say: Phrases = spoken_language(lang, self._encoding)
+        self._language = self._say = spoken_language(lang, self._encoding)
         self._every = every
         self._told: tuple[int, int] | None = None
 
@@ -40,6 +39,8 @@ class LogSink:
         """Nothing to close: the stream is not ours."""
 
     def _line(self, event: Event) -> str | None:
+        if isinstance(event, RunStarted):
+            self._say = self._language.of_run(learns_from_teacher=event.learns_from_teacher)
         say = self._say
         if isinstance(event, RunStarted):
             sizes = {"teacher": f"{event.teacher.parameters:,}", "student": f"{event.student.parameters:,}"}

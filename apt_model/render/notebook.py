@@ -40,8 +40,7 @@ class NotebookSink:
         self, config: DisplayConfig, *, show: Show | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config, self._show, self._clock = config, show or show_in_place, clock
-        phrases = Phrases.load(config.lang)
-        self._painter = HtmlPainter(phrases, max_text_length=config.max_text_length, show_diff=config.show_diff)
+        self._say = Phrases.load(config.lang)
         self._begin(None)
 
     def emit(self, event: Event) -> None:
@@ -61,6 +60,9 @@ class NotebookSink:
 
     def _begin(self, run: RunStarted | None) -> None:
         self._run, self._run_progress = run, RunProgress()
+        config, say = self._config, self._say
+        say = say if run is None else say.of_run(learns_from_teacher=run.learns_from_teacher)
+        self._painter = HtmlPainter(say, max_text_length=config.max_text_length, show_diff=config.show_diff)
         self._first: ScoredObservation | None = None
         self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
         self._epochs: deque[EpochFinished] = deque(maxlen=LATEST_EPOCHS)

@@ -50,25 +50,7 @@ class TerminalSink:
         self._console = make_console(file)
         self._say = spoken_language(config.lang, self._console.encoding)
         self._on_screen = self._console.is_terminal and not self._console.is_dumb_terminal
-        painter = CardPainter(
-            CardStyle(
-                phrases=self._say,
-                columns=self._console.width - 1,
-                colour=self._console.color_system is not None,
-                encoding=self._console.encoding,
-                max_text_length=config.max_text_length,
-                show_diff=config.show_diff,
-            )
-        )
-        self._paints: Mapping[type[Event], Callable[[Any], Iterable[RenderableType]]] = {
-            ScoredObservation: painter.card,
-            ExamTaken: painter.exam,
-            RunStarted: painter.header,
-            EpochStarted: painter.epoch,
-            EpochFinished: painter.report_card,
-            RunFinished: painter.verdict,
-            Notice: painter.notice,
-        }
+        self._paints = self._painters_of(self._say)
         self._progress = _ProgressLine(self._console, self._say) if self._on_screen and live else None
 
     def emit(self, event: Event) -> None:
@@ -82,9 +64,33 @@ class TerminalSink:
         if self._progress is not None:
             self._progress.stop()
 
+    def _painters_of(self, phrases: Phrases) -> Mapping[type[Event], Callable[[Any], Iterable[RenderableType]]]:
+        """What paints each kind of event, in the sentences of a lesson or of a run that is only observed."""
+        painter = CardPainter(
+            CardStyle(
+                phrases=phrases,
+                columns=self._console.width - 1,
+                colour=self._console.color_system is not None,
+                encoding=self._console.encoding,
+                max_text_length=self._config.max_text_length,
+                show_diff=self._config.show_diff,
+            )
+        )
+        return {
+            ScoredObservation: painter.card,
+            ExamTaken: painter.exam,
+            RunStarted: painter.header,
+            EpochStarted: painter.epoch,
+            EpochFinished: painter.report_card,
+            RunFinished: painter.verdict,
+            Notice: painter.notice,
+        }
+
     def _paint(self, event: Event) -> Iterable[RenderableType]:
         if isinstance(event, ScoredObservation | ExamTaken) and not self._config.show_samples:
             return ()
+        if isinstance(event, RunStarted):
+            self._paints = self._painters_of(self._say.of_run(learns_from_teacher=event.learns_from_teacher))
         if isinstance(event, RunFinished) and self._progress is not None:
             self._progress.stop()
         return next((paint(event) for kind, paint in self._paints.items() if isinstance(event, kind)), ())

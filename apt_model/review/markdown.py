@@ -60,6 +60,8 @@ def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mappi
         name: what the run is called.
         pictures: paths of the plots' files by plot name.
     """
+    started = next((event for event in events if isinstance(event, RunStarted)), None)
+    say = say.of_run(learns_from_teacher=started is None or started.learns_from_teacher)
     parts = [
         [f"# {verbatim(say('summary.title', name=name))}"],
         _began(events, say),

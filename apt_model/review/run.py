@@ -144,8 +144,9 @@ class Run:
         from apt_model.render.html import HtmlPainter
         from apt_model.render.notebook import LATEST_EPOCHS
 
-        paint = HtmlPainter(Phrases.load(self.lang))
         started, verdict, epochs = self.started, self.verdict, self.epochs
+        learns = started is None or started.learns_from_teacher
+        paint = HtmlPainter(Phrases.load(self.lang).of_run(learns_from_teacher=learns))
         return paint.page(
             paint.header(started) if started is not None else "",
             *map(paint.card, self.cards[-1:]),

@@ -6,7 +6,7 @@ Knows nothing of single events, nor of words: advice is a key of the locale and 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apt_model.events.records import Trend
+from apt_model.events.records import RunStarted, Trend
 from apt_model.events.results import Advice, TopicScore
 from apt_model.teaching.laziness import SCALE
 
@@ -17,6 +17,8 @@ BY_HEART = 1.25  # the loss on other text over that on the student's own
 ENOUGH = 20  # cards; with fewer of a topic (or in a run), a mean depends more on when they came than on what they show
 SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
 UNHEARD = 0.25  # the teacher's share of both gradients at the logits
+OF_OUR_LOSS = frozenset({"temperature_blunts", "teacher_unheard", "teacher_alone"})  # other trainers do not read these
+OF_ANY_TRAINING = frozenset({"loss_rises", "overfits", "by_heart", "no_samples"})  # true without a teacher too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,17 @@ def advice(run: Measured) -> tuple[Advice, ...]:
         found += _of_teacher(run)
         found += [] if of_losses else [Advice(key=_course(run, run.first, run.last))]
     return (*found, *of_losses, *_of_topics(run.topics))
+
+
+def advice_for(run: RunStarted, found: Sequence[Advice]) -> tuple[Advice, ...]:
+    """The advice that is true of this run.
+
+    Settings of our loss do nothing in another trainer's; a student that does not learn from the teacher is not judged
+    by it.
+    """
+    if not run.learns_from_teacher:
+        return (Advice(key="observed"), *(one for one in found if one.key in OF_ANY_TRAINING))
+    return tuple(one for one in found if run.trained_by is None or one.key not in OF_OUR_LOSS)
 
 
 def _level(last: float) -> str:

@@ -21,6 +21,7 @@ from apt_model.events.records import (
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
+from apt_model.teaching.advice import advice_for
 from apt_model.teaching.comments import grade, remark
 from apt_model.teaching.laziness import SCALE, laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity
@@ -54,7 +55,8 @@ class LessonScorer:
     ) -> None:
         self.topics = topics
         self._config, self._similarity = config, similarity
-        self._phrases = Phrases.load(config.lang)
+        self._language = self._phrases = Phrases.load(config.lang)
+        self._run: RunStarted | None = None
         self._comment = comment or self.comment
         self._guard = guard or Guard()
         self._step = 0
@@ -66,6 +68,8 @@ class LessonScorer:
         if isinstance(event, RunStarted):
             self._report_card, self.verdict = ReportCard(), RunStatistics()
             self._weights = Weights.of(event.config)
+            self._run = event
+            self._phrases = self._language.of_run(learns_from_teacher=event.learns_from_teacher)
             return replace(event, laziness_scale=SCALE)
         if isinstance(event, StepDone):
             self._report_card.add_step(event, self._weights)
@@ -77,12 +81,17 @@ class LessonScorer:
             self.verdict.add_epoch(event, self._report_card.loss)
             self._report_card = ReportCard()
         elif isinstance(event, RunFinished):
-            return replace(event, **self.verdict.fields(self._weights))
+            verdict = replace(event, **self.verdict.fields(self._weights))
+            return verdict if self._run is None else replace(verdict, advice=advice_for(self._run, verdict.advice))
         return event
 
     def comment(self, laziness_percent: float, loss: float) -> str:
-        """The built-in remark; the step chooses among its variants."""
-        return remark(grade(laziness_percent / 100, loss, self._config), self._phrases, turn=self._step)
+        """The built-in remark; the step chooses among its variants.
+
+        Where the student does not learn from the teacher, the remark says how far apart they are, whatever the loss.
+        """
+        judged_loss = loss if self._run is None or self._run.learns_from_teacher else 0.0
+        return remark(grade(laziness_percent / 100, judged_loss, self._config), self._phrases, turn=self._step)
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the run so far, with the guide's keys and units."""

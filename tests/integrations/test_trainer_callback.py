@@ -49,7 +49,7 @@ def test_a_training_is_told_as_a_lesson(make_trainer: MakeTrainer, lesson: Lesso
     trainer = make_trainer([lesson()])
     trainer.train()
     assert [type(event) for event in listener.events] == [
-        *(RunStarted, Notice),
+        *(RunStarted, Notice, Notice, Notice),
         *(
             EpochStarted,
             ScoredObservation,

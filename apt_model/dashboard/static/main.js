@@ -15,7 +15,7 @@ import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from 
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
-import {say, topicWord} from "./words.js";
+import {say, speakOf, topicWord} from "./words.js";
 
 const RELIST_MS = 5000;
 const VIEWS = {
@@ -57,6 +57,7 @@ function draw() {
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
+  speakOf(lesson);
   for (const view of Object.keys(VIEWS)) {
     const box = document.getElementById(`view-${view}`);
     box.hidden = !ready || view !== room.view;

@@ -6,7 +6,7 @@ import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
 import {LESSON} from "./lesson_words.js";
-import {say, sayVariant, speech} from "./words.js";
+import {say, sayVariant, speakOf, speech} from "./words.js";
 
 const SHOWN_NOTICES = 6;
 
@@ -16,7 +16,11 @@ export function drawNow(box) {
   const desk = part(box, "desk");
   desk.classList.toggle("pair", lessons.length > 1);
   while (desk.children.length > lessons.length) desk.lastChild.remove();
-  lessons.forEach((lesson, index) => drawDesk(part(desk, `place place-${index}`), lesson, lessons.length > 1));
+  lessons.forEach((lesson, index) => {
+    speakOf(lesson);
+    drawDesk(part(desk, `place place-${index}`), lesson, lessons.length > 1);
+  });
+  speakOf(room.current);
   const side = part(box, "side", "aside");
   const step = room.current.latest("steps", room.step);
   keep(part(side, "moment", "section"), [speech.language, step && step.step, room.current.id], () => moment(step));
@@ -31,6 +35,7 @@ function drawDesk(place, lesson, named) {
   if (room.follow && peeksInto(place)) return; // the lesson goes on, the reader is not done
   const shown = cards.indexOf(card);
   keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
+  keep(part(place, "observing", "p"), [speech.language, lesson.observed], () => (lesson.observed ? el("span", {}, say("now.observing")) : []));
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
   const key = [speech.language, lesson.id, lesson.scale, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
   keep(part(place, "paper"), key, () => (card ? cardArticle(card, lesson.scale) : el("p", { class: "waiting" }, say("now.waiting"))));
@@ -84,6 +89,7 @@ function who(lesson) {
   const shape = pair.some((one) => one.layers)
     ? row("now.shape", (one) => `${one.layers || "?"} × ${one.hidden_size || "?"}`)
     : null;
+  const trainer = started.trained_by ? clean(started.trained_by, 60) : "";
   const values = { temperature: brisk(lesson.setting("temperature")), alpha: brisk(lesson.setting("alpha")), beta: brisk(lesson.setting("beta")) };
   return [
     el("h3", {}, say("now.room")),
@@ -100,8 +106,7 @@ function who(lesson) {
       ),
     ),
     el("p", { class: "quiet" }, pair.map((one) => brief(one.name, 40)).join(" → ")),
-    el("p", { class: "quiet" }, say("now.settings", values)),
-    started.trained_by ? el("p", { class: "quiet" }, say("now.trainer", { trainer: clean(started.trained_by, 60) })) : null,
+    el("p", { class: "quiet" }, trainer ? say("now.trainer", Object.assign(values, { trainer })) : say("now.settings", values)),
   ];
 }
 

@@ -4,7 +4,7 @@ import {lightMark, lightOf} from "./card.js";
 import {el, keep, meter, part} from "./dom.js";
 import {count, duration, number, percent} from "./format.js";
 import {lessonsInView, room} from "./state.js";
-import {knows, say, speech, topicWord} from "./words.js";
+import {knows, say, speakOf, speech, topicWord} from "./words.js";
 
 /** Draw the report cards up to the cursor into `box`. */
 export function drawReports(box) {
@@ -16,6 +16,7 @@ export function drawReports(box) {
     const epochs = lesson.until("epochs", room.step);
     const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
     const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, verdict !== null];
+    speakOf(lesson);
     keep(part(shelf, `reports reports-${index}`), key, () => [
       lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
       verdict ? verdictSheet(verdict) : el("p", { class: "quiet pending" }, say("reports.pending")),

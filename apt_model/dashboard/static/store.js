@@ -86,6 +86,11 @@ export class Lesson {
     return scale && SCALE.every((name) => Number.isFinite(scale[name])) ? scale : null;
   }
 
+  /** Whether another trainer trains the student, and only compares it with the teacher. */
+  get observed() {
+    return this.started !== null && this.started.learns_from_teacher === false;
+  }
+
   setting(name) {
     const config = (this.started && this.started.config) || {};
     return typeof config[name] === "number" ? config[name] : null;

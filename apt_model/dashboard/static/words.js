@@ -1,11 +1,12 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
 import {brief} from "./clean.js";
 import {LESSON} from "./lesson_words.js";
+import {OBSERVED} from "./observed_words.js";
 
 const LONGEST_TOPIC = 24;
 
 export const LANGUAGES = ["zh", "en"];
-export const speech = { language: "zh" };
+export const speech = { language: "zh", observed: false };
 
 export const WORDS = {
   "page.title": ["课堂 · 知识蒸馏", "The classroom · knowledge distillation"],
@@ -86,7 +87,11 @@ export const WORDS = {
   "now.size": ["大小", "Size"],
   "now.shape": ["层 × 宽", "Layers × width"],
   "now.settings": ["温度 {temperature} · α {alpha} · β {beta}", "temperature {temperature} · α {alpha} · β {beta}"],
-  "now.trainer": ["训练器：{trainer}", "Trained by {trainer}"],
+  "now.trainer": ["训练器：{trainer}；卡片的损失：温度 {temperature} · α {alpha} · β {beta}", "Trained by {trainer}; the cards' loss: temperature {temperature} · α {alpha} · β {beta}"],
+  "now.observing": [
+    "旁观：教师在这里只用来对照，偷懒程度只表示学生与它差多少。",
+    "Observing: the student is only compared with the teacher. Laziness says how far apart they are.",
+  ],
   "now.notices": ["课堂动静", "Notices"],
   "now.nostep": ["还没有走完一步。", "No step done yet."],
   "token.label": [
@@ -261,9 +266,15 @@ export const WORDS = {
   "level.4": ["完全不同", "worlds apart"],
 };
 
+/** Speak as is true of `lesson`: of one whose student does not learn from the teacher, some words are others. */
+export function speakOf(lesson) {
+  speech.observed = Boolean(lesson && lesson.observed);
+}
+
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
-  const pair = WORDS[key] || LESSON[key];
+  const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
+  const pair = observed || WORDS[key] || LESSON[key];
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }
