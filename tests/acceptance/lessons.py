@@ -160,4 +160,17 @@ FAULTS_OF_LESSONS = (
             "a_student_learns_and_its_teacher_is_untouched",
         ),
     ),
+    Fault(
+        68,
+        "a model that sees what follows: exit 3 before the first step",
+        (
+            *of(
+                "models/test_causality.py",
+                "a_model_that_sees_what_follows_is_refused_with_one_line",
+                "a_mask_off_by_one_is_found_and_modes_and_generators_stay_as_they_were",
+                "a_causal_family_is_let_pass",
+            ),
+            *of("distill/test_checks.py", "the_loop_refuses_an_encoder_before_the_first_step"),
+        ),
+    ),
 )
