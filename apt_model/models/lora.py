@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError
+from apt_model.models.quiet import quiet_peft
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the output head
@@ -66,6 +67,7 @@ def _number(value: str) -> float:
         return -1.0
 
 
+@quiet_peft()
 def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) -> Any:
     """Wrap a student in a PEFT model whose adapters alone are trained; its weights are frozen, and not copied.
 
@@ -155,6 +157,7 @@ def base_of(directory: Path) -> str:
     return str(base)
 
 
+@quiet_peft()
 def attach(model: Any, directory: Path) -> Any:
     """Load saved adapters onto their base model, in eval mode and not trainable.
 

@@ -35,3 +35,11 @@ def quiet_transformers() -> Iterator[None]:
                 logging.enable_progress_bar()  # type: ignore[no-untyped-call]
             if not downloads:
                 disable_progress_bars()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Context manager: no warning about a name of transformers that peft still uses, and its user cannot change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
