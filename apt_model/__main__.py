@@ -1,8 +1,19 @@
-"""`python -m apt_model` is `apt-model`."""
+"""`apt-model`, which is also `python -m apt_model`."""
 
 import sys
 
-from apt_model.cli import main
+from apt_model.commands.starting import starting
+
+
+def main() -> int:
+    """Run the command line; returns its exit code."""
+    with starting():
+        from apt_model.commands.console import first_word
+
+        with first_word(sys.argv[1:]):
+            from apt_model.cli import main as run
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

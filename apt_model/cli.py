@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AptModelError as error:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:
+        exec("")  # else Python ends by the signal if the interrupt came through an exec(), as dataclasses call it
         return _fail(
             "interrupted: the record of a run and the checkpoints written so far are kept",
             130,

@@ -20,7 +20,6 @@ from typing import Any
 import datasets
 import torch
 
-from apt_model.commands.console import hush_libraries
 from apt_model.data.dataset import make_dataloader
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from benchmarks.markdown import grid
@@ -188,7 +187,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of CPU time, for each training (default: 120)")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    hush_libraries()
     measure(arguments)
     print(table(arguments.out))
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 
-from apt_model.commands.console import hush_libraries
 from apt_model.models.pretrained import load_model
 
 HELD_OUT = 10  # every tenth question
@@ -62,7 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    hush_libraries()
     set_seed(0)
     model, tokenizer, _ = load_model(arguments.teacher)
     lines: dict[bool, list[str]] = {True: [], False: []}

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apt_model.commands.console import hush_libraries
 from apt_model.commands.control import ALONE, overall
 from apt_model.data.dataset import make_dataloader
 from apt_model.events.evaluation import Evaluation
@@ -225,7 +224,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--redraw", action="store_true", help="measure nothing, read --out")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    hush_libraries()
     if not arguments.redraw:
         measure(School(arguments), arguments)
     print(table(arguments.out, arguments.arms, arguments.steps))

@@ -13,7 +13,6 @@ import torch
 from accelerate.utils import set_seed
 from transformers import DataCollatorForSeq2Seq, LlamaForCausalLM, Trainer, TrainingArguments
 
-from apt_model.commands.console import hush_libraries
 from apt_model.data.dataset import load_dataset, tokenize_dataset
 from apt_model.models.pretrained import load_model
 from studies.fresh import fresh_llama, own_tokenizer
@@ -47,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    hush_libraries()
     set_seed(SEED)
     rows = load_dataset(arguments.data)
     if arguments.model is None:

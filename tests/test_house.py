@@ -50,13 +50,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": DISTILL | {"plugins"},
     "commands": DISTILL | SHOWN | {"doctor", "generation", "plugins", "demo", "recipes"},
     "cli": {"commands", "render", ""},
-    "__main__": {"cli"},
+    "__main__": {"cli", "commands"},
 }
 # Which rooms import a library; every other room does without.
 IMPORTED_BY: dict[str, set[str]] = {
     "accelerate": {"models", LOSSES, "distill", "plugins", "commands"},
-    "transformers": {"models", TEACHERS, STUDENTS, "distill", "integrations", "demo", "commands"},
-    "datasets": {"data", "commands"},
+    "transformers": {"models", TEACHERS, STUDENTS, "distill", "integrations", "demo"},
+    "datasets": {"data"},
     "rich": {"render"},
     "starlette": {"dashboard"},
 }

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from apt_model.commands.console import hush_libraries, print_line, speaker
+from apt_model.commands.console import importing, print_line, speaker, waiting
 from apt_model.commands.options import add_command, add_settings, given_settings
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -35,13 +35,14 @@ def add(commands: Any) -> None:
 
 
 def _talk(arguments: argparse.Namespace) -> None:
-    from apt_model.generation.talk import continue_text
-    from apt_model.models.pretrained import load_model
-
     if arguments.max_new_tokens < 1:
         raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")
-    hush_libraries()
-    model, tokenizer, _ = load_model(arguments.model)
+    with importing(arguments.lang):
+        from apt_model.generation.talk import continue_text
+        from apt_model.models.pretrained import load_model
+
+    with waiting(arguments.lang, "model", name=arguments.model):
+        model, tokenizer, _ = load_model(arguments.model)
     prompts = arguments.prompt or _ask(speaker(arguments.lang)("talk.prompt"))
     for prompt in prompts:
         print_line(continue_text(model, tokenizer, prompt, max_new_tokens=arguments.max_new_tokens))

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import Any
 
-from apt_model.commands.console import hush_libraries, print_line, program, speaker
+from apt_model.commands.console import importing, print_line, program, speaker, waiting
 from apt_model.commands.options import PACKING_HELP, add_command, add_settings, add_source, read_settings
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
@@ -44,13 +44,15 @@ def add(commands: Any) -> None:
 
 def _cache(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
-    say = speaker(config.display.lang)
-    from apt_model.data.dataset import load_dataset, tokenize_dataset
-    from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
-    from apt_model.distill.teachers.cache.writer import CacheWriter
-    from apt_model.models.devices import pick_device
-    from apt_model.render.bar import ProgressBar
-    from apt_model.render.terminal import make_console
+    lang = config.display.lang
+    say = speaker(lang)
+    with importing(lang):
+        from apt_model.data.dataset import load_dataset, tokenize_dataset
+        from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
+        from apt_model.distill.teachers.cache.writer import CacheWriter
+        from apt_model.models.devices import pick_device
+        from apt_model.render.bar import ProgressBar
+        from apt_model.render.terminal import make_console
 
     settings = CacheSettings(
         k=arguments.k,
@@ -61,10 +63,11 @@ def _cache(arguments: argparse.Namespace) -> None:
     )
     check_settings(settings, arguments.batch_size)
     device, out = pick_device(config.train.device), prepare_directory(arguments.out)
-    hush_libraries()
-    rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
+    with waiting(lang, "data"):
+        rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
     teacher, tokenizer = load_precisely(arguments, config)
-    rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
+    with waiting(lang, "tokens"):
+        rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
     caching = CacheWriter(
         teacher,
         rows,
@@ -89,7 +92,8 @@ def _tell_plan(caching: Any, say: Phrases) -> None:
     """Print size, time and error of the cache before it is written."""
     from apt_model.render.sentences import duration, percent
 
-    estimate, identity = caching.estimate(), caching.identity
+    with waiting(say.lang, "estimate"):
+        estimate, identity = caching.estimate(), caching.identity
     print_line(
         say(
             "cache.plan",

@@ -1,11 +1,19 @@
 """Printing for the commands: in the chosen language, in the output's encoding. Knows nothing of any command."""
 
+import argparse
+import os
 import shlex
 import shutil
 import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from apt_model.commands.starting import starting
 from apt_model.i18n import Phrases
+
+LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
 
 
 def program() -> str:
@@ -23,7 +31,7 @@ def program() -> str:
 
 def speaker(lang: str) -> Phrases:
     """The phrases of a language; English if standard output cannot encode them."""
-    from apt_model.render.terminal import spoken_language
+    from apt_model.render.language import spoken_language
 
     return spoken_language(lang, sys.stdout.encoding)
 
@@ -35,12 +43,55 @@ def print_line(line: str) -> None:
     print(fit_encoding(sanitise(line), sys.stdout.encoding))
 
 
-def hush_libraries() -> None:
-    """Turn off the libraries' progress bars and retry messages; a failure is reported by our own error line."""
-    import datasets
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+@contextmanager
+def waiting(lang: str, what: str, **values: object) -> Iterator[None]:
+    """Context manager: what is being waited for, the sentence `loading.<what>`, on the terminal until the end.
 
-    datasets.disable_progress_bars()
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    Nothing where neither standard error nor standard output is a terminal.
+    """
+    from apt_model.render.language import spoken_language
+    from apt_model.render.sanitise import fit_encoding, sanitise
+    from apt_model.render.wrap import wrap
+
+    stream = next((one for one in (sys.stderr, sys.stdout) if one is not None and one.isatty()), None)
+    if stream is None or os.environ.get("CI"):
+        yield
+        return
+    sentence = spoken_language(lang, stream.encoding)(f"loading.{what}", **values)
+    sentence = fit_encoding(sanitise(sentence), stream.encoding)
+    start, end = wrap(sentence, shutil.get_terminal_size().columns - 1)[0]  # more than a line could not be erased
+    stays = os.environ.get("TERM") in ("dumb", "unknown")
+    stream.write(sentence[start:end] + ("\n" if stays else "\r"))  # whatever a library prints goes over it
+    stream.flush()
+    try:
+        yield
+    finally:
+        if not stays:
+            stream.write("\r\x1b[2K")
+            stream.flush()
+
+
+@contextmanager
+def importing(lang: str) -> Iterator[None]:
+    """Context manager around the imports of PyTorch and the like: they are told of, and Ctrl-C ends them at once."""
+    with waiting(lang, "libraries"), starting():
+        yield
+
+
+def first_word(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Context manager: `waiting` for the libraries, if these arguments begin a command that loads them.
+
+    For the moment before the arguments are parsed: that alone may take half a second on a busy machine.
+    """
+    if not arguments or arguments[0] not in LOADS_TORCH or {"-h", "--help"} & set(arguments):
+        return nullcontext()
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    flags.add_argument("--lang")
+    flags.add_argument("--config")
+    try:
+        given = flags.parse_known_args(arguments)[0]
+        settings = tomllib.loads(Path(given.config).read_text("utf-8")) if given.config else {}
+        lang = Phrases.load(given.lang or settings.get("lang", "zh")).lang
+    except (argparse.ArgumentError, OSError, ValueError, TypeError):  # the command itself says what is wrong
+        return nullcontext()
+    return waiting(lang, "libraries")

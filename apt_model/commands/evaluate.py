@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from apt_model.commands.console import hush_libraries, print_line, speaker
+from apt_model.commands.console import importing, print_line, speaker, waiting
 from apt_model.commands.options import add_command, add_source
 from apt_model.errors import ConfigError, StorageError
 
@@ -54,34 +54,38 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if given < least:
             raise ConfigError(f"{name} is too small", got=given, expected=f"{least} or more")
     say, out = speaker(arguments.lang), arguments.out and _writable(Path(arguments.out))
-    from apt_model.data.dataset import load_dataset, make_dataloader
-    from apt_model.data.encode import refuse_other_tokenizer
-    from apt_model.generation.evaluator import evaluate_text_quality
-    from apt_model.models.devices import pick_device
-    from apt_model.models.pretrained import load_model
-    from apt_model.render.evaluation import show_evaluation
+    with importing(arguments.lang):
+        from apt_model.data.dataset import load_dataset, make_dataloader
+        from apt_model.data.encode import refuse_other_tokenizer
+        from apt_model.generation.evaluator import evaluate_text_quality
+        from apt_model.models.devices import pick_device
+        from apt_model.models.pretrained import load_model
+        from apt_model.render.evaluation import show_evaluation
 
     device = pick_device(arguments.device)
-    hush_libraries()
-    rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
-    model, tokenizer, _ = load_model(arguments.model)
+    with waiting(arguments.lang, "data"):
+        rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
+    with waiting(arguments.lang, "model", name=arguments.model):
+        model, tokenizer, _ = load_model(arguments.model)
     teacher = None
     if arguments.teacher is not None:
-        teacher, teacher_tokenizer, _ = load_model(arguments.teacher)
+        with waiting(arguments.lang, "teacher", name=arguments.teacher):
+            teacher, teacher_tokenizer, _ = load_model(arguments.teacher)
         refuse_other_tokenizer(teacher_tokenizer, tokenizer)
         tokenizer = tokenizer if tokenizer is not None else teacher_tokenizer
-    results = evaluate_text_quality(
-        model,
-        make_dataloader(rows, batch_size=arguments.batch_size, shuffle=False),
-        tokenizer,
-        teacher,
-        device=device,
-        max_length=arguments.max_length,
-        max_new_tokens=arguments.max_new_tokens,
-        max_prompts=arguments.max_prompts,
-        speed=arguments.speed,
-        lang=arguments.lang,
-    )
+    with waiting(arguments.lang, "evaluation"):
+        results = evaluate_text_quality(
+            model,
+            make_dataloader(rows, batch_size=arguments.batch_size, shuffle=False),
+            tokenizer,
+            teacher,
+            device=device,
+            max_length=arguments.max_length,
+            max_new_tokens=arguments.max_new_tokens,
+            max_prompts=arguments.max_prompts,
+            speed=arguments.speed,
+            lang=arguments.lang,
+        )
     show_evaluation(results, lang=arguments.lang)
     if out:
         results.save(out)

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import print_line, program, speaker
+from apt_model.commands.console import importing, print_line, program, speaker, waiting
 from apt_model.commands.control import Control, refuse_control
 from apt_model.commands.material import add_material, gather, material_settings, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
@@ -90,9 +90,10 @@ class Lesson:
         resume_anyway: bool = False,
     ) -> None:
         """Train a student in place; with `plain`, log metrics instead of showing cards."""
-        from apt_model.data.dataset import make_dataloader
-        from apt_model.plugins.distillation_plugin import DistillationPlugin
-        from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+        with importing(config.display.lang):
+            from apt_model.data.dataset import make_dataloader
+            from apt_model.plugins.distillation_plugin import DistillationPlugin
+            from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 
         run = (
             DistillationPlugin(config).distill_model if plain else VisualDistillationPlugin(config).visual_distill_model
@@ -134,11 +135,13 @@ class Lesson:
 
 def _demo(arguments: argparse.Namespace) -> None:
     out = check_run_directory(arguments.out or f"runs/demo-{datetime.now():%Y%m%d-%H%M%S}")
-    from apt_model.demo.lesson import BATCH_SIZE, SETTINGS, load_teacher, new_student, read_corpus
+    with importing(read_settings(arguments).display.lang):
+        from apt_model.demo.lesson import BATCH_SIZE, SETTINGS, load_teacher, new_student, read_corpus
 
     config = read_settings(arguments, **SETTINGS)
     prepare(config)
-    teacher, tokenizer = load_teacher()
+    with waiting(config.display.lang, "demo"):
+        teacher, tokenizer = load_teacher()
     sentences = [sentence for lines in read_corpus().values() for sentence in lines]
     lesson = Lesson(teacher=teacher, tokenizer=tokenizer, rows=sentences, batch_size=BATCH_SIZE)
     lesson.run(config, new_student(teacher), out)

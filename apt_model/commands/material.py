@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import hush_libraries
+from apt_model.commands.console import importing, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import PACKING_HELP, Parser, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
@@ -124,7 +124,8 @@ class Material:
         if self.teachers_own_tokenizer is not None:  # each batch is then encoded by both, from its text
             return self.rows, self.looked_at
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
-        data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
+        with waiting(config.display.lang, "tokens"):
+            data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
         if isinstance(self.teacher, CachedTeacher) and not self.streaming:
             for some in filter(None, data):
                 self.teacher.check_rows(some, tokenizer=self.tokenizer, max_length=config.train.max_length)
@@ -141,18 +142,19 @@ class Material:
         from apt_model.models.devices import pick_device
         from apt_model.render.checkup import show_findings
 
-        found = examine(
-            student=self.student,
-            teacher=None if isinstance(self.teacher, CachedTeacher) else self.teacher,
-            batches=some_batches(
-                self.rows, BATCHES * self.batch_size, self.batch_size, self.packing and self.tokenizer, config
-            ),
-            config=config,
-            device=pick_device(config.train.device),
-            tokenizer=self.teacher_tokenizer,
-            student_tokenizer=self.student_tokenizer,
-            run_dir=run_dir,
-        )
+        with waiting(config.display.lang, "checks"):
+            found = examine(
+                student=self.student,
+                teacher=None if isinstance(self.teacher, CachedTeacher) else self.teacher,
+                batches=some_batches(
+                    self.rows, BATCHES * self.batch_size, self.batch_size, self.packing and self.tokenizer, config
+                ),
+                config=config,
+                device=pick_device(config.train.device),
+                tokenizer=self.teacher_tokenizer,
+                student_tokenizer=self.student_tokenizer,
+                run_dir=run_dir,
+            )
         with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
@@ -184,9 +186,10 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         ConfigError, DataError, ModelError: what cannot be loaded or does not go together.
     """
     _check_batches(arguments, config)
-    from apt_model.distill.students.fresh import parse_student
-    from apt_model.models.lora import add_lora, parse_lora
-    from apt_model.models.pretrained import load_model
+    with importing(config.display.lang):
+        from apt_model.distill.students.fresh import parse_student
+        from apt_model.models.lora import add_lora, parse_lora
+        from apt_model.models.pretrained import load_model
 
     sizes = parse_student(arguments.student)
     lora = parse_lora(arguments.lora) if arguments.lora is not None else None
@@ -199,7 +202,8 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
 
     def make() -> tuple[Any, Any]:
         if sizes is None:
-            student, own, _ = load_model(arguments.student)
+            with waiting(config.display.lang, "student", name=arguments.student):
+                student, own, _ = load_model(arguments.student)
         else:
             some = some_batches(rows, LOOKED_AT, arguments.batch_size, arguments.packing and tokenizer, config)
             student, own = make_student(sizes, pattern, tokenizer, some, config), None
@@ -232,12 +236,15 @@ def _check_batches(arguments: argparse.Namespace, config: LessonConfig) -> None:
 
 def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
     """Training rows, and validation rows or None."""
-    from apt_model.data.dataset import load_dataset, split_dataset
+    with importing(config.display.lang):
+        from apt_model.data.dataset import load_dataset, split_dataset
 
     how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
-    rows = load_dataset(arguments.data, **how)
-    if arguments.validation_data:
-        return rows, load_dataset(arguments.validation_data, **how)
+    with waiting(config.display.lang, "data"):
+        rows = load_dataset(arguments.data, **how)
+        looked_at = load_dataset(arguments.validation_data, **how) if arguments.validation_data else None
+    if looked_at is not None:
+        return rows, looked_at
     if arguments.validation_split is not None:
         return split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
     if config.display.show_on == "validation":
@@ -247,14 +254,14 @@ def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any
 
 def prepare(config: LessonConfig) -> None:
     """Set the seed, and refuse a missing device or tracker, before anything is loaded."""
-    from accelerate.utils import set_seed
+    with importing(config.display.lang):
+        from accelerate.utils import set_seed
 
-    from apt_model.models.devices import pick_device
-    from apt_model.plugins.trackers import refuse_missing
+        from apt_model.models.devices import pick_device
+        from apt_model.plugins.trackers import refuse_missing
 
     refuse_missing(config.display.report_to)
     pick_device(config.train.device)
     if config.train.teacher_device is not None:
         pick_device(config.train.teacher_device)
     set_seed(config.train.seed)
-    hush_libraries()

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from apt_model.commands.console import waiting
 from apt_model.commands.options import Parser
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -48,12 +49,13 @@ def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple
     from apt_model.models.pretrained import load_model
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    teacher, tokenizer, _ = load_model(
-        arguments.teacher,
-        dtype=dtypes.get(arguments.teacher_dtype, "auto"),
-        quantization=arguments.teacher_quantization,
-        device=pick_device(config.train.teacher_device or config.train.device),
-    )
+    with waiting(config.display.lang, "teacher", name=arguments.teacher):
+        teacher, tokenizer, _ = load_model(
+            arguments.teacher,
+            dtype=dtypes.get(arguments.teacher_dtype, "auto"),
+            quantization=arguments.teacher_quantization,
+            device=pick_device(config.train.teacher_device or config.train.device),
+        )
     return teacher, tokenizer
 
 

@@ -79,7 +79,7 @@ def _watch(arguments: argparse.Namespace) -> None:
 
 def _tell(url: str, say: Phrases, arguments: argparse.Namespace) -> None:
     """Print the address and open it, unless the only browser runs in the terminal."""
-    print_line(say("watch.attached" if arguments.attached else "watch.open", url=url))
+    print_line(url if arguments.attached else say("watch.open", url=url))  # `plugins.viewer` reads it
     sys.stdout.flush()
     if arguments.open:
         with suppress(webbrowser.Error):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from wcwidth import wcswidth
 
+from apt_model.data.encode import without_warning
 from apt_model.data.token_text import TokenTexts, visible_bytes
 from apt_model.errors import ConfigError
 
@@ -43,7 +44,8 @@ def place(text: str, tokenizer: Any, token_texts: TokenTexts) -> tuple[list[int]
         ConfigError: the tokens' bytes are not the text's, and a slow tokenizer has no offsets.
     """
     fast = bool(getattr(tokenizer, "is_fast", False))
-    encoded = tokenizer([text], add_special_tokens=False, **({"return_offsets_mapping": True} if fast else {}))
+    offsets = {"return_offsets_mapping": True} if fast else {}
+    encoded = tokenizer([text], add_special_tokens=False, **offsets, **without_warning(tokenizer))
     ids, whole = list(encoded["input_ids"][0]), text.encode()
     parts = [token_texts.bytes_of(token) for token in ids]
     joined = b"".join(parts)

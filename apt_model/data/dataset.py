@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.data.encode import COLUMNS, encode_rows, pack_rows
+from apt_model.data.quiet import quiet_datasets
 from apt_model.errors import AptModelError, ConfigError, DataError
 
 _TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
@@ -46,6 +47,7 @@ Source = str | Path
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 
 
+@quiet_datasets()
 def load_dataset(
     source: Source | Sequence[Source],
     *,
@@ -112,6 +114,7 @@ def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows
     return halves["train"], halves["test"]
 
 
+@quiet_datasets()
 def tokenize_dataset(
     rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
 ) -> Rows:

@@ -73,7 +73,8 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     eos = getattr(tokenizer, "eos_token_id", None)
     rows = []
     readable = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate breaks tokenizers
-    for text, ids in zip(readable, tokenizer(readable, add_special_tokens=True)["input_ids"], strict=True):
+    encoded = tokenizer(readable, add_special_tokens=True, **without_warning(tokenizer))["input_ids"]
+    for text, ids in zip(readable, encoded, strict=True):
         body = ids[:-1] if eos is not None and ids[-1:] == [eos] else ids
         start = [bos] if bos is not None and body[:1] != [bos] else []
         close = [eos] if eos is not None and end else []
@@ -88,6 +89,11 @@ def _refuse_no_tokenizer(tokenizer: Any) -> None:
             got=f"tokenizer {type(tokenizer).__name__}",
             fix="pass a Hugging Face tokenizer, or batches of token ids",
         )
+
+
+def without_warning(tokenizer: Any) -> dict[str, bool]:
+    """Arguments that keep a Hugging Face tokenizer from warning of a text longer than its model: we truncate it."""
+    return {"verbose": False} if hasattr(tokenizer, "model_max_length") else {}
 
 
 def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], str] | None:
@@ -146,7 +152,7 @@ def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
     (given,) = encode([prompt], tokenizer, UNLIMITED, end=False)
     eos = getattr(tokenizer, "eos_token_id", None)
     learned = [
-        *tokenizer([completion], add_special_tokens=False)["input_ids"][0],
+        *tokenizer([completion], add_special_tokens=False, **without_warning(tokenizer))["input_ids"][0],
         *([eos] if eos is not None else []),
     ]
     return given + learned, [IGNORED] * len(given) + learned
@@ -177,7 +183,8 @@ def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encod
 
 
 def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> list[int]:
-    ids: list[int] = _apply(chat, tokenizer, tokenize=True, return_dict=False, **how)
+    quietly = {"tokenizer_kwargs": without_warning(tokenizer)}
+    ids: list[int] = _apply(chat, tokenizer, tokenize=True, return_dict=False, **quietly, **how)
     return ids
 
 
@@ -191,7 +198,7 @@ def render_chat(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) 
     return text
 
 
-def _apply(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> Any:
+def _apply(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: Any) -> Any:
     from jinja2 import TemplateError
 
     try:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from apt_model.events.laziness import LazinessScale, Light
 from apt_model.events.results import Advice, ExamAnswer, TopicScore, Validation
 from apt_model.events.tokens import TokenDetail
+from apt_model.events.verdict_line import VerdictLine
 
 SCHEMA_VERSION = 1
 
@@ -214,8 +215,8 @@ class EpochFinished(Event):
     validation: Validation | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFinished(Event):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunFinished(VerdictLine, Event):
     """The run ends: its summary and verdict.
 
     Attributes:

@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
 from apt_model.errors import DataError, StorageError
-from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, RunFinished, RunStarted
+from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, Notice, RunFinished, RunStarted
 from apt_model.events.strict import plain, restore, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
@@ -71,9 +71,13 @@ class RunFile:
     def emit(self, event: Event) -> None:
         """Append one line; the run's settings and verdict are also written to `config.json` and `summary.json`.
 
+        The address of the browser page is left out: it is gone when the run is looked at again.
+
         Raises:
             StorageError: it could not be written; the next call tries again.
         """
+        if isinstance(event, Notice) and event.key.startswith("watch."):
+            return
         record = to_record(event)
         self._waiting.append((record, line_of(record)))
         try:

@@ -21,14 +21,14 @@ from apt_model.distill.checks import refuse_shared_weights
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import ModelError
 from apt_model.events.runfile import EVENTS, RunFile
-from apt_model.events.sinks import Audience, Sink
+from apt_model.events.sinks import Audience, EventWatcher, Sink
 from apt_model.integrations.probe import FixedRows, first_rows
 from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
 from apt_model.integrations.trainer_settings import names_a_teacher, read_settings, run_settings
 from apt_model.models.forward import model_card
-from apt_model.plugins.session import refuse_unrecorded_dashboard
-from apt_model.plugins.viewer import start_viewer
+from apt_model.plugins.session import open_page, refuse_unrecorded_dashboard
+from apt_model.plugins.viewer import Viewer
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
@@ -98,6 +98,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         self._learns_from_teacher = learns_from_teacher
         self._run: TrainerRun | None = None
         self._audience: Audience | None = None
+        self._pages: list[Viewer] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **trainer: Any) -> None:
         """Check that the training can be shown, before its first step; then start."""
@@ -115,7 +116,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         learns = names_a_teacher(args) if self._learns_from_teacher is None else self._learns_from_teacher
         notices = [notice, *([] if learns else self._notices_of_observing(args)), *_notices_of_logging(state, args)]
         sinks = self._watchers(state, notices) if state.is_world_process_zero else []
-        self._audience = Audience(sinks, scorer=self._scorer, watchers=[SpikeWatch()], guard=self._guard)
+        watchers: list[EventWatcher] = [SpikeWatch(), *self._pages]
+        self._audience = Audience(sinks, scorer=self._scorer, watchers=watchers, guard=self._guard)
         report = Reporter(self._audience, tokenizer=tokenizer, device=device, speaks=state.is_world_process_zero)
         self._run = run = TrainerRun(
             report=report,
@@ -195,8 +197,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         if self._run_dir is not None:
             where = _free_directory(self._run_dir, state.global_step)
             watchers.append(RunFile(where))
-            if self.config.display.dashboard:
-                self._guard.run("viewer", partial(start_viewer, where, lang=self.config.display.lang), None)
+            self._pages = open_page(self.config, where, self._guard)
             if where != self._run_dir:
                 notices.append(("notice.trainer_resumed", {"step": state.global_step, "path": str(where)}))
         if self._sinks is not None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from apt_model.errors import ConfigError, ModelError
+from apt_model.models.quiet import quiet_peft
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the output head
@@ -68,6 +69,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {  # of the keys; None if the val
 }
 
 
+@quiet_peft()
 def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) -> Any:
     """Wrap a student in a PEFT model whose adapters alone are trained; its weights are frozen, and not copied.
 
@@ -157,6 +159,7 @@ def base_of(directory: Path) -> str:
     return str(base)
 
 
+@quiet_peft()
 def attach(model: Any, directory: Path) -> Any:
     """Load saved adapters onto their base model, in eval mode and not trainable.
 

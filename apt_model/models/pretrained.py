@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
+from apt_model.models.quiet import quiet_transformers
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
@@ -29,6 +30,7 @@ WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+@quiet_transformers()
 def load_model(
     name: str | Path,
     *,
@@ -164,6 +166,7 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
     }
 
 
+@quiet_transformers()
 def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
     """Save a model, and its tokenizer if there is one, as a directory that transformers can load.
 

@@ -26,7 +26,7 @@ from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases
 from apt_model.models.devices import pick_device
 from apt_model.models.pretrained import get_model_size, save_model
-from apt_model.plugins.viewer import start_viewer
+from apt_model.plugins.viewer import Viewer
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
 
@@ -136,11 +136,9 @@ def run_session(
             [*viewers.sinks, *trackers],
             record=record,
             scorer=viewers.scorer,
-            watchers=[spikes],
+            watchers=[spikes, *open_page(config, directory, viewers.guard)],
             guard=viewers.guard,
         )
-        if directory is not None and config.display.dashboard:
-            viewers.guard.run("viewer", partial(start_viewer, directory, lang=config.display.lang), None)
         try:
             verdict = distill(
                 models,
@@ -160,6 +158,14 @@ def run_session(
         if directory is not None:
             _keep_student(models, directory, checkpoints, merge_adapters=config.train.merge_adapters)
     return verdict
+
+
+def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> list[Viewer]:
+    """The browser page, if the settings want one; one that cannot be opened is a failure of the display."""
+    if directory is None or not config.display.dashboard:
+        return []
+    viewer = guard.run("viewer", partial(Viewer, directory, lang=config.display.lang), None)
+    return [viewer] if viewer is not None else []
 
 
 def _checkpoints(config: LessonConfig, folder: RunFolder, directory: Path | None) -> Checkpoints | None:

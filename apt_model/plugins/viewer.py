@@ -1,4 +1,4 @@
-"""Starts `apt-model watch` as a separate process that neither slows training nor ends with it.
+"""Starts `apt-model watch` as a separate process that neither slows training nor ends with it, and tells its address.
 
 Knows the command; knows nothing of servers or browsers.
 """
@@ -6,38 +6,64 @@ Knows the command; knows nothing of servers or browsers.
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Thread
 
-from apt_model.render.sanitise import fit_encoding, sanitise
+from apt_model.events.records import Event, Notice, RunFinished
+
+START_SECONDS = 10.0
 
 
-def start_viewer(run_dir: Path, *, lang: str) -> None:
-    """Open a run's page in the browser; the process's output is printed as it comes.
+class Viewer:
+    """Opens a run's page in the browser; called with a run's events, returns the notices that tell its address.
 
-    Ctrl-C in this terminal does not reach it. It ends by itself once this process has ended and nobody has looked for
-    a minute.
+    The address is told after the first event, the header, so that it stands above the first card: that event waits
+    for it, `START_SECONDS` at most. It is told again after the verdict.
+
+    Ctrl-C in this terminal does not reach the process. It ends by itself once this process has ended and nobody has
+    looked for a minute.
 
     Raises:
-        OSError: no process can be started.
+        OSError: no process can be started; from a call: what the process says instead of its address.
     """
-    command = [sys.executable, "-m", "apt_model", "watch", str(run_dir.absolute()), "--attached", "--lang", lang]
-    viewer = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        start_new_session=True,
-    )
-    Thread(target=_relay, args=(viewer,), name="viewer", daemon=True).start()
+
+    def __init__(self, run_dir: Path, *, lang: str) -> None:
+        command = [sys.executable, "-m", "apt_model", "watch", str(run_dir.absolute()), "--attached", "--lang", lang]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            start_new_session=True,
+        )
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._url: str | None = None
+        self._patience = START_SECONDS
+        Thread(target=_relay, args=(process, self._lines), name="viewer", daemon=True).start()
+
+    def __call__(self, event: Event) -> Notice | None:
+        """A notice of the page's address if it has just become known, or the run ends; else None."""
+        try:
+            line = self._lines.get(timeout=self._patience) if self._patience else self._lines.get_nowait()
+        except Empty:
+            line = None
+        self._patience = 0.0
+        if line is not None and (self._url is not None or not line.startswith("http")):
+            raise OSError(line)
+        self._url = self._url or line
+        if self._url is None or (line is None and not isinstance(event, RunFinished)):
+            return None
+        key = "watch.stays" if isinstance(event, RunFinished) else "watch.attached"
+        return Notice(run_id=event.run_id, step=event.step, key=key, values={"url": self._url})
 
 
-def _relay(viewer: subprocess.Popen[str]) -> None:
-    """Print the process's lines and wait for its end, so that it leaves no zombie."""
-    with viewer, suppress(OSError, ValueError):  # standard output may be closed by now
-        for line in viewer.stdout or ():
-            print(fit_encoding(sanitise(line.rstrip("\n")), sys.stdout.encoding), flush=True)
+def _relay(process: subprocess.Popen[str], lines: "SimpleQueue[str]") -> None:
+    """Hand on the process's lines, and wait for its end, so that it leaves no zombie."""
+    with process:
+        for line in process.stdout or ():
+            lines.put(line.rstrip("\n"))
+    lines.put(f"the page's process has ended with exit code {process.returncode}")

@@ -7,8 +7,9 @@ from wcwidth import width as cells
 
 from apt_model.events.checkup import Finding
 from apt_model.i18n import Phrases
+from apt_model.render.language import spoken_language
 from apt_model.render.sanitise import fit_encoding, sanitise
-from apt_model.render.terminal import make_console, spoken_language
+from apt_model.render.terminal import make_console
 from apt_model.render.wrap import wrap
 
 WIDEST, NARROWEST = 78, 24

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from apt_model.events.evaluation import ANSWERS, INFERENCE, TEXT, figure
 from apt_model.i18n import Phrases
+from apt_model.render.language import spoken_language
 from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import NO_NUMBER
-from apt_model.render.terminal import make_console, spoken_language
+from apt_model.render.terminal import make_console
 
 WIDEST, NARROWEST = {1: 78, 2: 78, 3: 108}, 24  # columns, by number of models
 ROOMY = {1: 0, 2: 68, 3: 100}  # from this width on, models stand side by side

@@ -4,9 +4,9 @@ import sys
 from typing import IO
 
 from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
+from apt_model.render.language import spoken_language
 from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import duration, number, percent, plain_notice
-from apt_model.render.terminal import spoken_language
 
 
 class LogSink:

@@ -110,8 +110,8 @@ def validation(seen: Validation | None, say: Phrases) -> list[str]:
 
 
 def notice(said: Notice, say: Phrases) -> str:
-    """One sentence between cards."""
-    return "🔧 " + plain_notice(said, say)
+    """One sentence between cards; the page's address has a mark of its own."""
+    return ("🔧 " if said.key.startswith("notice.") else "") + plain_notice(said, say)
 
 
 def plain_notice(said: Notice, say: Phrases) -> str:

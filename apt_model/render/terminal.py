@@ -29,8 +29,9 @@ from apt_model.events.records import (
 )
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
+from apt_model.render.language import spoken_language
 from apt_model.render.progress import RunProgress
-from apt_model.render.sanitise import can_say, fit_encoding
+from apt_model.render.sanitise import fit_encoding
 
 PIPED_COLUMNS = 80
 REFRESH_SECONDS = 0.25
@@ -121,12 +122,6 @@ def make_console(file: IO[str] | None = None) -> Console:
         width=None if is_terminal else PIPED_COLUMNS,
         color_system="auto" if is_terminal else None,
     )
-
-
-def spoken_language(lang: str, encoding: str) -> Phrases:
-    """The phrases of a language; English if the output cannot encode them."""
-    phrases = Phrases.load(lang)
-    return phrases if can_say(phrases("card.teacher").strip("👨🏫 "), encoding) else Phrases.load("en")
 
 
 class _Console(Console):

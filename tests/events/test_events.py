@@ -21,7 +21,7 @@ from apt_model.events.records import (
     ScoredObservation,
     StepDone,
 )
-from apt_model.events.results import Advice, TopicScore
+from apt_model.events.results import Advice, TopicScore, Validation
 from apt_model.events.runfile import RunFile, encode, from_record, read_events, to_record
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience
@@ -107,6 +107,28 @@ EVENTS: list[Event] = [
 
 HOSTILE = b'{"schema":1,"kind":"epoch_started","run_id":"r","step":0,"wall_time":1,"epoch":"\\u001b[2J","num_epochs":1}'
 TRUE = b'{"schema":1,"kind":"epoch_started","run_id":"r","step":true,"wall_time":1,"epoch":1,"num_epochs":1}'
+
+
+def test_the_verdict_shows_itself_in_one_line() -> None:
+    verdict = EVENTS[-1]
+    assert isinstance(verdict, RunFinished)
+    assert repr(verdict) == "RunFinished(epochs=1, steps=3, loss 1 → 0.5, 2.0 s)"
+    seen = Validation(loss=0.52, kd=0.1, ce=1.2, agreement=0.62, tokens=9, pairs=())
+    whole = replace(verdict, first_laziness=0.939, last_laziness=0.07, validation=seen, failures=("viewer: gone",))
+    assert repr(whole) == (
+        "RunFinished(epochs=1, steps=3, laziness 93.9% → 7.0%, loss 1 → 0.5, validation loss 0.52, agreement 62.0%, "
+        "2.0 s, display failures=1)"
+    )
+    assert whole == replace(whole)
+    assert whole != verdict
+
+
+def test_the_address_of_the_page_is_not_kept(tmp_path: Path) -> None:
+    record = RunFile(tmp_path / "run")
+    record.emit(Notice(run_id="r", step=0, key="watch.attached", values={"url": "http://127.0.0.1:1/"}))
+    record.emit(STEP)
+    record.close()
+    assert list(read_events(tmp_path / "run")) == [STEP]
 
 
 def test_every_event_comes_back_from_the_file_as_it_was(tmp_path: Path) -> None:

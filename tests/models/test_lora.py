@@ -21,7 +21,6 @@ from apt_model.plugins.distillation_plugin import DistillationPlugin
 from tests.distill.plain import write_everything_out
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # peft 0.21 asks for it
 BATCHES = [torch.randint(4, 60, (4, 8), generator=torch.Generator().manual_seed(n)) for n in range(4)]
 SETTINGS = {"learning_rate": 1e-2, "temperature": 1.0, "seed": 0, "alpha": 1.0}
 
@@ -126,6 +125,7 @@ def test_a_checkpoint_does_not_go_on_with_another_base(
         taught(other, teacher, run_dir=tmp_path / "run", resume_from=tmp_path / "run", settings={"max_steps": 2})
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # plain peft 0.21 asks for it
 def test_adapters_saved_alone_are_loaded_by_plain_peft_and_by_us(
     make_model: Callable[..., Any], teacher: Any, tokenizer: Any, tmp_path: Path
 ) -> None:

@@ -13,8 +13,11 @@ import pytest
 
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
+from apt_model.events.records import ModelCard, Notice, RunStarted
+from apt_model.i18n import Phrases
 from apt_model.plugins import viewer
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
+from apt_model.render.sentences import plain_notice
 from tests.conftest import Listener
 
 Batches = Callable[..., list[Any]]
@@ -40,21 +43,32 @@ def test_a_page_that_cannot_be_opened_is_told_of_and_training_goes_on(
     assert verdict.failures[0].startswith("viewer: FileNotFoundError")
 
 
-def test_the_page_is_a_process_of_its_own_that_shows_this_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+STARTED = RunStarted(
+    run_id="r",
+    step=0,
+    teacher=ModelCard(name="T", parameters=2, megabytes=1.0),
+    student=ModelCard(name="S", parameters=1, megabytes=1.0),
+    config={},
+    num_epochs=1,
+    total_steps=1,
+    device="cpu",
+)
+
+
+def test_the_page_is_a_process_of_its_own_that_shows_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER", "true")  # opened, and gone
     started: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(popen(*args, **more)) or started[-1])
-    viewer.start_viewer(tmp_path / "run", lang="en")
-    said, end = "", time.monotonic() + 20
-    while "\n" not in said and time.monotonic() < end:
-        time.sleep(0.05)
-        said += capsys.readouterr().out
+    page, end = viewer.Viewer(tmp_path / "run", lang="en"), time.monotonic() + 60
+    said = page(STARTED)
+    while said is None and time.monotonic() < end:
+        said = page(STARTED)
     (process,) = started
     try:
-        assert said.startswith("👀 Watch it in the browser: http://127.0.0.1:")
+        assert said is not None
+        assert plain_notice(said, Phrases.load("en")).startswith("👀 Watch it in the browser: http://127.0.0.1:")
+        assert page(STARTED) is None
         command = psutil.Process(process.pid).cmdline()
         assert command[1:] == ["-m", "apt_model", "watch", str(tmp_path / "run"), "--attached", "--lang", "en"]
         assert os.getpgid(process.pid) != os.getpgid(0)  # out of reach of this terminal's Ctrl-C
@@ -63,6 +77,43 @@ def test_the_page_is_a_process_of_its_own_that_shows_this_run(
     while process.returncode is None and time.monotonic() < end:
         time.sleep(0.05)  # the thread that relays its words waits for it, too
     assert process.returncode is not None
+    time.sleep(0.1)
+    with pytest.raises(OSError, match="the page's process has ended with exit code -9"):
+        page(STARTED)
+
+
+def stand_in(where: Path, *commands: str) -> str:
+    """A program in the place of Python, which runs these commands as the page's process."""
+    script = where / "python"
+    script.write_text("\n".join(["#!/bin/sh", *commands]) + "\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_the_address_is_told_before_the_first_card_and_at_the_end_and_is_not_recorded(
+    teacher: Any, student: Any, make_batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, "echo http://127.0.0.1:1/", "exec sleep 20"))
+    listener = Listener()
+    lesson((student, teacher), make_batches(), listener, run_dir=tmp_path / "run")
+    kinds = [event.key if isinstance(event, Notice) else type(event).__name__ for event in listener.events]
+    assert kinds[:2] == ["RunStarted", "watch.attached"]
+    assert kinds[-2:] == ["RunFinished", "watch.stays"]
+    assert "watch." not in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+@pytest.mark.parametrize("line", ["error[CONFIG]: the browser page needs one more package", None])
+def test_a_page_that_tells_no_address_is_told_of(
+    line: str | None, teacher: Any, student: Any, make_batches: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", stand_in(tmp_path, f"echo '{line}'" if line else "exit 3"))
+    listener = Listener()
+    verdict = lesson((student, teacher), make_batches(), listener, run_dir=tmp_path / "run")
+    (failure,) = verdict.failures
+    told_instead = line or "the page's process has ended with exit code 3"
+    assert failure == f"Viewer: OSError: {told_instead}"
+    told = [event for event in listener.of(Notice) if event.key == "notice.display_failed"]
+    assert [event.values["failure"] for event in told] == [failure]
 
 
 def test_watch_as_a_flag_is_the_setting() -> None:

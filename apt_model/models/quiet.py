@@ -1,0 +1,45 @@
+"""Silence transformers around our own calls of it. Knows nothing of what is loaded or saved."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not listed
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
+from transformers.utils import logging
+
+from apt_model.data.quiet import quiet_hub
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Context manager: transformers shows no progress bar, and the hub's client no retry; afterwards as before.
+
+    Warnings about a model's weights stay. So does the bar of a download, which transformers' switch turns off too.
+    """
+    shows, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    with quiet_hub():
+        if not shows:
+            yield
+            return
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        if downloads:
+            enable_progress_bars()
+        try:
+            yield
+        finally:
+            with warnings.catch_warnings(action="ignore"):  # where HF_HUB_DISABLE_PROGRESS_BARS keeps them off
+                logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            if not downloads:
+                disable_progress_bars()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Context manager: no warning about a name of transformers that peft still uses, and its user cannot change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        yield
