@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
-PYTHONS_OWN = {"_replace", "_asdict", "_fields", "_repr_png_"}  # documented: of named tuples; of what a notebook shows
+PYTHONS_OWN = {"_replace", "_asdict", "_fields", "_exit", "_repr_png_"}  # documented: named tuples, os, notebooks
 DUNDERS = {"__name__", "__dict__", "__mro__", "__cause__", "__init__", "__iter__", "__version__", "__call__"}
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",
