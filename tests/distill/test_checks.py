@@ -12,9 +12,9 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from apt_model.config import LessonConfig
-from apt_model.distill.run import TrainingRun
+from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.writer import Caching
+from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.errors import ModelError
 from apt_model.events.records import StepDone
 from apt_model.plugins.distillation_plugin import DistillationPlugin
@@ -74,7 +74,7 @@ def test_an_encoder_is_not_cached(tokenizer: Any) -> None:
     rows = [{"text": line} for line in LINES]
     settings = CacheSettings(k=8, temperature=1.0, value_type="log8", max_length=64, packing=False)
     with pytest.raises(ModelError, match="the teacher sees"):
-        Caching(encoder(), rows, tokenizer=tokenizer, settings=settings)
+        CacheWriter(encoder(), rows, tokenizer=tokenizer, settings=settings)
 
 
 def test_trying_the_models_leaves_the_same_student_optimizer_and_generators(
@@ -95,5 +95,5 @@ def test_trying_the_models_leaves_the_same_student_optimizer_and_generators(
         return [tensors, random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]  # type: ignore[union-attr]
 
     tried = lesson()
-    monkeypatch.setattr(TrainingRun, "_refuse_seeing_ahead", lambda self, window: None)
+    monkeypatch.setattr(CausalityCheck, "check", lambda self, window, step: None)
     assert lesson() == tried
