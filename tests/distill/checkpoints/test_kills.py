@@ -109,4 +109,4 @@ def test_however_little_room_there_is_a_run_says_one_line_and_leaves_whole_check
         assert run["left"] == []
         assert run["newest"] is None or f"Last good checkpoint: step {int(run['newest'][-8:])} (" in line
         told.add(line.split()[1] + " " + line.split()[2])
-    assert told == {"run directory", "the record", "checkpoint of", "the student"}
+    assert told == {"run directory", "the record", "checkpoint of", "the trained"}
