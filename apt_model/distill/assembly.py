@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.distill.cards import Cards
+from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.exam import Exam
 from apt_model.distill.grader import Grader
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
@@ -43,6 +44,7 @@ class Parts:
         vocabulary: columns of the logits that both heads have; None if one of them does not tell.
         matcher: layer matching; None unless the settings ask for it.
         on_policy: training on student-generated text; None unless the settings ask for it.
+        causality: refuses models that see the tokens to predict.
         grader, step: the loss and its gradient; the optimizer step.
         validator: measures on the validation data; on the main process only.
         report, cards, exam: emit events, cards and exams.
@@ -59,6 +61,7 @@ class Parts:
     vocabulary: int | None
     matcher: Matcher | None
     on_policy: OnPolicy | None
+    causality: CausalityCheck
     grader: Grader
     step: OptimizerStep
     validator: Validator | None
@@ -129,6 +132,9 @@ def assemble(
         vocabulary=vocabulary,
         matcher=matcher,
         on_policy=on_policy,
+        causality=CausalityCheck(
+            {"teacher": source.model, "student": student}, accelerator.device, train.mixed_precision
+        ),
         grader=grader,
         step=OptimizerStep(
             wrapped,

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.config import LessonConfig
+from apt_model.distill.assembly import assemble
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
@@ -72,13 +73,23 @@ def distill(
         _listening(keeping) as stop,
     ):
         accelerator = make_accelerator(device, config.train.mixed_precision)
-        run = TrainingRun(
-            replace(models, teacher_tokenizer=other),  # None where the ids are the same: one tokenizer serves both
+        source = _source(models, other, accelerator.device, place)  # under a launcher, each process has its own
+        models = replace(models, teacher_tokenizer=other)  # None where the ids are the same: one tokenizer serves both
+        parts = assemble(
+            models,
             data,
-            source=_source(models, other, accelerator.device, place),  # under a launcher, each process has its own
+            source=source,
             config=config,
             accelerator=accelerator,
             watching=watching,
+            keeping=keeping,
+        )
+        run = TrainingRun(
+            models,
+            parts,
+            config=config,
+            accelerator=accelerator,
+            notices=watching.notices,
             keeping=keeping,
             stop=stop,
         )

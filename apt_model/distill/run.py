@@ -4,6 +4,7 @@ Knows in which order things happen; knows nothing of how a step is computed, or 
 """
 
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -11,18 +12,17 @@ from typing import Any
 from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
-from apt_model.distill.assembly import Parts, assemble
+from apt_model.distill.assembly import Parts
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.identity import identity
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
 from apt_model.distill.checkpoints.progress import Progress
-from apt_model.distill.checks import CausalityCheck, refuse_empty
-from apt_model.distill.inputs import Data, Keeping, Models, Watching
+from apt_model.distill.checks import refuse_empty
+from apt_model.distill.inputs import Keeping, KeyedNotice, Models
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.optimizer_step import StepTaken
 from apt_model.distill.setup import sum_over_processes
-from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Validation
@@ -32,45 +32,29 @@ class TrainingRun:
     """One training run: its parts, and its progress.
 
     Args:
-        models: the student is not wrapped yet.
-        data: training and validation batches.
-        source: the teacher.
+        models: as they were assembled, the student itself without its wrapper.
+        parts: what `assemble` made of them.
         config: all settings.
         accelerator: knows device, precision and processes.
-        watching: the audience, and what it is shown.
+        notices: emitted once, right after the run has started.
         keeping: checkpoints, to write and to resume from.
         stop: whether a signal has requested a stop.
-
-    Raises:
-        ConfigError, DataError, ModelError: models, data and settings do not fit together.
     """
 
     def __init__(
         self,
         models: Models,
-        data: Data,
+        parts: Parts,
         *,
-        source: TeacherSource,
         config: LessonConfig,
         accelerator: Accelerator,
-        watching: Watching,
+        notices: Iterable[KeyedNotice],
         keeping: Keeping,
         stop: Stop,
     ) -> None:
         self._config, self._accelerator, self._stop = config, accelerator, stop
-        self._keeping, self._checkpoints, self._notices = keeping, keeping.checkpoints, watching.notices
-        self._parts = parts = assemble(
-            models,
-            data,
-            source=source,
-            config=config,
-            accelerator=accelerator,
-            watching=watching,
-            keeping=keeping,
-        )
+        self._keeping, self._checkpoints, self._notices, self._parts = keeping, keeping.checkpoints, notices, parts
         self._report, self._student = parts.report, parts.student
-        both = {"teacher": source.model, "student": models.student}
-        self._causality = CausalityCheck(both, accelerator.device, config.train.mixed_precision)
         self._epochs, self._progress = parts.epochs, Progress()
         self._validation: Validation | None = None
         self._state = self._state_of(models, parts)
@@ -210,7 +194,7 @@ class TrainingRun:
         progress = self._progress
         clock = time.perf_counter()
         for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
-            self._causality.check([batch for _, batch in drawn], step=progress.step + 1)
+            self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
             window, tokens = self._to_learn(drawn)
             if tokens:
                 if self._parts.exam.waits:
