@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from apt_model.distill.teachers.cache.writer import CacheWriter
     from apt_model.distill.teachers.cached import CachedTeacher
     from apt_model.errors import AptModelError
-    from apt_model.events.records import Event, ScoredObservation
+    from apt_model.events.cards import ScoredObservation
+    from apt_model.events.event import Event
     from apt_model.events.runfile import read_events
     from apt_model.generation.evaluator import evaluate_text_quality
     from apt_model.generation.talk import continue_text

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from apt_model.commands.control import ALONE, overall
 from apt_model.data.dataset import make_dataloader
 from apt_model.events.evaluation import Evaluation
-from apt_model.events.records import EpochFinished, Event
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from benchmarks.markdown import MISSING, grid
 from studies.records import held_out, place, read

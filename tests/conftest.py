@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from apt_model.events.records import Event
+from apt_model.events.event import Event
 
 VOCABULARY = 64
 TEMPLATE = (

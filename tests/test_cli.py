@@ -15,7 +15,8 @@ import pytest
 
 from apt_model.cli import main
 from apt_model.commands.console import program
-from apt_model.events.records import ExamTaken, ScoredObservation
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import ExamTaken
 from apt_model.events.runfile import read_events
 from apt_model.models import wide_matmul
 from apt_model.models.pretrained import save_model

@@ -185,6 +185,12 @@ class DisplayConfig(Section):
     show_diff: bool = Field(False, description="mark on cards where the student's text differs from the teacher's")
     sample_frequency: int = Field(50, ge=1, description="show a card every N batches")
     show_on: Literal["train", "validation"] = Field("train", description="which data the cards' samples come from")
+    card_text: Literal["auto", "continued", "predicted"] = Field(
+        "auto",
+        description="texts of a card: continued (both models go on by themselves from the same beginning) or predicted "
+        "(their best guess after each true token); auto: continued where both can generate and cards come every "
+        "10th batch at most, else predicted",
+    )
     max_text_length: int = Field(100, ge=1, le=1000, description="maximum characters of each text on a card")
     lang: str = Field("zh", description="language of the output: zh, en, or the path of a locale file (.toml)")
     exam_prompts: tuple[Prompt, ...] | None = Field(
@@ -194,7 +200,10 @@ class DisplayConfig(Section):
         "from the data, in a run with cards and a run directory)",
     )
     exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps (default: after each epoch)")
-    exam_tokens: int = Field(32, ge=1, le=512, description="maximum new tokens of an exam answer")
+    reading_frequency: int | None = Field(
+        None, ge=1, description="read the fixed rows every N steps (default: about ten times in the run)"
+    )
+    exam_tokens: int = Field(32, ge=1, le=512, description="maximum new tokens of an exam answer or a card")
     given_tokens: int = Field(4, ge=0, le=64, description="first tokens of a sample, shown on its card as the prompt")
     excellent: tuple[Share, Positive] = Field(
         (0.2, 0.5), description="laziness and loss below which a card is excellent"

@@ -15,7 +15,9 @@ from apt_model.data.rng import undisturbed
 from apt_model.data.token_text import TokenTexts
 from apt_model.distill.losses.readout import RowReadout
 from apt_model.errors import StorageError
-from apt_model.events.records import Event, Notice, Observation, Source
+from apt_model.events.cards import Observation, Source
+from apt_model.events.event import Event
+from apt_model.events.records import Notice
 from apt_model.events.sinks import Audience, Guard
 from apt_model.events.tokens import Candidate, TokenDetail
 

@@ -5,37 +5,27 @@ fills in the lesson's judgement, which keeps its default (None, 0 or empty) in a
 percent exists only where something is shown.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from apt_model.events.laziness import LazinessScale, Light
-from apt_model.events.results import Advice, ExamAnswer, TopicScore, Validation
-from apt_model.events.tokens import TokenDetail
+from apt_model.events.cards import Observation, Reading, ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.laziness import LazinessScale
+from apt_model.events.results import (
+    Advice,
+    Change,
+    ExamAnswer,
+    Grade,
+    ReadingSummary,
+    TopicScore,
+    Validation,
+)
 from apt_model.events.verdict_line import VerdictLine
 
 SCHEMA_VERSION = 1
 
-Source = Literal["train", "validation", "probe"]
 Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Base of all events.
-
-    Attributes:
-        run_id: the run it belongs to.
-        step: optimizer steps done so far in the run.
-        wall_time: seconds since the Unix epoch.
-    """
-
-    kind: ClassVar[str]
-
-    run_id: str
-    step: int
-    wall_time: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,63 +118,6 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Observation(Event):
-    """The predictions of teacher and student on one row of a batch.
-
-    Attributes:
-        source: "train": a row of the step's own batch, read from the logits that it trained on; "validation": a row of
-            the validation data; "probe": a fixed row, in another trainer's run. The last two are read after the step.
-        loss: of the step; for the other sources the weighted KD and CE of the validation batch or of the fixed row.
-        given: the text before the compared part, which both models were given.
-        teacher_text: the teacher's most probable tokens, decoded.
-        student_text: the student's.
-        input_text: the sample's own text, whole, since its topic is found in it; a scored card keeps the beginning.
-        normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
-        agreement: share of the card's tokens on which both models' most probable tokens agree.
-        tokens: how many tokens the texts were decoded from.
-        detail: the same token by token; None if it is not recorded, or the tokenizer cannot decode single tokens.
-        entropy_gap: mean over the card's tokens of the student's entropy minus the teacher's, in nats, at temperature
-            1; None if the teacher's is unknown.
-        kd_pull, ce_pull: mean over the card's tokens of the norm of each weighted term's gradient with respect to the
-            student's logits; None if the step did not compute it (no fused loss, not a training row).
-        softness: mean over the card's tokens of the teacher's entropy at the training temperature, divided by its
-            maximum, the log of the vocabulary size; None as above, and for a teacher's top-k logits.
-    """
-
-    kind = "observation"
-
-    epoch: int
-    batch: int
-    loss: float
-    given: str
-    teacher_text: str
-    student_text: str
-    input_text: str
-    normalised_kl: float
-    agreement: float
-    tokens: int
-    source: Source = "train"
-    detail: TokenDetail | None = None
-    entropy_gap: float | None = None
-    kd_pull: float | None = None
-    ce_pull: float | None = None
-    softness: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoredObservation(Observation):
-    """An observation with the lesson's judgement: what a card shows."""
-
-    kind = "card"
-
-    similarity: float
-    laziness: float
-    light: Light
-    topic: str
-    remark: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExamTaken(Event):
     """An exam: both models completed the run's exam prompts after this step. Epoch 0 is before the first step."""
 
@@ -226,7 +159,10 @@ class RunFinished(VerdictLine, Event):
         first_laziness, last_laziness: mean of the first and the last quarter of the cards.
         topics: every topic seen (at most 64).
         validation: of the last epoch, without its texts; None without validation data.
-        advice: the most important first.
+        advice: at most two pieces, the most important first.
+        unseen, learned: the last reading of each kind of fixed rows; None without any.
+        change: on the unseen rows (the learned ones without any), from the first reading to the last.
+        grade: of the student at the end; None if nothing was measured.
         failures: errors of the display, one line each; training went on without it.
     """
 
@@ -246,6 +182,10 @@ class RunFinished(VerdictLine, Event):
     topics: tuple[TopicScore, ...] = ()
     validation: Validation | None = None
     advice: tuple[Advice, ...] = ()
+    unseen: ReadingSummary | None = None
+    learned: ReadingSummary | None = None
+    change: Change | None = None
+    grade: Grade | None = None
     failures: tuple[str, ...] = ()
 
 
@@ -267,6 +207,7 @@ KINDS: Mapping[str, type[Event]] = {
         StepDone,
         Observation,
         ScoredObservation,
+        Reading,
         ExamTaken,
         EpochFinished,
         RunFinished,

@@ -1,9 +1,12 @@
-"""The results that events carry: validation, exam answers, laziness by topic, advice.
+"""The results that events carry: validation, readings of fixed rows, exam answers, laziness by topic, advice.
 
 Frozen records of plain floats and strings, as the events themselves (`records`).
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Grade = Literal["excellent", "good", "fair", "needs_work"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,69 @@ class Validation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowReading:
+    """Both models on one of the fixed rows of a run, at temperature 1.
+
+    Attributes:
+        tokens: its positions with a label; the other fields are means over them.
+        kl: KL(teacher ‖ student), in nats.
+        normalised_kl: of 1 - exp(-KL), 0..1.
+        agreement: share on which both models' most probable tokens agree.
+        ce, teacher_ce: cross-entropy of each model on the labels, in nats; the teacher's is None where unknown.
+        echo: share on which the student's most probable token repeats the token before it.
+    """
+
+    tokens: int
+    kl: float
+    normalised_kl: float
+    agreement: float
+    ce: float
+    teacher_ce: float | None
+    echo: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanEstimate:
+    """A mean over fixed rows, with the standard error over rows; the error is None below two rows."""
+
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingSummary:
+    """Summary of a reading of the fixed rows: means over their tokens.
+
+    Attributes:
+        rows, tokens: how many were read.
+        agreement, kl, ce: as in `RowReading`; perplexity is exp(ce).
+        laziness: laziness of the tokens: `similarity_weight · (1 − agreement) + kl_weight · normalised KL`, 0..1.
+        teacher_ce: None where unknown.
+    """
+
+    rows: int
+    tokens: int
+    agreement: MeanEstimate
+    kl: MeanEstimate
+    ce: MeanEstimate
+    laziness: MeanEstimate
+    teacher_ce: MeanEstimate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """The paired change of laziness on the fixed rows between two readings: later less earlier, below 0 is progress.
+
+    Attributes:
+        since: step of the earlier reading.
+        laziness: mean and standard error of the rows' differences.
+    """
+
+    since: int
+    laziness: MeanEstimate
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExamAnswer:
     """Both models' greedy completions of a prompt, without the prompt; `teacher` is None for a cached teacher."""
 
@@ -47,17 +113,32 @@ class ExamAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class TopicScore:
-    """A topic's number of cards and their mean laziness."""
+    """A topic's number of cards and their mean laziness, and how the student masters it on the fixed rows.
+
+    Attributes:
+        rows: fixed rows of the topic.
+        mastery: agreement with the teacher on them; None without any.
+    """
 
     topic: str
     samples: int
     mean_laziness: float
+    rows: int = 0
+    mastery: MeanEstimate | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """One piece of advice: a key of the locale's `advice` table, with the topic or measured share that it mentions."""
+    """One piece of advice: a key of the locale's `advice` table, with what it mentions.
+
+    Attributes:
+        topic: a topic.
+        share: a measured ratio.
+        setting, value: a setting, and the value to try.
+    """
 
     key: str
     topic: str | None = None
     share: float | None = None
+    setting: str | None = None
+    value: str | None = None

@@ -17,7 +17,8 @@ from types import UnionType
 from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
 from apt_model.errors import DataError, StorageError
-from apt_model.events.records import KINDS, SCHEMA_VERSION, Event, Notice, RunFinished, RunStarted
+from apt_model.events.event import Event
+from apt_model.events.records import KINDS, SCHEMA_VERSION, Notice, RunFinished, RunStarted
 from apt_model.events.strict import plain, restore, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from apt_model.errors import StorageError
-from apt_model.events.records import Event, Notice, RunFinished
+from apt_model.events.event import Event
+from apt_model.events.records import Notice, RunFinished
 
 T = TypeVar("T")
 Scorer = Callable[[Event], Event]

@@ -3,7 +3,8 @@
 from tqdm.auto import tqdm
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import Event, StepDone
+from apt_model.events.event import Event
+from apt_model.events.records import StepDone
 from apt_model.render.terminal import TerminalSink
 
 

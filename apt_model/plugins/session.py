@@ -20,7 +20,8 @@ from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DeviceError, StorageError
-from apt_model.events.records import Event, RunFinished
+from apt_model.events.event import Event
+from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.i18n import Phrases

@@ -16,8 +16,9 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 
 from apt_model.errors import ConfigError
-from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
-from apt_model.events.records import ScoredObservation as Card
+from apt_model.events.cards import ScoredObservation as Card
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.events.sinks import Sink
 from apt_model.models.devices import accelerate_state_of_our_own

@@ -10,7 +10,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from apt_model.events.records import Event, Notice, RunFinished
+from apt_model.events.event import Event
+from apt_model.events.records import Notice, RunFinished
 
 START_SECONDS = 10.0
 

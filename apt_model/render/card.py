@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from wcwidth import width as cells
 
+from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
-from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import ADDED, MISSING, inline_diff, mark

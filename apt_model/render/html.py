@@ -10,8 +10,8 @@ from functools import cache, lru_cache
 from html import escape
 from importlib.resources import files
 
+from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted
-from apt_model.events.records import ScoredObservation as Card
 from apt_model.i18n import LANGUAGES, Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import departures

@@ -3,7 +3,8 @@
 import sys
 from typing import IO
 
-from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, StepDone
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.render.language import spoken_language
 from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import duration, number, percent, plain_notice

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.html import HtmlPainter
 from apt_model.render.progress import RunProgress

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from apt_model.events.records import Event, RunStarted, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.sentences import duration, number, percent
 

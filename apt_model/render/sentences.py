@@ -5,8 +5,8 @@ Sentences are complete; whoever shows one sanitises it as a whole.
 
 from typing import NamedTuple
 
+from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
-from apt_model.events.records import ScoredObservation as Card
 from apt_model.events.results import Validation
 from apt_model.i18n import Phrases
 from apt_model.render.sanitise import sanitise

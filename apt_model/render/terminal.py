@@ -16,17 +16,9 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import (
-    EpochFinished,
-    EpochStarted,
-    Event,
-    ExamTaken,
-    Notice,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-    StepDone,
-)
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.language import spoken_language

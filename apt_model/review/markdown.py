@@ -10,8 +10,9 @@ from html import escape
 from pathlib import Path
 
 from apt_model.errors import StorageError
-from apt_model.events.records import EpochFinished, Event, RunFinished, RunStarted
-from apt_model.events.records import ScoredObservation as Card
+from apt_model.events.cards import ScoredObservation as Card
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, RunFinished, RunStarted
 from apt_model.events.runfile import read_events
 from apt_model.i18n import Phrases
 from apt_model.render import sentences

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apt_model.events.cards import ScoredObservation as Card
+from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import EpochFinished, Event, RunStarted, StepDone
-from apt_model.events.records import ScoredObservation as Card
+from apt_model.events.records import EpochFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.sentences import topic_name
 from apt_model.review.fonts import drawable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import Event
+from apt_model.events.event import Event
 from apt_model.i18n import Phrases
 from apt_model.review.fonts import drawable, families
 from apt_model.review.panels import FAINT, PANELS, PlottedRun

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from apt_model.errors import ConfigError
-from apt_model.events.records import EpochFinished, Event, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.i18n import LANGUAGES, Phrases
 

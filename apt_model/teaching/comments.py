@@ -1,11 +1,8 @@
 """The remark on a card: a grade from laziness and loss, then one of its phrasings. Knows nothing of cards."""
 
-from typing import Literal
-
 from apt_model.config.sections import DisplayConfig
+from apt_model.events.results import Grade
 from apt_model.i18n import Phrases
-
-Grade = Literal["excellent", "good", "fair", "needs_work"]
 
 
 def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:

@@ -9,15 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import (
-    EpochFinished,
-    Event,
-    Observation,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-    StepDone,
-)
+from apt_model.events.cards import Observation, ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases

@@ -10,7 +10,8 @@ from math import isfinite
 from statistics import median, quantiles
 from typing import Any
 
-from apt_model.events.records import Event, Notice, RunStarted, StepDone
+from apt_model.events.event import Event
+from apt_model.events.records import Notice, RunStarted, StepDone
 
 WINDOW = 50  # steps of the recent range
 LEAST = 20  # steps before the first judgement

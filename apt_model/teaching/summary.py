@@ -6,7 +6,8 @@ Knows cards, steps and epochs; knows nothing of words or screens.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from apt_model.events.records import EpochFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, StepDone
 from apt_model.events.results import TopicScore
 from apt_model.events.series import BoundedSeries
 from apt_model.teaching.advice import Measured, advice, trend

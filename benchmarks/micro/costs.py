@@ -36,7 +36,7 @@ from apt_model.demo.lesson import load_teacher, read_corpus
 from apt_model.distill.losses.readout import CardRow
 from apt_model.distill.losses.teacher_logits import DenseLogits
 from apt_model.distill.reporter import Reporter
-from apt_model.events.records import Observation, ScoredObservation
+from apt_model.events.cards import Observation, ScoredObservation
 from apt_model.events.runfile import RunFile
 from apt_model.events.sinks import Audience
 from apt_model.events.tokens import TokenDetail

@@ -12,7 +12,9 @@ from typing import Any
 
 from apt_model.dashboard.assets import Asset
 from apt_model.dashboard.server import Server, listen
-from apt_model.events.records import Event, RunFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import RunFinished, StepDone
 from apt_model.events.runfile import EVENTS, RunFile
 
 ASSETS = {

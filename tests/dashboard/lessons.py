@@ -4,17 +4,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import (
     EpochFinished,
     EpochStarted,
-    Event,
     ExamTaken,
     ModelCard,
     Notice,
     RunFinished,
     RunStarted,
-    ScoredObservation,
     StepDone,
 )
 from apt_model.events.results import Advice, ExamAnswer, TopicScore

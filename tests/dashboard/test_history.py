@@ -13,7 +13,8 @@ from apt_model.dashboard.history import CARDS, OTHERS, OTHERS_BYTES, STEPS, Hist
 from apt_model.dashboard.reading import HistoryReader
 from apt_model.dashboard.tail import Line, Tail, whole_lines
 from apt_model.dashboard.thinning import Thinned
-from apt_model.events.records import EpochFinished, Event, Notice
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, Notice
 from apt_model.events.results import TextPair, Validation
 from apt_model.events.runfile import encode, to_record
 from tests.dashboard.kit import card, step, verdict, write

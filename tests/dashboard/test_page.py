@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from apt_model.dashboard.report import make_report
+from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import EpochFinished, Event, ExamTaken
+from apt_model.events.records import EpochFinished, ExamTaken
 from apt_model.events.results import ExamAnswer
 from tests.dashboard import lessons
 from tests.dashboard.conftest import VIEWS, Open

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from apt_model.dashboard.report import make_report
-from apt_model.events.records import (
-    EpochFinished,
-    Event,
-    ExamTaken,
-    Notice,
-    RunFinished,
-    ScoredObservation,
-)
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunFinished
 from apt_model.events.results import Advice, ExamAnswer, TopicScore
 from apt_model.render.sanitise import sanitise
 from tests.dashboard import lessons

@@ -11,7 +11,8 @@ from apt_model.cli import main
 from apt_model.commands.lesson import DEMO_DEFAULTS
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import SETTINGS, load_teacher, new_student, read_corpus
-from apt_model.events.records import ExamTaken, ScoredObservation
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import ExamTaken
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
 from apt_model.teaching.topics import default_topics, detect_topic

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from apt_model.events.records import EpochFinished, Notice, Observation, StepDone
+from apt_model.events.cards import Observation
+from apt_model.events.records import EpochFinished, Notice, StepDone
 from apt_model.models.causality import TOKENS
 from tests.conftest import VOCABULARY, Listener
 from tests.distill.plain import write_everything_out

@@ -17,7 +17,8 @@ from apt_model.distill.loop import distill
 from apt_model.distill.setup import make_accelerator
 from apt_model.distill.teachers import live
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
-from apt_model.events.records import EpochFinished, Notice, Observation, RunFinished, RunStarted, StepDone
+from apt_model.events.cards import Observation
+from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.sinks import Audience
 from apt_model.models.devices import accelerate_state_of_our_own
 from tests.conftest import VOCABULARY, Listener

@@ -14,7 +14,8 @@ from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch
 from apt_model.distill.on_policy import OnPolicy
 from apt_model.errors import ConfigError, ModelError
-from apt_model.events.records import Notice, Observation, StepDone
+from apt_model.events.cards import Observation
+from apt_model.events.records import Notice, StepDone
 from apt_model.models.generate import draw, generate
 from tests.conftest import VOCABULARY, Listener
 from tests.distill.plain import write_everything_out

@@ -8,7 +8,7 @@ import torch
 
 from apt_model.distill.losses.readout import CardRow, RowReadout
 from apt_model.distill.reporter import Reporter
-from apt_model.events.records import Observation
+from apt_model.events.cards import Observation
 from apt_model.events.sinks import Audience
 
 

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import ConfigError, DataError, NumericError
-from apt_model.events.records import EpochFinished, RunFinished, ScoredObservation
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, RunFinished
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from tests.conftest import Listener

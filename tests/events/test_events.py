@@ -10,17 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.errors import DataError, StorageError
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import (
-    EpochFinished,
-    Event,
-    ModelCard,
-    Notice,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-    StepDone,
-)
+from apt_model.events.records import EpochFinished, ModelCard, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Advice, TopicScore, Validation
 from apt_model.events.runfile import RunFile, encode, from_record, read_events, to_record
 from apt_model.events.series import BoundedSeries

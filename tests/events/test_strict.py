@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.errors import DataError
-from apt_model.events.records import Event, ExamTaken, Notice, RunStarted, ScoredObservation
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import ExamTaken, Notice, RunStarted
 from apt_model.events.results import ExamAnswer
 from apt_model.events.runfile import (
     MAX_LINE,

@@ -17,7 +17,8 @@ from transformers import Trainer
 
 from apt_model.cli import main
 from apt_model.config import DisplayConfig
-from apt_model.events.records import Advice, ModelCard, Notice, RunFinished, RunStarted, ScoredObservation
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import Advice, ModelCard, Notice, RunFinished, RunStarted
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.i18n import Phrases
 from apt_model.integrations import VisualDistillationCallback

@@ -16,15 +16,8 @@ from transformers import Trainer
 
 from apt_model.cli import main
 from apt_model.errors import ConfigError, DataError, ModelError, StorageError
-from apt_model.events.records import (
-    EpochFinished,
-    EpochStarted,
-    Notice,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-    StepDone,
-)
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.integrations import VisualDistillationCallback
 from tests.conftest import Listener

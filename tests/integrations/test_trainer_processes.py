@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from apt_model.events.records import RunFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import RunFinished, StepDone
 from apt_model.events.runfile import read_events
 
 SCRIPT = """

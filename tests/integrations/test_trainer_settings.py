@@ -17,7 +17,8 @@ from apt_model.integrations.trainer_settings import READ, names_a_teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 UNREAD = [key for _, key, _ in settings() if key not in READ]
-OTHER_VALUES = {  # of each key that is not read: one that is not its default
+OTHER_VALUES = {
+    "card_text": "predicted",  # of each key that is not read: one that is not its default
     "loss_kind": "jsd",
     "layer_map": "even",
     "cross_tokenizer": "kl",

@@ -13,7 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import Event, ExamTaken, StepDone
+from apt_model.events.event import Event
+from apt_model.events.records import ExamTaken, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.events.sinks import Sink
 from apt_model.plugins.distillation_plugin import DistillationPlugin

@@ -11,7 +11,8 @@ import torch
 
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
-from apt_model.events.records import Notice, RunFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import Notice, RunFinished, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.integrations.trainer_callback import VisualDistillationCallback
 from apt_model.plugins import trackers

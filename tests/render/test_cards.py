@@ -12,16 +12,9 @@ from rich.console import Console
 from wcwidth import width
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import (
-    EpochFinished,
-    EpochStarted,
-    Event,
-    ExamTaken,
-    Notice,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-)
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.results import ExamAnswer, TopicScore, Validation
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import EpochFinished, Event, Notice, RunFinished, RunStarted
+from apt_model.events.event import Event
+from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted
 from apt_model.events.results import Advice, TopicScore
 from apt_model.events.sinks import Audience
 from apt_model.i18n import Phrases

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from apt_model.events.records import Event, RunFinished, RunStarted, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.sanitise import sanitise
 from apt_model.review.markdown import summary, verbatim

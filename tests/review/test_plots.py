@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from apt_model.errors import ConfigError, StorageError
+from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import EpochFinished, Event, RunStarted
+from apt_model.events.records import EpochFinished, RunStarted
 from apt_model.events.results import Validation
 from apt_model.i18n import Phrases
 from apt_model.review import fonts, panels, plots

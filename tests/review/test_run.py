@@ -10,7 +10,8 @@ import pytest
 import apt_model
 from apt_model.cli import main
 from apt_model.errors import ConfigError, StorageError
-from apt_model.events.records import EpochFinished, RunFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, RunFinished, StepDone
 from apt_model.i18n import Phrases
 from apt_model.review import fonts, plots
 from apt_model.review.markdown import write_summary

@@ -11,15 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.config.sections import DisplayConfig
+from apt_model.events.cards import Observation, ScoredObservation
 from apt_model.events.laziness import LazinessScale
-from apt_model.events.records import (
-    EpochFinished,
-    Observation,
-    RunFinished,
-    RunStarted,
-    ScoredObservation,
-    StepDone,
-)
+from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from apt_model.events.records import Event, RunFinished
+from apt_model.events.event import Event
+from apt_model.events.records import RunFinished
 from apt_model.events.runfile import EVENTS, RunFile
 from benchmarks.markdown import head, row
 from benchmarks.micro.viewers.lesson import BACKLOG, backlog, card, step

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from apt_model.events.records import EpochFinished, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, StepDone
 from apt_model.events.runfile import RunFile
 from apt_model.events.tokens import TokenDetail
 

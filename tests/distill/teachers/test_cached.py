@@ -19,7 +19,8 @@ from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError, ModelError, NumericError
-from apt_model.events.records import Observation, RunStarted, StepDone
+from apt_model.events.cards import Observation
+from apt_model.events.records import RunStarted, StepDone
 from apt_model.events.sinks import Audience
 from apt_model.models.output_head import find_head
 

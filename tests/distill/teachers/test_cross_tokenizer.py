@@ -11,7 +11,8 @@ from apt_model.cli import main
 from apt_model.data.batch import TeachersRows
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError
-from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunStarted, ScoredObservation, StepDone
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunStarted, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.models.generate import generate
 from apt_model.models.pretrained import load_model, save_model
