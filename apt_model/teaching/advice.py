@@ -1,132 +1,222 @@
-"""Advice and trend of a run, from its summary statistics.
+"""Grade, trend and advice of a run, from paired readings of the same rows with their standard errors.
 
 Knows nothing of single events, nor of words: advice is a key of the locale and the values of its placeholders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import hypot, log
+from typing import Any
 
+from apt_model.config.sections import DisplayConfig
 from apt_model.events.records import RunStarted, Trend
-from apt_model.events.results import Advice, TopicScore
-from apt_model.teaching.laziness import SCALE
+from apt_model.events.results import Advice, Grade, MeanEstimate, ReadingSummary, TopicScore
+from apt_model.teaching.comments import GRADES, fitting, grade
+from apt_model.teaching.course import Course, Signal, judging
+from apt_model.teaching.laziness import light
 
-EXCELLENT_BELOW = 0.2
-GREAT_FALL, FALL, RISE = 0.15, 0.03, 0.03
-NOTICEABLE_RISE = 1.05  # of a loss, as a ratio
-BY_HEART = 1.25  # the loss on other text over that on the student's own
-ENOUGH = 20  # cards; with fewer of a topic (or in a run), a mean depends more on when they came than on what they show
+MOST_ADVICE = 2
+CERTAIN = 3.0  # standard errors; the number of comparisons in a run makes two too few
+NOTICEABLE = 0.01  # of laziness: a smaller change is no news, however certain
+GREAT = 0.15
+STALLED = 0.04  # the most that a student can have gained in the run's second half and still be said to stand still
+GAP = 0.1  # between unseen and learned text
+RISE = 0.03  # of the lowest KL or cross-entropy, as a ratio
+GUESSING = 0.97  # of log V: a teacher with such a cross-entropy does no better than chance
 SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
 UNHEARD = 0.25  # the teacher's share of both gradients at the logits
-OF_OUR_LOSS = frozenset({"temperature_blunts", "teacher_unheard", "teacher_alone"})  # other trainers do not read these
-OF_ANY_TRAINING = frozenset({"loss_rises", "overfits", "by_heart", "no_samples"})  # true without a teacher too
+SUSPECT_RATE = 1e-2  # AdamW's rates of use end here; `doctor` warns from here on
+FEWEST_ROWS = 4  # of a topic
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Summary statistics of a run; None for what was not measured.
+class Evidence:
+    """What a run has shown of its student.
 
     Attributes:
-        samples: number of cards.
-        first, last: mean laziness of the first and the last quarter of the cards.
-        before_last: of the third quarter.
-        topics: scores by topic.
-        losses: mean training loss of each epoch.
-        validation_losses: after each epoch, if there is validation data; of the same terms.
-        say: the teacher's share of the gradient at the student's logits, mean over the cards.
+        unseen, learned: readings of text that nobody learned from, and of training text.
+        cards_laziness: mean of the last quarter of the cards; None without cards.
+        share_of_teacher: the teacher's share of the gradient at the student's logits, mean over the cards.
         softness: the teacher's entropy at the training temperature, divided by its maximum, mean over the cards.
-        temperature, alpha: settings of the run.
+        topics: scores by topic, with mastery on the fixed rows.
+        peak_rate: the highest learning rate of a step.
+        run: settings, vocabulary, and who trains; None if the run's start was not seen.
+        step: the last.
     """
 
-    samples: int
-    first: float | None
-    last: float | None
-    before_last: float | None = None
-    topics: Sequence[TopicScore] = ()
-    losses: Sequence[float] = ()
-    validation_losses: Sequence[float] = ()
-    say: float | None = None
+    unseen: Course
+    learned: Course
+    cards_laziness: float | None = None
+    share_of_teacher: float | None = None
     softness: float | None = None
-    temperature: float = 1.0
-    alpha: float = 0.0
+    topics: tuple[TopicScore, ...] = ()
+    peak_rate: float | None = None
+    run: RunStarted | None = None
+    step: int = 0
+
+    @property
+    def course(self) -> Course:
+        """The readings that judge."""
+        return judging(self.unseen, self.learned)
+
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether the student is to become like its teacher."""
+        return self.run is None or self.run.learns_from_teacher
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The run's settings, as flat keys."""
+        return {} if self.run is None else self.run.config
+
+    @property
+    def signal(self) -> Signal:
+        """What a student loses that learns by heart: closeness to the teacher, or to the labels without one."""
+        return "kl" if self.learns_from_teacher else "ce"
 
 
-def trend(first: float | None, last: float | None, *, samples: int) -> Trend:
-    """The change of laziness from the first quarter of the cards to the last; unknown below two cards."""
-    if first is None or last is None or samples < 2:
+def is_certain(found: MeanEstimate, least: float = 0.0) -> bool:
+    """Whether a mean is further from 0 than `least` and than chance explains."""
+    return found.error is not None and abs(found.value) > max(least, CERTAIN * found.error)
+
+
+def direction(change: MeanEstimate | None) -> Trend:
+    """The direction of a paired change of laziness; unknown without one of at least two rows."""
+    if change is None or change.error is None:
         return "unknown"
-    if first - last >= GREAT_FALL:
-        return "great_progress"
-    if first - last >= FALL:
-        return "progress"
-    return "decline" if last - first >= RISE else "steady"
+    if not is_certain(change, NOTICEABLE):
+        return "steady"
+    if change.value > 0:
+        return "decline"
+    return "great_progress" if -change.value >= GREAT else "progress"
 
 
-def advice(run: Measured) -> tuple[Advice, ...]:
-    """How good the student is; if it is not good, why, and what to do. The most important advice comes first."""
-    if run.first is None or run.last is None:
-        return (Advice(key="no_samples"),)
-    of_losses = _of_losses(run)
-    found = [Advice(key=_level(run.last))]
-    if run.last >= SCALE.green_below:
-        found += _of_teacher(run)
-        found += [] if of_losses else [Advice(key=_course(run, run.first, run.last))]
-    return (*found, *of_losses, *_of_topics(run.topics))
+def final_grade(run: Evidence, thresholds: DisplayConfig) -> Grade | None:
+    """The student's grade at the end: on the fixed rows, and no better than its last cards; None without a reading."""
+    read = run.course.summary
+    if read is None:
+        return None
+    worst = max(read.laziness.value, run.cards_laziness or 0.0)
+    return fitting(grade(worst, 0.0, thresholds), light(worst))
 
 
-def advice_for(run: RunStarted, found: Sequence[Advice]) -> tuple[Advice, ...]:
-    """The advice that is true of this run.
-
-    Settings of our loss do nothing in another trainer's; a student that does not learn from the teacher is not judged
-    by it.
-    """
+def advice(run: Evidence, grade: Grade | None) -> tuple[Advice, ...]:
+    """At most two pieces of advice that do not contradict each other; the most important comes first."""
     if not run.learns_from_teacher:
-        return (Advice(key="observed"), *(one for one in found if one.key in OF_ANY_TRAINING))
-    return tuple(one for one in found if run.trained_by is None or one.key not in OF_OUR_LOSS)
+        return (Advice(key="observed"), *_of_memory(run)[:1])
+    if grade is None:
+        return (Advice(key="not_measured"),) if run.step else ()
+    lost = _of_lost_teacher(run)
+    if lost:
+        return tuple(lost)
+    found = _of_memory(run) or _of_course(run, grade)
+    return tuple((found + _of_weak_topic(run))[:MOST_ADVICE])
 
 
-def _level(last: float) -> str:
-    levels = (("excellent", EXCELLENT_BELOW), ("good", SCALE.green_below), ("fair", SCALE.yellow_below))
-    return next((key for key, below in levels if last < below), "poor")
+def _of_lost_teacher(run: Evidence) -> list[Advice]:
+    """A teacher that predicts the labels no better than chance: nothing else that was measured means anything."""
+    read, vocabulary = run.course.summary, None if run.run is None else run.run.vocabulary
+    if read is None or read.teacher_ce is None or not vocabulary:
+        return []
+    guess = log(vocabulary)
+    if read.teacher_ce.value < GUESSING * guess:
+        return []
+    return [Advice(key="teacher_lost", share=read.teacher_ce.value / guess, value=f"{read.teacher_ce.value:.2f}")]
 
 
-def _of_teacher(run: Measured) -> list[Advice]:
-    """Advice on the teacher's signal: too flat a distribution, or too small a share of the gradient."""
-    if run.softness is not None and run.softness >= SOFT and run.temperature > 1:
-        return [Advice(key="temperature_blunts", share=run.softness)]
-    if run.say is not None and run.say < UNHEARD:
-        return [Advice(key="teacher_unheard", share=run.say)]
+def _of_memory(run: Evidence) -> list[Advice]:
+    """Overfitting: unseen text was better read before; or learned text is read better than unseen text."""
+    learns_labels = run.learns_from_teacher and run.settings.get("alpha", 1.0) < 1
+    alone = [Advice(key="teacher_alone", setting="alpha", value="1")] if learns_labels else []
+    best = run.unseen.best(run.signal)
+    if best > 0 and _has_risen(run, best) and not _is_lost_everywhere(run):
+        return [Advice(key="overfits_since", setting="max_steps", value=str(run.unseen.step_of(best))), *alone]
+    unseen, learned = run.unseen.summary, run.learned.summary
+    if unseen is None or learned is None:
+        return []
+    gap = unseen.laziness.value - learned.laziness.value
+    error = hypot(unseen.laziness.error or 0.0, learned.laziness.error or 0.0)
+    if gap > max(GAP, CERTAIN * error) and _has_learned(run.learned):
+        return [Advice(key="from_memory", share=gap), *alone]
     return []
 
 
-def _course(run: Measured, first: float, last: float) -> str:
-    """Advice from the trend of laziness. A student that has stopped learning and does not overfit is too small."""
-    if last - first >= RISE:
-        return "gets_lazier"
-    if first - last < FALL:
-        return "not_learning"
-    has_stopped = run.before_last is not None and run.samples >= ENOUGH and run.before_last - last < FALL / 3
-    return "too_small" if has_stopped else "still_learning"
+def _has_risen(run: Evidence, best: int) -> bool:
+    rise = run.unseen.difference(best, run.signal)
+    return rise is not None and rise.value > RISE * run.unseen.mean(best, run.signal) and is_certain(rise)
 
 
-def _of_losses(run: Measured) -> list[Advice]:
-    """Advice from the losses: rising, or overfitting."""
-    losses, validation = run.losses, run.validation_losses
-    if len(losses) >= 2 and losses[-1] > losses[-2] * NOTICEABLE_RISE:
-        return [Advice(key="loss_rises")]
-    if validation and validation[-1] > min(validation) * NOTICEABLE_RISE:
-        found = Advice(key="overfits")
-    elif validation and losses and validation[-1] > losses[-1] * BY_HEART > 0:
-        found = Advice(key="by_heart", share=validation[-1] / losses[-1] - 1)
-    else:
+def _is_lost_everywhere(run: Evidence) -> bool:
+    """Whether learned text is read no better than at the start: then the student has diverged, not overfitted."""
+    return run.learned.count > 1 and not _has_learned(run.learned)
+
+
+def _has_learned(course: Course) -> bool:
+    return direction(course.difference(0, "laziness")) in ("progress", "great_progress")
+
+
+def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
+    """Advice from the trend, from its second half, and from what the step measured of the teacher's signal."""
+    course, rate, level = run.course, run.peak_rate or 0.0, GRADES.index(grade)
+    moved, late = (direction(course.difference(since, "laziness")) for since in (0, course.middle()))
+    if grade == "excellent" and moved != "decline":
+        return [Advice(key="excellent")]
+    if "decline" in (moved, late) or (level > 1 and rate >= SUSPECT_RATE):
+        return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)] if rate else []
+    found = _of_teacher(run) if level > 1 else []
+    if moved == "steady" and level > 0 and rate < SUSPECT_RATE / 10:
+        return [*found, _rate("rate_up", max(10 * rate, 1e-4))]
+    if late in ("progress", "great_progress"):
+        return [*found, _longer(run, "train_longer")]
+    if _stands_still(course.difference(course.middle(), "laziness")):
+        return [*found, Advice(key="too_small" if level > 1 else "good_enough")]
+    return [*found, _longer(run, "longer_to_tell")]
+
+
+def _rate(key: str, value: float) -> Advice:
+    return Advice(key=key, setting="learning_rate", value=f"{value:.1g}")
+
+
+def _stands_still(late: MeanEstimate | None) -> bool:
+    """Whether even the most progress that the readings allow for is little."""
+    return late is not None and late.error is not None and -late.value + 2 * late.error < STALLED
+
+
+def _of_teacher(run: Evidence) -> list[Advice]:
+    """The teacher's signal: too flat a distribution, or too small a share of the gradient."""
+    temperature = float(run.settings.get("temperature", 1.0))
+    if run.run is not None and run.run.trained_by is not None:
+        return []  # settings of our loss: other trainers do not read them
+    if run.softness is not None and run.softness >= SOFT and temperature > 1:
+        return [Advice(key="temperature_blunts", share=run.softness, setting="temperature", value="1")]
+    if run.share_of_teacher is not None and run.share_of_teacher < UNHEARD:
+        return [Advice(key="teacher_unheard", share=run.share_of_teacher, setting="alpha", value="0.9")]
+    return []
+
+
+def _of_weak_topic(run: Evidence) -> list[Advice]:
+    """The topic on which the student agrees less with its teacher than on all rows, if that is certain."""
+    read = run.course.summary
+    if read is None:
         return []
-    return [found, Advice(key="teacher_alone")] if run.alpha < 1 else [found]
+    behind = [
+        (score.mastery.value, score.topic)
+        for score in run.topics
+        if score.mastery is not None and score.rows >= FEWEST_ROWS and _is_behind(score.mastery, read)
+    ]
+    return [Advice(key="laziest_topic", topic=min(behind)[1])] if behind else []
 
 
-def _of_topics(topics: Sequence[TopicScore]) -> list[Advice]:
-    seen_often = [score for score in topics if score.samples >= ENOUGH]
-    if len(seen_often) < 2:
-        return []
-    laziest = max(seen_often, key=lambda score: score.mean_laziness)
-    easiest = min(seen_often, key=lambda score: score.mean_laziness)
-    is_apart = laziest.mean_laziness - easiest.mean_laziness >= FALL
-    return [Advice(key="laziest_topic", topic=laziest.topic)] if is_apart else []
+def _is_behind(mastery: MeanEstimate, read: ReadingSummary) -> bool:
+    gap = read.agreement.value - mastery.value
+    return gap > max(GAP, CERTAIN * hypot(mastery.error or 1.0, read.agreement.error or 1.0))
+
+
+def _longer(run: Evidence, key: str) -> Advice:
+    """Twice the length of the run, in the setting that gave it."""
+    steps = run.settings.get("max_steps")
+    if steps:
+        return Advice(key=key, setting="max_steps", value=str(2 * run.step))
+    name = "num_epochs" if run.run is None or run.run.trained_by is None else "num_train_epochs"
+    epochs = run.run.num_epochs if run.run is not None else 0
+    return Advice(key=key, setting=name, value=str(2 * max(epochs, 1)))

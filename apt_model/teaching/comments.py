@@ -1,8 +1,15 @@
-"""The remark on a card: a grade from laziness and loss, then one of its phrasings. Knows nothing of cards."""
+"""The mark on a card: one grade, from laziness and what could still be gained, gives its light and its remark.
+
+Knows numbers and phrasings; knows nothing of where a card comes from.
+"""
 
 from apt_model.config.sections import DisplayConfig
+from apt_model.events.laziness import Light
 from apt_model.events.results import Grade
 from apt_model.i18n import Phrases
+
+GRADES: tuple[Grade, ...] = ("excellent", "good", "fair", "needs_work")
+FITTING: dict[Light, tuple[Grade, ...]] = {"green": GRADES[:2], "yellow": GRADES[1:3], "red": GRADES[3:]}
 
 
 def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
@@ -16,6 +23,12 @@ def grade(laziness: float, loss: float, thresholds: DisplayConfig) -> Grade:
     return "needs_work"
 
 
-def remark(grade: Grade, phrases: Phrases, *, turn: int) -> str:
-    """A phrasing of the grade, chosen by `turn` (the step)."""
-    return phrases.variant(f"remarks.{grade}", turn)
+def fitting(found: Grade, light: Light) -> Grade:
+    """The grade nearest to `found` that does not contradict the light: no praise under red, no scolding under green."""
+    allowed = FITTING[light]
+    return min(allowed, key=lambda one: abs(GRADES.index(one) - GRADES.index(found)))
+
+
+def remark(kind: str, phrases: Phrases, *, turn: int) -> str:
+    """A phrasing of a grade, or of another entry of the locale's `remarks` table, chosen by `turn` (the step)."""
+    return phrases.variant(f"remarks.{kind}", turn)

@@ -9,20 +9,21 @@ from statistics import fmean
 from typing import Any
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.cards import Observation, ScoredObservation
+from apt_model.events.cards import Observation, Reading, ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
-from apt_model.teaching.advice import advice_for
-from apt_model.teaching.comments import grade, remark
+from apt_model.teaching.comments import fitting, grade, remark
+from apt_model.teaching.course import summary_of
 from apt_model.teaching.laziness import SCALE, laziness, light
-from apt_model.teaching.similarity import Similarity, text_similarity
-from apt_model.teaching.summary import ReportCard, RunStatistics, Weights
+from apt_model.teaching.similarity import Similarity, text_similarity, token_similarity
+from apt_model.teaching.summary import ReportCard, RunStatistics
 from apt_model.teaching.topics import TopicKeywords, detect_topic
 
 MAX_CHARACTERS = 1_000  # of a sample, on its card
+PARROT = 0.5  # of a card's tokens, repeated from the input
 
 Comment = Callable[[float, float], str]
 
@@ -54,38 +55,52 @@ class LessonScorer:
         self._comment = comment or self.comment
         self._guard = guard or Guard()
         self._step = 0
-        self._report_card, self.verdict, self._weights = ReportCard(), RunStatistics(), Weights()
+        self._card: Observation | None = None  # the one that a remark is made on
+        self._report_card, self.verdict = ReportCard(), RunStatistics()
 
     def __call__(self, event: Event) -> Event:
         """The event with the lesson's judgement; other events are returned unchanged."""
-        self._step = event.step
+        self._step, self._card = event.step, None
         if isinstance(event, RunStarted):
             self._report_card, self.verdict = ReportCard(), RunStatistics()
-            self._weights = Weights.of(event.config)
             self._run = event
             self._phrases = self._language.of_run(learns_from_teacher=event.learns_from_teacher)
             return replace(event, laziness_scale=SCALE)
         if isinstance(event, StepDone):
-            self._report_card.add_step(event, self._weights)
+            self.verdict.add_step(event)
         elif isinstance(event, Observation):
             return self._score(event)
+        elif isinstance(event, Reading):
+            return self._score_reading(event)
         elif isinstance(event, EpochFinished):
             validation = event.validation and self._score_validation(event.validation)
-            event = replace(event, **self._report_card.fields(), validation=validation)
-            self.verdict.add_epoch(event, self._report_card.loss)
+            event = replace(event, **self._report_card.fields(self.verdict.course), validation=validation)
+            self.verdict.epoch_laziness.append(event.mean_laziness)
             self._report_card = ReportCard()
         elif isinstance(event, RunFinished):
-            verdict = replace(event, **self.verdict.fields(self._weights))
-            return verdict if self._run is None else replace(verdict, advice=advice_for(self._run, verdict.advice))
+            return replace(event, **self.verdict.fields(self._run, event.step, self._config))
         return event
 
     def comment(self, laziness_percent: float, loss: float) -> str:
-        """The built-in remark; the step chooses among its variants.
+        """The built-in remark, of the grade that fits the light; the step chooses among its variants.
 
         Where the student does not learn from the teacher, the remark says how far apart they are, whatever the loss.
+        A remark on a card never claims more than the card shows: see `_special`.
         """
         judged_loss = loss if self._run is None or self._run.learns_from_teacher else 0.0
-        return remark(grade(laziness_percent / 100, judged_loss, self._config), self._phrases, turn=self._step)
+        lazy = laziness_percent / 100
+        kind = self._special(self._card) or fitting(grade(lazy, judged_loss, self._config), light(lazy))
+        if kind == "excellent" and self._card is not None and not _is_perfect(self._card):
+            kind = "nearly"
+        return remark(kind, self._phrases, turn=self._step)
+
+    def _special(self, card: Observation | None) -> str | None:
+        """The remark of a card that is no mark: before the first step, or on a student that repeats its input."""
+        if card is None:
+            return None
+        if card.step <= (1 if card.source == "train" else 0):  # a training row was read before its step's update
+            return "before"
+        return "parrot" if (card.echo or 0.0) >= PARROT and card.agreement < PARROT else None
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the run so far, with the guide's keys and units."""
@@ -107,10 +122,20 @@ class LessonScorer:
         ]
         return replace(seen, mean_laziness=fmean(lazy) if lazy else None)
 
+    def _score_reading(self, reading: Reading) -> Reading:
+        topics = tuple(detect_topic(text, self.topics) for text in reading.texts)
+        scored = replace(reading, topics=topics, measured=summary_of(reading.rows))
+        self.verdict.add_reading(scored)
+        return scored
+
     def _score(self, seen: Observation) -> ScoredObservation:
-        similarity = float(self._similarity(seen.teacher_text, seen.student_text))  # may be a numpy or torch scalar
+        if seen.token_ids is None:
+            similarity = float(self._similarity(seen.teacher_text, seen.student_text))  # may be a numpy or torch scalar
+        else:
+            similarity = token_similarity(*seen.token_ids)
         lazy = laziness(similarity, seen.normalised_kl)
-        percent = 100 * lazy
+        judged = self._judged_loss(seen)
+        self._card = seen
         card = ScoredObservation(
             **{field.name: getattr(seen, field.name) for field in fields(seen)}
             | {"input_text": seen.input_text[:MAX_CHARACTERS]},
@@ -119,9 +144,22 @@ class LessonScorer:
             light=light(lazy),
             topic=detect_topic(seen.input_text, self.topics),
             remark=self._guard.run(
-                "generate_comment", lambda: str(self._comment(percent, seen.loss)), self.comment(percent, seen.loss)
+                "generate_comment", lambda: str(self._comment(100 * lazy, judged)), self.comment(100 * lazy, judged)
             ),
+            compared="text" if seen.token_ids is None else "tokens",
+            grade=fitting(grade(lazy, judged, self._config), light(lazy)),
         )
         self._report_card.add(card)
         self.verdict.add(card)
         return card
+
+    @staticmethod
+    def _judged_loss(seen: Observation) -> float:
+        """What the student could still gain; the loss itself where that is not known."""
+        return seen.loss if seen.gain is None else seen.gain
+
+
+def _is_perfect(card: Observation) -> bool:
+    """Whether there is no error to see on a card."""
+    same = card.teacher_text == card.student_text if card.token_ids is None else len(set(card.token_ids)) == 1
+    return same and card.agreement == 1

@@ -1,32 +1,22 @@
 """Statistics of an epoch (report card) and of a run (verdict), in bounded memory.
 
-Knows cards, steps and epochs; knows nothing of words or screens.
+Knows cards, readings and steps; knows nothing of words or screens.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from apt_model.events.cards import ScoredObservation
-from apt_model.events.records import EpochFinished, StepDone
+from apt_model.config.sections import DisplayConfig
+from apt_model.events.cards import Reading, ScoredObservation
+from apt_model.events.records import RunStarted, StepDone
 from apt_model.events.results import TopicScore
 from apt_model.events.series import BoundedSeries
-from apt_model.teaching.advice import Measured, advice, trend
+from apt_model.teaching.advice import Evidence, advice, direction, final_grade
+from apt_model.teaching.course import Course, judging
 
 MAX_TOPICS = 64
 TOP_TOPICS = 5
-
-
-class Weights(NamedTuple):
-    """Temperature and weights of the loss."""
-
-    temperature: float = 1.0
-    alpha: float = 0.0
-    beta: float = 1.0
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Weights":
-        """From flat settings; in another trainer's run, some may be missing."""
-        return cls(**{name: config[name] for name in cls._fields if name in config})
 
 
 class TopicTable:
@@ -81,30 +71,18 @@ class ReportCard:
     def __init__(self) -> None:
         self._laziness = BoundedSeries()
         self._topics = TopicTable()
-        self._loss_sum, self._loss_tokens = 0.0, 0
-
-    def add_step(self, step: StepDone, weights: Weights) -> None:
-        """Count one step that has KD and CE, as the validation loss has; an on-policy step has no CE."""
-        if step.kd is not None and step.ce is not None and step.tokens:
-            self._loss_sum += (weights.alpha * step.kd + weights.beta * step.ce) * step.tokens
-            self._loss_tokens += step.tokens
-
-    @property
-    def loss(self) -> float | None:
-        """Mean of the weighted KD and CE over the tokens: the same terms as the validation loss."""
-        return self._loss_sum / self._loss_tokens if self._loss_tokens else None
 
     def add(self, card: ScoredObservation) -> None:
         """Count one card."""
         self._laziness.add(card.laziness)
         self._topics.add(card.topic, card.laziness)
 
-    def fields(self) -> dict[str, Any]:
-        """The fields of `EpochFinished` that come from the epoch's cards."""
+    def fields(self, course: Course) -> dict[str, Any]:
+        """The fields of `EpochFinished` that come from the epoch's cards, with mastery by the newest reading."""
         return {
             "samples": self._laziness.count,
             "mean_laziness": self._laziness.mean,
-            "topics": self._topics.scores(TOP_TOPICS),
+            "topics": with_mastery(self._topics.scores(TOP_TOPICS), course),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,60 +95,70 @@ class ReportCard:
 
 
 class RunStatistics:
-    """Collects the cards and epochs of a run."""
+    """Collects the cards and readings of a run.
+
+    Attributes:
+        unseen, learned: the readings of both kinds of fixed rows.
+    """
 
     def __init__(self) -> None:
         self.laziness = BoundedSeries()
         self.topics = TopicTable()
-        self._say, self._softness = BoundedSeries(), BoundedSeries()
+        self.unseen, self.learned = Course(), Course()
         self.epoch_laziness: list[float | None] = []
-        self._epoch_losses: list[float] = []
-        self._validation_losses: list[float] = []
+        self._share_of_teacher, self._softness = BoundedSeries(), BoundedSeries()
+        self._peak_rate = 0.0
+
+    @property
+    def course(self) -> Course:
+        """The readings that judge."""
+        return judging(self.unseen, self.learned)
 
     def add(self, card: ScoredObservation) -> None:
         """Count one card."""
         self.laziness.add(card.laziness)
         self.topics.add(card.topic, card.laziness)
         if card.kd_pull is not None and card.ce_pull is not None and card.kd_pull + card.ce_pull > 0:
-            self._say.add(card.kd_pull / (card.kd_pull + card.ce_pull))
+            self._share_of_teacher.add(card.kd_pull / (card.kd_pull + card.ce_pull))
         if card.softness is not None:
             self._softness.add(card.softness)
 
-    def add_epoch(self, epoch: EpochFinished, loss: float | None) -> None:
-        """Count one epoch, and its mean loss as `ReportCard` computes it."""
-        self.epoch_laziness.append(epoch.mean_laziness)
-        loss = epoch.mean_loss if loss is None else loss
-        if loss is not None:
-            self._epoch_losses.append(loss)
-        if epoch.validation is not None:
-            self._validation_losses.append(epoch.validation.loss)
+    def add_reading(self, reading: Reading) -> None:
+        """Count one reading."""
+        (self.unseen if reading.unseen else self.learned).add(reading)
 
-    def fields(self, weights: Weights) -> dict[str, Any]:
-        """The fields of `RunFinished` that come from the run's cards."""
-        quarters, halves = self.laziness.ends(0.25), self.laziness.ends(0.5)
-        first, last = quarters or (None, None)
-        topics = self.topics.scores()
-        run = Measured(
-            samples=self.laziness.count,
-            first=first,
-            last=last,
-            before_last=2 * halves[1] - quarters[1] if quarters and halves else None,
-            topics=topics,
-            losses=self._epoch_losses,
-            validation_losses=self._validation_losses,
-            say=self._say.mean,
+    def add_step(self, step: StepDone) -> None:
+        """Count one optimizer step."""
+        self._peak_rate = max(self._peak_rate, step.learning_rate)
+
+    def fields(self, run: RunStarted | None, step: int, thresholds: DisplayConfig) -> dict[str, Any]:
+        """The fields of `RunFinished` that the lesson fills in."""
+        first, last = self.laziness.ends(0.25) or (None, None)
+        topics = with_mastery(self.topics.scores(), self.course)
+        found = Evidence(
+            unseen=self.unseen,
+            learned=self.learned,
+            cards_laziness=last,
+            share_of_teacher=self._share_of_teacher.mean,
             softness=self._softness.mean,
-            temperature=weights.temperature,
-            alpha=weights.alpha,
+            topics=topics,
+            peak_rate=self._peak_rate,
+            run=run,
+            step=step,
         )
+        change, grade = self.course.change(), final_grade(found, thresholds)
         return {
             "samples": self.laziness.count,
             "mean_laziness": self.laziness.mean,
             "first_laziness": first,
             "last_laziness": last,
-            "trend": trend(first, last, samples=self.laziness.count),
             "topics": topics,
-            "advice": advice(run),
+            "unseen": self.unseen.summary,
+            "learned": self.learned.summary,
+            "change": change,
+            "trend": direction(None if change is None else change.laziness),
+            "grade": grade,
+            "advice": advice(found, grade),
         }
 
     def stats(self) -> Mapping[str, Any]:
@@ -189,3 +177,12 @@ class RunStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of `state_dict`."""
         _load_state(self, state)
+
+
+def with_mastery(scores: Sequence[TopicScore], course: Course) -> tuple[TopicScore, ...]:
+    """The scores with the agreement on each topic's fixed rows, where there are any."""
+    known = course.mastery()
+    return tuple(
+        replace(one, rows=known[one.topic][0], mastery=known[one.topic][1]) if one.topic in known else one
+        for one in scores
+    )
