@@ -39,7 +39,7 @@ class Evidence:
         share_of_teacher: the teacher's share of the gradient at the student's logits, mean over the cards.
         softness: the teacher's entropy at the training temperature, divided by its maximum, mean over the cards.
         topics: scores by topic, with mastery on the fixed rows.
-        peak_rate: the highest learning rate of a step.
+        peak_rate: the highest learning rate of a step; 0 if none was told.
         run: settings, vocabulary, and who trains; None if the run's start was not seen.
         step: the last.
     """
@@ -50,7 +50,7 @@ class Evidence:
     share_of_teacher: float | None = None
     softness: float | None = None
     topics: tuple[TopicScore, ...] = ()
-    peak_rate: float | None = None
+    peak_rate: float = 0.0
     run: RunStarted | None = None
     step: int = 0
 
@@ -68,6 +68,11 @@ class Evidence:
     def settings(self) -> Mapping[str, Any]:
         """The run's settings, as flat keys."""
         return {} if self.run is None else self.run.config
+
+    @property
+    def rate(self) -> float:
+        """The learning rate that the run had at its highest; the setting where no step told it."""
+        return self.peak_rate or float(self.settings.get("learning_rate", 0.0))
 
     @property
     def signal(self) -> Signal:
@@ -157,12 +162,12 @@ def _has_learned(course: Course) -> bool:
 
 def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
     """Advice from the trend, from its second half, and from what the step measured of the teacher's signal."""
-    course, rate, level = run.course, run.peak_rate or 0.0, GRADES.index(grade)
+    course, rate, level = run.course, run.rate, GRADES.index(grade)
     moved, late = (direction(course.difference(since, "laziness")) for since in (0, course.middle()))
     if grade == "excellent" and moved != "decline":
         return [Advice(key="excellent")]
     if "decline" in (moved, late) or (level > 1 and rate >= SUSPECT_RATE):
-        return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)] if rate else []
+        return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)]
     found = _of_teacher(run) if level > 1 else []
     if moved == "steady" and level > 0 and rate < SUSPECT_RATE / 10:
         return [*found, _rate("rate_up", max(10 * rate, 1e-4))]

@@ -1,0 +1,240 @@
+"""Readings of fixed rows: paired differences with their errors; grade, trend and advice that follow from them."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apt_model.config.sections import DisplayConfig
+from apt_model.events.cards import Reading
+from apt_model.events.records import EpochFinished, RunFinished, RunStarted
+from apt_model.events.results import RowReading
+from apt_model.teaching.advice import direction
+from apt_model.teaching.course import MOST_READINGS, Course, mean_estimate
+from apt_model.teaching.scorer import LessonScorer
+from tests.events.test_events import EVENTS, STEP
+from tests.teaching.test_teaching import SEEN
+
+STARTED = next(event for event in EVENTS if isinstance(event, RunStarted))
+FINISHED = next(event for event in EVENTS if isinstance(event, RunFinished))
+VOCABULARY = 1000
+
+
+def row(lazy: float, *, kl: float | None = None, ce: float = 3.0, teacher_ce: float | None = 2.0) -> RowReading:
+    """A row of ten tokens whose laziness is `lazy`."""
+    agreement = 1 - lazy
+    return RowReading(
+        tokens=10,
+        kl=3 * lazy if kl is None else kl,
+        normalised_kl=lazy,
+        agreement=agreement,
+        ce=ce,
+        teacher_ce=teacher_ce,
+        echo=0.0,
+    )
+
+
+def reading(step: int, lazy: Sequence[float], *, unseen: bool = True, **more: Any) -> Reading:
+    rows = tuple(row(min(max(one, 0.0), 1.0), **more) for one in lazy)
+    return Reading(run_id="r", step=step, epoch=1, unseen=unseen, rows=rows)
+
+
+def spread(mean: float, rows: int = 16) -> list[float]:
+    """Rows of a mean laziness that differ from each other by far more than a student changes."""
+    dice = random.Random(0)
+    return [mean * (0.5 + dice.random()) for _ in range(rows)]
+
+
+def verdict(unseen: Sequence[float], learned: Sequence[float] = (), rate: float = 1e-3, **settings: Any) -> RunFinished:
+    """The verdict of a run of 100 steps whose mean laziness on unseen and learned rows was read at equal distances."""
+    scorer = LessonScorer(DisplayConfig(), {})
+    config = {"temperature": 1.0, "alpha": 1.0, "beta": 0.0, "max_steps": 100, **settings}
+    scorer(replace(STARTED, config=config, vocabulary=VOCABULARY))
+    scorer(replace(STEP, learning_rate=rate))
+    for kind, means in ((True, unseen), (False, learned)):
+        for at, mean in enumerate(means):
+            scorer(reading(round(100 * at / (len(means) - 1)), spread(mean), unseen=kind))
+    found = scorer(replace(FINISHED, step=100))
+    assert isinstance(found, RunFinished)
+    return found
+
+
+def keys(found: RunFinished) -> list[str]:
+    return [one.key for one in found.advice]
+
+
+def test_the_mean_and_its_error_are_a_ratio_estimators_as_written_out_by_hand() -> None:
+    found = mean_estimate([0.5, 0.25, 1.0], [10, 20, 30])
+    assert found.value == pytest.approx(40 / 60)
+    apart = (10 * (0.5 - 2 / 3)) ** 2 + (20 * (0.25 - 2 / 3)) ** 2 + (30 * (1 - 2 / 3)) ** 2
+    assert found.error == pytest.approx(math.sqrt(3 / 2 * apart) / 60)
+    assert mean_estimate([0.5], [10]).error is None
+
+
+def test_the_intervals_of_the_mean_hold_the_truth_as_often_as_they_say() -> None:
+    dice, hits = random.Random(1), 0
+    for _ in range(2000):
+        values = [dice.betavariate(2, 3) for _ in range(32)]
+        found = mean_estimate(values, [dice.randint(5, 40) for _ in range(32)])
+        assert found.error is not None
+        hits += abs(found.value - 0.4) < 1.96 * found.error
+    assert 0.92 < hits / 2000 < 0.965
+
+
+def test_rows_are_paired_so_that_their_own_difficulty_is_no_noise() -> None:
+    course, hard = Course(), spread(0.5)
+    course.add(reading(0, hard))
+    course.add(reading(50, [one - 0.02 for one in hard]))
+    change = course.change()
+    assert change is not None
+    assert change.laziness.value == pytest.approx(-0.02)
+    assert change.laziness.error == pytest.approx(0.0, abs=1e-9)
+    assert direction(change.laziness) == "progress"
+
+
+def test_a_student_that_cannot_change_is_said_not_to_change() -> None:
+    found = verdict([0.9] * 6, rate=1e-9)
+    assert (found.trend, found.grade) == ("steady", "needs_work")
+    assert [(one.key, one.setting, one.value) for one in found.advice] == [("rate_up", "learning_rate", "0.0001")]
+
+
+@pytest.mark.parametrize("shuffle", range(20))
+def test_chance_alone_is_no_trend(shuffle: int) -> None:
+    dice, course = random.Random(shuffle), Course()
+    for step in (0, 50, 100):
+        course.add(reading(step, [dice.gauss(0.5, 0.1) for _ in range(16)]))
+    change = course.change()
+    assert change is not None
+    assert direction(change.laziness) == "steady"
+
+
+@pytest.mark.parametrize(
+    ("run", "expected"),
+    [
+        ({"unseen": [0.9, 0.6, 0.4, 0.3, 0.2, 0.1]}, ("great_progress", "excellent", ["excellent"])),
+        ({"unseen": [0.9, 0.8, 0.7, 0.6, 0.55, 0.5]}, ("great_progress", "fair", ["train_longer"])),
+        ({"unseen": [0.9, 0.7, 0.5, 0.5, 0.5, 0.5]}, ("great_progress", "fair", ["too_small"])),
+        ({"unseen": [0.9, 0.7, 0.25, 0.25, 0.25, 0.25]}, ("great_progress", "good", ["good_enough"])),
+        ({"unseen": [0.5, 0.5, 0.6, 0.7, 0.7, 0.7]}, ("decline", "needs_work", ["rate_down"])),
+        ({"unseen": [0.95, 0.9, 0.85, 0.85, 0.85], "rate": 0.1}, ("progress", "needs_work", ["rate_down"])),
+        ({"unseen": [0.9, 0.9, 0.9], "learned": [0.9, 0.9], "rate": 1e-6}, ("steady", "needs_work", ["rate_up"])),
+        (
+            {"unseen": [0.9, 0.6, 0.5, 0.6, 0.7], "learned": [0.9, 0.1], "alpha": 0.5},
+            ("great_progress", "needs_work", ["overfits_since", "teacher_alone"]),
+        ),
+        ({"unseen": [0.9, 0.7, 0.6, 0.5], "learned": [0.9, 0.1]}, ("great_progress", "fair", ["from_memory"])),
+        ({"unseen": [], "learned": [0.9, 0.1]}, ("great_progress", "excellent", ["excellent"])),
+    ],
+    ids=str,
+)
+def test_the_verdict_follows_from_the_readings(run: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    found = verdict(**run)
+    assert (found.trend, found.grade, keys(found)) == expected
+
+
+def test_overfitting_names_the_step_at_which_to_stop() -> None:
+    found = verdict([0.9, 0.6, 0.5, 0.6, 0.7], [0.9, 0.1])
+    assert [(one.setting, one.value) for one in found.advice] == [("max_steps", "50")]
+
+
+def test_a_teacher_that_guesses_is_named_and_nothing_else_is_advised() -> None:
+    scorer = LessonScorer(DisplayConfig(), {})
+    scorer(replace(STARTED, vocabulary=VOCABULARY, config={"temperature": 4.0, "alpha": 0.7, "beta": 0.3}))
+    for step in (0, 100):
+        scorer(reading(step, spread(0.9), teacher_ce=math.log(VOCABULARY) + 0.1))
+    found = scorer(replace(FINISHED, step=100))
+    assert isinstance(found, RunFinished)
+    assert keys(found) == ["teacher_lost"]
+
+
+def test_a_lazy_card_keeps_the_final_grade_from_contradicting_its_light() -> None:
+    scorer = LessonScorer(DisplayConfig(), {}, similarity=lambda teacher, student: 0.0)
+    scorer(SEEN)
+    for step in (0, 100):
+        scorer(reading(step, spread(0.1)))
+    found = scorer(replace(FINISHED, step=100))
+    assert isinstance(found, RunFinished)
+    assert found.last_laziness is not None
+    assert found.last_laziness >= 0.6
+    assert found.grade == "needs_work"
+
+
+def test_an_observed_student_is_not_advised_on_a_teacher_that_it_does_not_learn_from() -> None:
+    scorer = LessonScorer(DisplayConfig(), {})
+    scorer(replace(STARTED, learns_from_teacher=False, trained_by="SFTConfig", config={}))
+    for step, ce in ((0, 5.0), (50, 3.0), (100, 4.0)):
+        scorer(reading(step, spread(0.9), ce=ce))
+    found = scorer(replace(FINISHED, step=100))
+    assert isinstance(found, RunFinished)
+    assert keys(found) == ["observed", "overfits_since"]
+
+
+def test_mastery_of_a_topic_is_read_on_its_fixed_rows_and_not_on_the_cards() -> None:
+    scorer = LessonScorer(DisplayConfig(), {"甲": ["苹果"], "乙": ["梨子"]})
+    scorer(replace(SEEN, input_text="苹果"))
+    first = replace(reading(0, [0.2, 0.4, 0.9, 0.9]), texts=("苹果", "苹果", "梨子", "梨子"))
+    scored = scorer(first)
+    assert isinstance(scored, Reading)
+    assert scored.topics == ("甲", "甲", "乙", "乙")
+    epoch = scorer(next(event for event in EVENTS if isinstance(event, EpochFinished)))
+    assert isinstance(epoch, EpochFinished)
+    (score,) = epoch.topics
+    assert (score.topic, score.samples, score.rows) == ("甲", 1, 2)
+    assert score.mastery is not None
+    assert score.mastery.value == pytest.approx(0.7)
+
+
+def test_the_weakest_topic_is_named_only_if_it_is_certainly_behind() -> None:
+    def advised(weak: float) -> list[str]:
+        scorer = LessonScorer(DisplayConfig(), {"甲": ["苹果"], "乙": ["梨子"]})
+        for text in ("苹果", "梨子"):
+            scorer(replace(SEEN, input_text=text, student_text=SEEN.teacher_text, normalised_kl=0.0))
+        lazy = [*spread(0.2, 12), *spread(weak, 4)]
+        for step, factor in ((0, 1.2), (100, 1.0)):
+            rows = reading(step, [factor * one for one in lazy])
+            scorer(replace(rows, texts=() if step else ("苹果",) * 12 + ("梨子",) * 4))
+        found = scorer(replace(FINISHED, step=100))
+        assert isinstance(found, RunFinished)
+        return [one.key for one in found.advice]
+
+    assert "laziest_topic" in advised(0.7)
+    assert "laziest_topic" not in advised(0.22)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(1, 8))
+def test_advice_is_two_pieces_at_most_and_never_pulls_both_ways(means: list[float], rows: int) -> None:
+    scorer = LessonScorer(DisplayConfig(), {})
+    scorer(replace(STARTED, vocabulary=VOCABULARY))
+    for step, mean in enumerate(means):
+        scorer(reading(step, spread(mean, rows)))
+    found = scorer(replace(FINISHED, step=len(means)))
+    assert isinstance(found, RunFinished)
+    said = set(keys(found))
+    assert 1 <= len(found.advice) <= 2
+    for apart in ({"rate_up", "rate_down"}, {"train_longer", "overfits_since"}, {"excellent", "too_small"}):
+        assert not apart <= said
+
+
+def test_a_reading_that_is_not_finite_is_left_out() -> None:
+    course = Course()
+    course.add(reading(0, [0.5, 0.5]))
+    course.add(reading(1, [0.4, 0.4], kl=math.nan))
+    assert course.count == 1
+
+
+def test_the_course_of_a_long_run_stays_bounded_and_keeps_its_ends_and_its_state() -> None:
+    course = Course()
+    for step in range(1000):
+        course.add(reading(step, [1 - step / 1000] * 2))
+    assert course.count <= MOST_READINGS
+    change = course.change()
+    assert change is not None
+    assert (change.since, change.laziness.value) == (0, pytest.approx(-0.999))
+    again = Course()
+    again.load_state_dict(course.state_dict())
+    assert (again.change(), again.summary, again.middle()) == (change, course.summary, course.middle())
