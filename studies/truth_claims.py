@@ -1,0 +1,116 @@
+"""What a lesson claimed of its student, and whether it was true: the judge of `studies.truth`.
+
+The truth comes from many other rows (`truth_language.true_state`) and from how the set-up was made, never from what the
+lesson itself has read.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from apt_model.events.cards import ScoredObservation
+from apt_model.events.event import Event
+from apt_model.events.records import RunFinished
+from apt_model.i18n import Phrases
+from studies.truth_language import TrueState
+
+UNSURE = 0.03  # of laziness: a change as small as this may be called one or none
+NO_CHANGE = 0.08  # a change as large as this must not be called none
+BANDS = {"excellent": (0.0, 0.2), "good": (0.0, 0.4), "fair": (0.2, 0.6), "needs_work": (0.6, 1.0)}
+MARGIN = 0.06
+FITTING = {"green": ("🌟", "👍"), "yellow": ("👍", "📚"), "red": ("😓",)}
+PULLS = {  # what a piece of advice wants of the run's length and rate, of the student and of the text
+    "train_longer": {"longer"},
+    "longer_to_tell": {"longer"},
+    "overfits_since": {"shorter"},
+    "rate_up": {"faster"},
+    "rate_down": {"slower"},
+    "excellent": {"smaller", "done"},
+    "good_enough": {"done"},
+    "too_small": {"larger"},
+}
+OPPOSITE = {("longer", "shorter"), ("faster", "slower"), ("smaller", "larger"), ("done", "longer"), ("done", "faster")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A statement of a lesson: whose, what it said, and whether it was true; `contradicts` names another one."""
+
+    by: str
+    said: str
+    true: bool
+    contradicts: str = ""
+
+
+def claims_of(
+    events: Sequence[Event], *, before: TrueState, after: TrueState, advice: Sequence[str], parrots: bool, lang: str
+) -> Iterator[Claim]:
+    """The claims of a run.
+
+    Args:
+        events: of the run, as they were scored.
+        before, after: the student's true state.
+        advice: keys that are true of the set-up.
+        parrots: whether a remark may call the student a parrot.
+        lang: of the remarks.
+    """
+    verdict = next(event for event in events if isinstance(event, RunFinished))
+    cards = [event for event in events if isinstance(event, ScoredObservation)]
+    phrases = Phrases.load(lang)
+    yield _trend(verdict, after.laziness - before.laziness)
+    yield _grade(verdict, after, cards)
+    for one in verdict.advice:
+        yield Claim(by="advice", said=one.key, true=one.key in advice)
+    yield from _remarks(cards, phrases, parrots=parrots)
+    yield from _contradictions(verdict, cards)
+
+
+def _trend(verdict: RunFinished, change: float) -> Claim:
+    true = {
+        "great_progress": change < -UNSURE,
+        "progress": change < 0,
+        "steady": abs(change) < NO_CHANGE,
+        "decline": change > 0,
+        "unknown": False,
+    }
+    return Claim(by="trend", said=verdict.trend, true=true[verdict.trend])
+
+
+def _grade(verdict: RunFinished, after: TrueState, cards: Sequence[ScoredObservation]) -> Claim:
+    """True if the student's real laziness, or that of its last cards if they are worse, lies in the grade's band."""
+    worst = max(after.laziness, verdict.last_laziness or 0.0)
+    low, high = BANDS[verdict.grade or "needs_work"]
+    return Claim(by="grade", said=str(verdict.grade), true=low - MARGIN <= worst < high + MARGIN)
+
+
+def _remarks(cards: Sequence[ScoredObservation], phrases: Phrases, *, parrots: bool) -> Iterator[Claim]:
+    perfect, before = (set(phrases.variants(f"remarks.{kind}")) for kind in ("excellent", "before"))
+    parrot = set(phrases.variants("remarks.parrot"))
+    for card in cards:
+        said = card.remark
+        if said in before:
+            yield Claim(by="remark", said="before", true=card.step <= 1)
+        elif said in parrot:
+            yield Claim(by="remark", said="parrot", true=parrots and card.agreement < 0.5)
+        elif said in perfect:
+            yield Claim(by="remark", said="perfect", true=card.teacher_text == card.student_text)
+        else:
+            fits = said[0] in FITTING[card.light]
+            yield Claim(by="remark", said=said[0], true=fits, contradicts="" if fits else f"light {card.light}")
+
+
+def _contradictions(verdict: RunFinished, cards: Sequence[ScoredObservation]) -> Iterator[Claim]:
+    """Claims that cannot both be true, whatever the student is."""
+    pulls = set[str]().union(*(PULLS.get(one.key, set()) for one in verdict.advice))
+    for one, other in OPPOSITE:
+        if {one, other} <= pulls:
+            yield Claim(by="advice", said=one, true=False, contradicts=other)
+    keys = {one.key for one in verdict.advice}
+    lights = {card.light for card in cards[-max(1, len(cards) // 4) :]}
+    if "excellent" in keys and (verdict.trend == "decline" or lights == {"red"}):
+        yield Claim(by="advice", said="excellent", true=False, contradicts=f"{verdict.trend}, {lights}")
+    if verdict.grade in ("excellent", "good") and lights == {"red"}:
+        yield Claim(by="grade", said=verdict.grade, true=False, contradicts="lights red")
+    if verdict.grade == "needs_work" and lights == {"green"}:
+        yield Claim(by="grade", said="needs_work", true=False, contradicts="lights green")
+    if verdict.trend == "steady" and "train_longer" in keys:
+        yield Claim(by="trend", said="steady", true=False, contradicts="train_longer")
