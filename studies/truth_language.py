@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-CHARACTERS = "互联网是全球最大的计算机络人工智能医疗教育经济文化体天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳"
+CHARACTERS = "互联网是全球最大的计算机络人工智能医疗教育经济文化体天地玄黄宇宙洪荒日月盈昃辰宿列张"
 SUCCESSORS = (0.6, 0.2, 0.1, 0.05, 0.03, 0.02)  # probabilities of what may follow two characters
 LENGTH = 24  # characters of a row
 ROWS_OF_TRUTH = 384  # by which a student is really judged

@@ -27,6 +27,7 @@ SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to a
 UNHEARD = 0.25  # the teacher's share of both gradients at the logits
 SUSPECT_RATE = 1e-2  # AdamW's rates of use end here; `doctor` warns from here on
 FEWEST_ROWS = 4  # of a topic
+OF_OUR_LOSS = frozenset({"temperature_blunts", "teacher_unheard", "teacher_alone"})  # other trainers do not read these
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,11 @@ class Evidence:
     def learns_from_teacher(self) -> bool:
         """Whether the student is to become like its teacher."""
         return self.run is None or self.run.learns_from_teacher
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether our loop trains, and not another trainer."""
+        return self.run is None or self.run.trained_by is None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -114,8 +120,8 @@ def advice(run: Evidence, grade: Grade | None) -> tuple[Advice, ...]:
     lost = _of_lost_teacher(run)
     if lost:
         return tuple(lost)
-    found = _of_memory(run) or _of_course(run, grade)
-    return tuple((found + _of_weak_topic(run))[:MOST_ADVICE])
+    found = [*(_of_memory(run) or _of_course(run, grade)), *_of_weak_topic(run)]
+    return tuple(one for one in found if run.is_ours or one.key not in OF_OUR_LOSS)[:MOST_ADVICE]
 
 
 def _of_lost_teacher(run: Evidence) -> list[Advice]:
@@ -190,8 +196,6 @@ def _stands_still(late: MeanEstimate | None) -> bool:
 def _of_teacher(run: Evidence) -> list[Advice]:
     """The teacher's signal: too flat a distribution, or too small a share of the gradient."""
     temperature = float(run.settings.get("temperature", 1.0))
-    if run.run is not None and run.run.trained_by is not None:
-        return []  # settings of our loss: other trainers do not read them
     if run.softness is not None and run.softness >= SOFT and temperature > 1:
         return [Advice(key="temperature_blunts", share=run.softness, setting="temperature", value="1")]
     if run.share_of_teacher is not None and run.share_of_teacher < UNHEARD:
@@ -222,6 +226,6 @@ def _longer(run: Evidence, key: str) -> Advice:
     steps = run.settings.get("max_steps")
     if steps:
         return Advice(key=key, setting="max_steps", value=str(2 * run.step))
-    name = "num_epochs" if run.run is None or run.run.trained_by is None else "num_train_epochs"
+    name = "num_epochs" if run.is_ours else "num_train_epochs"
     epochs = run.run.num_epochs if run.run is not None else 0
     return Advice(key=key, setting=name, value=str(2 * max(epochs, 1)))
