@@ -77,6 +77,10 @@ class OtherRows(nn.Module):
         super().__init__()
         self.model, self.config = model, model.config
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The head, by which the size of the vocabulary is known."""
+        return self.model.get_output_embeddings()
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Any) -> Any:
         """Logits of the rows, turned."""
         return self.model(input_ids=input_ids.roll(1, dims=0), **more)
