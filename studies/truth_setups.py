@@ -154,6 +154,7 @@ def _plain_sgd(rate: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
 RATE_0, TOO_HIGH = ("rate_up", "temperature_blunts", "teacher_unheard"), ("rate_down",)
 T1 = {"temperature": 1.0, "learning_rate": 3e-3}
 OVER = ("overfits_since", "from_memory", "teacher_alone")
+DISTURBED = ("excellent", "rate_down")  # a copy of the teacher that a step can only lead away from it
 SETUPS = (
     Setup(name="rate 0", advice=RATE_0, settings={**T1, "learning_rate": 1e-12}),
     Setup(name="rate 0, T = 4", advice=RATE_0, settings={"temperature": 4.0, "learning_rate": 1e-12}),
@@ -166,9 +167,9 @@ SETUPS = (
     Setup(
         name="its own teacher, rate 0", advice=("excellent",), settings={**T1, "learning_rate": 1e-12}, student=copied
     ),
-    Setup(name="its own teacher", advice=("excellent",), settings={**T1, "learning_rate": 1e-4}, student=copied),
-    Setup(name="its own teacher, T = 4", advice=("excellent",), settings={"learning_rate": 1e-5}, student=copied),
-    Setup(name="its own teacher, labels too", advice=("excellent",), settings={**T1, "alpha": 0.3}, student=copied),
+    Setup(name="its own teacher", advice=DISTURBED, settings={**T1, "learning_rate": 1e-4}, student=copied),
+    Setup(name="its own teacher, T = 4", advice=DISTURBED, settings={"learning_rate": 1e-5}, student=copied),
+    Setup(name="its own teacher, labels too", advice=DISTURBED, settings={**T1, "alpha": 0.3}, student=copied),
     Setup(name="nearly its teacher", advice=GOOD, settings={**T1, "learning_rate": 1e-3}, student=nearly_taught),
     Setup(name="random teacher", advice=("teacher_lost",), settings=T1, teacher=untrained),
     Setup(name="random teacher, T = 4", advice=("teacher_lost",), settings={"learning_rate": 3e-3}, teacher=untrained),

@@ -40,7 +40,7 @@ class Evidence:
         share_of_teacher: the teacher's share of the gradient at the student's logits, mean over the cards.
         softness: the teacher's entropy at the training temperature, divided by its maximum, mean over the cards.
         topics: scores by topic, with mastery on the fixed rows.
-        peak_rate: the highest learning rate of a step; 0 if none was told.
+        peak_rate: the highest learning rate of a step; None if none was told.
         run: settings, vocabulary, and who trains; None if the run's start was not seen.
         step: the last.
     """
@@ -51,7 +51,7 @@ class Evidence:
     share_of_teacher: float | None = None
     softness: float | None = None
     topics: tuple[TopicScore, ...] = ()
-    peak_rate: float = 0.0
+    peak_rate: float | None = None
     run: RunStarted | None = None
     step: int = 0
 
@@ -78,7 +78,7 @@ class Evidence:
     @property
     def rate(self) -> float:
         """The learning rate that the run had at its highest; the setting where no step told it."""
-        return self.peak_rate or float(self.settings.get("learning_rate", 0.0))
+        return float(self.settings.get("learning_rate", 0.0)) if self.peak_rate is None else self.peak_rate
 
     @property
     def signal(self) -> Signal:
@@ -179,7 +179,7 @@ def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
         return [*found, _rate("rate_up", max(10 * rate, 1e-4))]
     if late in ("progress", "great_progress"):
         return [*found, _longer(run, "train_longer")]
-    if _stands_still(course.difference(course.middle(), "laziness")):
+    if (moved != "steady" or level == 1) and _stands_still(course.difference(course.middle(), "laziness")):
         return [*found, Advice(key="too_small" if level > 1 else "good_enough")]
     return [*found, _longer(run, "longer_to_tell")]
 

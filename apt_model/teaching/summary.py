@@ -107,7 +107,7 @@ class RunStatistics:
         self.unseen, self.learned = Course(), Course()
         self.epoch_laziness: list[float | None] = []
         self._share_of_teacher, self._softness = BoundedSeries(), BoundedSeries()
-        self._peak_rate = 0.0
+        self._peak_rate: float | None = None
 
     @property
     def course(self) -> Course:
@@ -129,7 +129,7 @@ class RunStatistics:
 
     def add_step(self, step: StepDone) -> None:
         """Count one optimizer step."""
-        self._peak_rate = max(self._peak_rate, step.learning_rate)
+        self._peak_rate = max(self._peak_rate or 0.0, step.learning_rate)
 
     def fields(self, run: RunStarted | None, step: int, thresholds: DisplayConfig) -> dict[str, Any]:
         """The fields of `RunFinished` that the lesson fills in."""
