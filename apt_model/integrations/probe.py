@@ -16,6 +16,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
 from apt_model.data.rng import undisturbed
+from apt_model.data.rows import collated, single_rows
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.teachers.live import LiveTeacher
@@ -23,7 +24,7 @@ from apt_model.errors import DataError
 from apt_model.models.forward import Forward
 from apt_model.models.modes import in_eval_mode
 
-PROBE_ROWS = 8
+PROBE_ROWS = 16
 GIVE_ONE = "pass probe=, a batch or a list of texts"
 
 
@@ -56,7 +57,7 @@ class FixedRows:
         weights = config.distill
         self._config, self._device = config, device
         self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
-        self._rows = _rows(batch, config.train.max_length)
+        self._rows = single_rows(batch, config.train.max_length)
         if not self._rows:
             raise DataError("no probe row has a label", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
         self._teacher_model = teacher
@@ -104,10 +105,8 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
         )
     if not len(dataset):
         raise DataError("no row for the cards: the data is empty", fix=GIVE_ONE)
-    with undisturbed(device):
-        rows = [dataset[index] for index in range(min(PROBE_ROWS, len(dataset)))]
-        raw = loader.collate_fn(rows)
-    raw = _to_learn_from(raw, len(rows), tokenizer)
+    indices = range(min(PROBE_ROWS, len(dataset)))
+    raw = _to_learn_from(collated(loader, indices, device), len(indices), tokenizer)
     try:
         return to_batch(raw, tokenizer=tokenizer, max_length=max_length)
     except DataError as error:
@@ -136,16 +135,3 @@ def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[
         return {"text": prompt}
     how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
     return {"input_ids": tokenizer.apply_chat_template(prompt, **how)}
-
-
-def _rows(batch: Batch, most: int) -> list[Batch]:
-    """Each row with a label as a batch of its own, without padding, at most `most` tokens long."""
-    rows = []
-    for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True):
-        real = mask.nonzero().flatten()[:most]
-        row = Batch(
-            input_ids=ids[real].unsqueeze(0), attention_mask=mask[real].unsqueeze(0), labels=labels[real].unsqueeze(0)
-        )
-        if len(real) > 1 and row.label_count:
-            rows.append(row)
-    return rows
