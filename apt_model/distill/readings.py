@@ -40,6 +40,9 @@ class Readings:
         report: tells the audience.
         guard: isolates and reports failures.
         total_steps: of the run; None if unknown.
+
+    Attributes:
+        has_begun: the rows have been chosen and read for the first time.
     """
 
     def __init__(
@@ -53,34 +56,34 @@ class Readings:
     ) -> None:
         self._sets, self._report, self._guard = list(sets), report, guard
         self._every = steps_between(display.reading_frequency, total_steps)
-        self._begun = False
+        self.has_begun = False
         self._read_at: dict[str, int] = {}  # kind of rows → step of its last reading
 
     def state_dict(self) -> dict[str, Any]:
         """When each kind was read last, and rows that cannot be found again, as JSON values."""
         return {
-            "begun": self._begun,
+            "begun": self.has_begun,
             "read_at": self._read_at,
             "rows": {_kind(one): one.state_dict() for one in self._sets},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state of `state_dict`; the rows are the same as before."""
-        self._begun, self._read_at = bool(state["begun"]), dict(state["read_at"])
+        self.has_begun, self._read_at = bool(state["begun"]), dict(state["read_at"])
         for one in self._sets:
             one.load_state_dict(state["rows"].get(_kind(one), []))
-        if self._begun:
+        if self.has_begun:
             self._choose(())
 
     @property
     def waits(self) -> bool:
         """Whether the reading before the first step is still to be taken."""
-        return bool(self._sets) and not self._begun
+        return bool(self._sets) and not self.has_begun
 
     def begin(self, student: nn.Module, window: Iterable[Batch], *, epoch: int) -> None:
         """Choose the rows, and read them before the first step; `window` holds the step's batches, on the CPU."""
         if self.waits:
-            self._begun = True
+            self.has_begun = True
             self._choose(list(window))
             self._take(student, self._sets, epoch=epoch if self._report.step else 0)
 
@@ -106,7 +109,7 @@ class Readings:
         self._sets = self._guard.run("reading", choose, [])
 
     def _take(self, student: nn.Module, sets: Sequence[RowSet], *, epoch: int) -> None:
-        for one in sets if self._begun else ():
+        for one in sets if self.has_begun else ():
             if self._read_at.get(_kind(one)) == self._report.step:
                 continue
             started = time.perf_counter()

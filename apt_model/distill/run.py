@@ -285,7 +285,7 @@ class TrainingRun:
             "validation": self._validation and {**asdict(self._validation), "pairs": []},
             "looked_at": self._parts.validator.taken if self._parts.validator else 0,
             "exam": self._parts.exam.state_dict(),
-            "readings": self._parts.readings.state_dict(),
+            **({"readings": self._parts.readings.state_dict()} if self._parts.readings.has_begun else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -295,5 +295,5 @@ class TrainingRun:
             self._parts.validator.skip(state["looked_at"])
         if "exam" in state:  # not in a checkpoint from before there were exams
             self._parts.exam.load_state_dict(state["exam"])
-        if "readings" in state:  # the same
+        if "readings" in state:
             self._parts.readings.load_state_dict(state["readings"])

@@ -1,0 +1,63 @@
+"""Rows of `distill` that are set aside for validation: those that a flag asks for, else a twentieth of the data.
+
+Knows rows and flags; knows nothing of models.
+"""
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+from apt_model.commands.console import print_line, speaker
+from apt_model.config import LessonConfig
+from apt_model.errors import ConfigError
+
+SHARE, FEWEST, LEAST = 0.05, 8, 80  # at least 8 rows, of 80 or more
+
+
+def splits_blocks(arguments: argparse.Namespace) -> bool:
+    """Whether the packed blocks are to be split, not the rows: a cache of the teacher holds blocks of all rows."""
+    return bool(arguments.packing and arguments.teacher_cache is not None and not arguments.validation_data)
+
+
+def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+    """Training rows and validation rows; None for the latter if there are none. What no flag asked for is told.
+
+    Raises:
+        ConfigError: `--validation-split` leaves no row for one of the two, or is a share of a stream; or cards are to
+            show validation rows, and there are none.
+    """
+    from apt_model.data.dataset import split_dataset
+
+    wanted = arguments.validation_split
+    count = _twentieth(rows, arguments, config.display.lang) if wanted is None else wanted
+    if count:
+        return split_dataset(rows, count, seed=config.train.seed or 0)
+    if config.display.show_on == "validation":
+        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
+    return rows, None
+
+
+def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
+    """How many rows to set aside without being asked, and a line that says so."""
+    say = speaker(lang)
+    if arguments.streaming:
+        print_line(say("set_aside.stream"))
+        return 0
+    count = max(FEWEST, round(SHARE * len(rows)))
+    if len(rows) < LEAST or _learned_from_all(arguments, len(rows), count):
+        print_line(say("set_aside.few" if len(rows) < LEAST else "set_aside.resumed", least=LEAST))
+        return 0
+    print_line(say("set_aside.rows", count=f"{count:,}", all=f"{len(rows):,}"))
+    return count
+
+
+def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> bool:
+    """Whether a run is resumed whose number of batches is that of all rows, rather than of all but `count`."""
+    if not (getattr(arguments, "resume", False) or getattr(arguments, "resume_anyway", False)):
+        return False
+    from apt_model.distill.checkpoints.manager import saved_identity
+
+    batches = saved_identity(Path(arguments.out)).get("batches")
+    all_rows, rest = (math.ceil(number / arguments.batch_size) for number in (rows, rows - count))
+    return batches is not None and abs(batches - all_rows) < abs(batches - rest)
