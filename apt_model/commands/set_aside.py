@@ -5,6 +5,7 @@ Knows rows and flags; knows nothing of models.
 
 import argparse
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,19 @@ def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) ->
 
 def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
     """How many rows to set aside without being asked, and a line that says so."""
-    say = speaker(lang)
     if arguments.streaming:
-        print_line(say("set_aside.stream"))
-        return 0
+        return _told(0, "stream", lang)
     count = max(FEWEST, round(SHARE * len(rows)))
-    if len(rows) < LEAST or _learned_from_all(arguments, len(rows), count):
-        print_line(say("set_aside.few" if len(rows) < LEAST else "set_aside.resumed", least=LEAST))
-        return 0
-    print_line(say("set_aside.rows", count=f"{count:,}", all=f"{len(rows):,}"))
+    if len(rows) < LEAST:
+        return _told(0, "few", lang, least=LEAST)
+    if _learned_from_all(arguments, len(rows), count):
+        return _told(0, "resumed", lang)
+    return _told(count, "rows", lang, count=f"{count:,}", all=f"{len(rows):,}")
+
+
+def _told(count: int, key: str, lang: str, **values: object) -> int:
+    with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
+        print_line(speaker(lang)(f"set_aside.{key}", **values))
     return count
 
 

@@ -223,7 +223,7 @@ def _row_sets(
     make = partial(
         RowSet,
         collate=models.collate(max_length=train.max_length),
-        grader=grader,
+        models=grader,
         device=accelerator.device,
         columns=columns,
     )

@@ -5,7 +5,7 @@ of when rows are read, or of what the numbers mean.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import set_seed
@@ -15,7 +15,6 @@ from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.data.encode import IGNORED
 from apt_model.data.rng import generators_kept, undisturbed
 from apt_model.data.rows import collated, evenly_spaced, is_read_by_index, joined, plain_row, row_of, single_rows
-from apt_model.distill.grader import Grader
 from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.validation import looking_at
 from apt_model.events.results import RowReading
@@ -24,7 +23,18 @@ MOST_ROWS, ENOUGH_ROWS, ENOUGH_TOKENS = 32, 16, 4_096  # above 16 rows, no more 
 ROWS_AT_ONCE, FLOATS_AT_ONCE = 16, 2**26  # of the logits of each model
 KEPT_FLOATS = 2**23  # of the teacher's logits: 32 MiB; above that they are computed anew at each reading
 
-Ask = Callable[[Batch, TeacherLogits | None], tuple[Tensor, TeacherLogits, Batch]]
+Asked = tuple[Tensor, TeacherLogits, Batch]  # the student's logits, the teacher's, and the batch on their device
+Ask = Callable[[Batch, TeacherLogits | None], Asked]
+
+
+class BothModels(Protocol):
+    """Checks batches, and asks both models: `Grader` in our own loop."""
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch, still on the CPU, that a model cannot read."""
+
+    def logits(self, student: nn.Module, batch: Batch, known: TeacherLogits | None = None) -> Asked:
+        """Both models' logits on a batch; `known`: the teacher's, if they have been computed before."""
 
 
 class RowReader:
@@ -46,7 +56,7 @@ class RowReader:
         """The rows' numbers, in their order.
 
         Args:
-            ask: `(batch, the teacher's logits if they are known) -> (student's logits, teacher's, batch on its device)`
+            ask: `(batch, the teacher's logits if they are known) -> both models' logits`.
         """
         return tuple(reading for turn in range(len(self._batches)) for reading in self._read(turn, ask))
 
@@ -86,7 +96,7 @@ class RowSet:
         source: yields batches with these rows; None: they are those of the first accumulation window.
         unseen: which kind.
         collate: makes a `Batch` of what the source yields.
-        grader: checks batches, and asks both models.
+        models: checks batches, and asks both.
         device: its random generators are restored.
         columns: width of the logits; None if unknown.
     """
@@ -97,12 +107,12 @@ class RowSet:
         *,
         unseen: bool,
         collate: Callable[[Any], Batch],
-        grader: Grader,
+        models: BothModels,
         device: torch.device,
         columns: int | None,
     ) -> None:
         self.unseen = unseen
-        self._source, self._collate, self._grader = source, collate, grader
+        self._source, self._collate, self._models = source, collate, models
         self._device, self._columns = device, columns
         self._rows: list[Batch] = []
         self._reader: RowReader | None = None
@@ -125,7 +135,7 @@ class RowSet:
     def _checked(self, raw: Iterable[Any]) -> Iterator[Batch]:
         for some in raw:
             batch = self._collate(some)
-            self._grader.check(batch)
+            self._models.check(batch)
             yield batch
 
     def texts(self, decode: Callable[[Sequence[int]], str]) -> tuple[str, ...]:
@@ -138,7 +148,7 @@ class RowSet:
             return ()
         reader = self._reader = self._reader or RowReader(self._rows, columns=self._columns)
         with looking_at(student, self._device) as module:
-            return reader.read(lambda batch, known: self._grader.logits(module, batch, known))
+            return reader.read(lambda batch, known: self._models.logits(module, batch, known))
 
     def state_dict(self) -> list[Any]:
         """The rows, as JSON values, if they came from a window: nowhere else are they found again."""

@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
-from apt_model.data.rng import undisturbed
 from apt_model.data.rows import collated, single_rows
+from apt_model.distill.fixed_rows import RowSet
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
+from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.teachers.live import LiveTeacher
+from apt_model.distill.validation import looking_at
 from apt_model.errors import DataError
-from apt_model.models.forward import Forward
+from apt_model.models.forward import Forward, vocabulary_of
 from apt_model.models.modes import in_eval_mode
 
 PROBE_ROWS = 16
@@ -62,9 +64,9 @@ class FixedRows:
             raise DataError("no probe row has a label", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
         self._teacher_model = teacher
         self._teacher, self._forward = LiveTeacher(teacher, device), Forward(student, "student")
+        self._widths: tuple[int, int] | None = None  # of both heads, the teacher's first
         for row in self._rows:
-            self._forward.check(row)
-            self._teacher.check(row)
+            self.check(row)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -74,18 +76,45 @@ class FixedRows:
         row = self._rows[turn % len(self._rows)]
         card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
         assert card is not None  # noqa: S101 - rows without a label were left out
-        with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
-            moved = row.to(self._device)
-            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-            widths = {"teacher": theirs.logits.shape[-1], "student": own.shape[-1]}
-            shared = min(widths.values())
-            theirs, own = theirs.cut(shared), own[..., :shared]
+        with looking_at(student, self._device) as module:
+            own, theirs, moved = self.logits(module, row)
             kd, ce = theirs.sums(own, moved, self._objective)
             (loss,) = numbers([(self._objective.alpha * kd + self._objective.beta * ce) / row.label_count])
             readout = theirs.read(card, own, moved)
-        if len(set(widths.values())) > 1:
-            say("notice.vocabulary_cut", **widths, shared=shared)
+        if self._widths is not None and len(set(self._widths)) > 1:
+            teachers, students = self._widths
+            say("notice.vocabulary_cut", teacher=teachers, student=students, shared=min(self._widths))
         return RowComparison(readout=readout, loss=loss)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch, still on the CPU, that one of the models cannot take."""
+        self._forward.check(batch)
+        self._teacher.check(batch)
+
+    def logits(
+        self, student: nn.Module, batch: Batch, known: TeacherLogits | None = None
+    ) -> tuple[Tensor, TeacherLogits, Batch]:
+        """Both models' logits on a batch, cut to the shared vocabulary; the teacher answers in eval mode."""
+        moved = batch.to(self._device)
+        own = self._forward(student, moved)
+        if known is None:
+            with in_eval_mode(self._teacher_model):
+                known = self._teacher.logits(moved)
+            self._widths = known.logits.shape[-1], own.shape[-1]
+        shared = min(self._widths or (own.shape[-1],))
+        return own[..., :shared], known.cut(shared), moved
+
+    def row_set(self, student: nn.Module, *, unseen: bool) -> RowSet:
+        """All the rows, to be read by `Readings`; `unseen`: the trainer does not learn from them."""
+        rows: list[Any] = self._rows
+        return RowSet(
+            lambda: rows,
+            unseen=unseen,
+            collate=lambda row: row,
+            models=self,
+            device=self._device,
+            columns=vocabulary_of(student),
+        )
 
 
 def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:
