@@ -51,10 +51,10 @@ def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
     return _told(count, "rows", lang, count=f"{count:,}", all=f"{len(rows):,}")
 
 
-def _told(count: int, key: str, lang: str, **values: object) -> int:
+def _told(answer: int, key: str, lang: str, **values: object) -> int:
     with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
         print_line(speaker(lang)(f"set_aside.{key}", **values))
-    return count
+    return answer
 
 
 def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> bool:
