@@ -139,7 +139,7 @@ def refuse_control(arguments: argparse.Namespace, config: LessonConfig) -> None:
         raise ConfigError("--control needs settings that do not change during the run", got=got, fix=fix)
     if not 1 <= arguments.control <= 1 + len(T_95):
         raise ConfigError("--control is out of range", got=arguments.control, expected=f"1 to {1 + len(T_95)} seeds")
-    if not arguments.validation_data and arguments.validation_split is None:
+    if not arguments.validation_data and not arguments.validation_split:
         raise ConfigError("--control needs validation data, and there is none", fix="give --validation-split 0.1")
     if arguments.teacher_cache is not None:
         raise ConfigError(

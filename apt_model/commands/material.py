@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from apt_model.commands.console import importing, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import PACKING_HELP, Parser, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
+from apt_model.commands.set_aside import set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -51,7 +52,8 @@ def add_material(parser: Parser) -> None:
         "--validation-split",
         type=float,
         metavar="N",
-        help="hold out a share (below 1) or number of rows of --data instead",
+        help="hold out a share (below 1) or number of rows of --data instead; 0: none (default: a twentieth, at "
+        "least 8 rows, of 80 or more)",
     )
     group.add_argument("--packing", action="store_true", help=PACKING_HELP)
     group.add_argument(
@@ -72,7 +74,8 @@ def material_settings(arguments: argparse.Namespace) -> LessonConfig:
 class Material:
     """Models and rows of a distillation. The teacher may be a `CachedTeacher`; the rows are not tokenized yet.
 
-    `remake` makes the untrained student again: loaded, or initialised anew by the seed that is set.
+    `split` sets tokenized rows aside for validation; None where that is done. `remake` makes the untrained student
+    again: loaded, or initialised anew by the seed that is set.
     """
 
     teacher: Any
@@ -82,6 +85,7 @@ class Material:
     student_tokenizer: Any
     rows: Any
     looked_at: Any
+    split: Callable[[Any], tuple[Any, Any]] | None
     batch_size: int
     packing: bool
     streaming: bool
@@ -126,6 +130,8 @@ class Material:
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
         with waiting(config.display.lang, "tokens"):
             data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
+        if self.split is not None:
+            data = self.split(data[0])
         if isinstance(self.teacher, CachedTeacher) and not self.streaming:
             for some in filter(None, data):
                 self.teacher.check_rows(some, tokenizer=self.tokenizer, max_length=config.train.max_length)
@@ -220,6 +226,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         student_tokenizer=student_tokenizer,
         rows=rows,
         looked_at=looked_at,
+        split=partial(set_aside, arguments=arguments, config=config) if splits_blocks(arguments) else None,
         batch_size=arguments.batch_size,
         packing=arguments.packing,
         streaming=arguments.streaming,
@@ -237,19 +244,15 @@ def _check_batches(arguments: argparse.Namespace, config: LessonConfig) -> None:
 def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
     """Training rows, and validation rows or None."""
     with importing(config.display.lang):
-        from apt_model.data.dataset import load_dataset, split_dataset
+        from apt_model.data.dataset import load_dataset
 
     how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
     with waiting(config.display.lang, "data"):
         rows = load_dataset(arguments.data, **how)
         looked_at = load_dataset(arguments.validation_data, **how) if arguments.validation_data else None
-    if looked_at is not None:
+    if looked_at is not None or splits_blocks(arguments):
         return rows, looked_at
-    if arguments.validation_split is not None:
-        return split_dataset(rows, arguments.validation_split, seed=config.train.seed or 0)
-    if config.display.show_on == "validation":
-        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
-    return rows, None
+    return set_aside(rows, arguments, config)
 
 
 def prepare(config: LessonConfig) -> None:

@@ -4,8 +4,9 @@ Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,13 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
 
 def _own_generators(loader: Iterable[Any]) -> list[torch.Generator]:
     """The `generator` objects of a DataLoader and its samplers, each once, without torch's global one."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    holders = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders]
+    found = [getattr(holder, "generator", None) for holder in (loader, *_samplers(loader))]
     return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+
+
+def _samplers(loader: Iterable[Any]) -> tuple[Any, ...]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)
 
 
 @contextmanager
@@ -62,3 +66,28 @@ def undisturbed(device: torch.device) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def generators_kept(loader: Iterable[Any]) -> Iterator[None]:
+    """Context manager: afterwards the generators that a DataLoader, its samplers, data set and collator own are as
+    they were."""
+    holders = (loader, *_samplers(loader), getattr(loader, "dataset", None), getattr(loader, "collate_fn", None))
+    owned = [one for holder in holders for one in getattr(holder, "__dict__", {}).values()]
+    restore = [undo for undo in map(_restorer, owned) if undo is not None]
+    try:
+        yield
+    finally:
+        for undo in restore:
+            undo()
+
+
+def _restorer(one: Any) -> Callable[[], Any] | None:
+    """What sets a generator to its present state; None for anything else."""
+    if isinstance(one, torch.Generator):
+        return partial(one.set_state, one.get_state())
+    if isinstance(one, random.Random):
+        return partial(one.setstate, one.getstate())
+    if isinstance(one, np.random.Generator):
+        return partial(setattr, one.bit_generator, "state", one.bit_generator.state)
+    return None

@@ -5,6 +5,7 @@ Knows which part needs what; knows nothing of the order in which they are used.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from accelerate import Accelerator
@@ -16,12 +17,14 @@ from apt_model.config import LessonConfig
 from apt_model.distill.cards import Cards
 from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.exam import Exam
+from apt_model.distill.fixed_rows import RowSet, learned_source
 from apt_model.distill.grader import Grader
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.losses.layer_matching import Matcher
 from apt_model.distill.nonfinite import NonFinite
 from apt_model.distill.on_policy import OnPolicy
 from apt_model.distill.optimizer_step import OptimizerStep
+from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard
 from apt_model.distill.teachers.live import TeacherSource
@@ -47,7 +50,7 @@ class Parts:
         causality: refuses models that see the tokens to predict.
         grader, step: the loss and its gradient; the optimizer step.
         validator: measures on the validation data; on the main process only.
-        report, cards, exam: emit events, cards and exams.
+        report, cards, exam, readings: emit events, cards, exams, and readings of the fixed rows.
     """
 
     student: nn.Module
@@ -68,6 +71,7 @@ class Parts:
     report: Reporter
     cards: Cards
     exam: Exam
+    readings: Readings
 
     @property
     def projections(self) -> Matcher | None:
@@ -149,6 +153,15 @@ def assemble(
         report=report,
         cards=Cards(report, config.display, validator, wanted=watching.shows_cards),
         exam=exam,
+        readings=Readings(
+            config.display,
+            _row_sets(models, data, config, grader, accelerator, length=(total_steps, vocabulary))
+            if watching.takes_readings and report.speaks
+            else (),
+            report=report,
+            guard=watching.audience.guard,
+            total_steps=total_steps,
+        ),
     )
 
 
@@ -194,3 +207,32 @@ def _exam(
         teacher_tokenizer=models.teacher_tokenizer,
         by_itself=watching.holds_exams,
     )
+
+
+def _row_sets(
+    models: Models,
+    data: Data,
+    config: LessonConfig,
+    grader: Grader,
+    accelerator: Accelerator,
+    *,
+    length: tuple[int | None, int | None],
+) -> list[RowSet]:
+    """The kinds of fixed rows that this data has; `length`: steps of the run, columns of the logits."""
+    train, (steps, columns) = config.train, length
+    make = partial(
+        RowSet,
+        collate=models.collate(max_length=train.max_length),
+        models=grader,
+        device=accelerator.device,
+        columns=columns,
+    )
+    learned = learned_source(
+        data.train,
+        steps=steps and steps * accelerator.num_processes,
+        accumulation=train.gradient_accumulation_steps,
+        device=accelerator.device,
+    )
+    looked_at = data.validation
+    unseen = [] if looked_at is None else [make(lambda: looked_at, unseen=True)]
+    return [*unseen, make(learned, unseen=False)]

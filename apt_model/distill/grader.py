@@ -207,15 +207,20 @@ class Grader:
         """KD and CE of a batch as sums over its labels."""
         return teacher_logits.sums(student_logits, batch, self._objective)
 
-    def logits(self, student: nn.Module, batch: Batch) -> tuple[Tensor, TeacherLogits, Batch]:
+    def logits(
+        self, student: nn.Module, batch: Batch, known: TeacherLogits | None = None
+    ) -> tuple[Tensor, TeacherLogits, Batch]:
         """Logits of student and teacher, cut to the vocabulary that both heads have, and the batch on their device.
+
+        `known`: the teacher's, if they have been computed before.
 
         Raises:
             ModelError: a label of the batch (still on the CPU) has no column in them.
         """
         moved = batch.to(self._accelerator.device)
         with self._accelerator.autocast():
-            theirs, own = as_teacher_logits(self._teacher.logits(moved)), self._forward(student, moved)
+            theirs = as_teacher_logits(self._teacher.logits(moved)) if known is None else known
+            own = self._forward(student, moved)
         columns = own.shape[-1]
         shared = self._shared(batch, theirs.width_beside(columns), columns)
         return own[..., :shared], theirs.cut(shared), moved

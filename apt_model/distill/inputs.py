@@ -86,11 +86,13 @@ class Watching:
     Attributes:
         audience: gets every event; nothing it does affects the training.
         shows_cards: read a card from every `sample_frequency`-th batch.
+        takes_readings: read both models on fixed rows: at the start, at each epoch's end and at set steps.
         holds_exams: without prompts in the settings, hold exams (both models continue them) on beginnings of the data.
         notices: emitted once, right after the run has started.
     """
 
     audience: Audience
     shows_cards: bool = True
+    takes_readings: bool = False
     holds_exams: bool = False
     notices: Iterable[KeyedNotice] = ()

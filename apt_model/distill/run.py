@@ -134,6 +134,7 @@ class TrainingRun:
     def _end(self, started: float) -> RunFinished:
         """Emit the end of the run; returns it with the verdict."""
         progress = self._progress
+        self._parts.readings.at_end(self._student, epoch=progress.epoch)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
             RunFinished,
@@ -169,6 +170,7 @@ class TrainingRun:
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
         self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
+        self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         score = measured.loss if measured else mean_loss
         is_cut = self._is_done()
@@ -197,8 +199,8 @@ class TrainingRun:
             self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
             window, tokens = self._to_learn(drawn)
             if tokens:
-                if self._parts.exam.waits:
-                    clock += self._first_exam(window)
+                if self._parts.exam.waits or self._parts.readings.waits:
+                    clock += self._before_first_step(drawn, window)
                 self._one_step(window, tokens, clock)
             progress.batches += len(window)
             clock = time.perf_counter()
@@ -220,9 +222,10 @@ class TrainingRun:
             self._report.say("notice.no_labels", batch=window[counts.index(0)][0], epoch=self._progress.epoch)
         return window, sum_over_processes(sum(counts), self._accelerator)
 
-    def _first_exam(self, window: Window) -> float:
-        """The exam before the first step, on prompts of the validation data if there is any; the seconds it took."""
+    def _before_first_step(self, drawn: Window, window: Window) -> float:
+        """The first reading, and the exam, on prompts of the validation data if there is any; the seconds they took."""
         asked, validator = time.perf_counter(), self._parts.validator
+        self._parts.readings.begin(self._student, [batch for _, batch in drawn], epoch=self._progress.epoch)
         self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
         return time.perf_counter() - asked
 
@@ -238,6 +241,7 @@ class TrainingRun:
         self._tell_step(window, taken, tokens, time.perf_counter() - clock)
         parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
         parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
+        parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _tell_step(self, window: Window, taken: StepTaken, tokens: int, seconds: float) -> None:
         last, written = window[-1][0], window[0][1].is_written
@@ -276,11 +280,12 @@ class TrainingRun:
         return self._config.train.max_steps is not None and self._progress.step >= self._config.train.max_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs besides the counters: last validation, position in its data, state of the exam."""
+        """What a resumed run needs besides the counters: last validation, position in its data, exam, readings."""
         return {
             "validation": self._validation and {**asdict(self._validation), "pairs": []},
             "looked_at": self._parts.validator.taken if self._parts.validator else 0,
             "exam": self._parts.exam.state_dict(),
+            **({"readings": self._parts.readings.state_dict()} if self._parts.readings.has_begun else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -290,3 +295,5 @@ class TrainingRun:
             self._parts.validator.skip(state["looked_at"])
         if "exam" in state:  # not in a checkpoint from before there were exams
             self._parts.exam.load_state_dict(state["exam"])
+        if "readings" in state:
+            self._parts.readings.load_state_dict(state["readings"])

@@ -64,7 +64,7 @@ class Validator:
 
     def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
         """A row of the next validation batch, read from both models, and the batch's loss."""
-        with self._looking(student) as module:
+        with looking_at(student, self._device) as module:
             batch = self._next()
             card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
             assert card is not None  # noqa: S101 - batches without a label were left out
@@ -97,7 +97,7 @@ class Validator:
         """
         sums, tokens = torch.zeros(3, dtype=torch.float64), 0
         pairs: list[TextPair] = []
-        with self._looking(student) as module:
+        with looking_at(student, self._device) as module:
             for batch in self._batches():
                 own, theirs, moved = self._grader.logits(module, batch)
                 kd, ce = self._grader.sums(own, theirs, moved)
@@ -125,12 +125,13 @@ class Validator:
         if not found:
             raise DataError("no token of the validation data has a label", fix="give rows with labels")
 
-    @contextmanager
-    def _looking(self, student: nn.Module) -> Iterator[nn.Module]:
-        """Context manager: the unwrapped student in eval mode; afterwards modes and random generators are as before."""
-        module = extract_model_from_parallel(student)
-        with undisturbed(self._device), in_eval_mode(module):
-            yield module
+
+@contextmanager
+def looking_at(student: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Context manager: the unwrapped student in eval mode; afterwards modes and random generators are as before."""
+    module = extract_model_from_parallel(student)
+    with undisturbed(device), in_eval_mode(module):
+        yield module
 
 
 def _pair(readout: RowReadout, report: Reporter) -> TextPair:

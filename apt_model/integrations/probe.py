@@ -9,21 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import IGNORED
-from apt_model.data.rng import undisturbed
+from apt_model.data.rows import collated, single_rows
+from apt_model.distill.fixed_rows import RowSet
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
+from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.teachers.live import LiveTeacher
+from apt_model.distill.validation import looking_at
 from apt_model.errors import DataError
-from apt_model.models.forward import Forward
+from apt_model.models.forward import Forward, vocabulary_of
 from apt_model.models.modes import in_eval_mode
 
-PROBE_ROWS = 8
+PROBE_ROWS = 16
 GIVE_ONE = "pass probe=, a batch or a list of texts"
 
 
@@ -56,14 +59,14 @@ class FixedRows:
         weights = config.distill
         self._config, self._device = config, device
         self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
-        self._rows = _rows(batch, config.train.max_length)
+        self._rows = single_rows(batch, config.train.max_length)
         if not self._rows:
             raise DataError("no probe row has a label", got=f"shape {tuple(batch.input_ids.shape)}", fix=GIVE_ONE)
         self._teacher_model = teacher
         self._teacher, self._forward = LiveTeacher(teacher, device), Forward(student, "student")
+        self._widths: tuple[int, int] | None = None  # of both heads, the teacher's first
         for row in self._rows:
-            self._forward.check(row)
-            self._teacher.check(row)
+            self.check(row)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,18 +76,45 @@ class FixedRows:
         row = self._rows[turn % len(self._rows)]
         card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
         assert card is not None  # noqa: S101 - rows without a label were left out
-        with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
-            moved = row.to(self._device)
-            theirs, own = self._teacher.logits(moved), self._forward(student, moved)
-            widths = {"teacher": theirs.logits.shape[-1], "student": own.shape[-1]}
-            shared = min(widths.values())
-            theirs, own = theirs.cut(shared), own[..., :shared]
+        with looking_at(student, self._device) as module:
+            own, theirs, moved = self.logits(module, row)
             kd, ce = theirs.sums(own, moved, self._objective)
             (loss,) = numbers([(self._objective.alpha * kd + self._objective.beta * ce) / row.label_count])
             readout = theirs.read(card, own, moved)
-        if len(set(widths.values())) > 1:
-            say("notice.vocabulary_cut", **widths, shared=shared)
+        if self._widths is not None and len(set(self._widths)) > 1:
+            teachers, students = self._widths
+            say("notice.vocabulary_cut", teacher=teachers, student=students, shared=min(self._widths))
         return RowComparison(readout=readout, loss=loss)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch, still on the CPU, that one of the models cannot take."""
+        self._forward.check(batch)
+        self._teacher.check(batch)
+
+    def logits(
+        self, student: nn.Module, batch: Batch, known: TeacherLogits | None = None
+    ) -> tuple[Tensor, TeacherLogits, Batch]:
+        """Both models' logits on a batch, cut to the shared vocabulary; the teacher answers in eval mode."""
+        moved = batch.to(self._device)
+        own = self._forward(student, moved)
+        if known is None:
+            with in_eval_mode(self._teacher_model):
+                known = self._teacher.logits(moved)
+            self._widths = known.logits.shape[-1], own.shape[-1]
+        shared = min(self._widths or (own.shape[-1],))
+        return own[..., :shared], known.cut(shared), moved
+
+    def row_set(self, student: nn.Module, *, unseen: bool) -> RowSet:
+        """All the rows, to be read by `Readings`; `unseen`: the trainer does not learn from them."""
+        rows: list[Any] = self._rows
+        return RowSet(
+            lambda: rows,
+            unseen=unseen,
+            collate=lambda row: row,
+            models=self,
+            device=self._device,
+            columns=vocabulary_of(student),
+        )
 
 
 def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, device: torch.device) -> Batch:
@@ -104,10 +134,8 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
         )
     if not len(dataset):
         raise DataError("no row for the cards: the data is empty", fix=GIVE_ONE)
-    with undisturbed(device):
-        rows = [dataset[index] for index in range(min(PROBE_ROWS, len(dataset)))]
-        raw = loader.collate_fn(rows)
-    raw = _to_learn_from(raw, len(rows), tokenizer)
+    indices = range(min(PROBE_ROWS, len(dataset)))
+    raw = _to_learn_from(collated(loader, indices, device), len(indices), tokenizer)
     try:
         return to_batch(raw, tokenizer=tokenizer, max_length=max_length)
     except DataError as error:
@@ -136,16 +164,3 @@ def _with_something_to_learn(row: Mapping[str, Any], tokenizer: Any) -> Mapping[
         return {"text": prompt}
     how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False}
     return {"input_ids": tokenizer.apply_chat_template(prompt, **how)}
-
-
-def _rows(batch: Batch, most: int) -> list[Batch]:
-    """Each row with a label as a batch of its own, without padding, at most `most` tokens long."""
-    rows = []
-    for ids, mask, labels in zip(batch.input_ids, batch.attention_mask, batch.labels, strict=True):
-        real = mask.nonzero().flatten()[:most]
-        row = Batch(
-            input_ids=ids[real].unsqueeze(0), attention_mask=mask[real].unsqueeze(0), labels=labels[real].unsqueeze(0)
-        )
-        if len(real) > 1 and row.label_count:
-            rows.append(row)
-    return rows

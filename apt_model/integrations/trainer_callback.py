@@ -18,6 +18,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.data.encode import refuse_other_tokenizer
 from apt_model.distill.checks import refuse_shared_weights
+from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import ModelError
 from apt_model.events.runfile import EVENTS, RunFile
@@ -34,6 +35,8 @@ from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
 from apt_model.teaching.spikes import SpikeWatch
 
+VALIDATION = "notice.probe_validation"
+
 
 class VisualDistillationCallback(Classroom, TrainerCallback):
     """Shows a trainer's training as a lesson: `Trainer(..., callbacks=[VisualDistillationCallback(teacher)])`.
@@ -41,7 +44,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
     Every `sample_frequency` optimizer steps it shows a card: teacher and student on a row of the probe, one row after
     the other, both in eval mode. The loss on the card is that row's `alpha * KD + beta * CE` with KL(teacher ‖ student)
     at `temperature`, whatever the trainer's loss is; curves, report cards and verdict have the loss that the trainer
-    logs. There are no exams. The training is bit for bit what it would be without. With several processes, all run the
+    logs. All rows of the probe are read at the start, at each epoch's end, every `reading_frequency` steps and at the
+    end. There are no exams. The training is bit for bit what it would be without. With several processes, all run the
     probe (sharded models need all), and the first one shows it.
 
     A trainer that does not learn from the teacher (SFT, DPO, a plain `Trainer`) is shown as observed: the student is
@@ -54,7 +58,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         config: flat keys of the display, `temperature`, `alpha` and `beta` (of the loss on a card), `max_length` (of
             the probe's rows), or `preset`; or a `LessonConfig`. Settings that the callback does not read are refused:
             `trainer_settings.READ` lists those that it reads.
-        probe: a batch in any form that `to_batch` takes, such as a list of texts. None: the first eight rows of the
+        probe: a batch in any form that `to_batch` takes, such as a list of texts. None: the first sixteen rows of the
             trainer's evaluation data, if it has evaluated already, else of its training data. Required if that is a
             stream; needed too if reading a row changes the dataset.
         run_dir: directory of the record; that of a resumed training goes into a directory inside.
@@ -119,9 +123,17 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         watchers: list[EventWatcher] = [SpikeWatch(), *self._pages]
         self._audience = Audience(sinks, scorer=self._scorer, watchers=watchers, guard=self._guard)
         report = Reporter(self._audience, tokenizer=tokenizer, device=device, speaks=state.is_world_process_zero)
+        readings = Readings(
+            self.config.display,
+            [probe.row_set(student, unseen=notice[0] == VALIDATION)],
+            report=report,
+            guard=self._guard,
+            total_steps=state.max_steps,
+        )
         self._run = run = TrainerRun(
             report=report,
             probe=probe,
+            readings=readings,
             student=student,
             guard=self._guard,
             every=self.config.display.sample_frequency,
@@ -179,7 +191,7 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
         if self._batch is not None:
             key, batch = "notice.probe_given", to_batch(self._batch, tokenizer=tokenizer, max_length=most)
         else:
-            key = "notice.probe_training" if evaluated is None else "notice.probe_validation"
+            key = "notice.probe_training" if evaluated is None else VALIDATION
             loader = trainer["train_dataloader"] if evaluated is None else evaluated
             batch = first_rows(loader, tokenizer=tokenizer, max_length=most, device=device)
         probe = FixedRows(batch, teacher=self._teacher, student=student, config=self.config, device=device)

@@ -1,4 +1,4 @@
-"""Events of one `trainer.train()`: steps from the trainer's logs, cards from the probe, epochs, the verdict.
+"""Events of one `trainer.train()`: steps from the trainer's logs, cards and readings of the probe, epochs, verdict.
 
 Knows `TrainerState` and the keys that trainers log; never changes model, optimizer or data.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
 from apt_model.events.records import EpochFinished, EpochStarted, ModelCard, RunFinished, RunStarted, StepDone
 from apt_model.events.series import BoundedSeries
@@ -25,6 +26,7 @@ class TrainerRun:
     Args:
         report: sends events to the audience.
         probe: source of the cards.
+        readings: of all its rows.
         student: the model in training.
         guard: catches a probe that fails; no card is shown after that.
         every: optimizer steps between two cards.
@@ -37,6 +39,7 @@ class TrainerRun:
         *,
         report: Reporter,
         probe: FixedRows,
+        readings: Readings,
         student: nn.Module,
         guard: Guard,
         every: int,
@@ -45,6 +48,7 @@ class TrainerRun:
     ) -> None:
         self._report, self._student, self._guard, self._every = report, student, guard, every
         self._probe: FixedRows | None = probe
+        self._readings = readings
         self._batches_per_epoch = batches_per_epoch
         self._epoch = int(state.epoch or 0)
         self._losses = BoundedSeries()
@@ -81,19 +85,21 @@ class TrainerRun:
         )
 
     def epoch_begin(self, state: Any) -> None:
-        """An epoch begins; before the first step, show a card of the untrained student."""
+        """An epoch begins; before the first step, a card of the untrained student, and the first reading."""
         self._finish_epoch(state)
         self._epoch += 1
         self._open_epoch()
         self._report.tell(EpochStarted, epoch=self._epoch, num_epochs=self._epochs(state))
         if not self._has_shown:
             self._show(state)
+            self._readings.begin(self._student, (), epoch=self._epoch)
 
     def step_end(self, state: Any) -> None:
         """An optimizer step was taken."""
         self._report.step = state.global_step
         if state.global_step % self._every == 0:
             self._show(state)
+        self._readings.after_step(self._student, step=state.global_step, epoch=self._epoch)
 
     def log(self, state: Any, logs: Mapping[str, Any]) -> None:
         """The trainer has logged; an entry with a training loss becomes a step event."""
@@ -125,12 +131,14 @@ class TrainerRun:
     def epoch_end(self, state: Any, *, will_log: bool) -> None:
         """An epoch ends; its report card waits for the loss if that is logged only after this call."""
         self._ended = time.perf_counter()
+        self._readings.after_epoch(self._student, epoch=self._epoch)
         if not (will_log and state.global_step > self._logged):
             self._finish_epoch(state)
 
     def end(self, state: Any) -> RunFinished:
         """Training is over."""
         self._finish_epoch(state)
+        self._readings.at_end(self._student, epoch=self._epoch)
         first_loss, last_loss = self._losses.ends(0.1) or (None, None)
         return self._report.tell(
             RunFinished,

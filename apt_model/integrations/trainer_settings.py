@@ -14,7 +14,7 @@ READ = frozenset(
     {
         *("temperature", "alpha", "beta"),  # of the loss on a card, which is another than the trainer's
         "max_length",  # of the rows on the cards
-        *("show_samples", "show_diff", "sample_frequency", "max_text_length", "given_tokens"),
+        *("show_samples", "show_diff", "sample_frequency", "reading_frequency", "max_text_length", "given_tokens"),
         *("excellent", "good", "fair"),
         *("lang", "dashboard"),
     }

@@ -149,6 +149,7 @@ def run_session(
                 watching=Watching(
                     audience=audience,
                     shows_cards=viewers.scorer is not None,
+                    takes_readings=viewers.scorer is not None,
                     holds_exams=viewers.scorer is not None and directory is not None,
                     notices=notices,
                 ),

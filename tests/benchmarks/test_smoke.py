@@ -15,7 +15,7 @@ import pytest
 
 from apt_model.events.runfile import RunFile
 from apt_model.models.pretrained import save_model
-from benchmarks.micro import cache, cached_steps, checkpointing, costs, overhead, products
+from benchmarks.micro import cache, cached_steps, checkpointing, costs, overhead, products, readings
 from benchmarks.micro.viewers import __main__ as viewers
 from benchmarks.micro.viewers import crowd, training
 from benchmarks.sizes import SIZES, Size
@@ -87,6 +87,12 @@ def test_overhead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     monkeypatch.setattr(overhead, "CASES", (("demo", 1, 2),))
     overhead.main(["--rounds", "1"])
     assert rows(capsys.readouterr().out)[-1].startswith("| demo | 1 batches |")
+
+
+def test_readings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(readings, "CASES", (("demo", 2),))
+    readings.main(["--rounds", "1"])
+    assert "reading / step" in capsys.readouterr().out
 
 
 def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

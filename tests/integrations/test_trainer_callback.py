@@ -16,7 +16,7 @@ from transformers import Trainer
 
 from apt_model.cli import main
 from apt_model.errors import ConfigError, DataError, ModelError, StorageError
-from apt_model.events.cards import ScoredObservation
+from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.records import EpochFinished, EpochStarted, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.integrations import VisualDistillationCallback
@@ -46,6 +46,7 @@ def test_a_training_is_told_as_a_lesson(make_trainer: MakeTrainer, lesson: Lesso
         *(
             EpochStarted,
             ScoredObservation,
+            Reading,
             StepDone,
             ScoredObservation,
             StepDone,
@@ -53,9 +54,9 @@ def test_a_training_is_told_as_a_lesson(make_trainer: MakeTrainer, lesson: Lesso
             ScoredObservation,
             StepDone,
         ),
-        EpochFinished,
-        *(EpochStarted, StepDone, ScoredObservation, StepDone, StepDone, ScoredObservation, StepDone, EpochFinished),
-        RunFinished,
+        *(Reading, EpochFinished),
+        *(EpochStarted, StepDone, ScoredObservation, StepDone, StepDone, ScoredObservation, StepDone),
+        *(Reading, EpochFinished, RunFinished),
     ]
     (start,), (end,) = listener.of(RunStarted), listener.of(RunFinished)
     assert (start.num_epochs, start.total_steps, start.trained_by) == (2, 8, "TrainingArguments")
@@ -106,6 +107,37 @@ def test_a_card_shows_a_row_of_the_probe_with_its_own_loss(
     assert listener.of(ScoredObservation)[1].input_text == "人工智能"
 
 
+def test_all_rows_of_the_probe_are_read_at_the_start_at_set_steps_and_at_each_epochs_end(
+    make_trainer: MakeTrainer, lesson: Lesson, listener: Listener, teacher: Any, rows: Any, make_model: Any
+) -> None:
+    student = make_model(hidden=16, layers=1, seed=7, attention_dropout=0.1)
+    before = copy.deepcopy(student).eval()
+    callback = VisualDistillationCallback(teacher, config={"reading_frequency": 3}, sinks=[listener])
+    make_trainer([callback], model=student).train()
+    readings = listener.of(Reading)
+    assert [(one.epoch, one.step, one.unseen) for one in readings] == [
+        *((0, 0, False), (1, 3, False), (1, 4, False), (2, 6, False), (2, 8, False))
+    ]
+    assert len(readings[0].texts) == len(readings[0].rows) == min(16, len(rows))
+    ids = torch.tensor([rows[1]["input_ids"]])
+    with torch.no_grad():
+        q, p = (model(input_ids=ids).logits[0, :-1].double().log_softmax(-1) for model in (before, teacher))
+    row = readings[0].rows[1]
+    assert row.tokens == len(q)
+    assert row.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
+    assert row.ce == pytest.approx(float(-q.gather(1, ids[0, 1:, None]).mean()), rel=1e-5)
+    assert row.agreement == pytest.approx(float((q.argmax(-1) == p.argmax(-1)).double().mean()))
+
+
+def test_rows_of_the_trainers_evaluation_data_are_unseen(
+    make_trainer: MakeTrainer, lesson: Lesson, listener: Listener, rows: Any
+) -> None:
+    trainer = make_trainer([lesson()], eval_dataset=rows[2:4])
+    trainer.evaluate()
+    trainer.train()
+    assert {(one.unseen, len(one.rows)) for one in listener.of(Reading)} == {(True, 2)}
+
+
 @pytest.mark.parametrize("strategy", ["epoch", "steps"])
 def test_a_report_card_has_its_loss_when_the_trainer_logs_at_the_end_of_an_epoch(
     strategy: str, make_trainer: MakeTrainer, lesson: Lesson, listener: Listener
@@ -114,7 +146,10 @@ def test_a_report_card_has_its_loss_when_the_trainer_logs_at_the_end_of_an_epoch
     trainer.train()
     logged = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     assert [epoch.mean_loss for epoch in listener.of(EpochFinished)] == logged
-    assert [type(e) for e in listener.events[-4:]] == [ScoredObservation, StepDone, EpochFinished, RunFinished]
+    last = [type(e) for e in listener.events if not isinstance(e, Reading)][-4:]
+    assert last == [ScoredObservation, StepDone, EpochFinished, RunFinished]
+    kinds = [type(e) for e in listener.events]
+    assert Reading in kinds[kinds.index(EpochStarted) + 3 : kinds.index(EpochFinished)], "besides the one at the start"
 
 
 @pytest.mark.parametrize(
@@ -266,9 +301,9 @@ def test_what_fails_in_the_display_never_ends_training(
     trainer = make_trainer([Mute(teacher, config={"sample_frequency": 1}, sinks=[Falls(), listener])])
     trainer.train()
     assert trainer.state.global_step == 8
-    assert len(asked) == 2, "a probe that failed is not asked again"
+    assert len(asked) == 3, "neither a card nor a reading that failed is tried again"
     failures = listener.of(RunFinished)[0].failures
-    assert [failure.split(":")[0] for failure in failures] == ["Falls", "generate_comment", "probe"]
+    assert [failure.split(":")[0] for failure in failures] == ["Falls", "generate_comment", "reading", "probe"]
     assert trainer.model.training
     assert len(listener.of(ScoredObservation)) == 1
 

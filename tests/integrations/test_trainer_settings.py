@@ -76,7 +76,10 @@ def test_the_dashboard_opens(teacher: Any, make_trainer: Any, tmp_path: Path, mo
 
 def test_every_setting_that_is_taken_has_a_test_above() -> None:
     (cases,) = (mark for mark in test_a_setting_that_is_taken_changes_what_is_shown.pytestmark)  # type: ignore[attr-defined]
-    assert {key for key, _ in cases.args[1]} | {"dashboard"} == READ
+    assert {key for key, _ in cases.args[1]} | {
+        "dashboard",
+        "reading_frequency",
+    } == READ  # of readings, and tested with them
 
 
 @pytest.mark.parametrize("key", UNREAD)

@@ -271,3 +271,12 @@ class Checkpoints:
         if differ and not self._may_differ:
             what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
             raise ConfigError(what, got="; ".join(differ), fix=fix)
+
+
+def saved_identity(run_dir: Path) -> Mapping[str, Any]:
+    """The identity in a run's newest intact checkpoint; empty without one."""
+    newest, _ = newest_snapshot(run_dir / CHECKPOINTS)
+    try:
+        return {} if newest is None else dict(read_json(newest / STATE)["identity"])
+    except (OSError, LookupError, TypeError, ValueError):  # resuming will tell
+        return {}

@@ -17,6 +17,7 @@ from apt_model.config.sections import CrossTokenizer
 from apt_model.data.batch import Batch, TeachersRows
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.divergences import TINY
+from apt_model.distill.losses.label_numbers import LabelNumbers, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.distill.losses.metrics import are_numbers
 from apt_model.distill.losses.objective import Objective
@@ -215,6 +216,23 @@ class CrossedLogits:
             agreement=agreement,
             kl_nats=kl.tolist(),
         )
+
+    @torch.no_grad()
+    def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
+        """Both models at each label: a span's KL at its first token, its agreement at each; 0 outside of spans."""
+        has_label = F.pad(batch.labels[:, 1:] != IGNORED, (1, 0)).flatten()
+        entries = (has_label.cumsum(0) - 1).masked_fill(~has_label, -1)  # of each token of the batch, -1: no label
+        kl, normalised, agreed = torch.zeros(3, int(has_label.sum()), device=student_logits.device)
+        for spans in self._chunks(batch, student_logits.shape[-1]):
+            student, teacher = self._sides(student_logits, batch, spans, temperature=1.0)
+            first, count = spans[:, 0] * batch.labels.shape[1] + spans[:, 1], spans[:, 2]
+            own = outcome_kl(student, teacher, self.beginnings).clamp(min=0)
+            tokens = entries[_places(first, count)]
+            kl[entries[first]] = own
+            normalised[tokens] = torch.repeat_interleave(-torch.expm1(-own), count)
+            agreed[tokens] = torch.repeat_interleave(self._is_same(student, teacher).float(), count)
+        alone = label_numbers(student_logits, batch, lambda some: (kl[some.part], agreed[some.part], kl.new_empty(0)))
+        return alone._replace(normalised_kl=normalised)
 
     def are_numbers(self) -> bool:
         """Whether the logits have no NaN, no +inf, and no row that is -inf throughout."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
+from apt_model.distill.losses.label_numbers import LabelNumbers, compare_dense, label_numbers
 from apt_model.distill.losses.metrics import are_numbers
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
@@ -38,6 +39,9 @@ class TeacherLogits(Protocol):
 
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
         """The numbers of a card on one row of the batch, at temperature 1."""
+
+    def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
+        """Both models at each label of the batch, at temperature 1."""
 
     def are_numbers(self) -> bool:
         """Whether they can be learned from, see `metrics.are_numbers`."""
@@ -92,6 +96,12 @@ class DenseLogits:
             return read_tokens(student, teacher, range(len(positions)), temperature=1.0, width=width, spare=spare)
 
         return read_row(card, student_logits, read_some)
+
+    def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
+        """Both models at each label, from all logits."""
+        return label_numbers(
+            student_logits, batch, lambda student: compare_dense(student, self.logits[student.rows, student.positions])
+        )
 
     def are_numbers(self) -> bool:
         """No NaN, no +inf, and not -inf all along a row."""

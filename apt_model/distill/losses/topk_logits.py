@@ -3,17 +3,21 @@
 Pure functions of tensors. They know nothing of models, or of where the teacher's signal was kept.
 """
 
+import math
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
+from apt_model.distill.losses.label_numbers import Compared, LabelNumbers, StudentLabels, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
 from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens
+from apt_model.distill.losses.topk_kl import at_temperature_one
 from apt_model.errors import ModelError
 
 
@@ -93,6 +97,22 @@ class SparseLogits:
             return read_tokens(cooled, known, every, temperature=self.temperature, width=self.width, spare=spare)
 
         return read_row(card, student_logits, read_some)
+
+    def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
+        """Both models at each label; the KL takes the tail as one outcome.
+
+        The teacher's cross-entropy on a label beyond its top k is that of a tail spread evenly over the other tokens.
+        """
+        return label_numbers(student_logits, batch, self._compare)
+
+    def _compare(self, student: StudentLabels) -> Compared:
+        rows = at_temperature_one(self.rows.at(student.part), temperature=self.temperature)
+        best = rows.ids.gather(1, rows.log_probs.argmax(dim=1, keepdim=True)).squeeze(1)
+        kl = sparse_token_kl(student.log_probs, rows, temperature=1.0)
+        is_label = rows.ids == student.targets.unsqueeze(1)
+        known = rows.log_probs.masked_fill(~is_label, -torch.inf).amax(dim=1)
+        others = rows.log_tail - math.log(max(1, self.width - rows.ids.shape[1]))
+        return kl, best == student.best, -torch.where(is_label.any(dim=1), known, others)
 
     def are_numbers(self) -> bool:
         """Always true: non-finite logits are refused when a cache is written."""

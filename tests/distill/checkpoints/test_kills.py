@@ -54,7 +54,7 @@ def test_a_long_run_killed_again_and_again_ends_the_same_with_one_record_and_bou
 def test_a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkpoint_before_stays(
     tmp_path: Path,
 ) -> None:
-    found = forks("full", tmp_path, 4000)
+    found = forks("full", tmp_path, 13_000)
     assert found["code"] == 5
     assert "error[STORAGE]: checkpoint of step 3 cannot be written" in found["line"]
     assert "File too large" in found["line"]

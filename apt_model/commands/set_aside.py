@@ -1,0 +1,68 @@
+"""Rows of `distill` that are set aside for validation: those that a flag asks for, else a twentieth of the data.
+
+Knows rows and flags; knows nothing of models.
+"""
+
+import argparse
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from apt_model.commands.console import print_line, speaker
+from apt_model.config import LessonConfig
+from apt_model.errors import ConfigError
+
+SHARE, FEWEST, LEAST = 0.05, 8, 80  # at least 8 rows, of 80 or more
+
+
+def splits_blocks(arguments: argparse.Namespace) -> bool:
+    """Whether the packed blocks are to be split, not the rows: a cache of the teacher holds blocks of all rows."""
+    return bool(arguments.packing and arguments.teacher_cache is not None and not arguments.validation_data)
+
+
+def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+    """Training rows and validation rows; None for the latter if there are none. What no flag asked for is told.
+
+    Raises:
+        ConfigError: `--validation-split` leaves no row for one of the two, or is a share of a stream; or cards are to
+            show validation rows, and there are none.
+    """
+    from apt_model.data.dataset import split_dataset
+
+    wanted = arguments.validation_split
+    count = _twentieth(rows, arguments, config.display.lang) if wanted is None else wanted
+    if count:
+        return split_dataset(rows, count, seed=config.train.seed or 0)
+    if config.display.show_on == "validation":
+        raise ConfigError("show_on is 'validation', but there is no validation data", fix="give --validation-split 0.1")
+    return rows, None
+
+
+def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
+    """How many rows to set aside without being asked, and a line that says so."""
+    if arguments.streaming:
+        return _told(0, "stream", lang)
+    count = max(FEWEST, round(SHARE * len(rows)))
+    if len(rows) < LEAST:
+        return _told(0, "few", lang, least=LEAST)
+    if _learned_from_all(arguments, len(rows), count):
+        return _told(0, "resumed", lang)
+    return _told(count, "rows", lang, count=f"{count:,}", all=f"{len(rows):,}")
+
+
+def _told(answer: int, key: str, lang: str, **values: object) -> int:
+    with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
+        print_line(speaker(lang)(f"set_aside.{key}", **values))
+    return answer
+
+
+def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> bool:
+    """Whether a run is resumed whose number of batches is that of all rows, rather than of all but `count`."""
+    if not (getattr(arguments, "resume", False) or getattr(arguments, "resume_anyway", False)):
+        return False
+    from apt_model.distill.checkpoints.manager import saved_identity
+
+    batches = saved_identity(Path(arguments.out)).get("batches")
+    all_rows, rest = (math.ceil(number / arguments.batch_size) for number in (rows, rows - count))
+    return batches is not None and abs(batches - all_rows) < abs(batches - rest)

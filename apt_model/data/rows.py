@@ -1,0 +1,125 @@
+"""Rows taken out of batches, put together again, and read from a loader's data set without advancing the loader.
+
+Knows batches and loaders; knows nothing of models, or of what the rows are for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
+
+from apt_model.data.batch import Batch, TeachersRows
+from apt_model.data.encode import IGNORED
+from apt_model.data.rng import generators_kept, undisturbed
+
+
+def single_rows(batch: Batch, most: int | None = None) -> list[Batch]:
+    """Each row with something to learn as a batch of its own, without padding, at most `most` tokens long."""
+    real = (batch.attention_mask != 0) | (batch.labels != IGNORED)
+    rows = []
+    for index, places in enumerate(real):
+        inside = _span(places, most)
+        row = Batch(
+            input_ids=batch.input_ids[index : index + 1, inside],
+            attention_mask=batch.attention_mask[index : index + 1, inside],
+            labels=batch.labels[index : index + 1, inside],
+            teachers=batch.teachers and _teachers_row(batch.teachers, index, inside.start),
+            is_written=batch.is_written,
+        )
+        if row.label_count:
+            rows.append(row)
+    return rows
+
+
+def _span(places: Tensor, most: int | None = None) -> slice:
+    """From the first to the last True of (L)."""
+    found = places.nonzero().flatten().tolist()
+    start, stop = (found[0], found[-1] + 1) if found else (0, 0)
+    return slice(start, stop if most is None else min(stop, start + most))
+
+
+def _teachers_row(teachers: TeachersRows, index: int, start: int) -> TeachersRows:
+    inside = _span(teachers.attention_mask[index] != 0)
+    spans = teachers.spans[teachers.spans[:, 0] == index]
+    return TeachersRows(
+        input_ids=teachers.input_ids[index : index + 1, inside],
+        attention_mask=teachers.attention_mask[index : index + 1, inside],
+        spans=spans - torch.tensor([index, start, 0, inside.start, 0]),
+    )
+
+
+def joined(rows: Sequence[Batch]) -> Batch:
+    """Batches of one row each as one batch, padded on the right."""
+    teachers = [row.teachers for row in rows if row.teachers is not None]
+    return Batch(
+        input_ids=_padded([row.input_ids for row in rows], 0),
+        attention_mask=_padded([row.attention_mask for row in rows], 0),
+        labels=_padded([row.labels for row in rows], IGNORED),
+        teachers=_joined_teachers(teachers) if teachers else None,
+        is_written=rows[0].is_written,
+    )
+
+
+def _joined_teachers(rows: Sequence[TeachersRows]) -> TeachersRows:
+    spans = [row.spans + torch.tensor([index, 0, 0, 0, 0]) for index, row in enumerate(rows)]
+    return TeachersRows(
+        input_ids=_padded([row.input_ids for row in rows], 0),
+        attention_mask=_padded([row.attention_mask for row in rows], 0),
+        spans=torch.cat(spans),
+    )
+
+
+def _padded(rows: Sequence[Tensor], value: int) -> Tensor:
+    return pad_sequence([row[0] for row in rows], batch_first=True, padding_value=value)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` indices spread over `count` rows: first every other one of them, then those between."""
+    few = min(count, most)
+    spread = [turn * count // few for turn in range(few)]
+    return spread[::2] + spread[1::2]
+
+
+def is_read_by_index(loader: Any) -> bool:
+    """Whether a loader draws each row of a data set with indices once an epoch, and collates them itself."""
+    if not isinstance(loader, DataLoader) or type(loader.batch_sampler) is not BatchSampler:
+        return False
+    sampler: Any = loader.sampler
+    dataset: Any = loader.dataset
+    if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(dataset)):
+        return False
+    usual = type(sampler) in (SequentialSampler, RandomSampler, DistributedSampler)
+    return usual and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+
+
+def collated(loader: DataLoader[Any], indices: Sequence[int], device: torch.device) -> Any:
+    """These rows of the data set as a batch of the loader's own collator.
+
+    Sampler, workers and random generators are not touched, nor those that data set or collator own; only a data set
+    that counts its own reads is.
+    """
+    dataset: Any = loader.dataset
+    with undisturbed(device), generators_kept(loader):
+        return loader.collate_fn([dataset[index] for index in indices])
+
+
+def plain_row(row: Batch) -> list[Any]:
+    """A batch of one row as JSON values."""
+    parts = [part.tolist() for part in (row.input_ids, row.attention_mask, row.labels)]
+    theirs = row.teachers
+    of_teacher = theirs and [part.tolist() for part in (theirs.input_ids, theirs.attention_mask, theirs.spans)]
+    return [*parts, of_teacher, row.is_written]
+
+
+def row_of(plain: Sequence[Any]) -> Batch:
+    """The row of `plain_row`."""
+    *parts, of_teacher, is_written = plain
+    ids, mask, labels = map(torch.tensor, parts)
+    teachers = None
+    if of_teacher:
+        own, own_mask, spans = (torch.tensor(part, dtype=torch.int64) for part in of_teacher)
+        teachers = TeachersRows(input_ids=own, attention_mask=own_mask, spans=spans.view(-1, 5))
+    return Batch(input_ids=ids, attention_mask=mask, labels=labels, teachers=teachers, is_written=is_written)
