@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from apt_model.config import LessonConfig
 from apt_model.distill.cards import Cards
 from apt_model.distill.checks import CausalityCheck
+from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
 from apt_model.distill.grader import Grader
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
@@ -112,7 +113,7 @@ def assemble(
     )
     validator = _validator(models, data, config, grader, accelerator)
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
-    exam = _exam(models, source, config, report, accelerator, watching)
+    cards, exam = _cards_and_exam(models, source, config, report, validator, accelerator, watching)
     batches = shard(data.train, accelerator)
     epochs, total_steps = run_length(batches, train)
     wrapped = accelerator.prepare_model(student)
@@ -147,7 +148,7 @@ def assemble(
         ),
         validator=validator,
         report=report,
-        cards=Cards(report, config.display, validator, wanted=watching.shows_cards),
+        cards=cards,
         exam=exam,
     )
 
@@ -172,25 +173,27 @@ def _validator(
         collate=models.collate(max_length=config.train.max_length),
         grader=grader,
         given_tokens=config.display.given_tokens,
+        bos=getattr(models.tokenizer, "bos_token_id", None),
         device=accelerator.device,
     )
 
 
-def _exam(
+def _cards_and_exam(
     models: Models,
     source: TeacherSource,
     config: LessonConfig,
     report: Reporter,
+    validator: Validator | None,
     accelerator: Accelerator,
     watching: Watching,
-) -> Exam:
-    return Exam(
-        config.display,
-        report=report,
-        guard=watching.audience.guard,
-        accelerator=accelerator,
+) -> tuple[Cards, Exam]:
+    display, guard = config.display, watching.audience.guard
+    continuations = Continuations(
         teacher=source.model,
         tokenizer=models.tokenizer,
         teacher_tokenizer=models.teacher_tokenizer,
-        by_itself=watching.holds_exams,
+        accelerator=accelerator,
     )
+    wanted, by_itself = watching.shows_cards, watching.holds_exams
+    cards = Cards(report, display, validator, continuations=continuations, guard=guard, wanted=wanted)
+    return cards, Exam(display, report=report, guard=guard, continuations=continuations, by_itself=by_itself)

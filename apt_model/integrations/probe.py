@@ -5,7 +5,7 @@ trainer's steps, or of how the result is judged and shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,16 +45,24 @@ class FixedRows:
         config: temperature and weights of the row's loss, whose divergence is KL(teacher ‖ student) whatever the
             trainer's is; and where the shown part starts.
         device: the student's.
+        bos: the start token, which is none of a card's given tokens.
 
     Raises:
         DataError: no row has a label, or one of the models cannot take a row.
     """
 
     def __init__(
-        self, batch: Batch, *, teacher: nn.Module, student: nn.Module, config: LessonConfig, device: torch.device
+        self,
+        batch: Batch,
+        *,
+        teacher: nn.Module,
+        student: nn.Module,
+        config: LessonConfig,
+        device: torch.device,
+        bos: int | None = None,
     ) -> None:
         weights = config.distill
-        self._config, self._device = config, device
+        self._config, self._device, self._bos = config, device, bos
         self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
         self._rows = _rows(batch, config.train.max_length)
         if not self._rows:
@@ -71,7 +79,7 @@ class FixedRows:
     def compare(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> RowComparison:
         """Compare both models on row `turn` (modulo the rows); `say` gets a notice if their vocabularies differ."""
         row = self._rows[turn % len(self._rows)]
-        card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
+        card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens, bos=self._bos)
         assert card is not None  # noqa: S101 - rows without a label were left out
         with undisturbed(self._device), in_eval_mode(self._teacher_model), in_eval_mode(student):
             moved = row.to(self._device)
@@ -81,7 +89,8 @@ class FixedRows:
             theirs, own = theirs.cut(shared), own[..., :shared]
             kd, ce = theirs.sums(own, moved, self._objective)
             (loss,) = numbers([(self._objective.alpha * kd + self._objective.beta * ce) / row.label_count])
-            readout = theirs.read(card, own, moved)
+            gain = theirs.gain(card, own, moved, self._objective)
+            readout = replace(theirs.read(card, own, moved), gain=gain)
         if len(set(widths.values())) > 1:
             say("notice.vocabulary_cut", **widths, shared=shared)
         return RowComparison(readout=readout, loss=loss)

@@ -33,7 +33,7 @@ from transformers import PreTrainedTokenizerFast
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.losses.readout import CardRow
+from apt_model.distill.losses.readout import choose_row
 from apt_model.distill.losses.teacher_logits import DenseLogits
 from apt_model.distill.reporter import Reporter
 from apt_model.events.cards import Observation, ScoredObservation
@@ -93,7 +93,8 @@ def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], None]:
     teacher[1, torch.arange(tokens), ids[1:]] += 20  # so that the texts are as long and as real as on a card
     student[1, torch.arange(tokens), ids[1:]] += 15 * (torch.rand(tokens) < 0.8)
     batch = to_batch(torch.tensor([ids, ids]))
-    card = CardRow(row=1, positions=torch.arange(4, tokens), given_ids=ids[:4], input_ids=ids)
+    card = choose_row(batch, turn=1, given_tokens=5)
+    assert card is not None
     report = Reporter(Audience([]), tokenizer=tokenizer, device=torch.device("cpu"), speaks=True)
 
     def read() -> None:

@@ -22,7 +22,15 @@ def told(readout: RowReadout, tokenizer: Any, listener: Any) -> Observation:
 
 def readout(teacher_entropy: list[float]) -> RowReadout:
     return RowReadout(
-        card=CardRow(row=0, positions=torch.arange(2), given_ids=[], input_ids=[4, 5]),
+        card=CardRow(
+            row=0,
+            positions=torch.arange(2),
+            given_ids=[1],
+            input_ids=[1, 4, 5],
+            fed_ids=[1, 4],
+            original_ids=[4, 5],
+            left=2,
+        ),
         teacher_ids=[4, 2],
         student_ids=[5, 6],
         normalised_kl=0.5,

@@ -12,8 +12,9 @@ from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows
 from apt_model.distill.losses.objective import Objective
-from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
-from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers, read_row
+from apt_model.distill.losses.teacher_logits import labels_of
+from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens, teacher_ce
 from apt_model.errors import ModelError
 
 
@@ -84,15 +85,28 @@ class SparseLogits:
 
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
         """The numbers of a card, all of whose positions have a label; without the teacher's entropy."""
-        entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[card.row] - 1  # (L): where in `rows`
 
         def read_some(student: SoftmaxRows, positions: Tensor, spare: Tensor) -> ShownTokens:
-            known = self.rows.at(entries.index_select(0, positions))
+            known = self._known(card, positions)
             cooled = student._replace(logits=student.logits / self.temperature)  # as `rows` are
             every = range(len(positions))
             return read_tokens(cooled, known, every, temperature=self.temperature, width=self.width, spare=spare)
 
         return read_row(card, student_logits, read_some)
+
+    def gain(self, card: CardRow, student_logits: Tensor, batch: Batch, objective: Objective) -> float:
+        """What the student can gain; a label beyond the top k has an equal share of the tail."""
+        at, labels = labels_of(card, batch)
+        student, known = student_logits[card.row, at].float(), self._known(card, at)
+        kd = sparse_token_kl(student, known, temperature=self.temperature).mean()
+        every = range(len(at))
+        its_ce = teacher_ce(every, known, labels.unsqueeze(1), temperature=self.temperature, width=self.width)
+        return numbers([objective.gain(kd, F.cross_entropy(student, labels) - its_ce.mean())])[0]
+
+    def _known(self, card: CardRow, positions: Tensor) -> TopRows:
+        """The top k at some of a card's positions."""
+        entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[card.row] - 1  # (L): where in `rows`
+        return self.rows.at(entries.index_select(0, positions))
 
     def are_numbers(self) -> bool:
         """Always true: non-finite logits are refused when a cache is written."""

@@ -74,7 +74,7 @@ def test_at_an_exam_each_answers_in_its_own_tokens(
     for asked in answers:
         ids = [THEIRS.bos_token_id, *THEIRS(asked.prompt)["input_ids"]]
         said = generate(other_teacher, THEIRS, [ids], new_tokens=5)[0]
-        assert asked.teacher == THEIRS.decode(said, skip_special_tokens=True)
+        assert asked.teacher == THEIRS.decode(said, skip_special_tokens=True).strip("�")
 
 
 def test_a_prompt_ends_where_both_tokenizations_do() -> None:
