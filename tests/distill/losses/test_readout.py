@@ -10,8 +10,6 @@ from apt_model.data.batch import to_batch
 from apt_model.distill.losses.readout import FLOATS_AT_ONCE, MAX_CARD_TOKENS, choose_row, numbers
 from apt_model.distill.losses.reference import token_kl
 from apt_model.distill.losses.teacher_logits import DenseLogits
-from apt_model.distill.reporter import Decoder
-from apt_model.events.sinks import Guard
 
 
 def test_the_row_is_read_at_its_valid_positions_only() -> None:
@@ -126,10 +124,3 @@ def test_rows_take_turns_and_those_without_labels_are_passed_over() -> None:
 
 def test_numbers_come_in_one_reading() -> None:
     assert numbers([torch.tensor(1.5), torch.tensor(2, dtype=torch.int64)]) == [1.5, 2.0]
-
-
-def test_ids_that_are_no_token_are_left_out(tokenizer: Any) -> None:
-    decode = Decoder(tokenizer, Guard())
-    good = tokenizer("人工")["input_ids"]
-    assert decode([-100, *good, 10**6, tokenizer.eos_token_id]) == "人工"
-    assert decode([]) == ""
