@@ -61,6 +61,19 @@ class TeachersRows:
         edges.index_put_((row, first + count), -torch.ones_like(row), accumulate=True)
         return edges.cumsum(dim=1)[:, :length] > 0
 
+    def begin(self, row: int) -> Tensor:
+        """The student's tokens of a row at which a span begins, (N)."""
+        return self.spans[self.spans[:, 0] == row, 1]
+
+    def at(self, row: int, start: int, count: int) -> tuple[list[int], int]:
+        """What the teacher reads before the span that begins at the student's token `start`, and how many of its tokens
+        are in that span and those behind it, as far as they begin within `count` of the student's tokens.
+        """
+        spans = self.spans[self.spans[:, 0] == row]
+        spans = spans[(spans[:, 1] >= start) & (spans[:, 1] < start + count)]
+        first, end = int(spans[0, 3]), int(spans[-1, 3:].sum())
+        return self.input_ids[row, :first].tolist(), end - first
+
     def up_to(self, row: int, prompt: list[int]) -> tuple[list[int], list[int]]:
         """The longest beginning of the prompt that is the same text in both tokenizers: student ids, teacher ids.
 

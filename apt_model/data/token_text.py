@@ -6,9 +6,11 @@ Knows tokenizers; knows nothing of models or cards.
 import codecs
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
+BROKEN, GAP = "\ufffd", "▯"  # how decoders write a piece of a character, and what a text shows in its place
 LONE_BYTE = re.compile("[\udc80-\udcff]")  # how "surrogateescape" decodes a byte that is no valid UTF-8
 
 
@@ -107,7 +109,7 @@ class TokenTexts:
         elif self.is_special(token):
             name = f"⟨#{token}⟩"
         else:
-            name = visible_bytes(self.bytes_of(token))
+            name = visible_bytes(self.bytes_of(token)).replace(BROKEN, GAP)
         self._names[token] = name
         return name
 
@@ -119,6 +121,20 @@ class TokenTexts:
         decoder = self._fast if self._fast is not None else self._tokenizer
         text: str = decoder.decode(ids, skip_special_tokens=False)
         return text
+
+
+def mended(parts: Sequence[str]) -> tuple[str, ...]:
+    """The parts of a text without "�", which stands for a piece of a character: cut at both ends of the text.
+
+    In its middle a GAP stands for a run of them, in the part where the run begins.
+    """
+    whole = "".join(parts)
+    first, end = len(whole) - len(whole.lstrip(BROKEN)), len(whole.rstrip(BROKEN))
+    kept = (
+        letter if letter != BROKEN else GAP if first < at < end and whole[at - 1] != BROKEN else ""
+        for at, letter in enumerate(whole)
+    )
+    return tuple("".join(islice(kept, len(part))) for part in parts)
 
 
 def visible_bytes(text: bytes) -> str:

@@ -14,8 +14,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
+from apt_model.data.batch import steps_per_epoch
 from apt_model.distill.cards import Cards
 from apt_model.distill.checks import CausalityCheck
+from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
 from apt_model.distill.fixed_rows import RowSet, learned_source
 from apt_model.distill.grader import Grader
@@ -116,8 +118,8 @@ def assemble(
     )
     validator = _validator(models, data, config, grader, accelerator)
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
-    exam = _exam(models, source, config, report, accelerator, watching)
     batches = shard(data.train, accelerator)
+    cards, exam = _cards_and_exam(models, source, config, report, validator, watching, (accelerator, batches))
     epochs, total_steps = run_length(batches, train)
     wrapped = accelerator.prepare_model(student)
     makes_optimizer = models.optimizer is None
@@ -151,7 +153,7 @@ def assemble(
         ),
         validator=validator,
         report=report,
-        cards=Cards(report, config.display, validator, wanted=watching.shows_cards),
+        cards=cards,
         exam=exam,
         readings=Readings(
             config.display,
@@ -185,28 +187,39 @@ def _validator(
         collate=models.collate(max_length=config.train.max_length),
         grader=grader,
         given_tokens=config.display.given_tokens,
+        bos=getattr(models.tokenizer, "bos_token_id", None),
         device=accelerator.device,
     )
 
 
-def _exam(
+def _cards_and_exam(
     models: Models,
     source: TeacherSource,
     config: LessonConfig,
     report: Reporter,
-    accelerator: Accelerator,
+    validator: Validator | None,
     watching: Watching,
-) -> Exam:
-    return Exam(
-        config.display,
-        report=report,
-        guard=watching.audience.guard,
-        accelerator=accelerator,
+    process: tuple[Accelerator, Iterable[Any]],
+) -> tuple[Cards, Exam]:
+    """Cards and exam, which share the models' continuations; `process`: its accelerator, its batches of an epoch."""
+    display, guard, (accelerator, batches) = config.display, watching.audience.guard, process
+    continuations = Continuations(
         teacher=source.model,
         tokenizer=models.tokenizer,
         teacher_tokenizer=models.teacher_tokenizer,
-        by_itself=watching.holds_exams,
+        accelerator=accelerator,
     )
+    wanted, by_itself = watching.shows_cards, watching.holds_exams
+    cards = Cards(
+        report,
+        display,
+        validator,
+        continuations=continuations,
+        guard=guard,
+        epoch_batches=steps_per_epoch(batches, 1),
+        wanted=wanted,
+    )
+    return cards, Exam(display, report=report, guard=guard, continuations=continuations, by_itself=by_itself)
 
 
 def _row_sets(

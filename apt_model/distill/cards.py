@@ -1,17 +1,33 @@
 """Choose the batches and rows that become cards, and emit the cards as events.
 
-Knows when a card is due and where its row comes from; knows nothing of how the student is trained or a card looks.
+Knows when a card is due, where its row comes from and which texts it shows; knows nothing of how the student is trained
+or a card looks.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import nn
 
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import Batch
+from apt_model.distill.continuations import Continuations, Continued
 from apt_model.distill.losses.readout import CardRow, RowReadout, choose_row
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.validation import Validator
+from apt_model.events.cards import Source
+from apt_model.events.sinks import Guard
+
+RARE = 10  # batches from card to card, at least, for `card_text=auto` to let the models go on by themselves
+
+
+class DueCard(NamedTuple):
+    """A card to be shown: the number of its batch, its row as it was read, and the loss it shows."""
+
+    batch: int
+    readout: RowReadout
+    loss: float
+    source: Source
 
 
 class Cards:
@@ -19,20 +35,36 @@ class Cards:
 
     Args:
         report: emits the events.
-        display: how often, and from which data.
+        display: how often, from which data, and which texts.
         validator: reads cards from the validation data; None without any.
+        continuations: lets both models go on by themselves.
+        guard: isolates and reports a failure of that; the cards show predictions from then on.
+        epoch_batches: batches of an epoch, each of which begins with a card; None if unknown.
         wanted: False: there are no cards.
     """
 
-    def __init__(self, report: Reporter, display: DisplayConfig, validator: Validator | None, *, wanted: bool) -> None:
+    def __init__(
+        self,
+        report: Reporter,
+        display: DisplayConfig,
+        validator: Validator | None,
+        *,
+        continuations: Continuations,
+        guard: Guard,
+        epoch_batches: int | None,
+        wanted: bool,
+    ) -> None:
         self._report, self._display, self._validator = report, display, validator
-        self._wanted = wanted and report.speaks
+        self._continuations, self._guard, self._wanted = continuations, guard, wanted and report.speaks
+        text, every = display.card_text, min(display.sample_frequency, epoch_batches or RARE)
+        self._goes_on = text == "continued" or (text == "auto" and every >= RARE)
+        self._bos = getattr(continuations.tokenizer, "bos_token_id", None)
 
     def choose(self, window: Sequence[tuple[int, Batch]], *, epoch: int) -> list[CardRow | None]:
         """The row to read from each numbered batch of a step; None if no card is due, or it shows a validation row."""
         given_tokens, from_batches = self._display.given_tokens, self._display.show_on == "train"
         return [
-            choose_row(batch, turn=self._turn(index, epoch), given_tokens=given_tokens)
+            choose_row(batch, turn=self._turn(index, epoch), given_tokens=given_tokens, bos=self._bos)
             if from_batches and self._is_due(index)
             else None
             for index, batch in window
@@ -48,12 +80,32 @@ class Cards:
         loss: float,
     ) -> None:
         """Emit the cards that were read during a step, or read them now from validation data."""
+        due = []
         for (index, _), readout in zip(window, readouts, strict=True):
             if readout is not None:
-                self._report.observe(readout, batch=index, epoch=epoch, loss=loss)
+                due.append(DueCard(index, readout, loss, "train"))
             elif self._validator is not None and self._display.show_on == "validation" and self._is_due(index):
-                read, its_loss = self._validator.card(student, turn=self._turn(index, epoch))
-                self._report.observe(read, batch=index, epoch=epoch, loss=its_loss, source="validation")
+                due.append(DueCard(index, *self._validator.card(student, turn=self._turn(index, epoch)), "validation"))
+        for card, continued in zip(due, self._continued(student, due), strict=True):
+            self._report.observe(
+                card.readout, batch=card.batch, epoch=epoch, loss=card.loss, source=card.source, continued=continued
+            )
+
+    def _continued(self, student: nn.Module, due: Sequence[DueCard]) -> Sequence[Continued | None]:
+        """What both models say after each card's beginning; None for a card that shows predictions."""
+        predicted = [None] * len(due)
+        if not due or not self._goes_on:
+            return predicted
+        hindrance = self._continuations.hindrance(student)
+        if hindrance is not None:
+            self._goes_on = False
+            if self._display.card_text == "continued":
+                self._report.say(hindrance[0], **hindrance[1])
+            return predicted
+        rows, most = [card.readout.card for card in due], self._display.exam_tokens
+        said = self._guard.run("cards", lambda: self._continuations.of_cards(student, rows, most=most), None)
+        self._goes_on = said is not None
+        return predicted if said is None else said
 
     def _is_due(self, index: int) -> bool:
         return self._wanted and index % self._display.sample_frequency == 0

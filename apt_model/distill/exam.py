@@ -1,29 +1,23 @@
 """The exam: greedy completions of a fixed set of prompts by both models, repeated during training.
 
-Does not influence the training: eval mode, no gradient, random generators restored. Knows nothing of how the student is
-trained or an exam is shown.
+Knows what is asked and when; knows nothing of how the models answer, the student is trained or an exam is shown.
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.data.batch import Batch, to_batch
+from apt_model.data.batch import Batch
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.prompts import beginning
 from apt_model.data.rng import undisturbed
+from apt_model.distill.continuations import Continuations, Role
 from apt_model.distill.reporter import Reporter
 from apt_model.events.records import ExamTaken
 from apt_model.events.results import ExamAnswer
 from apt_model.events.sinks import Guard
-from apt_model.models.forward import Forward, limits
-from apt_model.models.generate import answer_ids
-from apt_model.models.modes import in_eval_mode
 
 PROMPTS = 3  # taken from the data if the settings have none
 MOST_GIVEN_TOKENS = 256  # longest prompt that is taken from the data
@@ -44,10 +38,7 @@ class Exam:
         display: prompts, how often, how long an answer may be.
         report: tells the audience.
         guard: isolates and reports failures.
-        accelerator: has the device and the autocast.
-        teacher: the model, or None for a cached teacher.
-        tokenizer: encodes prompts.
-        teacher_tokenizer: the teacher's, if it has another one.
+        continuations: lets the models answer; has their tokenizers.
         by_itself: hold exams even if the settings have no prompts, with a few from the data.
     """
 
@@ -57,16 +48,12 @@ class Exam:
         *,
         report: Reporter,
         guard: Guard,
-        accelerator: Accelerator,
-        teacher: nn.Module | None,
-        tokenizer: Any,
-        teacher_tokenizer: Any = None,
+        continuations: Continuations,
         by_itself: bool,
     ) -> None:
-        self._display, self._report, self._guard = display, report, guard
-        self._accelerator, self._teacher = accelerator, teacher
-        self._tokenizers = {"student": tokenizer, "teacher": teacher_tokenizer or tokenizer}
-        wanted = bool(display.exam_prompts) or (display.exam_prompts is None and by_itself and tokenizer is not None)
+        self._display, self._report, self._guard, self._continuations = display, report, guard, continuations
+        goes_on = by_itself and continuations.tokenizer is not None
+        wanted = bool(display.exam_prompts) or (display.exam_prompts is None and goes_on)
         self._goes_on, self._begun = wanted and report.speaks, False
         self._questions: list[Question] = []
         self._teachers: list[str] | None = None
@@ -109,8 +96,9 @@ class Exam:
         """Choose the prompts; returns whether there are any."""
         if self._display.exam_prompts:
             texts = self._display.exam_prompts
-            with undisturbed(self._accelerator.device):
-                own, theirs = (encode(texts, one, UNLIMITED, end=False) for one in self._tokenizers.values())
+            tokenizers = (self._continuations.tokenizer_of(role) for role in ("student", "teacher"))
+            with undisturbed(self._continuations.accelerator.device):
+                own, theirs = (encode(texts, one, UNLIMITED, end=False) for one in tokenizers)
             self._questions = [Question(*parts) for parts in zip(texts, own, theirs, strict=True)]
         elif batches:
             self._questions = [Question(self._report.decode(own), own, theirs) for own, theirs in beginnings(batches)]
@@ -124,27 +112,19 @@ class Exam:
                 self._report.tell(ExamTaken, epoch=epoch, answers=answers)
 
     def _ask(self, student: nn.Module) -> tuple[ExamAnswer, ...]:
-        if self._teachers is None and self._teacher is not None:
-            self._teachers = self._said_by(self._teacher, "teacher")
-        said = self._said_by(extract_model_from_parallel(student), "student")
+        if self._teachers is None and self._continuations.teacher is not None:
+            self._teachers = self._said_by(self._continuations.teacher, "teacher")
+        said = self._said_by(student, "student")
         theirs: Sequence[str | None] = self._teachers or [None] * len(said)
         return tuple(
             ExamAnswer(prompt=text, teacher=teacher, student=own)
             for (text, *_), teacher, own in zip(self._questions, theirs, said, strict=True)
         )
 
-    def _said_by(self, model: nn.Module, role: str) -> list[str]:
-        prompts, most = [getattr(question, role) for question in self._questions], self._display.exam_tokens
-        tokenizer, decode = self._tokenizers[role], self._report.decode
-        if role == "teacher":
-            decode = self._report.decode_teacher
-        with undisturbed(self._accelerator.device), in_eval_mode(model), self._accelerator.autocast():
-            if hasattr(model, "generate"):
-                said = answer_ids(model, tokenizer, prompts, max_new_tokens=most, role=role)
-            else:
-                end, place = getattr(tokenizer, "eos_token_id", None), self._accelerator.device
-                said = [_greedy(model, role, ids, end=end, most=most, place=place) for ids in prompts]
-        return [decode(ids) for ids in said]
+    def _said_by(self, model: nn.Module, role: Role) -> list[str]:
+        prompts = [getattr(question, role) for question in self._questions]
+        decode = self._report.decode_teacher if role == "teacher" else self._report.decode
+        return [decode(ids) for ids in self._continuations.of(model, role, prompts, most=self._display.exam_tokens)]
 
 
 def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
@@ -161,17 +141,3 @@ def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
             if len(found) == PROMPTS:
                 return found
     return found
-
-
-def _greedy(
-    model: nn.Module, role: str, prompt: Sequence[int], *, end: int | None, most: int, place: torch.device
-) -> list[int]:
-    """Greedy completion, one full forward pass a token, for a model without `generate()`."""
-    forward, (_, positions), ids = Forward(model, role), limits(model), list(prompt)
-    for _ in range(most if positions is None else min(most, positions - len(ids))):
-        logits = forward(model, to_batch(torch.tensor([ids])).to(place))
-        token = int(logits[0, -1].argmax())
-        if token == end:
-            break
-        ids.append(token)
-    return ids[len(prompt) :]

@@ -207,6 +207,11 @@ class Grader:
         """KD and CE of a batch as sums over its labels."""
         return teacher_logits.sums(student_logits, batch, self._objective)
 
+    def read(self, card: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
+        """The numbers of a card on whole logits."""
+        gain = teacher_logits.gain(card, student_logits, batch, self._objective)
+        return replace(teacher_logits.read(card, student_logits, batch), gain=gain)
+
     def logits(
         self, student: nn.Module, batch: Batch, known: TeacherLogits | None = None
     ) -> tuple[Tensor, TeacherLogits, Batch]:

@@ -4,16 +4,18 @@ Knows the events' common fields and how rows become texts; knows nothing of loss
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Any, TypeVar
+from unicodedata import category
 
 import numpy as np
 import torch
 
 from apt_model.data.rng import undisturbed
-from apt_model.data.token_text import TokenTexts
-from apt_model.distill.losses.readout import RowReadout
+from apt_model.data.token_text import TokenTexts, mended
+from apt_model.distill.continuations import Continued, echo
+from apt_model.distill.losses.readout import MAX_PROMPT_TOKENS, RowReadout
 from apt_model.errors import StorageError
 from apt_model.events.cards import Observation, Source
 from apt_model.events.event import Event
@@ -23,22 +25,51 @@ from apt_model.events.tokens import Candidate, TokenDetail
 
 MAX_CHARACTERS = 1_000
 DIGITS = 4  # significant digits of the numbers of a card's tokens
+BLANK = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})  # spaces, line ends, zero-width and control characters
 E = TypeVar("E", bound=Event)
 
 
 class Decoder:
-    """Decodes token ids; if the tokenizer fails, returns a placeholder and reports to the guard."""
+    """Decodes token ids; if the tokenizer fails, returns a placeholder and reports to the guard.
+
+    A text is shown without pieces of characters (see `mended`), and a blank one is empty.
+    """
 
     def __init__(self, tokenizer: Any, guard: Guard) -> None:
         self._tokenizer, self._guard = tokenizer, guard
         self._size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
+        self._tells = hasattr(tokenizer, "convert_ids_to_tokens")  # a transformers tokenizer; False: not seen yet
 
     def __call__(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens; ids outside the tokenizer (-100, a padded head's) are dropped."""
-        placeholder = f"⟨{len(ids)} tokens⟩"
+        return self._shown(self.raw(ids), ids)
+
+    def both(self, teacher: Sequence[int], student: Sequence[int]) -> tuple[str, str, bool]:
+        """Both texts, and whether they can be compared: not if they are placeholders, or the same for all ids."""
+        raw = self.raw(teacher), self.raw(student)
+        is_text = None not in raw and self._tells_apart({*teacher, *student})
+        return self._shown(raw[0], teacher), self._shown(raw[1], student), is_text
+
+    def raw(self, ids: Sequence[int]) -> str | None:
+        """The text as the tokenizer gives it; None if it gives none."""
         if self._tokenizer is None or not ids:
-            return placeholder if ids else ""
-        return self._guard.run("tokenizer", lambda: self._decode(ids), placeholder)
+            return None if ids else ""
+        return self._guard.run("tokenizer", lambda: self._decode(ids), None)
+
+    @staticmethod
+    def _shown(raw: str | None, ids: Sequence[int]) -> str:
+        if raw is None:
+            return f"⟨{len(ids)} tokens⟩"
+        text = "".join(mended([raw]))
+        return text if any(category(letter) not in BLANK for letter in text) else ""
+
+    def _tells_apart(self, ids: Collection[int]) -> bool:
+        """Whether two of the ids, or two seen before, have different texts; True for fewer than two."""
+        if not self._tells and len(ids) > 1:
+            texts = (self._guard.run("tokenizer", lambda one=one: self._decode([one]), "") for one in sorted(ids))  # type: ignore[misc]
+            first = next(texts)
+            self._tells = any(text != first for text in texts)
+        return self._tells or len(ids) < 2
 
     def _decode(self, ids: Sequence[int]) -> str:
         real = [token for token in ids if token >= 0 and (self._size is None or token < self._size)]
@@ -112,13 +143,29 @@ class Reporter:
         with undisturbed(self._device):
             return self._decode_teacher(ids)[:MAX_CHARACTERS]
 
-    def observe(self, readout: RowReadout, *, batch: int, epoch: int, loss: float, source: Source = "train") -> None:
-        """Emit an `Observation`: teacher's and student's texts and statistics on a row."""
-        card = readout.card
+    def observe(
+        self,
+        readout: RowReadout,
+        *,
+        batch: int,
+        epoch: int,
+        loss: float,
+        source: Source = "train",
+        continued: Continued | None = None,
+    ) -> None:
+        """Emit an `Observation`: teacher's and student's texts and statistics on a row.
+
+        The texts are the predictions that were read, or what both `continued` with.
+        """
+        card, measures = readout.card, readout.measures()
+        said = continued or Continued(readout.teacher_ids, readout.student_ids, card.original_ids)
+        if continued is not None:
+            measures["echo"] = echo(card.given_ids, said.student)
         with undisturbed(self._device):
-            teacher, student = self._decode_teacher(readout.teacher_ids), self._decode(readout.student_ids)
-            given, sample = self._decode(card.given_ids), self._decode(card.input_ids)
-            detail = self._audience.guard.run("tokenizer", lambda: self._detail(readout, teacher, student), None)
+            teacher, student, is_text = self._both(said)
+            shown = [card.given_ids[-MAX_PROMPT_TOKENS:], said.original]
+            given, original, sample = map(self._decode, [*shown, card.input_ids])
+            detail = self._audience.guard.run("tokenizer", lambda: self._detail(readout), None)
         self.tell(
             Observation,
             epoch=epoch,
@@ -131,17 +178,28 @@ class Reporter:
             tokens=len(readout.teacher_ids),
             source=source,
             detail=detail,
-            **readout.measures(),
+            card_text="predicted" if continued is None else "continued",
+            original=original[:MAX_CHARACTERS],
+            token_ids=None if is_text else (tuple(said.teacher), tuple(said.student)),
+            **measures,
         )
 
-    def _detail(self, readout: RowReadout, teacher: str, student: str) -> TokenDetail | None:
+    def _both(self, said: Continued) -> tuple[str, str, bool]:
+        """Both models' texts, and whether they are texts; with two tokenizers they are."""
+        if self._decode_teacher is self._decode:
+            return self._decode.both(said.teacher, said.student)
+        return self._decode_teacher(said.teacher), self._decode(said.student), True
+
+    def _detail(self, readout: RowReadout) -> TokenDetail | None:
         """Texts and statistics of a card's single tokens; None if the tokenizer gives no text of a token."""
         token_texts = self._token_texts
         if token_texts is None:
             return None
+        both = readout.teacher_ids, readout.student_ids
+        teacher, student = (mended(token_texts.split(ids, self._decode.raw(ids) or "")) for ids in both)
         return TokenDetail(
-            teacher=token_texts.split(readout.teacher_ids, teacher),
-            student=token_texts.split(readout.student_ids, student),
+            teacher=teacher,
+            student=student,
             kl_nats=_rounded(readout.kl_nats),
             teacher_top=_candidates(readout.teacher_top, token_texts),
             student_top=_candidates(readout.student_top, token_texts),

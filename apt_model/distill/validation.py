@@ -33,6 +33,7 @@ class Validator:
         grader: computes losses and texts of a batch.
         collate: makes a `Batch` of what the data yields.
         given_tokens: length of the prompt before the texts on a card.
+        bos: the start token, which is none of them.
         device: its random generators are restored.
 
     Attributes:
@@ -50,13 +51,14 @@ class Validator:
         grader: Grader,
         collate: Callable[[Any], Batch],
         given_tokens: int,
+        bos: int | None = None,
         device: torch.device,
     ) -> None:
         if isinstance(batches, Iterator):
             fix = "pass a DataLoader or a list"
             raise DataError("validation data can be read only once", got=type(batches).__name__, fix=fix)
         self._source, self._collate, self._grader = batches, collate, grader
-        self._given_tokens, self._device = given_tokens, device
+        self._given_tokens, self._bos, self._device = given_tokens, bos, device
         self._for_cards: Iterator[Batch] = iter(())
         self.taken = 0
         with undisturbed(device):
@@ -66,12 +68,12 @@ class Validator:
         """A row of the next validation batch, read from both models, and the batch's loss."""
         with looking_at(student, self._device) as module:
             batch = self._next()
-            card = choose_row(batch, turn=turn, given_tokens=self._given_tokens)
+            card = choose_row(batch, turn=turn, given_tokens=self._given_tokens, bos=self._bos)
             assert card is not None  # noqa: S101 - batches without a label were left out
             own, theirs, moved = self._grader.logits(module, batch)
             kd, ce = self._grader.sums(own, theirs, moved)
             (loss,) = numbers([self._grader.weigh(kd, ce) / batch.label_count])
-            return theirs.read(card, own, moved), loss
+            return self._grader.read(card, own, theirs, moved), loss
 
     def skip(self, count: int) -> None:
         """Skip the batches that were taken for cards before the run was resumed."""
@@ -103,7 +105,7 @@ class Validator:
                 kd, ce = self._grader.sums(own, theirs, moved)
                 sums += torch.tensor(numbers([kd, ce, theirs.agreed(own, moved)]), dtype=torch.float64)
                 tokens += batch.label_count
-                card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens)
+                card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens, bos=self._bos)
                 if card is not None and len(pairs) < MAX_PAIRS:
                     pairs.append(_pair(theirs.read(card, own, moved), report))
         kd, ce, agreement = (sums / tokens).tolist()

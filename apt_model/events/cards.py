@@ -25,12 +25,14 @@ class Observation(Event):
             the validation data; "probe": a fixed row, in another trainer's run. The last two are read after the step.
         loss: of the step; for the other sources the weighted KD and CE of the validation batch or of the fixed row.
         given: the text before the compared part, which both models were given.
-        teacher_text: the teacher's most probable tokens, decoded.
+        teacher_text: the teacher's most probable tokens, or what it went on with, decoded, without pieces of
+            characters; a blank one is empty.
         student_text: the student's.
         input_text: the sample's own text, whole, since its topic is found in it; a scored card keeps the beginning.
         normalised_kl: mean over the card's tokens of 1 - exp(-KL(teacher ‖ student)) at temperature 1; 0..1.
         agreement: share of the card's tokens on which both models' most probable tokens agree.
-        tokens: how many tokens the texts were decoded from.
+        tokens: how many tokens the card has: those of the sample's own text that the numbers are means over, and that
+            predicted texts were decoded from.
         detail: the same token by token; None if it is not recorded, or the tokenizer cannot decode single tokens.
         entropy_gap: mean over the card's tokens of the student's entropy minus the teacher's, in nats, at temperature
             1; None if the teacher's is unknown.
@@ -43,7 +45,8 @@ class Observation(Event):
         original: the sample's own text after `given`, as far as it is compared; empty for text that the student wrote.
         gain: what the student could still gain on the card's tokens, `alpha · KD + beta · (CE − the teacher's CE)`;
             None where the teacher's CE is unknown.
-        echo: share of the card's tokens on which the student repeats the token before it.
+        echo: share of the card's tokens on which the student repeats the token before it; of a continuation's tokens
+            also, if that is more, the share that says the last given tokens over and over.
         token_ids: the teacher's and the student's ids, only where the tokenizer gives no text to compare.
     """
 

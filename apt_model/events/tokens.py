@@ -10,8 +10,9 @@ class TokenDetail:
     """A card's tokens: each field has one entry for each of the L positions; all numbers are at temperature 1.
 
     Attributes:
-        teacher, student: the text that each model's most probable token adds; joined, they are the whole text. A token
-            that is a part of a character adds "", and the one that completes it the whole character.
+        teacher, student: the text that each model's most probable token adds; joined, they are the whole text of a
+            predicted card. A token that is a part of a character adds "", and the one that completes it the whole
+            character; of characters that stay in pieces "▯" stands for a run.
         kl_nats: KL(teacher ‖ student).
         teacher_top, student_top: the most probable tokens, at most five, with their probabilities, highest first; a
             token that is a part of a character is named by its bytes, as ⟨E4⟩, and a special token by its name.

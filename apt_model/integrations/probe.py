@@ -5,7 +5,7 @@ trainer's steps, or of how the result is judged and shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,16 +48,24 @@ class FixedRows:
         config: temperature and weights of the row's loss, whose divergence is KL(teacher ‖ student) whatever the
             trainer's is; and where the shown part starts.
         device: the student's.
+        bos: the start token, which is none of a card's given tokens.
 
     Raises:
         DataError: no row has a label, or one of the models cannot take a row.
     """
 
     def __init__(
-        self, batch: Batch, *, teacher: nn.Module, student: nn.Module, config: LessonConfig, device: torch.device
+        self,
+        batch: Batch,
+        *,
+        teacher: nn.Module,
+        student: nn.Module,
+        config: LessonConfig,
+        device: torch.device,
+        bos: int | None = None,
     ) -> None:
         weights = config.distill
-        self._config, self._device = config, device
+        self._config, self._device, self._bos = config, device, bos
         self._objective = Objective(temperature=weights.temperature, alpha=weights.alpha, beta=weights.beta)
         self._rows = single_rows(batch, config.train.max_length)
         if not self._rows:
@@ -74,13 +82,14 @@ class FixedRows:
     def compare(self, student: nn.Module, *, turn: int, say: Callable[..., None]) -> RowComparison:
         """Compare both models on row `turn` (modulo the rows); `say` gets a notice if their vocabularies differ."""
         row = self._rows[turn % len(self._rows)]
-        card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens)
+        card = choose_row(row, turn=0, given_tokens=self._config.display.given_tokens, bos=self._bos)
         assert card is not None  # noqa: S101 - rows without a label were left out
         with looking_at(student, self._device) as module:
             own, theirs, moved = self.logits(module, row)
             kd, ce = theirs.sums(own, moved, self._objective)
             (loss,) = numbers([(self._objective.alpha * kd + self._objective.beta * ce) / row.label_count])
-            readout = theirs.read(card, own, moved)
+            gain = theirs.gain(card, own, moved, self._objective)
+            readout = replace(theirs.read(card, own, moved), gain=gain)
         if self._widths is not None and len(set(self._widths)) > 1:
             teachers, students = self._widths
             say("notice.vocabulary_cut", teacher=teachers, student=students, shared=min(self._widths))

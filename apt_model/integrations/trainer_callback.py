@@ -194,7 +194,8 @@ class VisualDistillationCallback(Classroom, TrainerCallback):
             key = "notice.probe_training" if evaluated is None else VALIDATION
             loader = trainer["train_dataloader"] if evaluated is None else evaluated
             batch = first_rows(loader, tokenizer=tokenizer, max_length=most, device=device)
-        probe = FixedRows(batch, teacher=self._teacher, student=student, config=self.config, device=device)
+        bos = getattr(tokenizer, "bos_token_id", None)
+        probe = FixedRows(batch, teacher=self._teacher, student=student, config=self.config, device=device, bos=bos)
         return probe, (key, {"rows": len(probe)})
 
     def _notices_of_observing(self, args: Any) -> list[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,8 @@ from apt_model.events.cards import Reading
 from apt_model.events.results import Change, MeanEstimate, ReadingSummary, RowReading
 from apt_model.teaching.laziness import laziness
 
-MOST_READINGS = 64
+MOST_READINGS = 16
+DIGITS = 5  # after the point: a checkpoint holds all the numbers
 
 Signal = Literal["laziness", "kl", "ce"]
 
@@ -53,7 +54,7 @@ def summary_of(rows: Sequence[RowReading]) -> ReadingSummary | None:
 
 
 class Course:
-    """The readings of one kind of fixed rows, unseen or learned: at most 64, when full every second is dropped.
+    """The readings of one kind of fixed rows, unseen or learned: at most 16, when full every second is dropped.
 
     Attributes:
         latest: the rows of the newest reading; empty before the first.
@@ -75,7 +76,7 @@ class Course:
         self._topics = list(reading.topics) or self._topics
         self._steps.append(reading.step)
         for name, read in (("laziness", row_laziness), ("kl", _kl), ("ce", _ce)):
-            self._values[name].append([read(row) for row in reading.rows])  # type: ignore[index]
+            self._values[name].append([round(read(row), DIGITS) for row in reading.rows])  # type: ignore[index]
         if len(self._steps) > MOST_READINGS:
             self._keep([*range(0, len(self._steps) - 1, 2), len(self._steps) - 1])
 

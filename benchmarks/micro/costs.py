@@ -4,9 +4,10 @@
 
 The guide allows 10 to 50 ms for a sample's text, 5 to 10 ms for its similarity, 1 to 2 MB for keeping it. Measured
 here, one thread, medians of CPU time over rounds: reading a row out of the logits of teacher and student (tokens, KL,
-agreement, entropies) and decoding its four texts and each token, with real tokenizers (the demo's, and byte-level BPEs
-trained on the spot on Python's own library); difflib's ratio; scoring; drawing; writing the record. Then memory: what
-10,000 cards leave behind, and what one takes while it is made. Prints Markdown tables.
+agreement, entropies) and decoding its five texts and each token, with real tokenizers (the demo's, and byte-level BPEs
+trained on the spot on Python's own library); what both models' continuations add; difflib's ratio; scoring; drawing;
+writing the record. Then memory: what 10,000 cards leave behind, and what one takes while it is made. Prints Markdown
+tables.
 """
 
 import argparse
@@ -27,13 +28,15 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import Accelerator
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import load_teacher, read_corpus
-from apt_model.distill.losses.readout import CardRow
+from apt_model.distill.continuations import Continuations
+from apt_model.distill.losses.readout import choose_row
 from apt_model.distill.losses.teacher_logits import DenseLogits
 from apt_model.distill.reporter import Reporter
 from apt_model.events.cards import Observation, ScoredObservation
@@ -46,11 +49,13 @@ from apt_model.teaching.similarity import text_similarity
 from apt_model.teaching.topics import default_topics
 from benchmarks.machine import heading, peak_mib, resident_mib
 from benchmarks.markdown import MISSING, head, row
+from benchmarks.sizes import SIZES, make_pair
 
 TEXT_MS, SIMILARITY_MS, SAMPLE_MB = (10.0, 50.0), (5.0, 10.0), (1.0, 2.0)  # the guide's
 TOKENS = (64, 128)  # a usual card, and the longest
 CHARACTERS = (100, 200, 1_000)
 VOCABULARIES = (8_000, 50_000)
+NEW_TOKENS = 32  # of a continuation
 CARDS = 10_000
 
 
@@ -87,19 +92,33 @@ def milliseconds(action: Callable[[], object], rounds: int) -> float:
 
 
 def reading(tokenizer: Any, text: str, tokens: int) -> Callable[[], None]:
-    """What the loop does for a card: four texts and their tokens out of the logits of a batch of two rows."""
+    """What the loop does for a card: five texts and their tokens out of the logits of a batch of two rows."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: tokens + 1]
     teacher, student = (2 * torch.randn(2, tokens + 1, len(tokenizer)) for _ in range(2))
     teacher[1, torch.arange(tokens), ids[1:]] += 20  # so that the texts are as long and as real as on a card
     student[1, torch.arange(tokens), ids[1:]] += 15 * (torch.rand(tokens) < 0.8)
     batch = to_batch(torch.tensor([ids, ids]))
-    card = CardRow(row=1, positions=torch.arange(4, tokens), given_ids=ids[:4], input_ids=ids)
+    card = choose_row(batch, turn=1, given_tokens=5)
+    assert card is not None
     report = Reporter(Audience([]), tokenizer=tokenizer, device=torch.device("cpu"), speaks=True)
 
     def read() -> None:
         report.observe(DenseLogits(teacher).read(card, student, batch), batch=0, epoch=1, loss=1.5)
 
     return read
+
+
+def continuing(size: str) -> Callable[[], None]:
+    """What a continued card adds: both models of a size go on with a row by themselves."""
+    shape, pair = SIZES[size], make_pair(SIZES[size], dtype=torch.float32)
+    card = choose_row(to_batch(torch.randint(3, shape.vocabulary, (1, shape.length))), turn=0, given_tokens=4)
+    assert card is not None
+    speaking = Continuations(teacher=pair.teacher, tokenizer=None, accelerator=Accelerator(cpu=True))
+
+    def go_on() -> None:
+        speaking.of_cards(pair.student, [card], most=NEW_TOKENS)
+
+    return go_on
 
 
 def two_texts(text: str, characters: int) -> tuple[str, str]:
@@ -235,6 +254,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             read = reading(tokenizer, text, tokens)
             print(compared(f"text: {name}", TEXT_MS, "ms", milliseconds(read, arguments.rounds)), flush=True)
             peaks.append(compared(f"made: {name}", SAMPLE_MB, "MB", peak_mib(read)))
+    for size in ("demo", "S"):
+        taken = milliseconds(continuing(size), arguments.rounds)
+        name = f"continued: {NEW_TOKENS} tokens of both models, size {size}"
+        print(compared(name, TEXT_MS, "ms", taken), flush=True)
     for name, texts in similarities():
         taken = milliseconds(partial(text_similarity, *texts), arguments.rounds)
         print(compared(f"similarity: {name}", SIMILARITY_MS, "ms", taken), flush=True)

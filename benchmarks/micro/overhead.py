@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from apt_model.config.sections import DisplayConfig
+from apt_model.events.cards import CardText
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from apt_model.render.log import LogSink
@@ -26,7 +27,13 @@ from benchmarks.markdown import head, row
 from benchmarks.rounds import interleaved, spread
 from benchmarks.sizes import SIZES, make_pair
 
-CASES = (("demo", 50, 50), ("demo", 1, 50), ("S", 1, 5))  # size, batches per card, steps a block
+CASES = (  # size, texts of a card, batches per card, steps a block
+    ("demo", "predicted", 50, 50),
+    ("demo", "continued", 50, 50),
+    ("demo", "predicted", 1, 50),
+    ("S", "predicted", 1, 5),
+    ("S", "continued", 50, 50),
+)
 
 
 class Characters:
@@ -37,13 +44,13 @@ class Characters:
         return "".join(chr(0x4E00 + index % 20_000) for index in ids)
 
 
-def measure(size: str, frequency: int, rounds: int, steps: int) -> dict[str, list[float]]:
+def measure(size: str, card_text: CardText, frequency: int, rounds: int, steps: int) -> dict[str, list[float]]:
     """CPU seconds per step of each contender, a number a round."""
     shape, pair = SIZES[size], make_pair(SIZES[size], dtype=torch.float32)
     batches = [torch.randint(shape.vocabulary, (shape.rows, shape.length)) for _ in range(steps)]
     models = {"student_model": pair.student, "teacher_model": pair.teacher, "optimizer": pair.optimizer}
     lesson = {**models, "tokenizer": Characters(), "train_dataloader": batches, "num_epochs": 1, "device": "cpu"}
-    config = {"sample_frequency": frequency}
+    config = {"sample_frequency": frequency, "card_text": card_text}
 
     def standard() -> None:
         log = LogSink("zh", every=50, file=io.StringIO())
@@ -68,16 +75,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     print(f"{heading(arguments.threads)}, {arguments.rounds} rounds, CPU time\n")
-    columns = ["size", "one card every", "standard, ms a step", "visual / standard (quartiles)", "standard / itself"]
+    columns = [
+        "size",
+        "texts",
+        "one card every",
+        "standard, ms a step",
+        "visual / standard (quartiles)",
+        "standard / itself",
+    ]
     print(head(columns))
-    for size, frequency, steps in CASES:
-        seconds = measure(size, frequency, arguments.rounds, steps)
+    for size, card_text, frequency, steps in CASES:
+        seconds = measure(size, card_text, frequency, arguments.rounds, steps)
         pairs = list(zip(seconds["standard"], seconds["standard again"], strict=True))
         base = [(one + two) / 2 for one, two in pairs]
         ratios = [visual / plain for visual, plain in zip(seconds["visual"], base, strict=True)]
         noise = statistics.median(two / one for one, two in pairs)
         milliseconds = f"{1000 * statistics.median(base):.1f}"
-        print(row([size, f"{frequency} batches", milliseconds, spread(ratios, digits=3), f"{noise:.3f}"]), flush=True)
+        cells = [size, card_text, f"{frequency} batches", milliseconds, spread(ratios, digits=3), f"{noise:.3f}"]
+        print(row(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,9 +84,11 @@ def test_a_step_in_processes_of_its_own(tmp_path: Path) -> None:
 
 
 def test_overhead(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(overhead, "CASES", (("demo", 1, 2),))
+    monkeypatch.setattr(overhead, "CASES", (("demo", "predicted", 1, 2), ("demo", "continued", 2, 2)))
     overhead.main(["--rounds", "1"])
-    assert rows(capsys.readouterr().out)[-1].startswith("| demo | 1 batches |")
+    *_, predicted, continued = rows(capsys.readouterr().out)
+    assert predicted.startswith("| demo | predicted | 1 batches |")
+    assert continued.startswith("| demo | continued | 2 batches |")
 
 
 def test_readings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +100,7 @@ def test_readings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 def test_costs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(costs, "VOCABULARIES", ())  # trains no tokenizer
     costs.main(["--rounds", "1", "--cards", "20"])
-    assert len(rows(capsys.readouterr().out)) == 18
+    assert len(rows(capsys.readouterr().out)) == 20
 
 
 def test_products(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

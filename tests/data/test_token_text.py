@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from apt_model.data.token_text import TokenTexts
+from apt_model.data.token_text import TokenTexts, mended
 
 TEXT = ["The cat can't sit. 人工智能, 教育 is fun 😀! It doesn't  end\n\nhere, does it? ünïcode"] * 3
 SPECIAL: dict[str, Any] = {"special_tokens": ["<s>", "</s>", "<unk>"], "show_progress": False}
@@ -105,6 +105,23 @@ def test_a_character_of_several_tokens_stands_at_the_last_of_them() -> None:
     ids = [fallback.convert_tokens_to_ids(token) for token in ("▁cat", "<0xE4>", "<0xBD>", "<0xA0>", "▁c")]
     assert TokenTexts(fallback).split(ids, "cat你 c") == ("cat", "", "", "你", " c")
     assert TokenTexts(fallback).names(ids) == [" cat", "⟨E4⟩", "⟨BD⟩", "⟨A0⟩", " c"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "shown"),
+    [
+        (("��你", "好�"), ("你", "好")),
+        (("你�", "�", "�好�", "�们"), ("你▯", "", "好▯", "们")),
+        (("�", "��"), ("", "")),
+        (("你", "好"), ("你", "好")),
+        ((), ()),
+    ],
+)
+def test_pieces_of_characters_are_cut_at_the_ends_and_a_run_of_them_within_is_one_gap(
+    parts: tuple[str, ...], shown: tuple[str, ...]
+) -> None:
+    assert mended(parts) == shown
+    assert "".join(mended(["".join(parts)])) == "".join(shown)
 
 
 def test_special_tokens_have_a_name_but_no_piece_and_ids_that_are_no_token_a_number() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.batch import to_batch
+from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam, beginnings
 from apt_model.distill.inputs import Data, Models, Watching
 from apt_model.distill.loop import distill
@@ -38,7 +39,9 @@ def teach(listener: Any, teacher: Any, student: Any, tokenizer: Any, make_batche
         distill(
             Models(**{name: more.pop(name, one) for name, one in given.items()}),
             data,
-            config=LessonConfig.from_dict({"num_epochs": 2, "exam_tokens": 5, "learning_rate": 0.05, **more}),
+            config=LessonConfig.from_dict(
+                {"num_epochs": 2, "exam_tokens": 5, "learning_rate": 0.05, "card_text": "predicted", **more}
+            ),
             device=torch.device("cpu"),
             watching=Watching(audience=Audience([listener]), holds_exams=by_itself),
         )
@@ -224,9 +227,7 @@ def test_only_the_main_process_holds_exams(student: Any, teacher: Any, tokenizer
         DisplayConfig(exam_prompts=PROMPTS),
         report=report,
         guard=audience.guard,
-        accelerator=Accelerator(cpu=True),
-        teacher=teacher,
-        tokenizer=tokenizer,
+        continuations=Continuations(teacher=teacher, tokenizer=tokenizer, accelerator=Accelerator(cpu=True)),
         by_itself=True,
     )
     exam.begin(student, [])

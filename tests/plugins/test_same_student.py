@@ -87,12 +87,18 @@ def train(
     return watch
 
 
+@pytest.mark.parametrize("card_text", ["predicted", "continued"])
 @pytest.mark.parametrize(("frequency", "display"), [(1, terminal), (7, terminal), (50, terminal), (1, notebook)])
 def test_a_visual_run_has_the_weights_optimizer_and_generators_of_a_plain_one_at_every_step(
-    frequency: int, display: Callable[[], Sink], make_model: Callable[..., Any], teacher: Any, tokenizer: Any
+    frequency: int,
+    display: Callable[[], Sink],
+    card_text: str,
+    make_model: Callable[..., Any],
+    teacher: Any,
+    tokenizer: Any,
 ) -> None:
     plain = train(None, frequency, make_model, copy.deepcopy(teacher), tokenizer)
-    visual = train(display(), frequency, make_model, copy.deepcopy(teacher), tokenizer)
+    visual = train(display(), frequency, make_model, copy.deepcopy(teacher), tokenizer, card_text=card_text)
     assert len(plain.states) == 12
     assert plain.states == visual.states
     assert len({state[2] for state in plain.states}) == 12, "the student has to change at every step"

@@ -65,6 +65,8 @@ export const LESSON = {
   "notice.logs_late": ["Trainer 每 {every} 步才记录一次损失，本次共 {total} 步；调小 logging_steps 才能看到训练损失", "the Trainer logs its loss every {every} steps, but this training has {total}: lower logging_steps to see the training loss"],
   "notice.never_logs": ["Trainer 不记录损失（logging_strategy=\"no\"），看不到训练损失", "the Trainer logs no loss (logging_strategy=\"no\"): the training loss cannot be shown"],
   "notice.trainer_resumed": ["从第 {step} 步继续训练，这一段的记录在 {path}", "training continues from step {step}; this part is recorded in {path}"],
+  "notice.predicted_cached": ["缓存里的教师不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: a cached teacher cannot go on with a text by itself"],
+  "notice.predicted_mute": ["{model} 没有 generate()，不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: {model} has no generate(), so it cannot go on with a text by itself"],
   "observed.trend.great_progress": ["📈 比开始时接近教师得多", "📈 much closer to the teacher than at the beginning"],
   "observed.trend.progress": ["📈 比开始时更接近教师", "📈 closer to the teacher than at the beginning"],
   "observed.trend.steady": ["🔁 看不出变化", "🔁 no change to be seen"],

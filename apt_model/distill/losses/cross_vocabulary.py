@@ -21,7 +21,7 @@ from apt_model.distill.losses.label_numbers import LabelNumbers, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.distill.losses.metrics import are_numbers
 from apt_model.distill.losses.objective import Objective
-from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers, share_of_equal
 
 FLOATS_AT_ONCE = 2**24  # of a chunk of spans, of each model
 
@@ -204,10 +204,9 @@ class CrossedLogits:
         student, teacher = self._sides(student_logits, batch, spans, temperature=1.0)
         kl = outcome_kl(student, teacher, self.beginnings).clamp(min=0)
         normalised_kl, agreement = numbers([-torch.expm1(-kl).mean(), self._is_same(student, teacher).float().mean()])
-        student_ids, teacher_ids = (
-            logits[card.row, _places(spans[:, 1 + 2 * side], spans[:, 2 + 2 * side]) - 1].argmax(dim=-1).tolist()
-            for side, logits in enumerate((student_logits, self.logits))
-        )
+        read, theirs = (_places(spans[:, 1 + 2 * side], spans[:, 2 + 2 * side]) - 1 for side in (0, 1))
+        student_ids = student_logits[card.row, read].argmax(dim=-1).tolist()
+        teacher_ids = self.logits[card.row, theirs].argmax(dim=-1).tolist()
         return RowReadout(
             card=card,
             teacher_ids=teacher_ids,
@@ -215,6 +214,7 @@ class CrossedLogits:
             normalised_kl=normalised_kl,
             agreement=agreement,
             kl_nats=kl.tolist(),
+            echo=share_of_equal(student_ids, batch.input_ids[card.row, read].tolist()),
         )
 
     @torch.no_grad()
@@ -233,6 +233,9 @@ class CrossedLogits:
             agreed[tokens] = torch.repeat_interleave(self._is_same(student, teacher).float(), count)
         alone = label_numbers(student_logits, batch, lambda some: (kl[some.part], agreed[some.part], kl.new_empty(0)))
         return alone._replace(normalised_kl=normalised)
+
+    def gain(self, card: CardRow, student_logits: Tensor, batch: Batch, objective: Objective) -> None:
+        """None: spans have no cross-entropy that both models could be compared by."""
 
     def are_numbers(self) -> bool:
         """Whether the logits have no NaN, no +inf, and no row that is -inf throughout."""

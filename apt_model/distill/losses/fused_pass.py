@@ -27,6 +27,7 @@ from apt_model.distill.losses.token_stats import (
     pulls_of,
     read_tokens,
     softness_of,
+    teacher_ce,
 )
 from apt_model.distill.losses.topk_kl import top_forward_kl
 
@@ -66,6 +67,7 @@ class _Distance(NamedTuple):
         teacher_log_sum: (R), log Σ exp u; 0 for a teacher whose top K are known.
         shown: of the rows on a card; None if there are none.
         softness: of these rows, (0) where it is not known.
+        teacher_ce: of these rows, the teacher's cross-entropy at temperature 1; (0) if there are none.
     """
 
     divergence: Tensor
@@ -73,6 +75,7 @@ class _Distance(NamedTuple):
     teacher_log_sum: Tensor
     shown: ShownTokens | None
     softness: Tensor
+    teacher_ce: Tensor
 
 
 def log_sum_of(logits: Tensor, probs: Tensor, at: Tensor) -> Tensor:
@@ -183,26 +186,37 @@ class FusedPass:
         chosen = logits.gather(1, labels).squeeze(1)
         ce = (own.log_sum - objective.temperature * chosen).masked_fill_(chosen <= FLOOR, math.inf)
         if isinstance(signal, TopRows):
-            found = self._to_top(own, signal, q, log_sum, rows, p)
+            found = self._to_top(own, signal, q, log_sum, labels, rows, p)
         else:
             found = self._to_all(own, signal, q, log_sum, labels, rows, p)
+        divergence = found.divergence.masked_fill_(found.divergence > UNBOUNDED, math.inf)
         seen = None
         if found.shown is not None:
-            kd = objective.alpha * objective.temperature
-            pulls = pulls_of(rows, own, labels, found.gradient, kd=kd, ce=objective.beta, softness=found.softness)
+            weights = {"kd": objective.alpha * objective.temperature, "ce": objective.beta}
+            gain = objective.gain(divergence[rows], ce[rows] - found.teacher_ce)
+            pulls = pulls_of(rows, own, labels, found.gradient, **weights, softness=found.softness, gain=gain)
             seen = found.shown, pulls
         self._combine(found.gradient, own, labels)
         student.put_gradient(first, last, found.gradient, logits=logits, spare=own.probs)
-        divergence = found.divergence.masked_fill_(found.divergence > UNBOUNDED, math.inf)
         return torch.stack([divergence, ce, found.teacher_log_sum]), seen
 
     def _to_top(
-        self, own: SoftmaxRows, teacher: TopRows, q: Tensor, log_sum: Tensor, rows: list[int], spare: Tensor
+        self,
+        own: SoftmaxRows,
+        teacher: TopRows,
+        q: Tensor,
+        log_sum: Tensor,
+        labels: Tensor,
+        rows: list[int],
+        spare: Tensor,
     ) -> _Distance:
         """Distance to a teacher whose top K are known; the gradient is written into `spare`."""
-        shown = self._read(own, teacher, rows, spare) if rows else None
+        shown, its_ce = None, log_sum.new_empty(0)
+        if rows:
+            shown = self._read(own, teacher, rows, spare)
+            its_ce = self._teacher_ce(rows, teacher, labels)
         divergence = top_forward_kl(own.logits, teacher, q, log_sum, spare)
-        return _Distance(divergence, spare, torch.zeros_like(divergence), shown, divergence.new_empty(0))
+        return _Distance(divergence, spare, torch.zeros_like(divergence), shown, divergence.new_empty(0), its_ce)
 
     def _to_all(
         self, own: SoftmaxRows, teacher: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, rows: list[int], p: Tensor
@@ -211,11 +225,13 @@ class FusedPass:
         torch.softmax(teacher, dim=1, out=p)
         teacher_log_sum = log_sum_of(teacher, p, labels)
         shown, softness = None, teacher_log_sum.new_empty(0)
+        its_ce = softness
         if rows:
             spare, other = (room[: len(p)] for room in self._reading_room)
             at_one = self._at_temperature_one(teacher, p, teacher_log_sum, labels, spare, other)
             shown = self._read(own, at_one, rows, other)
             softness = softness_of(rows, teacher, p, teacher_log_sum, width=self._teacher.width)
+            its_ce = self._teacher_ce(rows, at_one, labels)
         block = Block(
             student=own.logits,
             teacher=teacher,
@@ -226,7 +242,7 @@ class FusedPass:
             mixture=self._mixture,
             spares=self._spares,
         )
-        return _Distance(self._kind(block), teacher, teacher_log_sum, shown, softness)
+        return _Distance(self._kind(block), teacher, teacher_log_sum, shown, softness, its_ce)
 
     def _at_temperature_one(
         self, logits: Tensor, q: Tensor, log_sum: Tensor, labels: Tensor, out: Tensor, spare: Tensor
@@ -273,3 +289,6 @@ class FusedPass:
         """The card statistics of `rows` of a block."""
         temperature, width = self._objective.temperature, self._teacher.width
         return read_tokens(own, teacher, rows, temperature=temperature, width=width, spare=spare)
+
+    def _teacher_ce(self, rows: list[int], teacher: SoftmaxRows | TopRows, labels: Tensor) -> Tensor:
+        return teacher_ce(rows, teacher, labels, temperature=self._objective.temperature, width=self._teacher.width)

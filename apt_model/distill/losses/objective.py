@@ -1,8 +1,13 @@
-"""The distillation objective: alpha · KD + beta · CE, as one record of settings. Knows nothing of tensors."""
+"""The distillation objective: alpha · KD + beta · CE, as one record of settings. Knows nothing of logits."""
 
 from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
 
 from apt_model.config.sections import CrossTokenizer, DistillConfig, LossKind
+
+T = TypeVar("T", float, Tensor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,11 @@ class Objective:
     kind: LossKind = "forward_kl"
     mixture: float | None = None
     cross_tokenizer: CrossTokenizer = "refuse"
+
+    def gain(self, divergence: T, ce_gap: T) -> T:
+        """`alpha · T² · divergence + beta · ce_gap`; a term without a weight counts 0, even where it is infinite."""
+        kd = self.alpha * self.temperature**2 * divergence
+        return kd + self.beta * ce_gap if self.alpha and self.beta else kd if self.alpha else self.beta * ce_gap
 
     @classmethod
     def of(cls, config: DistillConfig) -> "Objective":

@@ -14,7 +14,7 @@ from apt_model.data.batch import Batch
 from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.token_stats import Pulls, ShownTokens, SoftmaxRows, join, softmax_rows
 
-MEASURES = ("normalised_kl", "agreement", "entropy_gap", "kd_pull", "ce_pull", "softness")
+MEASURES = ("normalised_kl", "agreement", "entropy_gap", "kd_pull", "ce_pull", "softness", "gain", "echo")
 MAX_CARD_TOKENS, MAX_PROMPT_TOKENS = 128, 64
 FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
 
@@ -28,14 +28,26 @@ class CardRow:
     Attributes:
         row: index in the batch.
         positions: logits at these positions are shown; each predicts the token after it.
-        given_ids: the tokens just before the shown part.
+        given_ids: all of the row's own tokens before the shown part, with the start token and the whole prompt.
         input_ids: all of the row's own tokens.
+        fed_ids: the tokens at the positions.
+        original_ids: the tokens that follow them in the row; empty where the student wrote the row itself.
+        left: number of tokens that the row goes on with, from the first of these on and without a gap.
+        teachers: the given tokens and the number left in the tokens of a teacher with another tokenizer.
     """
 
     row: int
     positions: Tensor
     given_ids: list[int]
     input_ids: list[int]
+    fed_ids: list[int]
+    original_ids: list[int]
+    left: int
+    teachers: tuple[list[int], int] | None = None
+
+    def beginning(self, role: str) -> tuple[list[int], int]:
+        """The given tokens and the number left, in the tokens of "teacher" or "student"."""
+        return self.teachers if role == "teacher" and self.teachers is not None else (self.given_ids, self.left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +62,8 @@ class RowReadout:
         kl_nats: KL(teacher ‖ student) at each position.
         teacher_top, student_top: at each position the best tokens and their probabilities, the best first.
         teacher_entropy, student_entropy: nats at each position; the teacher's is empty where it is not known.
-        kd_pull, ce_pull, softness: means of `token_stats.Pulls`; None where they are not known.
+        kd_pull, ce_pull, softness, gain: means of `token_stats.Pulls`; None where they are not known.
+        echo: share of the positions where the student's most probable token is the one that it was just fed.
     """
 
     card: CardRow
@@ -66,6 +79,8 @@ class RowReadout:
     kd_pull: float | None = None
     ce_pull: float | None = None
     softness: float | None = None
+    gain: float | None = None
+    echo: float | None = None
 
     @property
     def entropy_gap(self) -> float | None:
@@ -85,12 +100,12 @@ def numbers(values: Sequence[Tensor]) -> list[float]:
     return reading
 
 
-def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
+def choose_row(batch: Batch, *, turn: int, given_tokens: int, bos: int | None = None) -> CardRow | None:
     """The row to show, round and round by `turn` among those with something to learn; None if there is none.
 
     The first token of a text is a guess for anyone, so the shown part begins after `given_tokens` real ones, where
-    the row is long enough. Of what the student wrote itself, all is shown, and (the end of) its prompt is
-    what was given.
+    the row is long enough; a start token `bos` is none of them. Of what the student wrote itself, all is shown, and
+    its prompt is what was given. Beside a teacher with another tokenizer the shown part begins where a span does.
     """
     if batch.is_written:
         given_tokens = 0
@@ -101,21 +116,29 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int) -> CardRow | None:
     if not candidates:
         return None
     row = candidates[turn % len(candidates)]
-    text = batch.attention_mask[row].nonzero().flatten()
+    ids, text = batch.input_ids[row], batch.attention_mask[row].nonzero().flatten()
     first, last = int(text[0]), int(text[-1])
     learned = valid[row].nonzero().flatten()
-    shown = learned[learned >= first + given_tokens]
-    if not len(shown):
-        shown = learned
-    shown = shown[:MAX_CARD_TOKENS]
-    start = int(shown[0]) + 1
-    ids = batch.input_ids[row]
+    begins = learned if batch.teachers is None else learned[torch.isin(learned + 1, batch.teachers.begin(row))]
+    starts = begins[begins + 1 >= first + given_tokens + (int(ids[first]) == bos)]
+    shown = learned[learned >= (starts if len(starts) else begins)[0]][:MAX_CARD_TOKENS]
+    start, left = int(shown[0]) + 1, _without_gap(learned[learned >= shown[0]])
+    given = ids[first:start].tolist()
     return CardRow(
         row=row,
         positions=shown,
-        given_ids=ids[max(first, start - (MAX_PROMPT_TOKENS if batch.is_written else given_tokens)) : start].tolist(),
+        given_ids=given,
         input_ids=ids[first : last + 1].tolist(),
+        fed_ids=ids[shown].tolist(),
+        original_ids=[] if batch.is_written else ids[shown + 1].tolist(),
+        left=left,
+        teachers=None if batch.teachers is None else batch.teachers.at(row, start, left),
     )
+
+
+def _without_gap(positions: Tensor) -> int:
+    """How many of the ascending positions follow each other, from the first on."""
+    return int((positions - positions[0] == torch.arange(len(positions))).sum())
 
 
 @torch.no_grad()
@@ -154,8 +177,14 @@ def readout_of(card: CardRow, shown: ShownTokens, pulls: Pulls | None = None) ->
         student_top=_pairs(shown.student_ids, shown.student_probs),
         teacher_entropy=shown.teacher_entropy.tolist(),
         student_entropy=shown.student_entropy.tolist(),
+        echo=share_of_equal(student.tolist(), card.fed_ids),
         **dict(zip(known, moved, strict=True)),
     )
+
+
+def share_of_equal(one: Sequence[int], other: Sequence[int]) -> float:
+    """Share of the places where both have the same."""
+    return fmean(a == b for a, b in zip(one, other, strict=True))
 
 
 def _pairs(ids: Tensor, probs: Tensor) -> list[list[tuple[int, float]]]:

@@ -6,6 +6,7 @@ Pure functions of tensors. The other forms are `topk_logits` (a cache) and `cros
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.data.batch import Batch
@@ -13,8 +14,8 @@ from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.label_numbers import LabelNumbers, compare_dense, label_numbers
 from apt_model.distill.losses.metrics import are_numbers
 from apt_model.distill.losses.objective import Objective
-from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
-from apt_model.distill.losses.reference import distillation_sums
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers, read_row
+from apt_model.distill.losses.reference import distillation_sums, token_divergence
 from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens, softmax_rows
 
 
@@ -38,7 +39,10 @@ class TeacherLogits(Protocol):
         """Number of the batch's labels where student and teacher have the same argmax."""
 
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
-        """The numbers of a card on one row of the batch, at temperature 1."""
+        """The numbers of a card on one row of the batch, at temperature 1; without those of the step alone."""
+
+    def gain(self, card: CardRow, student_logits: Tensor, batch: Batch, objective: Objective) -> float | None:
+        """The mean over the card's tokens of `token_stats.Pulls.gain`; None if the teacher's CE is unknown."""
 
     def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
         """Both models at each label of the batch, at temperature 1."""
@@ -103,6 +107,22 @@ class DenseLogits:
             student_logits, batch, lambda student: compare_dense(student, self.logits[student.rows, student.positions])
         )
 
+    def gain(self, card: CardRow, student_logits: Tensor, batch: Batch, objective: Objective) -> float:
+        """By the formulas of `reference`."""
+        at, labels = labels_of(card, batch)
+        student, teacher = student_logits[card.row, at].float(), self.logits[card.row, at].float()
+        kd = token_divergence(
+            student, teacher, temperature=objective.temperature, kind=objective.kind, mixture=objective.mixture
+        )
+        gap = F.cross_entropy(student, labels) - F.cross_entropy(teacher, labels)
+        return numbers([objective.gain(kd.mean(), gap)])[0]
+
     def are_numbers(self) -> bool:
         """No NaN, no +inf, and not -inf all along a row."""
         return are_numbers(self.logits)
+
+
+def labels_of(card: CardRow, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The positions of a card, and the labels there, (S) each, on the batch's device."""
+    at = card.positions.to(batch.labels.device)
+    return at, batch.labels[card.row, at + 1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apt_model.distill.losses.logit_blocks import FLOOR, MULTIPLE, TopRows, padded
-from apt_model.distill.losses.topk_kl import at_temperature_one, top_forward_kl
+from apt_model.distill.losses.topk_kl import at_temperature_one, top_cross_entropy, top_forward_kl
 
 TOP = 5
 
@@ -39,18 +39,20 @@ class ShownTokens(NamedTuple):
 
 
 class Pulls(NamedTuple):
-    """The pull of both terms of the loss on the student at S positions.
+    """The pull of both terms of the loss on the student at S positions, and what it can gain there.
 
     Attributes:
         kd_pull, ce_pull: (S) float32, the norms of both terms' gradients by the student's logits, as weighted in the
             loss.
         softness: (S) float32, the teacher's entropy at the training temperature over the most it can be, log V; (0)
             where only its best tokens are known.
+        gain: (S) float32, both terms as weighted in the loss, the cross-entropy less the teacher's.
     """
 
     kd_pull: Tensor
     ce_pull: Tensor
     softness: Tensor
+    gain: Tensor
 
 
 R = TypeVar("R", ShownTokens, Pulls)
@@ -163,6 +165,7 @@ def pulls_of(
     kd: float,
     ce: float,
     softness: Tensor,
+    gain: Tensor,
 ) -> Pulls:
     """The pulls at `rows` of a block.
 
@@ -172,7 +175,7 @@ def pulls_of(
         labels: (R, 1) int64.
         gradient: (R, padded width), the divergence's by the student's logits over the temperature.
         kd, ce: factors of both gradients.
-        softness: of the teacher at these rows.
+        softness, gain: at these rows.
     """
     within = torch.tensor(rows, device=gradient.device)
     # the cross-entropy's gradient by the logits: q − 1 at the label, q elsewhere
@@ -181,7 +184,20 @@ def pulls_of(
         probs = probs * student.share.index_select(0, within)
     own = labels.index_select(0, within)
     apart = probs.scatter_add(1, own, probs.new_full((1, 1), -1.0).expand_as(own))
-    return Pulls(gradient.index_select(0, within).norm(dim=1) * kd, apart.norm(dim=1) * ce, softness)
+    return Pulls(gradient.index_select(0, within).norm(dim=1) * kd, apart.norm(dim=1) * ce, softness, gain)
+
+
+@torch.no_grad()
+def teacher_ce(
+    rows: Sequence[int], teacher: SoftmaxRows | TopRows, labels: Tensor, *, temperature: float, width: int
+) -> Tensor:
+    """The teacher's cross-entropy on labels (R, 1) at `rows`, at temperature 1."""
+    within = torch.tensor(rows, device=labels.device)
+    own = labels.index_select(0, within)
+    if isinstance(teacher, SoftmaxRows):
+        chosen = teacher.logits.index_select(0, within).gather(1, own).squeeze(1)
+        return (teacher.log_sum.index_select(0, within) - temperature * chosen).masked_fill_(chosen <= FLOOR, math.inf)
+    return top_cross_entropy(at_temperature_one(teacher.at(within), temperature=temperature), own, width=width)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Forward KL to a top-k teacher: value and gradient over a few rows. Pure arithmetic, as `divergences`."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,3 +45,14 @@ def at_temperature_one(teacher: TopRows, *, temperature: float) -> TopRows:
         log_tail=teacher.log_tail_at_one,
         log_tail_at_one=teacher.log_tail_at_one,
     )
+
+
+def top_cross_entropy(teacher: TopRows, labels: Tensor, *, width: int) -> Tensor:
+    """The teacher's cross-entropy on labels (R, 1), (R) in nats; `width` is the size of the vocabulary.
+
+    A label beyond the top K has an equal share of the tail.
+    """
+    is_label = teacher.ids == labels
+    known = teacher.log_probs.masked_fill(~is_label, -torch.inf).amax(dim=1)
+    others = teacher.log_tail - math.log(max(1, width - teacher.ids.shape[1]))
+    return -torch.where(is_label.any(dim=1), known, others)

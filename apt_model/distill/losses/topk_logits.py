@@ -3,10 +3,8 @@
 Pure functions of tensors. They know nothing of models, or of where the teacher's signal was kept.
 """
 
-import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
@@ -15,9 +13,10 @@ from apt_model.data.encode import IGNORED
 from apt_model.distill.losses.label_numbers import Compared, LabelNumbers, StudentLabels, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows
 from apt_model.distill.losses.objective import Objective
-from apt_model.distill.losses.readout import CardRow, RowReadout, read_row
+from apt_model.distill.losses.readout import CardRow, RowReadout, numbers, read_row
+from apt_model.distill.losses.teacher_logits import labels_of
 from apt_model.distill.losses.token_stats import ShownTokens, SoftmaxRows, read_tokens
-from apt_model.distill.losses.topk_kl import at_temperature_one
+from apt_model.distill.losses.topk_kl import at_temperature_one, top_cross_entropy
 from apt_model.errors import ModelError
 
 
@@ -88,10 +87,9 @@ class SparseLogits:
 
     def read(self, card: CardRow, student_logits: Tensor, batch: Batch) -> RowReadout:
         """The numbers of a card, all of whose positions have a label; without the teacher's entropy."""
-        entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[card.row] - 1  # (L): where in `rows`
 
         def read_some(student: SoftmaxRows, positions: Tensor, spare: Tensor) -> ShownTokens:
-            known = self.rows.at(entries.index_select(0, positions))
+            known = self._known(card, positions)
             cooled = student._replace(logits=student.logits / self.temperature)  # as `rows` are
             every = range(len(positions))
             return read_tokens(cooled, known, every, temperature=self.temperature, width=self.width, spare=spare)
@@ -99,20 +97,28 @@ class SparseLogits:
         return read_row(card, student_logits, read_some)
 
     def at_labels(self, student_logits: Tensor, batch: Batch) -> LabelNumbers:
-        """Both models at each label; the KL takes the tail as one outcome.
-
-        The teacher's cross-entropy on a label beyond its top k is that of a tail spread evenly over the other tokens.
-        """
+        """Both models at each label; the KL takes the tail as one outcome."""
         return label_numbers(student_logits, batch, self._compare)
 
     def _compare(self, student: StudentLabels) -> Compared:
         rows = at_temperature_one(self.rows.at(student.part), temperature=self.temperature)
         best = rows.ids.gather(1, rows.log_probs.argmax(dim=1, keepdim=True)).squeeze(1)
         kl = sparse_token_kl(student.log_probs, rows, temperature=1.0)
-        is_label = rows.ids == student.targets.unsqueeze(1)
-        known = rows.log_probs.masked_fill(~is_label, -torch.inf).amax(dim=1)
-        others = rows.log_tail - math.log(max(1, self.width - rows.ids.shape[1]))
-        return kl, best == student.best, -torch.where(is_label.any(dim=1), known, others)
+        return kl, best == student.best, top_cross_entropy(rows, student.targets.unsqueeze(1), width=self.width)
+
+    def gain(self, card: CardRow, student_logits: Tensor, batch: Batch, objective: Objective) -> float:
+        """What the student can gain; a label beyond the top k has an equal share of the tail."""
+        at, labels = labels_of(card, batch)
+        student, known = student_logits[card.row, at].float(), self._known(card, at)
+        kd = sparse_token_kl(student, known, temperature=self.temperature).mean()
+        at_one = at_temperature_one(known, temperature=self.temperature)
+        its_ce = top_cross_entropy(at_one, labels.unsqueeze(1), width=self.width)
+        return numbers([objective.gain(kd, F.cross_entropy(student, labels) - its_ce.mean())])[0]
+
+    def _known(self, card: CardRow, positions: Tensor) -> TopRows:
+        """The top k at some of a card's positions."""
+        entries = self.has_label.flatten().cumsum(0).view_as(self.has_label)[card.row] - 1  # (L): where in `rows`
+        return self.rows.at(entries.index_select(0, positions))
 
     def are_numbers(self) -> bool:
         """Always true: non-finite logits are refused when a cache is written."""

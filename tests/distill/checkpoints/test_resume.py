@@ -129,6 +129,18 @@ def assert_same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tenso
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_a_run_whose_cards_continue_goes_on_with_the_same_student_and_the_same_cards(
+    lesson: Any, whole: Any, tmp_path: Path
+) -> None:
+    speaks = {"card_text": "continued"}
+    uninterrupted = lesson("speaks", config=speaks)
+    assert_same(uninterrupted, whole[0])
+    with pytest.raises(Broken):
+        lesson("broken", config=speaks, broken_at=4)
+    assert_same(lesson("broken", config=speaks, resume=True), uninterrupted)
+    assert record(tmp_path / "broken") == record(tmp_path / "speaks")
+
+
 @pytest.mark.parametrize("broken_at", range(1, STEPS + 1))
 def test_a_run_broken_off_at_any_step_ends_with_the_same_student_and_the_same_record(
     broken_at: int, lesson: Any, whole: Any, tmp_path: Path
