@@ -92,7 +92,7 @@ class Run:
         """A matplotlib figure of the named plots, or of all that have data.
 
         Args:
-            names: of "losses", "laziness", "entropy", "topics", "validation".
+            names: of "losses", "laziness", "readings", "entropy", "topics", "validation".
 
         Raises:
             ConfigError: no such plot, or matplotlib is not installed.
