@@ -111,15 +111,14 @@ function latestOf(row) {
   return row.course[row.course.length - 1].agreement;
 }
 
-/** The change of a share of `tokens`, against what two binomial shares (Agresti and Coull's) differ by chance. */
+/**
+ * Whether two shares of `tokens` differ by more than chance: Agresti and Caffo's interval of two proportions. The tokens are
+ * the same both times, so it is rather too cautious.
+ */
 function stateOfRow(course, tokens) {
   if (course.length < 2) return "once";
-  const [first, last] = [course[0].agreement, course[course.length - 1].agreement];
-  const variance = (share) => {
-    const adjusted = (share * tokens + 2) / (tokens + 4);
-    return (adjusted * (1 - adjusted)) / (tokens + 4);
-  };
-  const chance = NORMAL_95 * Math.sqrt(variance(first) + variance(last));
+  const [first, last] = [course[0], course[course.length - 1]].map((one) => (one.agreement * tokens + 1) / (tokens + 2));
+  const chance = NORMAL_95 * Math.sqrt((first * (1 - first) + last * (1 - last)) / (tokens + 2));
   if (Math.abs(last - first) <= chance) return "same";
   return last > first ? "better" : "worse";
 }
