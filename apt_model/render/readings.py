@@ -31,11 +31,18 @@ class LatestReadings:
         return replace(self, **{"unseen" if event.unseen else "learned": summary_of(event)})
 
     def lines(self, say: Phrases, *, final: bool = False) -> list[str]:
-        """A sentence for each of them, unseen rows first; `final` for the end of a run."""
+        """A sentence for each of them, unseen rows first; `final` for the end of a run.
+
+        Only beside unseen text is learned text called known by heart.
+        """
         both = ((True, self.unseen), (False, self.learned))
+        has_unseen = self.unseen is not None
         read = [(unseen, summary) for unseen, summary in both if summary is not None]
-        said = [f"{MARKS[unseen]} {sentence(summary, say, unseen=unseen, final=final)}" for unseen, summary in read]
-        return [f"{MARKS[False]} {say('reading.only_learned')}", *said] if final and said and not self.unseen else said
+        said = [
+            f"{MARKS[unseen]} {sentence(summary, say, unseen=unseen, final=final and has_unseen)}"
+            for unseen, summary in read
+        ]
+        return [f"{MARKS[False]} {say('reading.only_learned')}", *said] if final and said and not has_unseen else said
 
 
 NO_READINGS = LatestReadings()

@@ -388,6 +388,7 @@ def test_a_verdict_begins_with_unseen_text_and_claims_no_mastery_without_rows() 
         "📊 总样本数: 3",
     ]
     by_heart = verdict(replace(told, unseen=None), Phrases.load("zh")).results
+    assert by_heart[1].startswith("📖 学过的文本（32 条）: 与教师一致 80.0%")
     assert by_heart[0] == "📖 没有留出学生没学过的文本，所以只能用学过的文本来衡量"
     assert not any("没学过的 32" in line for line in by_heart)
     assert [line[:2] for line in verdict(over, Phrases.load("zh")).results][:3] == ["📊 ", "😴 ", "🎯 "]

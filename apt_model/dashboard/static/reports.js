@@ -67,10 +67,10 @@ function mastered(topics) {
     .map((one) => say("reports.mastery", { topic: topicWord(one.topic), mastery: interval(one.mastery, (value) => percent(value, 1)), rows: one.rows }));
 }
 
-/** Unseen text first, learned text beside it; says so where there was only learned text. */
+/** Unseen text first, learned text beside it, which alone is not called known by heart. */
 function measured({ unseen, learned }) {
   if (!unseen && !learned) return null;
-  const line = (summary, isUnseen) => (summary ? el("li", {}, readingSentence(summary, isUnseen, true)) : null);
+  const line = (summary, isUnseen) => (summary ? el("li", {}, readingSentence(summary, isUnseen, Boolean(unseen))) : null);
   return el("ul", { class: "measured" }, unseen ? null : el("li", {}, say("reading.only_learned")), line(unseen, true), line(learned, false));
 }
 
