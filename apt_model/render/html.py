@@ -72,7 +72,8 @@ class HtmlPainter:
         teacher, student = self._said(card)
         given = self._row("card.given", _safe(card.given)) if card.given else ""
         if card.original:
-            given += self._row("card.original", _safe(shorten(sanitise(card.original), self._max_text_length)))
+            original = _safe(shorten(sanitise(card.original), self._max_text_length))
+            given += self._row("card.original", f'<span class="apt-quiet">{original}</span>')
         if card.card_text == "predicted":
             given += _line(say("card.predicted"), "apt-quiet")
         lazy = f"{_safe(sentences.laziness(card, say).strip())} <b>{percent(card.laziness)}</b>"

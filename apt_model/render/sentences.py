@@ -164,10 +164,11 @@ class Verdict(NamedTuple):
 
 def verdict(run: RunFinished, say: Phrases) -> Verdict:
     """Results, advice and display failures at the end of a run; what fixed rows show comes first."""
-    results = _measured(run, say)
+    measured = _measured(run, say)
+    results = list(measured)
     if run.samples:
         ends = {"first": percent(run.first_laziness), "last": percent(run.last_laziness)}
-        if results:
+        if measured:
             results += [say("final.headline", laziness=ends["last"])]
         results += [say("final.samples", samples=run.samples)]
         results += [say("final.laziness", laziness=percent(run.mean_laziness))]
@@ -180,7 +181,7 @@ def verdict(run: RunFinished, say: Phrases) -> Verdict:
         results += [
             say("final.time", time=time, tokens=f"{run.tokens:,}") if counted else say("final.time_only", time=time)
         ]
-    if run.samples and not _measured(run, say):
+    if run.samples and not measured:
         results += [say("final.trend", trend=say(f"trend.{run.trend}"))]
     advice = run.advice if run.step else ()
     return Verdict(

@@ -129,7 +129,8 @@ def test_a_card_in_full() -> None:
         '<div class="apt-card apt-yellow"><div class="apt-top">'
         "<b>📍 Batch 0</b> <span>Epoch 1</span> <span>📚 教学主题:【互联网】</span></div>"
         '<div class="apt-row apt-said"><b>📝 给出开头:</b> <span>互联网是</span></div>'
-        '<div class="apt-row apt-said"><b>📄 原文:</b> <span>由许多网络连成的网络</span></div>'
+        '<div class="apt-row apt-said"><b>📄 原文:</b> '
+        '<span><span class="apt-quiet">由许多网络连成的网络</span></span></div>'
         '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b> <span><mark>最</mark>大<mark>的</mark>网络</span></div>'
         '<div class="apt-row apt-said"><b>👨‍🎓 学生模型:</b> <span><ins>的</ins>大网络</span></div>'
         '<div class="apt-judged">🟡 偷懒程度: <b>52.37%</b> · 还有进步空间 · 一致 25%</div>'

@@ -16,7 +16,8 @@ export function drawReports(box) {
   lessons.forEach((lesson, index) => {
     const epochs = lesson.until("epochs", room.step);
     const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
-    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, verdict !== null];
+    const readings = lesson.until("readings", room.step).length;
+    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, readings, verdict !== null];
     speakOf(lesson);
     keep(part(shelf, `reports reports-${index}`), key, () => [
       lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
