@@ -1,7 +1,8 @@
 """The history of a run, downsampled for a page: bounded memory for a record of any length.
 
 Of each stretch of steps it keeps those with the lowest and highest loss and the highest gradient norm; of cards the
-laziest and the least lazy; of other events one per stretch. The first, the last and those with NaN or infinity stay.
+laziest and the least lazy; of other events one per stretch, of readings one of unseen and one of learned rows. The
+first, the last and those with NaN or infinity stay.
 Knows the fields that it compares; knows nothing of files or browsers.
 """
 
@@ -83,9 +84,10 @@ class History:
         if kind in ALWAYS:
             self._always[place] = line
             return
-        kept = self._kinds.get(str(kind))
+        name = f"{kind} {record.get('unseen') is True}" if kind == "reading" else str(kind)
+        kept = self._kinds.get(name)
         if kept is None:
-            kept = self._kinds[str(kind)] = Thinned(OTHERS, (latest,), largest=OTHERS_BYTES)
+            kept = self._kinds[name] = Thinned(OTHERS, (latest,), largest=OTHERS_BYTES)
         kept.add(place, record, line)
 
     def lines(self, *, largest: int = PAGE_BYTES) -> list[bytes]:

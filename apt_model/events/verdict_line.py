@@ -9,6 +9,9 @@ class VerdictLine:
     def __repr__(self) -> str:
         run: Any = self
         parts = [f"epochs={run.epochs}", f"steps={run.step}"]
+        for kind in ("unseen", "learned"):
+            read = getattr(run, kind)
+            parts += [] if read is None else [f"agreement on {kind} text {read.agreement.value:.1%}"]
         if run.first_laziness is not None and run.last_laziness is not None:
             parts.append(f"laziness {run.first_laziness:.1%} → {run.last_laziness:.1%}")
         if run.first_loss is not None and run.last_loss is not None:

@@ -5,7 +5,6 @@ allows. A resumed run continues its run in the tracker. Storage and project are 
 environment variables. Knows nothing of training.
 """
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStar
 from apt_model.events.runfile import read_events
 from apt_model.events.sinks import Sink
 from apt_model.models.devices import accelerate_state_of_our_own
+from apt_model.plugins.metrics import numbers
 from apt_model.render.sanitise import sanitise
 from apt_model.review.markdown import verbatim
 
@@ -54,25 +54,6 @@ def refuse_missing(names: Sequence[str]) -> None:
     if missing:
         fix = f"pip install {' '.join(missing)}, or leave it out"
         raise ConfigError("report_to names a tracker that is not installed", got=", ".join(missing), fix=fix)
-
-
-def numbers(event: Event) -> dict[str, float]:
-    """The metrics of an event by name; unknown and non-finite ones are left out."""
-    found: dict[str, float | None] = {}
-    if isinstance(event, StepDone):
-        terms = ("loss", "kd", "ce", "hidden", "attention", "learning_rate", "grad_norm")
-        found = {f"train/{key}": getattr(event, key) for key in terms}
-        if event.tokens is not None and event.step_seconds:
-            found["train/tokens_per_second"] = event.tokens / event.step_seconds
-    elif isinstance(event, Card):
-        parts = ("laziness", "similarity", "normalised_kl", "agreement", "entropy_gap")
-        found = {f"lesson/{key}": getattr(event, key) for key in parts}
-    elif isinstance(event, EpochFinished):
-        found = {"epoch/mean_loss": event.mean_loss, "epoch/mean_laziness": event.mean_laziness}
-        if event.validation is not None:
-            keys = ("loss", "kd", "ce", "agreement", "mean_laziness")
-            found |= {f"validation/{key}": getattr(event.validation, key) for key in keys}
-    return {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
 
 
 class _TrackerSink:

@@ -3,6 +3,7 @@
 Pure: events in, renderables out. Of the terminal it knows only width, encoding and whether there is colour.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,13 +18,14 @@ from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Not
 from apt_model.i18n import Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import ADDED, MISSING, inline_diff, mark
+from apt_model.render.readings import NO_READINGS, LatestReadings
 from apt_model.render.sanitise import fit_encoding, sanitise
-from apt_model.render.sentences import LIGHTS, number, percent, topic_name
+from apt_model.render.sentences import LIGHTS, number, percent
 from apt_model.render.wrap import shorten, wrap
 
 COLOURS = {"green": "green", "yellow": "yellow", "red": "red"}
 WIDEST, NARROWEST = 70, 24
-BAR_CELLS = 30
+BAR_CELLS, SHORTEST_BAR = 30, 10  # the longest, and the shortest beside which the agreement stands
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +82,31 @@ class CardPainter:
         yield self._rule("─")
 
     def card(self, card: Card) -> Iterator[RenderableType]:
-        """One sample: both texts, laziness, topic, loss and remark."""
+        """One sample: its own text, both models' texts, laziness, topic, loss and remark."""
         say, table = self._say, self._table(box.SQUARE)
         batch, topic = sentences.title(card, say)
         title = f"{batch:<16} │ {topic}"
         for line in [title] if cells(self._clean(title)) <= self._inner else [batch, topic]:
             self._add(table, line)
         table.add_section()
-        teacher, student = (self._text(text) for text in (card.teacher_text, card.student_text))
         hang = cells(self._clean(say("card.teacher"))) if self._columns >= 56 else 2
         if card.given:
             self._add(table, Text(sanitise(card.given), style="dim"), label=say("card.given"), hang=hang)
-        self._add(table, teacher, label=say("card.teacher"), hang=hang)
-        self._add(table, student, label=say("card.student"), hang=hang)
+        if card.original:
+            self._add(table, Text(self._text(card.original), style="dim"), label=say("card.original"), hang=hang)
+        if card.card_text == "predicted":
+            self._add(table, Text(say("card.predicted"), style="dim"))
+        texts = sentences.texts(card)
+        self._voices(table, *texts, hang=hang)
         if self._style.show_diff:
-            diff = inline_diff(teacher, student, colour=self._style.colour)
+            diff = inline_diff(*map(self._text, texts), colour=self._style.colour)
             self._add(table, diff, label=say("card.diff"), hang=hang)
         table.add_section()
-        self._add(table, self._bar(card))
-        self._add(table, sentences.loss(card, say))
+        bar, agreement = self._bar(card), sentences.agreement(card, say)
+        self._add(table, bar)
+        if not bar.plain.endswith(agreement):
+            self._add(table, agreement, label="   ")
+        self._add(table, sentences.loss(card, say), hang=3)
         self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
         yield Text()
         yield table
@@ -111,26 +119,23 @@ class CardPainter:
         for one in exam.answers:
             table.add_section()
             self._add(table, Text(self._text(one.prompt), style="dim"), label=say("exam.prompt"), hang=hang)
-            if one.teacher is not None:
-                self._add(table, self._text(one.teacher), label=say("card.teacher"), hang=hang)
-            self._add(table, self._text(one.student), label=say("card.student"), hang=hang)
+            self._voices(table, one.teacher, one.student, hang=hang)
         yield Text()
         yield table
 
-    def report_card(self, epoch: EpochFinished) -> Iterator[RenderableType]:
-        """The end of an epoch."""
+    def report_card(self, epoch: EpochFinished, readings: LatestReadings = NO_READINGS) -> Iterator[RenderableType]:
+        """The end of an epoch, with what the latest readings of the fixed rows show."""
         say, table = self._say, self._table(box.DOUBLE)
         self._add(table, say("epoch_card.title", epoch=epoch.epoch), new_section=True)
         self._add(table, say("epoch_card.loss", loss=number(epoch.mean_loss)))
         if epoch.mean_laziness is not None:
             self._add(table, say("epoch_card.laziness", laziness=percent(epoch.mean_laziness)))
-        for line in sentences.validation(epoch.validation, say):
-            self._add(table, line)
+        for line in [*sentences.validation(epoch.validation, say), *readings.lines(say)]:
+            self._add(table, line, hang=3)
         if epoch.topics:
             self._add(table, say("epoch_card.topics"))
         for score in epoch.topics:
-            values = {"topic": topic_name(score.topic, say), "laziness": percent(score.mean_laziness)}
-            self._add(table, say("epoch_card.topic", samples=score.samples, **values), label="   ", hang=3)
+            self._add(table, sentences.topic(score, say), label="   ", hang=3)
         if epoch.skipped_batches:
             self._add(table, say("epoch_card.skipped", count=epoch.skipped_batches))
         yield Text()
@@ -141,7 +146,7 @@ class CardPainter:
         table, verdict = self._table(box.DOUBLE), sentences.verdict(run, self._say)
         self._add(table, verdict.title, new_section=True)
         for result in verdict.results:
-            self._add(table, result)
+            self._add(table, result, hang=3)
         for heading, lines, hang in (("advice", verdict.advice, 6), ("failures", verdict.failures, 3)):
             if lines:
                 table.add_section()
@@ -214,13 +219,24 @@ class CardPainter:
     def _rule(self, character: str) -> Text:
         return Text((character if self._clean(character) == character else "-") * self._columns)
 
+    def _voices(self, table: Table, teacher: str | None, student: str, *, hang: int) -> None:
+        """What the teacher (if it is there) and the student said; a blank text is silence."""
+        silence = Text(self._say("card.silence"), style="dim")
+        for label, text in (("card.teacher", teacher), ("card.student", student)):
+            if text is not None:
+                self._add(table, self._text(text) if text.strip() else silence, label=self._say(label), hang=hang)
+
     def _bar(self, card: Card) -> Text:
-        """The light, the bar and the percentage on one line; the bar is shortened to fit."""
-        light = self._clean(f"{LIGHTS[card.light]} ") + self._say("card.laziness")
-        light, after = self._clean(light), f" {percent(card.laziness)}"
+        """The light, the bar, the percentage and, if there is room for it, the agreement on one line."""
+        light = self._clean(f"{LIGHTS[card.light]} {sentences.laziness(card, self._say)}")
+        after = f" {percent(card.laziness)}"
+        agreement = self._clean(f"  {sentences.agreement(card, self._say)}")
         full, empty = self._clean("█")[:1], self._clean("░")[:1]
-        size = max(4, min(BAR_CELLS, self._inner - cells(light) - len(after) - 2))
-        filled = round(min(max(card.laziness, 0.0), 1.0) * size)
+        room = self._inner - cells(light) - len(after) - 2
+        if room - cells(agreement) >= SHORTEST_BAR:
+            room, after = room - cells(agreement), after + agreement
+        size = max(4, min(BAR_CELLS, room))
+        filled = 0 if math.isnan(card.laziness) else round(min(max(card.laziness, 0.0), 1.0) * size)
         return Text.assemble(
             light, "[", (full * filled, COLOURS[card.light]), (empty * (size - filled), "dim"), "]", after
         )

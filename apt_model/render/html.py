@@ -16,8 +16,9 @@ from apt_model.i18n import LANGUAGES, Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import departures
 from apt_model.render.progress import RunProgress
+from apt_model.render.readings import LatestReadings
 from apt_model.render.sanitise import sanitise
-from apt_model.render.sentences import LIGHTS, number, percent, topic_name
+from apt_model.render.sentences import LIGHTS, number, percent
 from apt_model.render.wrap import shorten
 
 NOT_MATHS = "tex2jax_ignore mathjax_ignore"  # else a notebook typesets what stands between dollar signs
@@ -70,12 +71,18 @@ class HtmlPainter:
         epoch, batch, topic = self._title(card)
         teacher, student = self._said(card)
         given = self._row("card.given", _safe(card.given)) if card.given else ""
-        lazy = f"{_safe(say('card.laziness').strip())} <b>{percent(card.laziness)}</b>"
+        if card.original:
+            original = _safe(shorten(sanitise(card.original), self._max_text_length))
+            given += self._row("card.original", f'<span class="apt-quiet">{original}</span>')
+        if card.card_text == "predicted":
+            given += _line(say("card.predicted"), "apt-quiet")
+        lazy = f"{_safe(sentences.laziness(card, say).strip())} <b>{percent(card.laziness)}</b>"
         return (
             f'<div class="apt-card apt-{card.light}">'
             f'<div class="apt-top"><b>{batch}</b> <span>{epoch}</span> <span>{topic}</span></div>'
             f"{given}{self._row('card.teacher', teacher)}{self._row('card.student', student)}"
-            f'<div class="apt-judged">{LIGHTS[card.light]} {lazy} · {_safe(say(f"light.{card.light}"))}</div>'
+            f'<div class="apt-judged">{LIGHTS[card.light]} {lazy} · {_safe(say(f"light.{card.light}"))}'
+            f" · {_safe(sentences.agreement(card, say))}</div>"
             f"{_bar(card.laziness, 'meter')}{_line(sentences.loss(card, say))}"
             f"<div><b>{_safe(say('card.remark').strip())}</b> {_safe(card.remark[:500])}</div></div>"
         )
@@ -86,15 +93,15 @@ class HtmlPainter:
             return ""
         return _line(self._say("notebook.earlier"), "apt-heading") + "".join(map(self._folded, cards))
 
-    def report_cards(self, epochs: Sequence[EpochFinished], *, left_out: int = 0) -> str:
-        """The epochs as a table; `left_out` earlier ones are only counted."""
+    def report_cards(self, epochs: Sequence[tuple[EpochFinished, LatestReadings]], *, left_out: int = 0) -> str:
+        """The epochs, each with the latest readings by then, as a table; `left_out` earlier ones are only counted."""
         if not epochs:
             return ""
         say = self._say
         columns = ("epoch", "loss", "laziness", "topics")
         head = "".join(f'<th scope="col">{_safe(say(f"notebook.{column}"))}</th>' for column in columns)
         before = f'<tr><td colspan="4">{_safe(say("notebook.left_out", count=left_out))}</td></tr>' if left_out else ""
-        rows = "".join(map(self._report_card, epochs))
+        rows = "".join(self._report_card(*epoch) for epoch in epochs)
         title = _line(say("notebook.report_cards"), "apt-heading")
         table = f"<thead><tr>{head}</tr></thead><tbody>{before}{rows}</tbody>"
         return f'{title}<table class="apt-table">{table}</table>'
@@ -118,8 +125,10 @@ class HtmlPainter:
 
     def _said(self, card: Card) -> tuple[str, str]:
         """Both texts; with `show_diff`, each with its own differing parts marked."""
-        texts = [shorten(sanitise(text), self._max_text_length) for text in (card.teacher_text, card.student_text)]
-        return self._marked(*texts) if self._show_diff else (_safe(texts[0]), _safe(texts[1]))
+        texts = [shorten(sanitise(text), self._max_text_length) for text in sentences.texts(card)]
+        teacher, student = self._marked(*texts) if self._show_diff else map(_safe, texts)
+        silence = f'<span class="apt-quiet">{_safe(self._say("card.silence"))}</span>'
+        return teacher if texts[0].strip() else silence, student if texts[1].strip() else silence
 
     def _row(self, label: str, said: str) -> str:
         return f'<div class="apt-row apt-said"><b>{_safe(self._say(label).strip())}</b> <span>{said}</span></div>'
@@ -130,15 +139,12 @@ class HtmlPainter:
         lazy = f"{LIGHTS[card.light]} {percent(card.laziness)} {_safe(say(f'light.{card.light}'))}"
         return f"<details><summary>{lazy} · {batch} · {epoch} · {topic}</summary>{self.card(card)}</details>"
 
-    def _report_card(self, epoch: EpochFinished) -> str:
+    def _report_card(self, epoch: EpochFinished, readings: LatestReadings) -> str:
         say = self._say
         bar = "" if epoch.mean_laziness is None else _bar(epoch.mean_laziness, "meter") + " "
         lazy = bar + percent(epoch.mean_laziness)
-        topics = [
-            say("notebook.topic", topic=topic_name(t.topic, say), samples=t.samples, laziness=percent(t.mean_laziness))
-            for t in epoch.topics
-        ]
-        topics += sentences.validation(epoch.validation, say)
+        topics = [sentences.topic(score, say, words="notebook.topic") for score in epoch.topics]
+        topics += [*sentences.validation(epoch.validation, say), *readings.lines(say)]
         if epoch.skipped_batches:
             topics.append(say("epoch_card.skipped", count=epoch.skipped_batches))
         said = "".join(f"<span>{_safe(topic)}</span> " for topic in topics)

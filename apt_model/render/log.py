@@ -3,9 +3,11 @@
 import sys
 from typing import IO
 
+from apt_model.events.cards import Reading
 from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.render.language import spoken_language
+from apt_model.render.readings import sentence, summary_of
 from apt_model.render.sanitise import fit_encoding
 from apt_model.render.sentences import duration, number, percent, plain_notice
 
@@ -54,12 +56,20 @@ class LogSink:
             if seen is None:
                 return line
             return line + say("log.validation", loss=number(seen.loss), agreement=percent(seen.agreement))
+        if isinstance(event, Reading):
+            return self._reading(event)
         if isinstance(event, RunFinished):
             losses = {"first": number(event.first_loss), "last": number(event.last_loss)}
             return say("log.end", steps=event.step, **losses, time=duration(event.seconds))
         if isinstance(event, Notice):
             return plain_notice(event, say)
         return None
+
+    def _reading(self, reading: Reading) -> str | None:
+        read = summary_of(reading)
+        if read is None:
+            return None
+        return self._say("log.reading", step=reading.step, reading=sentence(read, self._say, unseen=reading.unseen))
 
     def _step(self, step: StepDone) -> str | None:
         stretch = (step.epoch, step.batch // self._every)

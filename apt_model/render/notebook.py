@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.cards import ScoredObservation
+from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.html import HtmlPainter
 from apt_model.render.progress import RunProgress
+from apt_model.render.readings import NO_READINGS, LatestReadings
 
 REFRESH_SECONDS = 0.5
 EARLIER_CARDS = 5
@@ -67,7 +68,8 @@ class NotebookSink:
         self._painter = HtmlPainter(say, max_text_length=config.max_text_length, show_diff=config.show_diff)
         self._first: ScoredObservation | None = None
         self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
-        self._epochs: deque[EpochFinished] = deque(maxlen=LATEST_EPOCHS)
+        self._readings = NO_READINGS
+        self._epochs: deque[tuple[EpochFinished, LatestReadings]] = deque(maxlen=LATEST_EPOCHS)
         self._notices: deque[Notice] = deque(maxlen=LATEST_NOTICES)
         self._verdict: RunFinished | None = None
         self._epochs_seen = 0
@@ -82,10 +84,13 @@ class NotebookSink:
                 self._cards.appendleft(event)
             return self._config.show_samples
         if isinstance(event, EpochFinished):
-            self._epochs.append(event)
+            self._epochs.append((event, self._readings))
             self._epochs_seen += 1
         elif isinstance(event, RunFinished):
             self._verdict = event
+        elif isinstance(event, Reading):
+            self._readings = self._readings.after(event)
+            return False
         elif isinstance(event, Notice):
             self._notices.append(event)
         else:

@@ -3,17 +3,22 @@
 Sentences are complete; whoever shows one sanitises it as a whole.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
-from apt_model.events.results import Validation
+from apt_model.events.results import Advice, TopicScore, Validation
 from apt_model.i18n import Phrases
+from apt_model.render import readings
+from apt_model.render.readings import LatestReadings
 from apt_model.render.sanitise import sanitise
 from apt_model.render.wrap import shorten
 
 LIGHTS = {"green": "🟢", "yellow": "🟡", "red": "🔴"}
 NO_NUMBER = "–"
+MOST_TOPICS = 5  # named in the verdict
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -21,9 +26,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return NO_NUMBER if value is None else f"{value:.{digits}f}"
 
 
-def percent(value: float | None) -> str:
-    """A ratio as percent; a dash for None."""
-    return NO_NUMBER if value is None else f"{100 * value:.2f}%"
+def percent(value: float | None, digits: int = 2) -> str:
+    """A ratio as percent; a dash for None and for NaN, which is what cannot be computed."""
+    return NO_NUMBER if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
 
 
 def duration(seconds: float) -> str:
@@ -95,9 +100,37 @@ def exam_title(exam: ExamTaken, say: Phrases) -> str:
     return say("exam.title", step=exam.step) if exam.step else say("exam.first")
 
 
+def texts(card: Card) -> tuple[str, str]:
+    """What teacher and student said; the token ids, where the tokenizer gives no text."""
+    if card.token_ids is None:
+        return card.teacher_text, card.student_text
+    teacher, student = (" ".join(map(str, ids)) for ids in card.token_ids)
+    return teacher, student
+
+
+def laziness(card: Card, say: Phrases) -> str:
+    """The label of a card's laziness; it tells of token ids where there was no text to compare."""
+    return say("card.laziness" if card.compared == "text" else "card.laziness_of_tokens")
+
+
+def agreement(card: Card, say: Phrases) -> str:
+    """On what share of a card's tokens both models agree."""
+    return say("card.agreement", agreement=percent(card.agreement, 0))
+
+
 def loss(card: Card, say: Phrases) -> str:
-    """A card's loss."""
-    return say(f"card.{card.source}_loss", loss=number(card.loss))
+    """A card's loss, and how much of it the student could still gain, where that is known."""
+    said = say(f"card.{card.source}_loss", loss=number(card.loss))
+    return said if card.gain is None else say("card.gain", loss=said, gain=number(card.gain, 2))
+
+
+def topic(score: TopicScore, say: Phrases, *, words: str = "epoch_card.topic") -> str:
+    """A topic's samples and laziness, and its mastery where fixed rows show it; `words`: the sentence's key."""
+    name, lazy = topic_name(score.topic, say), percent(score.mean_laziness)
+    said = say(words, topic=name, samples=score.samples, laziness=lazy)
+    if score.mastery is None:
+        return said
+    return say("epoch_card.mastery", topic=said, mastery=readings.share(score.mastery), rows=score.rows)
 
 
 def validation(seen: Validation | None, say: Phrases) -> list[str]:
@@ -130,12 +163,16 @@ class Verdict(NamedTuple):
 
 
 def verdict(run: RunFinished, say: Phrases) -> Verdict:
-    """Results, advice and display failures at the end of a run."""
-    results = []
+    """Results, advice and display failures at the end of a run; what fixed rows show comes first."""
+    measured = _measured(run, say)
+    results = list(measured)
     if run.samples:
         ends = {"first": percent(run.first_laziness), "last": percent(run.last_laziness)}
+        if measured:
+            results += [say("final.headline", laziness=ends["last"])]
         results += [say("final.samples", samples=run.samples)]
-        results += [say("final.laziness", laziness=percent(run.mean_laziness)), say("final.course", **ends)]
+        results += [say("final.laziness", laziness=percent(run.mean_laziness))]
+        results += [say("final.course", **ends)] if run.change is None else []
     if run.step:
         results += [say("final.loss", first=number(run.first_loss), last=number(run.last_loss))]
         results += validation(run.validation, say)
@@ -144,15 +181,36 @@ def verdict(run: RunFinished, say: Phrases) -> Verdict:
         results += [
             say("final.time", time=time, tokens=f"{run.tokens:,}") if counted else say("final.time_only", time=time)
         ]
-    if run.samples:
+    if run.samples and not measured:
         results += [say("final.trend", trend=say(f"trend.{run.trend}"))]
     advice = run.advice if run.step else ()
     return Verdict(
         title=say("final.title" if run.step else "final.empty"),
         results=results,
-        advice=[
-            say(f"advice.{one.key}", topic=topic_name(one.topic or "", say), share=f"{one.share or 0:.0%}")
-            for one in advice
-        ],
+        advice=[advised(one, say) for one in advice],
         failures=[sanitise(failure, 500) for failure in run.failures],
     )
+
+
+def _measured(run: RunFinished, say: Phrases) -> list[str]:
+    """What the run's fixed rows show: unseen text, learned text, the grade, the trend with its error, topics."""
+    lines = LatestReadings(unseen=run.unseen, learned=run.learned).lines(say, final=True)
+    if not lines:
+        return []
+    grade = [] if run.grade is None else [say("final.grade", grade=say(f"grade.{run.grade}"))]
+    trend, change = say("final.trend", trend=say(f"trend.{run.trend}")), readings.change(run, say)
+    return [*lines, *grade, trend, *([f"🎯 {change}"] if change else []), *_mastery(run.topics, say)]
+
+
+def _mastery(topics: Sequence[TopicScore], say: Phrases) -> list[str]:
+    """Mastery of the topics with the most fixed rows; none is claimed of a topic without any."""
+    read = sorted((score for score in topics if score.mastery is not None), key=lambda score: -score.rows)[:MOST_TOPICS]
+    named = [f"{topic_name(one.topic, say)} {readings.share(one.mastery)}" for one in read if one.mastery is not None]
+    return [say("final.mastery", topics=say("evaluation.joint").join(named))] if named else []
+
+
+def advised(one: Advice, say: Phrases) -> str:
+    """One piece of advice."""
+    setting, value = (sanitise(text or "", 60) for text in (one.setting, one.value))
+    topic = topic_name(one.topic or "", say)
+    return say(f"advice.{one.key}", topic=topic, share=f"{one.share or 0:.0%}", setting=setting, value=value)

@@ -23,6 +23,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.language import spoken_language
 from apt_model.render.progress import RunProgress
+from apt_model.render.readings import NO_READINGS
 from apt_model.render.sanitise import fit_encoding
 
 PIPED_COLUMNS = 80
@@ -43,6 +44,7 @@ class TerminalSink:
         self._console = make_console(file)
         self._say = spoken_language(config.lang, self._console.encoding)
         self._on_screen = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._readings = NO_READINGS
         self._paints = self._painters_of(self._say)
         self._progress = _ProgressLine(self._console, self._say) if self._on_screen and live else None
 
@@ -74,7 +76,7 @@ class TerminalSink:
             ExamTaken: painter.exam,
             RunStarted: painter.header,
             EpochStarted: painter.epoch,
-            EpochFinished: painter.report_card,
+            EpochFinished: lambda epoch: painter.report_card(epoch, self._readings),
             RunFinished: painter.verdict,
             Notice: painter.notice,
         }
@@ -82,7 +84,9 @@ class TerminalSink:
     def _paint(self, event: Event) -> Iterable[RenderableType]:
         if isinstance(event, ScoredObservation | ExamTaken) and not self._config.show_samples:
             return ()
+        self._readings = self._readings.after(event)
         if isinstance(event, RunStarted):
+            self._readings = NO_READINGS
             self._paints = self._painters_of(self._say.of_run(learns_from_teacher=event.learns_from_teacher))
         if isinstance(event, RunFinished) and self._progress is not None:
             self._progress.stop()

@@ -4,10 +4,12 @@ Events in, text out; every text from data is sanitised and escaped in one place,
 are drawn.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from statistics import fmean
 
 from apt_model.errors import StorageError
 from apt_model.events.cards import ScoredObservation as Card
@@ -16,6 +18,7 @@ from apt_model.events.records import EpochFinished, RunFinished, RunStarted
 from apt_model.events.runfile import read_events
 from apt_model.i18n import Phrases
 from apt_model.render import sentences
+from apt_model.render.readings import LatestReadings, reported, share
 from apt_model.render.sanitise import sanitise
 from apt_model.render.sentences import number, percent, topic_name
 from apt_model.review import plots
@@ -23,6 +26,7 @@ from apt_model.review import plots
 PAGE, PLOTS = "summary.md", "plots"
 MOST_EPOCHS = 100
 MOST_CHARACTERS = 300  # of a setting
+LEAST_COLUMNS = 3  # of the report cards' table: epoch, loss, laziness; those after them only where they hold something
 _SPECIAL = re.compile(r"([\\`*_\[\]|~$])")
 _LINKS = re.compile(r"(?i)(?<=\bhttp)(?=s?:)|(?<=\bftp)(?=:)|(?<=\bwww)(?=\.)|(?=@)")
 _BEGINS_A_BLOCK = re.compile(r"^(\d*)([#+=.)-])(?=[ #=-]|$)")
@@ -68,11 +72,11 @@ def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mappi
         _began(events, say),
         _ended(events, say),
         *(
-            [f"## {verbatim(say(f'plots.{plot}'))}", f"![{verbatim(say(f'plots.{plot}'))}]({file})"]
-            for plot, file in pictures.items()
+            [f"## {heading}", f"![{heading}]({file})"]
+            for heading, file in ((verbatim(plots.heading(plot, events, say)), file) for plot, file in pictures.items())
         ),
-        _report_cards([event for event in events if isinstance(event, EpochFinished)], say),
-        _topics([event for event in events if isinstance(event, Card)], say),
+        _report_cards(reported(events), say),
+        _topics(events, say),
         _settings(events, say),
     ]
     return "\n\n".join(block for part in parts for block in part) + "\n"
@@ -105,31 +109,42 @@ def _ended(events: Sequence[Event], say: Phrases) -> Iterator[str]:
             yield _list(lines)
 
 
-def _report_cards(epochs: Sequence[EpochFinished], say: Phrases) -> Iterator[str]:
+def _report_cards(epochs: Sequence[tuple[EpochFinished, LatestReadings]], say: Phrases) -> Iterator[str]:
     if not epochs:
         return
     yield f"## {verbatim(say('notebook.report_cards'))}"
     if len(epochs) > MOST_EPOCHS:
         yield verbatim(say("notebook.left_out", count=len(epochs) - MOST_EPOCHS))
     rows = []
-    for epoch in epochs[-MOST_EPOCHS:]:
-        seen = epoch.validation
+    for epoch, readings in epochs[-MOST_EPOCHS:]:
+        seen, read = epoch.validation, (readings.unseen, readings.learned)
         measured = [percent(epoch.mean_laziness), *((number(seen.loss), percent(seen.agreement)) if seen else ("", ""))]
-        rows.append([str(epoch.epoch), number(epoch.mean_loss), *measured])
-    words = ("notebook.epoch", "notebook.loss", "notebook.laziness", "plots.validation_loss", "plots.agreement")
-    yield _table([say(word) for word in words], rows)
+        agreed = ["" if summary is None else share(summary.agreement) for summary in read]
+        rows.append([str(epoch.epoch), number(epoch.mean_loss), *measured, *agreed])
+    words = ["notebook.epoch", "notebook.loss", "notebook.laziness", "plots.validation_loss", "plots.agreement"]
+    words += ["plots.unseen_agreement", "plots.learned_agreement"]
+    filled = [column for column in range(len(words)) if column < LEAST_COLUMNS or any(row[column] for row in rows)]
+    yield _table([say(words[column]) for column in filled], [[row[column] for column in filled] for row in rows])
 
 
-def _topics(cards: Sequence[Card], say: Phrases) -> Iterator[str]:
+def _topics(events: Sequence[Event], say: Phrases) -> Iterator[str]:
     lazy: dict[str, list[float]] = {}
-    for card in cards:
-        lazy.setdefault(card.topic, []).append(card.laziness)
+    for card in events:
+        if isinstance(card, Card):
+            lazy.setdefault(card.topic, []).append(card.laziness)
+    ends = [score for event in events if isinstance(event, RunFinished) for score in event.topics]
+    mastered = {score.topic: share(score.mastery) for score in ends if score.mastery is not None}
     if not lazy:
         return
     yield f"## {verbatim(say('summary.topics'))}"
-    most_first = sorted(lazy.items(), key=lambda one: -len(one[1]))
-    rows = [[topic_name(topic, say), str(len(all_)), percent(sum(all_) / len(all_))] for topic, all_ in most_first]
-    yield _table([say("summary.topic"), say("summary.samples"), say("notebook.laziness")], rows)
+    rows = []
+    for topic, found in sorted(lazy.items(), key=lambda one: -len(one[1])):
+        known = [one for one in found if not math.isnan(one)]
+        mean = percent(fmean(known) if known else None)
+        rows.append([topic_name(topic, say), str(len(found)), mean, mastered.get(topic, sentences.NO_NUMBER)])
+    heads = [say("summary.topic"), say("summary.samples"), say("notebook.laziness"), say("summary.mastery")]
+    shown = len(heads) if mastered else len(heads) - 1
+    yield _table(heads[:shown], [row[:shown] for row in rows])
 
 
 def _settings(events: Sequence[Event], say: Phrases) -> Iterator[str]:

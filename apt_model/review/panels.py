@@ -1,4 +1,4 @@
-"""The panels of a run's plots: losses, laziness and its parts, entropy, topics, validation.
+"""The panels of a run's plots: losses, laziness and its parts, readings, entropy, topics, validation.
 
 Long curves are drawn as bucket means within the band of minimum and maximum. Every text passes `fonts.drawable`; lines
 differ in more than colour. Knows axes to draw on; knows nothing of figures and files.
@@ -8,14 +8,18 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from apt_model.events.cards import Reading
 from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import EpochFinished, RunStarted, StepDone
+from apt_model.events.results import MeanEstimate
 from apt_model.i18n import Phrases
+from apt_model.render.readings import NORMAL_95, summary_of
 from apt_model.render.sentences import topic_name
 from apt_model.review.fonts import drawable
 
@@ -39,6 +43,7 @@ class PlottedRun:
     steps: list[StepDone] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
     epochs: list[EpochFinished] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> "PlottedRun":
@@ -48,11 +53,22 @@ class PlottedRun:
             StepDone: lesson.steps,
             Card: lesson.cards,
             EpochFinished: lesson.epochs,
+            Reading: lesson.readings,
         }
         for event in events:
             if type(event) in homes:
                 homes[type(event)].append(event)
         return lesson
+
+    @property
+    def topics(self) -> set[str]:
+        """Of its cards and fixed rows."""
+        return {card.topic for card in self.cards} | {topic for reading in self.readings for topic in reading.topics}
+
+
+def title_of(panel: str, lesson: PlottedRun) -> str:
+    """The key of a panel's title: of topics, mastery where there are fixed rows to show it."""
+    return "mastery" if panel == "topics" and _mastered(lesson.readings) else panel
 
 
 def _losses(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
@@ -80,13 +96,34 @@ def _laziness(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
         "disagreement": lambda card: 1 - card.agreement,
     }
     for (word, ratio), colour, dash in zip(parts.items(), COLOURS, DASHES, strict=True):
-        curve = _thinned([(card.step, 100 * ratio(card)) for card in cards], CARD_BUCKETS)
+        known = [(card.step, 100 * ratio(card)) for card in cards if math.isfinite(ratio(card))]
+        curve = _thinned(known, CARD_BUCKETS)
         wide = 2.5 if word == "laziness_line" else 1.2
         _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
     lights = [100 * lesson.scale.green_below, 100 * lesson.scale.yellow_below] if lesson.scale else []
     axes.set_yticks([0, *lights, 100])  # where the light changes
     axes.legend()
+
+
+def _readings(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
+    """Agreement and laziness on the fixed rows, unseen and learned, each within its 95 % interval."""
+    styles = iter(zip(COLOURS, DASHES, strict=True))
+    for unseen, key in product((True, False), ("agreement", "laziness")):
+        colour, dash = next(styles)
+        read = [(one.step, summary_of(one)) for one in lesson.readings if one.unseen == unseen]
+        means = [(step, getattr(summary, key)) for step, summary in read if summary is not None]
+        curve = [_within(step, mean) for step, mean in means if math.isfinite(mean.value)]
+        label = drawable(say(f"plots.{'unseen' if unseen else 'learned'}_{key}"))
+        _line(axes, curve, label=label, colour=colour, dash=dash, band=True)
+    axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
+    axes.legend()
+
+
+def _within(step: int, mean: MeanEstimate) -> "_CurvePoint":
+    """A mean in percent, with the ends of its interval."""
+    value, reach = 100 * mean.value, 100 * NORMAL_95 * (mean.error or 0.0)
+    return _CurvePoint(step, value - reach, value, value + reach)
 
 
 def _entropy(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
@@ -98,19 +135,32 @@ def _entropy(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     axes.legend()
 
 
+class _Cell(NamedTuple):
+    topic: str
+    epoch: int
+    percent: float
+    weight: int
+
+
 def _topics(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
-    counts = Counter(card.topic for card in lesson.cards)
-    topics = [topic for topic, _ in counts.most_common(MOST_TOPICS)]
-    last = max(card.epoch for card in lesson.cards)
-    width = -(-last // MOST_COLUMNS)
-    columns = [(first, min(first + width - 1, last)) for first in range(1, last + 1, width)]
-    seen: dict[tuple[str, int], list[float]] = {}
-    for card in lesson.cards:
-        seen.setdefault((card.topic, (card.epoch - 1) // width), []).append(100 * card.laziness)
-    table = [
-        [fmean(seen[topic, i]) if (topic, i) in seen else math.nan for i in range(len(columns))] for topic in topics
+    """Mastery by topic and epoch on the fixed rows; of a record without readings, the laziness of its cards."""
+    cells = _mastered(lesson.readings) or [
+        _Cell(card.topic, card.epoch, 100 * card.laziness, 1) for card in lesson.cards
     ]
-    axes.imshow(table, aspect="auto", cmap="YlOrBr", vmin=0, vmax=100)
+    epochs = (
+        len({cell.epoch for cell in cells}) if _mastered(lesson.readings) else 1
+    )  # each row is read in each of them
+    counts = {topic: count // epochs for topic, count in Counter(cell.topic for cell in cells).most_common(MOST_TOPICS)}
+    topics = list(counts)
+    begin, last = min(cell.epoch for cell in cells), max(cell.epoch for cell in cells)
+    begin = min(begin, 1)
+    width = -(-(last - begin + 1) // MOST_COLUMNS)
+    columns = [(first, min(first + width - 1, last)) for first in range(begin, last + 1, width)]
+    seen: dict[tuple[str, int], list[_Cell]] = {}
+    for cell in cells:
+        seen.setdefault((cell.topic, (cell.epoch - begin) // width), []).append(cell)
+    table = [[_mean(seen.get((topic, i), [])) for i in range(len(columns))] for topic in topics]
+    axes.imshow(table, aspect="auto", cmap="YlGn" if _mastered(lesson.readings) else "YlOrBr", vmin=0, vmax=100)
     for row, numbers in enumerate(table):
         for column, number in enumerate(numbers):
             said = "–" if math.isnan(number) else f"{number:.0f}"
@@ -120,6 +170,25 @@ def _topics(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     axes.set_xticks(range(len(columns)), names)
     axes.set_xlabel(drawable(say("plots.epoch")))
     axes.grid(visible=False)
+
+
+def _mean(cells: Sequence[_Cell]) -> float:
+    known = [cell for cell in cells if math.isfinite(cell.percent)]
+    weight = sum(cell.weight for cell in known)
+    return sum(cell.weight * cell.percent for cell in known) / weight if weight else math.nan
+
+
+def _mastered(readings: Sequence[Reading]) -> list[_Cell]:
+    """Agreement of each row in the last reading of each epoch: of unseen rows, or of the learned ones without any."""
+    unseen = any(reading.unseen for reading in readings)
+    mine = [reading for reading in readings if reading.unseen == unseen]
+    topics = next((reading.topics for reading in mine if reading.topics), ())
+    last = {reading.epoch: reading for reading in mine}
+    return [
+        _Cell(topic, epoch, 100 * row.agreement, row.tokens)
+        for epoch, reading in last.items()
+        for topic, row in zip(topics, reading.rows, strict=False)
+    ]
 
 
 def _validation(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
@@ -154,8 +223,9 @@ _Paint = Callable[["Axes", PlottedRun, Phrases], None]
 PANELS: Mapping[str, tuple[_Paint, Callable[[PlottedRun], bool]]] = {
     "losses": (_losses, lambda lesson: bool(lesson.steps)),
     "laziness": (_laziness, lambda lesson: bool(lesson.cards)),
+    "readings": (_readings, lambda lesson: bool(lesson.readings)),
     "entropy": (_entropy, lambda lesson: any(card.entropy_gap is not None for card in lesson.cards)),
-    "topics": (_topics, lambda lesson: bool(lesson.cards)),
+    "topics": (_topics, lambda lesson: bool(lesson.cards or _mastered(lesson.readings))),
     "validation": (_validation, lambda lesson: any(epoch.validation is not None for epoch in lesson.epochs)),
 }
 

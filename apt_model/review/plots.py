@@ -13,7 +13,7 @@ from apt_model.errors import ConfigError, StorageError
 from apt_model.events.event import Event
 from apt_model.i18n import Phrases
 from apt_model.review.fonts import drawable, families
-from apt_model.review.panels import FAINT, PANELS, PlottedRun
+from apt_model.review.panels import FAINT, PANELS, PlottedRun, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,9 +31,14 @@ SIZE, DPI = (8.0, 4.2), 120
 
 
 def panels(events: Sequence[Event]) -> list[str]:
-    """The names of the plots that have data: of "losses", "laziness", "entropy", "topics", "validation"."""
+    """The names of the plots that have data: of "losses", "laziness", "readings", "entropy", "topics", "validation"."""
     lesson = PlottedRun.of(events)
     return [name for name, (_, has_any) in PANELS.items() if has_any(lesson)]
+
+
+def heading(name: str, events: Sequence[Event], say: Phrases) -> str:
+    """The title of a plot."""
+    return say(f"plots.{title_of(name, PlottedRun.of(events))}")
 
 
 def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None = None, title: str = "") -> "Figure":
@@ -54,7 +59,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
         raise ConfigError("plot is unknown", got=", ".join(unknown), expected=", ".join(PANELS))
     lesson = PlottedRun.of(events)
     names = panels(events) if names is None else names
-    words = "".join([title, *_words(say), *(say.topic(topic) for topic in {card.topic for card in lesson.cards})])
+    words = "".join([title, *_words(say), *(say.topic(topic) for topic in lesson.topics)])
     with matplotlib.rc_context({**STYLE, "font.family": families(drawable(words))}):
         figure = matplotlib.figure.Figure(
             figsize=(SIZE[0], SIZE[1] * max(1, len(names))), layout="constrained", dpi=DPI
@@ -63,7 +68,7 @@ def draw(events: Sequence[Event], say: Phrases, *, names: Sequence[str] | None =
             figure.suptitle(drawable(title))
         for place, name in enumerate(names, start=1):
             axes = figure.add_subplot(len(names), 1, place)
-            axes.set_title(drawable(say(f"plots.{name}")))
+            axes.set_title(drawable(say(f"plots.{title_of(name, lesson)}")))
             paint, has_any = PANELS[name]
             if has_any(lesson):
                 paint(axes, lesson, say)
@@ -115,4 +120,5 @@ def _shown_in_notebooks(figure: "Figure") -> "Figure":
 
 def _words(say: Phrases) -> list[str]:
     own = ("step", "epoch", "nats", "percent", "nothing", "total", "laziness_line", "text", "kl", "disagreement", "gap")
-    return [say(f"plots.{key}") for key in (*own, "agreement", "validation_loss", *PANELS)]
+    rows = [f"{kind}_{key}" for kind in ("unseen", "learned") for key in ("agreement", "laziness")]
+    return [say(f"plots.{key}") for key in (*own, *rows, "agreement", "validation_loss", "mastery", *PANELS)]

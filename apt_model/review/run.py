@@ -92,7 +92,7 @@ class Run:
         """A matplotlib figure of the named plots, or of all that have data.
 
         Args:
-            names: of "losses", "laziness", "entropy", "topics", "validation".
+            names: of "losses", "laziness", "readings", "entropy", "topics", "validation".
 
         Raises:
             ConfigError: no such plot, or matplotlib is not installed.
@@ -145,8 +145,9 @@ class Run:
         """The HTML that notebooks show: the header, the last card, the report cards, the verdict."""
         from apt_model.render.html import HtmlPainter
         from apt_model.render.notebook import LATEST_EPOCHS
+        from apt_model.render.readings import reported
 
-        started, verdict, epochs = self.started, self.verdict, self.epochs
+        started, verdict, epochs = self.started, self.verdict, reported(self.events)
         learns = started is None or started.learns_from_teacher
         paint = HtmlPainter(Phrases.load(self.lang).of_run(learns_from_teacher=learns))
         return paint.page(

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from apt_model.dashboard.history import CARDS, OTHERS, OTHERS_BYTES, STEPS, Hist
 from apt_model.dashboard.reading import HistoryReader
 from apt_model.dashboard.tail import Line, Tail, whole_lines
 from apt_model.dashboard.thinning import Thinned
+from apt_model.events.cards import Reading
 from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, Notice
-from apt_model.events.results import TextPair, Validation
+from apt_model.events.results import RowReading, TextPair, Validation
 from apt_model.events.runfile import encode, to_record
 from tests.dashboard.kit import card, step, verdict, write
 
@@ -174,3 +176,13 @@ def test_a_place_behind_the_end_of_the_record_is_none(tmp_path: Path) -> None:
     assert tail.read() == []
     assert tail.generation == 1
     assert len(tail.read()) == 1
+
+
+def test_of_many_readings_both_kinds_stay_evenly() -> None:
+    row = RowReading(tokens=9, kl=0.5, normalised_kl=0.4, agreement=0.5, ce=2.0, teacher_ce=1.5, echo=0.0)
+    read = Reading(run_id="r", step=0, epoch=0, unseen=True, rows=(row,) * 32)
+    kept = shown(told(replace(read, step=n, unseen=unseen) for n in range(1_000) for unseen in (True, False)))
+    steps = [[record["step"] for record in kept if record["unseen"] is unseen] for unseen in (True, False)]
+    assert steps[0] == steps[1]
+    assert len(steps[0]) > 50
+    assert max(later - earlier for earlier, later in pairwise(steps[0])) <= 16

@@ -14,7 +14,7 @@ from apt_model.dashboard.bundle import bundle
 
 STATIC = Path(apt_model.__file__).parent / "dashboard" / "static"
 MODULES = {path.name: path.read_text("utf-8") for path in sorted(STATIC.glob("*.js"))}
-LESSON_TABLES = ("advice", "trend", "light", "topics", "notice")
+LESSON_TABLES = ("advice", "trend", "light", "reading", "grade", "topics", "notice")
 PAIRS = [
     *[(ink, ground) for ink in ("ink", "quiet", "accent", "pen") for ground in ("paper", "card")],
     *[(ink, "card") for ink in ("teacher", "student", "gold", "green", "yellow", "red")],
@@ -54,7 +54,7 @@ def test_the_lessons_sentences_are_those_of_the_locales() -> None:
 
 
 def test_every_word_has_both_languages_and_the_same_places_to_fill() -> None:
-    words, observed = table("words.js"), table("observed_words.js")
+    words, observed = table("words.js") | table("topic_words.js"), table("observed_words.js")
     assert len(words) > 150
     assert observed.keys() < words.keys()
     for key, pair in [*words.items(), *observed.items()]:
@@ -64,12 +64,12 @@ def test_every_word_has_both_languages_and_the_same_places_to_fill() -> None:
 
 
 def test_every_word_that_is_said_is_there_and_none_is_left_over() -> None:
-    known = set(table("words.js"))
+    known, lesson = set(table("words.js") | table("topic_words.js")), set(table("lesson_words.js"))
     code = "\n".join(source for name, source in MODULES.items() if not name.endswith("words.js"))
     said = set(re.findall(r'"([a-z]+\.[a-z0-9.]+)"', code)) - {"apt.js"}
     prefixes = set(re.findall(r"`([a-z.]+\.)\$\{", code))
     dynamic = {key for key in known if any(key.startswith(prefix) for prefix in prefixes)}
-    assert {key for key in re.findall(r'say\("([^"]+)"', code)} <= known
+    assert {key for key in re.findall(r'say\("([^"]+)"', code)} <= known | lesson
     assert known - said - dynamic == set()
 
 

@@ -14,7 +14,7 @@ from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import EpochFinished, ModelCard, Notice, RunFinished, RunStarted, StepDone
-from apt_model.events.results import Advice, TopicScore, Validation
+from apt_model.events.results import Advice, MeanEstimate, ReadingSummary, TopicScore, Validation
 from apt_model.events.runfile import RunFile, encode, from_record, read_events, to_record
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience
@@ -112,6 +112,9 @@ def test_the_verdict_shows_itself_in_one_line() -> None:
         "RunFinished(epochs=1, steps=3, laziness 93.9% → 7.0%, loss 1 → 0.5, validation loss 0.52, agreement 62.0%, "
         "2.0 s, display failures=1)"
     )
+    mean = MeanEstimate(value=0.463, error=0.01)
+    read = ReadingSummary(rows=32, tokens=900, agreement=mean, kl=mean, ce=mean, laziness=mean, teacher_ce=None)
+    assert "steps=3, agreement on unseen text 46.3%, loss 1" in repr(replace(verdict, unseen=read))
     assert whole == replace(whole)
     assert whole != verdict
 

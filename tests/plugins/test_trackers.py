@@ -1,7 +1,9 @@
 """The lesson in a tracker, read back with the tracker's own reader; a resumed run is one run, with no step twice."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import torch
 
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
-from apt_model.events.cards import ScoredObservation
+from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.records import Notice, RunFinished, StepDone
+from apt_model.events.results import MeanEstimate, ReadingSummary, RowReading
 from apt_model.events.runfile import read_events
 from apt_model.integrations.trainer_callback import VisualDistillationCallback
 from apt_model.plugins import trackers
+from apt_model.plugins.metrics import numbers
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from tests.conftest import Listener
 from tests.dashboard import lessons
@@ -250,3 +254,15 @@ def test_a_resumed_run_is_one_run_of_wandb(
     assert len({next(one.glob("*.wandb")).name for one in kept}) == 1  # run-ID.wandb: one run, in two parts
     tables = [json.loads(path.read_text("utf-8")) for one in kept for path in (one / "files").rglob("*.table.json")]
     assert {step for table in tables for step, *_ in table["data"]} == set(STEPS)
+
+
+def test_a_reading_is_logged_by_kind_with_a_scorer_or_without() -> None:
+    row = RowReading(tokens=10, kl=0.5, normalised_kl=0.4, agreement=0.5, ce=2.0, teacher_ce=None, echo=0.0)
+    seen = Reading(run_id="r", step=0, epoch=0, unseen=True, rows=(row, replace(row, tokens=30, agreement=0.9)))
+    assert numbers(seen) == pytest.approx(
+        {"reading/unseen/agreement": 0.8, "reading/unseen/kl": 0.5, "reading/unseen/perplexity": math.exp(2)}
+    )
+    mean = MeanEstimate(value=0.25, error=0.01)
+    scored = ReadingSummary(rows=2, tokens=40, agreement=mean, kl=mean, ce=mean, laziness=mean, teacher_ce=None)
+    found = numbers(replace(seen, unseen=False, measured=scored))
+    assert found.keys() == {f"reading/learned/{key}" for key in ("agreement", "kl", "laziness", "perplexity")}

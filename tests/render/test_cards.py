@@ -1,6 +1,8 @@
 """Cards line up: in both languages, at any width, with hostile text, on a terminal and in a pipe."""
 
 import io
+import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +14,23 @@ from rich.console import Console
 from wcwidth import width
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.cards import ScoredObservation
+from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
-from apt_model.events.results import ExamAnswer, TopicScore, Validation
+from apt_model.events.results import (
+    Change,
+    ExamAnswer,
+    MeanEstimate,
+    ReadingSummary,
+    RowReading,
+    TopicScore,
+    Validation,
+)
 from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff
 from apt_model.render.log import LogSink
-from apt_model.render.sentences import duration, number, percent
+from apt_model.render.sentences import duration, number, percent, verdict
 from apt_model.render.terminal import TerminalSink
 from tests.events.test_events import CARD, EVENTS, STEP
 from tests.render.test_sanitise import hostile
@@ -34,6 +44,9 @@ RUN = replace(
 )
 LESSON_CARD = replace(
     CARD,
+    card_text="continued",
+    original="由许多网络连成的网络",
+    gain=0.43,
     given="互联网是",
     teacher_text="全球最大的计算机网络，连接了数十亿设备，让人们可以随时交流信息、获取知识。",
     student_text="全球计算机网络互联网连接了许多设备，让人们可以随时交流。",
@@ -66,6 +79,18 @@ EXAM = ExamTaken(
         ExamAnswer(prompt="the network", teacher=None, student=""),
     ),
 )
+ROW = RowReading(tokens=10, kl=0.7, normalised_kl=0.5, agreement=0.5, ce=2.0, teacher_ce=1.5, echo=0.0)
+
+
+def measured(agreement: float) -> ReadingSummary:
+    """What 32 rows show: perplexity e², the teacher's e."""
+    kl, ce, teacher_ce = (MeanEstimate(value=value, error=0.05) for value in (0.714, 2.0, 1.0))
+    seen = MeanEstimate(value=agreement, error=0.0158)
+    return ReadingSummary(rows=32, tokens=900, agreement=seen, kl=kl, ce=ce, laziness=seen, teacher_ce=teacher_ce)
+
+
+READING = Reading(run_id="r", step=9, epoch=1, unseen=True, rows=(ROW, ROW), measured=measured(0.463))
+LEARNED = replace(READING, unseen=False, measured=measured(0.8))
 LESSON: list[Event] = [
     RUN,
     replace(EXAM, step=0, epoch=0),
@@ -75,6 +100,8 @@ LESSON: list[Event] = [
     replace(LESSON_CARD, source="validation"),
     Notice(run_id="r", step=1, key="notice.no_cuda", values={"device": "cuda"}),
     EXAM,
+    READING,
+    LEARNED,
     EPOCH,
     replace(
         EVENTS[-1],
@@ -133,7 +160,7 @@ def ragged(lines: list[str], columns: int) -> list[str]:
 @pytest.mark.parametrize("columns", [24, 39, 55, 70])
 def test_every_border_lines_up_and_nothing_is_wider(lang: str, columns: int) -> None:
     for event in ALL_EVENTS:
-        if event is STEP:
+        if event is STEP or isinstance(event, Reading):
             continue
         lines = shown(event, columns, lang, show_diff=True)
         assert ragged(lines, columns) == []
@@ -159,16 +186,47 @@ def test_a_card_in_full() -> None:
         "│ 📍 Batch 0        │ 📚 教学主题:【互联网】                         │",
         "├────────────────────────────────────────────────────────────────────┤",
         "│ 📝 给出开头: 互联网是                                              │",
+        "│ 📄 原文: 由许多网络连成的网络                                      │",
         "│ 👨🏫 教师模型: 全球最大的计算机网络，连接了数十亿设备，让人们可以  │",
         "│                随时交流信息、获取知识。                            │",
         "│ 👨🎓 学生模型: 全球计算机网络互联网连接了许多设备，让人们可以随时  │",
         "│                交流。                                              │",
         "├────────────────────────────────────────────────────────────────────┤",
-        "│ 🟡 偷懒程度: [████████████████░░░░░░░░░░░░░░] 52.37%               │",
-        "│ 📉 训练损失: 1.5000                                                │",
+        "│ 🟡 偷懒程度: [████████████████░░░░░░░░░░░░░░] 52.37%  一致 25%     │",
+        "│ 📉 训练损失: 1.5000，还能学到的 0.43                               │",
         "│ 💬 评语: 📚 主题不够熟练，需要再多学习                             │",
         "└────────────────────────────────────────────────────────────────────┘",
     ]
+
+
+def test_a_card_of_best_guesses_says_so_and_one_that_goes_on_does_not() -> None:
+    guessed = replace(LESSON_CARD, card_text="predicted")
+    assert "每个词都是接在原文后面的最佳猜测" in "".join(shown(guessed, 70, "zh"))
+    assert "each word is the best guess after the true ones" in "".join(shown(guessed, 70, "en"))
+    assert "猜测" not in "".join(shown(LESSON_CARD, 70, "zh"))
+
+
+@pytest.mark.parametrize("columns", [40, 56, 70])
+@pytest.mark.parametrize(
+    ("lang", "silence", "agree"), [("zh", "（沉默）", "一致 25%"), ("en", "(silence)", "agree 25%")]
+)
+def test_silence_is_shown_and_agreement_stands_beside_laziness_or_below_it(
+    columns: int, lang: str, silence: str, agree: str
+) -> None:
+    lines = shown(replace(LESSON_CARD, student_text=" \u3000"), columns, lang)
+    assert sum(silence in line for line in lines) == 1
+    beside = [line for line in lines if agree in line and "52.37%" in line]
+    assert len(beside) == (columns >= 56)
+    assert sum(agree in line for line in lines) == 1
+
+
+def test_without_text_the_token_ids_are_shown_and_laziness_says_what_it_compared() -> None:
+    card = replace(LESSON_CARD, compared="tokens", token_ids=((5, 70), (5, 9)), laziness=math.nan, gain=None)
+    lines = shown(card, 70, "zh")
+    assert "│ 👨🎓 学生模型: 5 9 " in "".join(lines)
+    (lazy,) = [line for line in lines if "偷懒程度（按token id）" in line]
+    assert "] –  一致 25%" in lazy
+    assert "█" not in lazy
 
 
 def test_an_exam_in_full() -> None:
@@ -182,7 +240,7 @@ def test_an_exam_in_full() -> None:
         "│ 👨🎓 学生模型: 是网络。                                            │",
         "├────────────────────────────────────────────────────────────────────┤",
         "│ ❓ 题目开头: the network                                           │",
-        "│ 👨🎓 学生模型:                                                     │",
+        "│ 👨🎓 学生模型: （沉默）                                            │",
         "└────────────────────────────────────────────────────────────────────┘",
     ]
     assert shown(replace(EXAM, step=0), 70, "zh")[2].startswith("│ 📋 入学考试（还没开始上课）")
@@ -293,6 +351,58 @@ def test_samples_can_be_switched_off_and_the_report_cards_stay() -> None:
     assert "教师模型" not in stream.getvalue()
     assert "考试" not in stream.getvalue()
     assert "Epoch 1 总结" in stream.getvalue()
+
+
+SAID = "与教师一致 46.3% ± 3.1%，困惑度 7.4（教师 2.7），KL 0.71 ± 0.10"  # 1.96 errors of .0158 and .05; e², e
+
+
+def test_a_report_card_has_the_newest_reading_of_unseen_and_of_learned_text() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink(DisplayConfig(), file=stream)
+    for event in (RUN, replace(READING, measured=measured(0.1)), READING, LEARNED, EPOCH):
+        sink.emit(event)
+    text = re.sub(r" *║\s*║ *", "", stream.getvalue())
+    assert f"🧪 没学过的文本（32 条）: {SAID}" in text
+    assert "📖 学过的文本（32 条）: 与教师一致 80.0% ± 3.1%" in text
+    assert "10.0%" not in text
+
+
+def test_a_verdict_begins_with_unseen_text_and_claims_no_mastery_without_rows() -> None:
+    over = LESSON[-1]
+    assert isinstance(over, RunFinished)
+    topics = (
+        TopicScore(topic="互联网", samples=9, mean_laziness=0.2, rows=8, mastery=MeanEstimate(value=0.5, error=0.02)),
+        TopicScore(topic="体育", samples=9, mean_laziness=0.2),
+    )
+    change = Change(since=0, laziness=MeanEstimate(value=-0.21, error=0.0158))
+    told = replace(over, unseen=measured(0.463), learned=measured(0.8), change=change, grade="fair", topics=topics)
+    results = verdict(told, Phrases.load("zh")).results
+    assert results[0] == f"🧪 学会的（没学过的 32 条文本）: {SAID}"
+    assert results[1].startswith("📖 背下来的（学过的 32 条文本）: 与教师一致 80.0%")
+    assert results[2:8] == [
+        "🏅 结业成绩: 一般",
+        "🧭 学习趋势: 📈 显著进步！",
+        "🎯 偷懒程度变化: −21.0 ± 3.1 个百分点（同样的 32 条文本）",
+        "📚 各主题的掌握（固定文本上与教师一致）: 互联网 50.0% ± 3.9%",
+        "😴 偷懒程度（最后四分之一的样本）: 10.00%",
+        "📊 总样本数: 3",
+    ]
+    by_heart = verdict(replace(told, unseen=None), Phrases.load("zh")).results
+    assert by_heart[1].startswith("📖 学过的文本（32 条）: 与教师一致 80.0%")
+    assert by_heart[0] == "📖 没有留出学生没学过的文本，所以只能用学过的文本来衡量"
+    assert not any("没学过的 32" in line for line in by_heart)
+    assert [line[:2] for line in verdict(over, Phrases.load("zh")).results][:3] == ["📊 ", "😴 ", "🎯 "]
+
+
+def test_the_log_has_a_line_for_each_reading_with_a_scorer_or_without() -> None:
+    stream = io.StringIO()
+    log = LogSink("zh", every=10, file=stream)
+    log.emit(READING)
+    log.emit(replace(LEARNED, measured=None, rows=(ROW, replace(ROW, tokens=30, agreement=0.9))))
+    assert stream.getvalue().splitlines() == [
+        f"第 9 步  没学过的文本（32 条）: {SAID}",
+        "第 9 步  学过的文本（2 条）: 与教师一致 80.0%，困惑度 7.4（教师 4.5），KL 0.70",  # (10 · .5 + 30 · .9) / 40
+    ]
 
 
 def test_an_empty_run_has_a_verdict_that_says_so() -> None:

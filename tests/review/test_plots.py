@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from apt_model.errors import ConfigError, StorageError
+from apt_model.events.cards import Reading
 from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import EpochFinished, RunStarted
-from apt_model.events.results import Validation
+from apt_model.events.results import MeanEstimate, ReadingSummary, RowReading, Validation
 from apt_model.i18n import Phrases
 from apt_model.review import fonts, panels, plots
 from apt_model.review.run import Run
@@ -134,3 +135,35 @@ def test_a_picture_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         plots.save(lessons.cards(), tmp_path / "file", EN)
+
+
+def of_rows(step: int, epoch: int, *, unseen: bool, shares: tuple[float, float]) -> Reading:
+    """A reading of two rows of 10 and 30 tokens, on two topics."""
+    rows = tuple(
+        RowReading(tokens=tokens, kl=0.5, normalised_kl=0.4, agreement=share, ce=2.0, teacher_ce=None, echo=0.0)
+        for tokens, share in zip((10, 30), shares, strict=True)
+    )
+    names = {"topics": ("医疗", "经济"), "texts": ("一", "二")} if step == 0 else {}
+    mean = MeanEstimate(value=(10 * shares[0] + 30 * shares[1]) / 40, error=0.02)
+    seen = ReadingSummary(rows=2, tokens=40, agreement=mean, kl=mean, ce=mean, laziness=mean, teacher_ce=None)
+    return Reading(run_id="r", step=step, epoch=epoch, unseen=unseen, rows=rows, measured=seen, **names)
+
+
+def test_readings_are_drawn_within_their_intervals_and_topics_come_from_unseen_rows() -> None:
+    read = [
+        of_rows(0, 0, unseen=True, shares=(0.1, 0.2)),
+        of_rows(0, 0, unseen=False, shares=(0.3, 0.3)),
+        of_rows(20, 1, unseen=True, shares=(0.4, 0.2)),
+        of_rows(60, 1, unseen=True, shares=(0.5, 0.7)),
+    ]
+    events = [*lessons.lesson(), *read]
+    (axes,) = plots.draw(events, ZH, names=["readings"]).axes
+    agreement = axes.get_lines()[0]
+    assert (agreement.get_label(), list(agreement.get_ydata())) == ("没学过的：与教师一致", [17.5, 25.0, 65.0])
+    heights = [y for path in axes.collections[0].get_paths() for y in path.vertices[:, 1]]
+    assert (min(heights), max(heights)) == (pytest.approx(17.5 - 3.92), pytest.approx(65 + 3.92))
+    (axes,) = plots.draw(events, ZH, names=["topics"]).axes
+    assert axes.get_title() == ZH("plots.mastery")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["医疗 (1)", "经济 (1)"]
+    assert [text.get_text() for text in axes.texts] == ["10", "50", "20", "70"]  # of epoch 1 the last reading
+    assert "readings" not in plots.panels(list(lessons.lesson()))

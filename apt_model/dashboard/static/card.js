@@ -23,12 +23,15 @@ export function lightOf(laziness, scale) {
 
 /** Laziness as the sum of two parts by a lesson's `scale`: how far the texts differ, and KL. */
 export function partsOf(card, scale) {
+  if (!Number.isFinite(card.similarity)) return { text: null, kl: null }; // there was nothing to compare
   return { text: scale.similarity_weight * (1 - card.similarity), kl: scale.kl_weight * card.normalised_kl };
 }
 
 /** A whole card as an article; `scale`: of its lesson, null where the record has none. */
 export function cardArticle(card, scale) {
-  const rows = card.detail ? tokenRows(card.detail) : plainRows(card);
+  const strips = card.detail ? tokenRows(card.detail) : null;
+  const goesOn = card.card_text === "continued";
+  const rows = strips && !goesOn ? strips : plainRows(card);
   return el(
     "article",
     { class: `card ${kindOf(card.light)}`, "data-step": card.step },
@@ -37,13 +40,26 @@ export function cardArticle(card, scale) {
       "dl",
       { class: "voices" },
       card.given ? voice("given", el("span", {}, clean(card.given))) : null,
+      card.original ? voice("original", el("span", {}, clean(card.original))) : null,
       voice("teacher", rows.teacher),
       voice("student", rows.student),
     ),
-    card.detail ? el("p", { class: "quiet hint" }, say("now.hint")) : el("p", { class: "quiet hint" }, say("now.plain")),
+    goesOn ? null : el("p", { class: "quiet hint" }, say("now.predicted"), " ", say(strips ? "now.hint" : "now.plain")),
+    goesOn && strips ? guesses(strips) : null,
     judgement(card, scale),
     el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
     card.detail ? tokenLegend() : null,
+  );
+}
+
+/** Where both texts are continuations: what each model expected at every token of the original. */
+function guesses(strips) {
+  return el(
+    "section",
+    { class: "guesses" },
+    el("h3", {}, say("now.guesses")),
+    el("dl", { class: "voices" }, voice("teacher", strips.teacher), voice("student", strips.student)),
+    el("p", { class: "quiet hint" }, say("now.hint")),
   );
 }
 
@@ -64,8 +80,9 @@ function voice(role, said) {
 }
 
 function plainRows(card) {
-  const row = (text) => el("span", { class: "strip" }, clean(text) || "·");
-  return { teacher: row(card.teacher_text), student: row(card.student_text) };
+  const row = (text) => (clean(text).trim() ? el("span", { class: "strip" }, clean(text)) : el("span", { class: "quiet" }, say("now.silence")));
+  const [teacher, student] = card.token_ids ? card.token_ids.map((ids) => ids.join(" ")) : [card.teacher_text, card.student_text];
+  return { teacher: row(teacher), student: row(student) };
 }
 
 function judgement(card, scale) {
@@ -75,11 +92,12 @@ function judgement(card, scale) {
     el(
       "p",
       { class: "judged-line" },
-      el("span", {}, say("now.laziness")),
+      el("span", {}, say(card.compared === "tokens" ? "now.oftokens" : "now.laziness")),
       el("strong", {}, percent(card.laziness)),
       lightMark(card.light, true),
+      el("span", { class: "quiet" }, say("now.agree", { agreement: fieldOf(card, "agreement", (value) => percent(value, 0)) })),
     ),
-    scale ? madeOf(card, scale) : meter(card.laziness, say("now.laziness"), `laziness ${kindOf(card.light)}`),
+    scale && Number.isFinite(card.laziness) ? madeOf(card, scale) : meter(card.laziness, say("now.laziness"), `laziness ${kindOf(card.light)}`),
     cardFigures(card, scale),
   );
 }
@@ -112,7 +130,7 @@ function cardFigures(card, scale) {
   const gap = "entropy_gap" in card && (card.entropy_gap !== null || (card.nonfinite && "entropy_gap" in card.nonfinite));
   const figures = [
     ["now.sampleloss", fieldOf(card, "loss", number)],
-    ["now.agreement", fieldOf(card, "agreement", (value) => percent(value, 1))],
+    Number.isFinite(card.gain) ? ["now.gain", number(card.gain, 2)] : null,
     gap ? ["now.gap", fieldOf(card, "entropy_gap", brisk)] : null,
     ...(scale ? [] : [["now.similarity", number(card.similarity, 3)], ["now.kl", number(card.normalised_kl, 3)]]),
   ];

@@ -12,7 +12,8 @@ const charts = new Map();
  * Draw one chart into `box`.
  *
  * `plot`: {name, title, note, unit, show, range, lines: [{name, tone, dash, ghost, pointed, points, x: [step], y: [value|null]}]};
- * a ghost is a line of the lesson compared with, thinner and paler. `show` makes text of a value.
+ * a ghost is a line of the lesson compared with, thinner and paler. `show` makes text of a value. A line may have a `band`, the
+ * [low, high] of each value, which is shaded.
  */
 export function drawChart(box, plot) {
   const figure = part(box, `chart chart-${plot.name}`, "figure");
@@ -33,12 +34,15 @@ export function drawChart(box, plot) {
   if (fresh || !chart || !canvas.contains(chart.root)) {
     forget(plot.name);
     canvas.replaceChildren();
-    chart = new uPlot(settings(plot, figure), table(plot), canvas);
+    const view = { plot };
+    chart = new uPlot(settings(view, figure), table(plot), canvas);
+    chart.view = view;
     charts.set(plot.name, chart);
     chart.watcher = new ResizeObserver(() => chart.setSize({ width: canvas.clientWidth, height: HEIGHT }));
     chart.watcher.observe(canvas);
   }
   const size = plot.lines.map((line) => [line.x.length, line.x[line.x.length - 1]]).join() + plot.length;
+  chart.view.plot = plot;
   if (chart.apt !== size) chart.setData(table(plot));
   else if (chart.aptStep !== room.step) chart.redraw(false);
   Object.assign(chart, { apt: size, aptStep: room.step });
@@ -62,7 +66,9 @@ function table(plot) {
   return uPlot.join(plot.lines.map((line) => [line.x, line.y]));
 }
 
-function settings(plot, figure) {
+/** `view.plot`: the plot as it was drawn last; the hooks see the newest. */
+function settings(view, figure) {
+  const { plot } = view;
   const ink = colour("quiet");
   const axis = { stroke: ink, grid: { stroke: colour("hair"), width: 1 }, ticks: { show: false }, font: `12px ${colour("sans")}` };
   const canvas = figure.querySelector(".canvas");
@@ -75,8 +81,9 @@ function settings(plot, figure) {
     axes: [Object.assign({ size: 28 }, axis), Object.assign({ size: 52, values: (self, ticks) => ticks.map(plot.show) }, axis)],
     series: [{}].concat(plot.lines.map(series)),
     hooks: {
+      drawAxes: [(chart) => view.plot.lines.filter((line) => line.band && !line.ghost).forEach((line) => shade(chart, line))],
       draw: [veil],
-      setCursor: [(chart) => readOut(figure, plot, chart.cursor.left >= 0 ? chart.posToVal(chart.cursor.left, "x") : room.step)],
+      setCursor: [(chart) => readOut(figure, view.plot, chart.cursor.left >= 0 ? chart.posToVal(chart.cursor.left, "x") : room.step)],
       ready: [(chart) => chart.over.addEventListener("click", () => goTo(chart.posToVal(chart.cursor.left, "x")))],
     },
   };
@@ -97,6 +104,26 @@ function series(line) {
     spanGaps: line.pointed,
     points: { show: line.points, size: line.ghost ? 4 : 6, fill: line.ghost ? colour("card") : tone, stroke: tone },
   };
+}
+
+/** The band of a line, under the lines. */
+function shade(chart, line) {
+  const { ctx, bbox } = chart;
+  const known = line.x.map((step, index) => [step, ...line.band[index]]).filter((point) => point.every(Number.isFinite));
+  if (!known.length) return;
+  const place = (step, value) => [chart.valToPos(step, "x", true), chart.valToPos(value, "y", true)];
+  const outline = [...known.map(([step, low]) => place(step, low)), ...known.map(([step, , high]) => place(step, high)).reverse()];
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
+  ctx.beginPath();
+  outline.forEach(([x, y], index) => (index ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
+  ctx.closePath();
+  ctx.globalAlpha = 0.18;
+  ctx.fillStyle = colour(line.tone);
+  ctx.fill();
+  ctx.restore();
 }
 
 function veil(chart) {

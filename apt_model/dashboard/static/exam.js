@@ -47,7 +47,7 @@ function question(prompt, known, index) {
     el(
       "div",
       { class: "answers" },
-      answerBox("teacher", known.teacher === null ? el("span", { class: "quiet" }, "–") : el("span", { lang: tongue(known.teacher) }, clean(known.teacher))),
+      answerBox("teacher", saidByTeacher(known.teacher)),
       answerBox("student", compared(answers[0].student, known.teacher)),
     ),
     el("details", { open: answers.length > 1 }, el("summary", {}, say("exam.grown")), el("ol", { class: "growth", reversed: true }, answers.map((one, at) => grown(one, known.teacher, at === 0)))),
@@ -59,6 +59,11 @@ function spaced(answers) {
   if (answers.length <= SHOWN_ANSWERS) return answers.slice();
   const last = answers.length - 1;
   return Array.from({ length: SHOWN_ANSWERS }, (hole, index) => answers[Math.round((index * last) / (SHOWN_ANSWERS - 1))]);
+}
+
+function saidByTeacher(said) {
+  if (said === null) return el("span", { class: "quiet" }, "–");
+  return clean(said).trim() ? el("span", { lang: tongue(said) }, clean(said)) : el("span", { class: "quiet" }, say("now.silence"));
 }
 
 function answerBox(role, said) {
@@ -96,7 +101,7 @@ function sharedNote(student, teacher) {
 }
 
 function compared(student, teacher) {
-  if (!student) return el("span", { class: "quiet" }, say("exam.empty"));
+  if (!clean(student).trim()) return el("span", { class: "quiet" }, say("now.silence"));
   const { said, shared } = sharedLength(student, teacher);
   const same = el("span", { class: "as-taught" }, said.slice(0, shared).join(""));
   return el("span", { lang: tongue(student) }, same, said.slice(shared).join(""));

@@ -4,6 +4,7 @@ import {clean} from "./clean.js";
 import {drawChart} from "./chart.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, percent} from "./format.js";
+import {reach, readingsOf, summaryOf} from "./fixed_rows.js";
 import {extent, lessonsInView, room} from "./state.js";
 import {say, speech} from "./words.js";
 
@@ -38,6 +39,15 @@ function plots() {
           ? [cards("lazy.text", "gold", "dashed", shareOf("text")), cards("lazy.kl", "teacher", "dotted", shareOf("kl"))]
           : [],
       ],
+    },
+    {
+      name: "readings",
+      title: say("lazy.readings"),
+      note: say("lazy.readingsnote"),
+      none: say("lazy.none.readings"),
+      show: (value) => percent(value, 1),
+      range: [0, 1],
+      lines: [true, false].map(readingLines),
     },
     {
       name: "losses",
@@ -90,6 +100,22 @@ function plots() {
     { name: "norm", title: say("lazy.norm"), show: brisk, lines: [steps("lazy.norm", "gold", "solid", "grad_norm")] },
     { name: "speed", title: say("lazy.speed"), show: count, lines: [steps("lazy.speed", "teacher", "solid", "speed")] },
   ].map((plot) => Object.assign(plot, { lines: plot.lines.flat(Infinity), length: extent().last }));
+}
+
+/** Agreement and laziness on the rows of one kind, as far as the lesson in view has read any. */
+function readingLines(unseen) {
+  const kind = unseen ? "unseen" : "learned";
+  const styles = unseen ? ["accent", "solid", "pen", "dashed"] : ["teacher", "mixed", "gold", "dotted"];
+  const read = (name) => (lesson) => {
+    const found = readingsOf(lesson, unseen, lesson.lastStep).map((one) => [one.step, (summaryOf(one) || {})[name]]);
+    const means = Array.from(new Map(found).entries()).filter(([, mean]) => mean && Number.isFinite(mean.value));
+    return { x: means.map(([step]) => step), y: means.map(([, mean]) => mean.value), band: means.map(([, mean]) => reach(mean)) };
+  };
+  if (!lessonsInView().some((lesson) => readingsOf(lesson, unseen, lesson.lastStep).length)) return [];
+  return [
+    lines(`lazy.${kind}.agreement`, styles[0], styles[1], true, read("agreement")),
+    lines(`lazy.${kind}.laziness`, styles[2], styles[3], true, read("laziness")),
+  ];
 }
 
 /** One part of a card's laziness; null where its lesson's record does not tell of what it is made. */

@@ -43,25 +43,27 @@ function outcomeOf(learned) {
 }
 
 /**
- * The tokens that were hard at least once (KL of 2 nats), by the teacher's text, hardest first:
- * {text, times, peak: {kl, step}, latest: {kl, step}, state}; learned is a token below half a nat.
+ * The tokens that were hard at least once (KL of 2 nats), hardest first, each by its place in its sample:
+ * {text, times, peak: {kl, step}, latest: {kl, step}, state}; learned is a token below half a nat. A state other than "once"
+ * needs a later card with the same place on it: the same word elsewhere tells nothing of it.
  */
 export function hardTokensOf(cards) {
   const known = new Map();
   for (const card of cards.filter((one) => one.detail)) {
     card.detail.teacher.forEach((text, index) => {
       if (!text.trim()) return;
-      const seen = known.get(text) || [];
-      seen.push({ kl: card.detail.kl_nats[index], step: card.step });
-      known.set(text, seen);
+      const place = JSON.stringify([card.input_text, card.given, index, text]);
+      const seen = known.get(place) || { text, times: [] };
+      seen.times.push({ kl: card.detail.kl_nats[index], step: card.step });
+      known.set(place, seen);
     });
   }
-  return Array.from(known, ([text, seen]) => ({
+  return Array.from(known.values(), ({ text, times }) => ({
     text,
-    times: seen.length,
-    peak: seen.reduce((worst, one) => (one.kl > worst.kl ? one : worst)),
-    latest: seen[seen.length - 1],
-    state: outcomeOf(seen.map((one) => one.kl < SURE_BELOW_NATS)),
+    times: times.length,
+    peak: times.reduce((worst, one) => (one.kl > worst.kl ? one : worst)),
+    latest: times[times.length - 1],
+    state: outcomeOf(times.map((one) => one.kl < SURE_BELOW_NATS)),
   }))
     .filter((one) => one.peak.kl >= HARD_FROM_NATS)
     .sort((one, two) => (one.state === "once") - (two.state === "once") || two.peak.kl - one.peak.kl);

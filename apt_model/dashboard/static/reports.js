@@ -3,6 +3,7 @@ import {brief, clean} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
 import {el, keep, meter, part} from "./dom.js";
 import {count, duration, number, percent} from "./format.js";
+import {interval, readingSentence, readingsOf, summaryOf} from "./fixed_rows.js";
 import {lessonsInView, room} from "./state.js";
 import {knows, say, speakOf, speech, topicWord} from "./words.js";
 
@@ -15,30 +16,36 @@ export function drawReports(box) {
   lessons.forEach((lesson, index) => {
     const epochs = lesson.until("epochs", room.step);
     const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
-    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, verdict !== null];
+    const readings = lesson.until("readings", room.step).length;
+    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, readings, verdict !== null];
     speakOf(lesson);
     keep(part(shelf, `reports reports-${index}`), key, () => [
       lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
       verdict ? verdictSheet(verdict) : el("p", { class: "quiet pending" }, say("reports.pending")),
-      epochTable(epochs, lesson.scale),
+      epochTable(epochs, lesson),
     ]);
   });
 }
 
-function epochTable(epochs, scale) {
+function epochTable(epochs, lesson) {
   const title = el("h2", {}, say("reports.title"));
   if (!epochs.length) return [title, el("p", { class: "waiting" }, say("reports.none"))];
   const heads = ["epoch", "loss", "laziness", "topics", "time"].map((word) => el("th", { scope: "col" }, say(`reports.${word}`)));
-  return [title, el("table", { class: "epochs" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, epochs.map((epoch) => epochRow(epoch, scale))))];
+  return [title, el("table", { class: "epochs" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, epochs.map((epoch) => epochRow(epoch, lesson))))];
 }
 
-function epochRow(epoch, scale) {
+function epochRow(epoch, lesson) {
   const lazy = epoch.mean_laziness;
-  const light = lightOf(lazy, scale);
+  const light = lightOf(lazy, lesson.scale);
   const known = lazy !== null && lazy !== undefined;
   const remarks = (epoch.topics || []).map((one) =>
     say("reports.topic", { topic: topicWord(one.topic), samples: one.samples, laziness: percent(one.mean_laziness, 1) }),
   );
+  remarks.push(...mastered(epoch.topics));
+  for (const unseen of [true, false]) {
+    const read = readingsOf(lesson, unseen, epoch.step).map(summaryOf).filter(Boolean).pop();
+    if (read) remarks.push(readingSentence(read, unseen, false));
+  }
   const seen = epoch.validation;
   if (seen) remarks.push(say("reports.validation", { loss: number(seen.loss), agreement: percent(seen.agreement, 1) }));
   if (epoch.skipped_batches) remarks.push(say("reports.skipped", { count: epoch.skipped_batches }));
@@ -54,11 +61,35 @@ function epochRow(epoch, scale) {
   );
 }
 
+/** What the fixed rows show of each topic; nothing of a topic without any. */
+function mastered(topics) {
+  return (topics || [])
+    .filter((one) => one.rows && one.mastery)
+    .map((one) => say("reports.mastery", { topic: topicWord(one.topic), mastery: interval(one.mastery, (value) => percent(value, 1)), rows: one.rows }));
+}
+
+/** Unseen text first, learned text beside it, which alone is not called known by heart. */
+function measured({ unseen, learned }) {
+  if (!unseen && !learned) return null;
+  const line = (summary, isUnseen) => (summary ? el("li", {}, readingSentence(summary, isUnseen, Boolean(unseen))) : null);
+  return el("ul", { class: "measured" }, unseen ? null : el("li", {}, say("reading.only_learned")), line(unseen, true), line(learned, false));
+}
+
+function changeLine({ change, unseen, learned }) {
+  if (!change || !(unseen || learned)) return null;
+  const points = interval(change.laziness, (value) => number(100 * value, 1));
+  const moved = change.laziness.value > 0 ? `+${points}` : points;
+  return el("p", { class: "quiet change" }, say("reading.change", { change: moved, rows: (unseen || learned).rows }));
+}
+
 function verdictSheet(verdict) {
+  const read = measured(verdict);
   const figures = [
+    ...(verdict.grade && knows(`grade.${verdict.grade}`) ? [["reports.grade", say(`grade.${verdict.grade}`)]] : []),
+    ...(read ? [["reports.headline", percent(verdict.last_laziness)]] : []),
     ["reports.samples", count(verdict.samples)],
     ["reports.mean", percent(verdict.mean_laziness)],
-    ["reports.course", `${percent(verdict.first_laziness)} → ${percent(verdict.last_laziness)}`],
+    ...(verdict.change ? [] : [["reports.course", `${percent(verdict.first_laziness)} → ${percent(verdict.last_laziness)}`]]),
     ["reports.losses", `${number(verdict.first_loss)} → ${number(verdict.last_loss)}`],
     ["reports.time", duration(verdict.seconds)],
     ["reports.tokens", count(verdict.tokens)],
@@ -70,8 +101,11 @@ function verdictSheet(verdict) {
     "section",
     { class: "verdict" },
     el("h2", {}, say("reports.verdict")),
+    read,
     el("p", { class: "trend" }, el("span", { class: "quiet" }, say("reports.trend")), " ", el("strong", {}, trend)),
+    changeLine(verdict),
     el("dl", { class: "figures" }, figures.map(([word, figure]) => el("div", {}, el("dt", {}, say(word)), el("dd", {}, figure)))),
+    el("ul", { class: "remarks" }, mastered(verdict.topics).map((one) => el("li", {}, one))),
     verdict.validation
       ? el("p", { class: "quiet" }, say("reports.validation", { loss: number(verdict.validation.loss), agreement: percent(verdict.validation.agreement, 1) }))
       : null,
@@ -82,5 +116,6 @@ function verdictSheet(verdict) {
 
 function adviceText(advice) {
   const key = `advice.${advice.key}`;
-  return knows(key) ? say(key, { topic: topicWord(advice.topic), share: percent(advice.share, 0) }) : clean(advice.key, 60);
+  const values = { topic: topicWord(advice.topic), share: percent(advice.share, 0), setting: clean(advice.setting, 60), value: clean(advice.value, 60) };
+  return knows(key) ? say(key, values) : clean(advice.key, 60);
 }

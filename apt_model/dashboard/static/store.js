@@ -22,6 +22,7 @@ export class Lesson {
     this.cards = [];
     this.epochs = [];
     this.exams = [];
+    this.readings = [];
     this.notices = [];
     this.steps = [];
     this.columns = Object.fromEntries(COLUMNS.map((name) => [name, []]));
@@ -36,6 +37,7 @@ export class Lesson {
     else if (record.kind === "step") this.addStep(record);
     else if (record.kind === "card") this.cards.push(record);
     else if (record.kind === "epoch_finished") this.epochs.push(record);
+    else if (record.kind === "reading") this.readings.push(record);
     else if (record.kind === "exam") this.exams.push(record);
     else if (record.kind === "notice") this.notices.push(record);
     else if (record.kind === "run_finished") this.finished = record;

@@ -4,7 +4,8 @@ import {lightMark} from "./card.js";
 import {el, keep, part} from "./dom.js";
 import {number, percent} from "./format.js";
 import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
-import {goTo, refresh, room} from "./state.js";
+import {filterChips, heatOf, heatOfRows, heatTable, ledgerOfRows} from "./mastery.js";
+import {goTo, room} from "./state.js";
 import {say, speech, topicWord} from "./words.js";
 
 const COLUMNS_SHOWN = 12;
@@ -13,47 +14,33 @@ const TOKENS_SHOWN = 24;
 const TIMES_SHOWN = 14;
 const OUTCOMES = { mastered: "✓", forgotten: "↩", hard: "✗", once: "·" };
 
-/** Draw topics into `box`. */
+/** Draw topics into `box`: by the fixed rows, or by the cards of a lesson without any. */
 export function drawTopics(box) {
-  const cards = room.current.until("cards", room.step);
-  const seen = [speech.language, room.current.id, cards.length, cards.length && cards[cards.length - 1].wall_time];
-  keep(part(box, "heat", "section"), seen, () => heat(cards));
+  const lesson = room.current;
+  const cards = lesson.until("cards", room.step);
+  const seen = [speech.language, lesson.id, cards.length, cards.length && cards[cards.length - 1].wall_time, lesson.until("readings", room.step).length];
+  keep(part(box, "heat", "section"), seen, () => heatOfRows(lesson, room.step, COLUMNS_SHOWN) || heat(cards));
   keep(part(box, "hard-tokens", "section"), seen, () => tokenGrid(hardTokensOf(cards)));
-  keep(part(box, "ledger", "section"), [seen, room.filter], () => ledgerTable(ledgerOf(cards)));
+  keep(part(box, "ledger", "section"), [seen, room.filter], () => ledgerOfRows(lesson, room.step) || ledgerTable(ledgerOf(cards)));
 }
 
 function heat(cards) {
   const head = [el("h2", {}, say("topics.heat")), el("p", { class: "quiet" }, say("topics.heatnote"))];
   if (!cards.length) return [head, el("p", { class: "waiting" }, say("now.waiting"))];
   const { topics, groups, cells } = masteryOf(cards, COLUMNS_SHOWN);
-  const columns = groups.map((group) => el("th", { scope: "col" }, group));
-  const row = (topic) =>
-    el(
-      "tr",
-      { class: topic === null ? "total" : "" },
-      el("th", { scope: "row" }, topic === null ? say("topics.all") : topicWord(topic)),
-      groups.map((epoch, group) => heatCell(topic, epoch, cells.get(cellKey(topic, group)))),
-    );
-  const table = el(
-    "table",
-    { class: "heatmap", style: { "--columns": String(groups.length) } },
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, say("topics.topic"), el("span", { class: "corner" }, say("reports.epoch"))), columns)),
-    el("tbody", {}, topics.map(row), row(null)),
-  );
-  return [head, el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": say("topics.heat") }, table)];
+  return [head, heatTable(topics, groups, (topic, epoch, group) => heatCell(topic, epoch, cells.get(cellKey(topic, group))))];
 }
 
 function heatCell(topic, epoch, cell) {
   if (!cell) return el("td", { class: "blank", title: say("topics.empty") }, "–");
   const mastery = 1 - cell.sum / cell.samples;
-  const level = Math.min(4, Math.max(0, Math.floor(mastery * 5)));
   const words = {
     topic: topic === null ? say("topics.all") : topicWord(topic),
     epoch,
     mastery: percent(mastery, 1),
     samples: cell.samples,
   };
-  return el("td", { class: `heat-${level}`, title: say("topics.cell", words) }, percent(mastery, 0));
+  return el("td", { class: `heat-${heatOf(mastery)}`, title: say("topics.cell", words) }, percent(mastery, 0));
 }
 
 function tokenGrid(found) {
@@ -83,8 +70,8 @@ function tokenTile(one) {
 
 function ledgerTable(entries) {
   const head = [el("h2", {}, say("topics.ledger")), el("p", { class: "quiet" }, say("topics.ledgernote"))];
-  const filters = ["all", "mastered", "forgotten", "hard", "once"].map((name) => filterChip(name, entries));
-  const shown = entries.filter((entry) => room.filter === "all" || entry.state === room.filter);
+  const filter = room.filter in OUTCOMES ? room.filter : "all";
+  const shown = entries.filter((entry) => filter === "all" || entry.state === filter);
   const words = ["sample", "course", "tokens", "state"].map((word) => el("th", { scope: "col" }, say(`topics.${word}`)));
   const table = el(
     "table",
@@ -95,24 +82,10 @@ function ledgerTable(entries) {
   const more = shown.length - ROWS_SHOWN;
   return [
     head,
-    el("div", { class: "chips", role: "group", "aria-label": say("topics.filter") }, filters),
+    filterChips(["all", ...Object.keys(OUTCOMES)], entries, OUTCOMES, filter),
     shown.length ? table : el("p", { class: "waiting" }, say("topics.none")),
     more > 0 ? el("p", { class: "quiet" }, say("topics.more", { count: more })) : null,
   ];
-}
-
-function filterChip(name, entries) {
-  const found = name === "all" ? entries : entries.filter((entry) => entry.state === name);
-  const choose = () => {
-    room.filter = name;
-    refresh();
-    requestAnimationFrame(() => requestAnimationFrame(() => document.querySelector(`[data-filter=${name}]`).focus()));
-  };
-  return el(
-    "button",
-    { type: "button", class: "chip", "data-filter": name, "aria-pressed": String(room.filter === name), on: { click: choose } },
-    name === "all" ? say("topics.all.filter", { count: found.length }) : `${OUTCOMES[name]} ${say(`topics.${name}`)} ${found.length}`,
-  );
 }
 
 function visitCard(step) {

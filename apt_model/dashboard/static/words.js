@@ -2,6 +2,7 @@
 import {brief} from "./clean.js";
 import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
+import {TOPIC_WORDS} from "./topic_words.js";
 
 const LONGEST_TOPIC = 24;
 
@@ -53,6 +54,13 @@ export const WORDS = {
   "now.source.probe": ["固定样本", "fixed sample"],
   "now.topic": ["教学主题", "Topic"],
   "now.given": ["给出开头", "Given"],
+  "now.original": ["原文", "Text"],
+  "now.silence": ["（沉默）", "(silence)"],
+  "now.predicted": ["每个词都是接在原文后面的最佳猜测。", "Each word is the best guess after the true ones."],
+  "now.guesses": ["逐词对照：接在原文后面，两边各自的最佳猜测", "Token by token: each one's best guess after the true text"],
+  "now.agree": ["与教师一致 {agreement}", "agrees with the teacher {agreement}"],
+  "now.oftokens": ["偷懒程度（按 token id）", "Laziness (of token ids)"],
+  "now.gain": ["还能学到的", "Still to gain"],
   "now.teacher": ["教师", "Teacher"],
   "now.student": ["学生", "Student"],
   "now.laziness": ["偷懒程度", "Laziness"],
@@ -69,7 +77,7 @@ export const WORDS = {
   "now.legend.same": ["说法相同", "same token"],
   "now.legend.other": ["说了别的", "another token"],
   "now.hint": ["指向、点按或用方向键逐词细看。", "Point at, tap, or walk the tokens with the arrow keys."],
-  "now.plain": ["这张卡片没有逐词的记录，只有两边的原文。", "This card was not recorded token by token: it has both texts only."],
+  "now.plain": ["这张卡片没有逐词的记录，只有两边说的话。", "This card was not recorded token by token: it has both texts only."],
   "now.moment": ["这一步", "This step"],
   "now.loss": ["损失", "Loss"],
   "now.kd": ["KD（跟教师学）", "KD (from the teacher)"],
@@ -77,7 +85,6 @@ export const WORDS = {
   "now.rate": ["学习率", "Learning rate"],
   "now.norm": ["梯度范数", "Gradient norm"],
   "now.speed": ["token/秒", "tokens/s"],
-  "now.agreement": ["首选词一致", "Top-1 agreement"],
   "now.gap": ["熵差（nat）", "Entropy gap (nats)"],
   "now.similarity": ["文本相似度", "Text similarity"],
   "now.kl": ["KL（归一化）", "KL (normalised)"],
@@ -111,6 +118,16 @@ export const WORDS = {
   "lazy.laziness": ["偷懒程度", "laziness"],
   "lazy.text": ["说法部分", "wording part"],
   "lazy.kl": ["KL 部分", "KL part"],
+  "lazy.readings": ["固定的文本：与教师一致，偷懒程度", "Fixed rows: agreement with the teacher, laziness"],
+  "lazy.readingsnote": [
+    "训练前留出的同样几十条文本，一次次地读；浅色带是 95% 区间。没学过的说明学会了多少，学过的还包括背下来的。",
+    "The same few dozen rows, set aside before the first step, at every reading; the bands are 95 % intervals. Unseen text shows what was understood, learned text also what is known by heart.",
+  ],
+  "lazy.none.readings": ["这堂课没有固定文本的读数。", "This lesson has no readings of fixed rows."],
+  "lazy.unseen.agreement": ["没学过的：一致", "unseen: agreement"],
+  "lazy.unseen.laziness": ["没学过的：偷懒", "unseen: laziness"],
+  "lazy.learned.agreement": ["学过的：一致", "learned: agreement"],
+  "lazy.learned.laziness": ["学过的：偷懒", "learned: laziness"],
   "lazy.agreement": ["首选词一致", "Top-1 agreement"],
   "lazy.gap": ["熵差（学生 − 教师）", "entropy gap (student − teacher)"],
   "lazy.gapnote": [
@@ -140,38 +157,6 @@ export const WORDS = {
   "lazy.none.gap": ["这堂课没有记录熵差。", "This lesson has no entropy gap."],
   "lazy.chart": ["{title}，第 {step} 步：{values}", "{title}, step {step}: {values}"],
   "lazy.joint": ["，", ", "],
-  "topics.heat": ["各主题的掌握度", "Mastery by topic"],
-  "topics.heatnote": [
-    "掌握度 = 1 − 平均偷懒程度；颜色越深、数字越大，学得越好。",
-    "Mastery = 1 − mean laziness: the deeper the shade and the higher the number, the better.",
-  ],
-  "topics.topic": ["主题", "Topic"],
-  "topics.all": ["合计", "All"],
-  "topics.cell": ["{topic}，Epoch {epoch}：掌握度 {mastery}，{samples} 张卡片", "{topic}, epoch {epoch}: mastery {mastery}, {samples} cards"],
-  "topics.empty": ["没有卡片", "no card"],
-  "topics.words": ["难词本", "The hard-token ledger"],
-  "topics.wordsnote": [
-    "KL 曾到 2 nat 以上的词：最高 → 最近一次；低于 0.5 nat 算掌握。",
-    "Tokens whose KL once reached 2 nats: highest → latest. Below 0.5 nats counts as mastered.",
-  ],
-  "topics.ledger": ["难题本", "The hard-question ledger"],
-  "topics.ledgernote": [
-    "见过不止一次的在前，再按学生离教师最远的那一次排列；点“第几步最难”，回到那张卡片。",
-    "Questions seen more than once come first, then those on which the student was once farthest from the teacher; “hardest at step …” takes you back to that card.",
-  ],
-  "topics.filter": ["只看", "Show"],
-  "topics.all.filter": ["全部 {count}", "all {count}"],
-  "topics.mastered": ["已掌握", "mastered"],
-  "topics.forgotten": ["又忘了", "forgotten"],
-  "topics.hard": ["还没学会", "still hard"],
-  "topics.once": ["只见过一次", "seen once"],
-  "topics.sample": ["题目", "Question"],
-  "topics.course": ["历次偷懒程度", "Laziness each time"],
-  "topics.tokens": ["最难的词（KL 最高 → 最近）", "Hardest tokens (KL, highest → latest)"],
-  "topics.state": ["结果", "Outcome"],
-  "topics.goto": ["第 {step} 步最难", "hardest at step {step}"],
-  "topics.none": ["没有这样的题目。", "No such question."],
-  "topics.more": ["还有 {count} 道题没有列出。", "{count} more are not listed."],
   "exam.intro": [
     "同样的题目，每隔一段时间两边各答一遍（贪心解码，不影响训练）。下划线是与教师相同的开头。",
     "The same questions, answered by both at set intervals (greedy decoding; training is not affected). Underlined: the beginning that is the same as the teacher's.",
@@ -184,7 +169,6 @@ export const WORDS = {
   "exam.start": ["课前 · 第 {step} 步", "Before the lesson · step {step}"],
   "exam.same": ["与教师相同", "as the teacher"],
   "exam.shared": ["开头 {share} 相同", "first {share} shared"],
-  "exam.empty": ["（没有作答）", "(no answer)"],
   "temperature.intro": [
     "教师对下一个词的把握，用温度 T 软化：每个概率取 1/T 次方，再归一。选一个词，拖动温度。",
     "What the teacher expects next, softened by the temperature T: every probability is raised to the power 1/T, then all are renormalised. Choose a token, move the slider.",
@@ -242,6 +226,9 @@ export const WORDS = {
   "reports.verdict": ["结业评定", "The verdict"],
   "reports.trend": ["学习趋势", "Trend"],
   "reports.samples": ["总样本数", "Samples"],
+  "reports.headline": ["偷懒程度，最后四分之一的样本", "Laziness, last quarter of the samples"],
+  "reports.grade": ["成绩", "Final grade"],
+  "reports.mastery": ["{topic}：固定文本上与教师一致 {mastery}（{rows} 条）", "{topic}: agreement with the teacher on fixed rows {mastery} ({rows})"],
   "reports.mean": ["总体平均偷懒程度", "Mean laziness"],
   "reports.course": ["偷懒程度变化", "Laziness, first to last"],
   "reports.losses": ["训练损失变化", "Training loss, first to last"],
@@ -274,7 +261,7 @@ export function speakOf(lesson) {
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
   const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
-  const pair = observed || WORDS[key] || LESSON[key];
+  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || LESSON[key];
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }

@@ -1,0 +1,56 @@
+/** The words of the view of topics: mastery and the ledgers. */
+
+export const TOPIC_WORDS = {
+  "topics.heat": ["各主题的掌握度", "Mastery by topic"],
+  "topics.heatnote": [
+    "掌握度 = 1 − 平均偷懒程度；颜色越深、数字越大，学得越好。",
+    "Mastery = 1 − mean laziness: the deeper the shade and the higher the number, the better.",
+  ],
+  "topics.topic": ["主题", "Topic"],
+  "topics.all": ["合计", "All"],
+  "topics.cell": ["{topic}，Epoch {epoch}：掌握度 {mastery}，{samples} 张卡片", "{topic}, epoch {epoch}: mastery {mastery}, {samples} cards"],
+  "topics.empty": ["没有卡片", "no card"],
+  "topics.words": ["难词本", "The hard-token ledger"],
+  "topics.wordsnote": [
+    "KL 曾到 2 nat 以上的词：最高 → 最近一次；低于 0.5 nat 算掌握。同一处后来又看过，才下结论。",
+    "Tokens whose KL once reached 2 nats: highest → latest. Below 0.5 nats counts as mastered; only a place that was looked at again is judged.",
+  ],
+  "topics.ledger": ["难题本", "The hard-question ledger"],
+  "topics.ledgernote": [
+    "见过不止一次的在前，再按学生离教师最远的那一次排列；点“第几步最难”，回到那张卡片。",
+    "Questions seen more than once come first, then those on which the student was once farthest from the teacher; “hardest at step …” takes you back to that card.",
+  ],
+  "topics.filter": ["只看", "Show"],
+  "topics.all.filter": ["全部 {count}", "all {count}"],
+  "topics.mastered": ["已掌握", "mastered"],
+  "topics.forgotten": ["又忘了", "forgotten"],
+  "topics.hard": ["还没学会", "still hard"],
+  "topics.once": ["只见过一次", "seen once"],
+  "topics.sample": ["题目", "Question"],
+  "topics.course": ["历次偷懒程度", "Laziness each time"],
+  "topics.tokens": ["最难的词（KL 最高 → 最近）", "Hardest tokens (KL, highest → latest)"],
+  "topics.state": ["结果", "Outcome"],
+  "topics.goto": ["第 {step} 步最难", "hardest at step {step}"],
+  "topics.none": ["没有这样的题目。", "No such question."],
+  "topics.more": ["还有 {count} 道题没有列出。", "{count} more are not listed."],
+  "topics.before": ["课前", "before"],
+  "topics.heatunseen": [
+    "在没学过的固定文本上与教师一致的比例，每次读的都是同样的文本；颜色越深、数字越大越好，指向格子可看 95% 区间。",
+    "Agreement with the teacher on the fixed rows of unseen text, the same at every reading: the deeper the shade, the better. Point at a cell for its 95 % interval.",
+  ],
+  "topics.heatlearned": [
+    "在学过的固定文本上与教师一致的比例（没有留出没学过的文本）；颜色越深、数字越大越好，指向格子可看 95% 区间。",
+    "Agreement with the teacher on the fixed rows of learned text (no unseen text was set aside): the deeper the shade, the better. Point at a cell for its 95 % interval.",
+  ],
+  "topics.rowcell": ["{topic}，{epoch}：与教师一致 {mastery}，{rows} 条固定文本", "{topic}, {epoch}: agreement with the teacher {mastery}, fixed rows: {rows}"],
+  "topics.rowsnote": [
+    "训练前留出的每一条固定文本，历次与教师的一致；变化超过它那几个词的偶然波动，才算进步或退步。",
+    "Every fixed row, and how far the student agreed with the teacher on it each time. A change counts only if it is more than the row's few tokens would give by chance.",
+  ],
+  "topics.agreements": ["历次与教师一致", "Agreement each time"],
+  "topics.unseen": ["没学过", "unseen"],
+  "topics.learned": ["学过", "learned"],
+  "topics.better": ["有进步", "better"],
+  "topics.same": ["看不出变化", "no clear change"],
+  "topics.worse": ["退步了", "worse"],
+};
