@@ -119,8 +119,10 @@ def assemble(
     validator = _validator(models, data, config, grader, accelerator)
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
     batches = shard(data.train, accelerator)
-    cards, exam = _cards_and_exam(models, source, config, report, validator, watching, (accelerator, batches))
     epochs, total_steps = run_length(batches, train)
+    of_epoch = steps_per_epoch(batches, 1)
+    length = of_epoch and total_steps and (of_epoch, total_steps * train.gradient_accumulation_steps)
+    cards, exam = _cards_and_exam(models, source, config, report, validator, watching, (accelerator, length or None))
     wrapped = accelerator.prepare_model(student)
     makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
@@ -199,9 +201,9 @@ def _cards_and_exam(
     report: Reporter,
     validator: Validator | None,
     watching: Watching,
-    process: tuple[Accelerator, Iterable[Any]],
+    process: tuple[Accelerator, tuple[int, int] | None],
 ) -> tuple[Cards, Exam]:
-    """Cards and exam, which share the models' continuations; `process`: its accelerator, its batches of an epoch."""
+    """Cards and exam, which share the models' continuations; `process`: its accelerator, its batches of an epoch and the run."""
     display, guard, (accelerator, batches) = config.display, watching.audience.guard, process
     continuations = Continuations(
         teacher=source.model,
@@ -216,7 +218,7 @@ def _cards_and_exam(
         validator,
         continuations=continuations,
         guard=guard,
-        epoch_batches=steps_per_epoch(batches, 1),
+        batches=batches,
         wanted=wanted,
     )
     return cards, Exam(display, report=report, guard=guard, continuations=continuations, by_itself=by_itself)

@@ -4,6 +4,7 @@ Knows when a card is due, where its row comes from and which texts it shows; kno
 or a card looks.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from apt_model.events.cards import Source
 from apt_model.events.sinks import Guard
 
 RARE = 10  # batches from card to card, at least, for `card_text=auto` to let the models go on by themselves
+FEW = 20  # cards of a run, at most, for short epochs not to matter, each of which begins with a card
 
 
 class DueCard(NamedTuple):
@@ -39,7 +41,7 @@ class Cards:
         validator: reads cards from the validation data; None without any.
         continuations: lets both models go on by themselves.
         guard: isolates and reports a failure of that; the cards show predictions from then on.
-        epoch_batches: batches of an epoch, each of which begins with a card; None if unknown.
+        batches: of an epoch, each of which begins with a card, and of the run; None if unknown.
         wanted: False: there are no cards.
     """
 
@@ -51,13 +53,14 @@ class Cards:
         *,
         continuations: Continuations,
         guard: Guard,
-        epoch_batches: int | None,
+        batches: tuple[int, int] | None,
         wanted: bool,
     ) -> None:
         self._report, self._display, self._validator = report, display, validator
         self._continuations, self._guard, self._wanted = continuations, guard, wanted and report.speaks
-        text, every = display.card_text, min(display.sample_frequency, epoch_batches or RARE)
-        self._goes_on = text == "continued" or (text == "auto" and every >= RARE)
+        self._goes_on = display.card_text == "continued" or (
+            display.card_text == "auto" and _are_rare(display, batches)
+        )
         self._bos = getattr(continuations.tokenizer, "bos_token_id", None)
 
     def choose(self, window: Sequence[tuple[int, Batch]], *, epoch: int) -> list[CardRow | None]:
@@ -113,3 +116,13 @@ class Cards:
     def _turn(self, index: int, epoch: int) -> int:
         """The number that chooses the row of a batch: one more at each card and each epoch."""
         return (epoch - 1) + index // self._display.sample_frequency
+
+
+def _are_rare(display: DisplayConfig, batches: tuple[int, int] | None) -> bool:
+    """Whether continuations cost little beside the training, for `batches` of an epoch and of the run."""
+    if display.sample_frequency < RARE:
+        return False
+    if batches is None or not batches[0]:
+        return True
+    cards = math.ceil(batches[1] / min(display.sample_frequency, batches[0]))
+    return cards <= FEW or batches[1] >= RARE * cards

@@ -76,6 +76,9 @@ def test_both_texts_go_on_from_the_same_beginning_and_stand_beside_the_line_itse
         ({"sample_frequency": 1, "card_text": "continued"}, "continued"),
         ({"show_on": "validation", "validation": [LINES[:2]]}, "continued"),
         ({"on_policy": 1.0, "on_policy_tokens": 5}, "continued"),
+        ({"num_epochs": 20}, "continued"),
+        ({"num_epochs": 21}, "predicted"),  # each epoch of a single batch begins with a card
+        ({"num_epochs": 21, "batches": [LINES] * 10}, "continued"),
     ],
 )
 def test_cards_go_on_where_they_are_rare_or_where_that_is_asked_for(settings: Any, kind: str, told: Any) -> None:

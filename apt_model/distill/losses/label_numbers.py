@@ -13,7 +13,7 @@ from apt_model.data.batch import Batch, learned_positions
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.distill.losses.token_stats import argmax
 
-FLOATS_AT_ONCE = 2**20  # of each model: four megabytes
+FLOATS_AT_ONCE = 2**18  # of each model: a megabyte, so that what is computed stays in the cache
 
 
 class LabelNumbers(NamedTuple):
@@ -53,10 +53,6 @@ class StudentLabels(NamedTuple):
     log_probs: Tensor
     best: Tensor
 
-    def cross_entropy(self, log_probs: Tensor) -> Tensor:
-        """Of log-probabilities (R, V) on the labels."""
-        return -log_probs.gather(1, self.targets.unsqueeze(1)).squeeze(1)
-
 
 Compared = tuple[Tensor, Tensor, Tensor]  # KL, agreed, the teacher's cross-entropy
 
@@ -75,12 +71,10 @@ def label_numbers(student_logits: Tensor, batch: Batch, compare: Callable[[Stude
     for start in range(0, len(places), size):
         part = slice(start, start + size)
         log_probs = student_logits[rows[part], positions[part]].float().log_softmax(dim=-1)
-        student = StudentLabels(
-            rows[part], positions[part], part, targets[part], log_probs.clamp(min=FLOOR), argmax(log_probs)
-        )
+        best, ce = argmax(log_probs), cross_entropy(log_probs, targets[part])
+        student = StudentLabels(rows[part], positions[part], part, targets[part], log_probs.clamp_(min=FLOOR), best)
         kl, agreed, teacher_ce = compare(student)
-        kl, echo = kl.clamp(min=0), (student.best == fed[part]).float()
-        ce = student.cross_entropy(log_probs)
+        kl, echo = kl.clamp(min=0), (best == fed[part]).float()
         found.append(LabelNumbers(kl, -torch.expm1(-kl), agreed.float(), ce, teacher_ce, echo))
     return LabelNumbers(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
@@ -88,6 +82,11 @@ def label_numbers(student_logits: Tensor, batch: Batch, compare: Callable[[Stude
 def compare_dense(student: StudentLabels, teacher_logits: Tensor) -> Compared:
     """With a teacher's logits (R, V): KL = Σ p (log p − log q); what the teacher rules out (-inf) counts 0."""
     log_probs = teacher_logits.float().log_softmax(dim=-1)
-    agreed, ce = argmax(log_probs) == student.best, student.cross_entropy(log_probs)
-    log_probs = log_probs.clamp_(min=FLOOR)
-    return (log_probs.exp() * (log_probs - student.log_probs)).sum(dim=1), agreed, ce
+    agreed, ce = argmax(log_probs) == student.best, cross_entropy(log_probs, student.targets)
+    probs = log_probs.clamp_(min=FLOOR).exp()
+    return torch.linalg.vecdot(probs, log_probs.sub_(student.log_probs)), agreed, ce
+
+
+def cross_entropy(log_probs: Tensor, targets: Tensor) -> Tensor:
+    """Of log-probabilities (R, V) on labels (R)."""
+    return -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
