@@ -14,6 +14,7 @@ from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 
 SHARE, FEWEST, LEAST = 0.05, 8, 80  # at least 8 rows, of 80 or more
+COLUMNS = 78
 
 
 def splits_blocks(arguments: argparse.Namespace) -> bool:
@@ -52,8 +53,12 @@ def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
 
 
 def _told(answer: int, key: str, lang: str, **values: object) -> int:
+    from apt_model.render.wrap import wrap
+
+    said = speaker(lang)(f"set_aside.{key}", **values)
     with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
-        print_line(speaker(lang)(f"set_aside.{key}", **values))
+        for start, end in wrap(said, COLUMNS):
+            print_line(said[start:end])
     return answer
 
 

@@ -203,7 +203,10 @@ def _cards_and_exam(
     watching: Watching,
     process: tuple[Accelerator, tuple[int, int] | None],
 ) -> tuple[Cards, Exam]:
-    """Cards and exam, which share the models' continuations; `process`: its accelerator, its batches of an epoch and the run."""
+    """Cards and exam, which share the models' continuations.
+
+    `process`: its accelerator, and its batches of an epoch and of the run.
+    """
     display, guard, (accelerator, batches) = config.display, watching.audience.guard, process
     continuations = Continuations(
         teacher=source.model,

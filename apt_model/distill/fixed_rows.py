@@ -19,9 +19,9 @@ from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.validation import looking_at
 from apt_model.events.results import RowReading
 
-MOST_ROWS, ENOUGH_ROWS, ENOUGH_TOKENS = 32, 16, 4_096  # above 16 rows, no more once so many labels are there
+MOST_ROWS, ENOUGH_ROWS, ENOUGH_TOKENS = 32, 16, 2_048  # above 16 rows, no more once so many labels are there
 ROWS_AT_ONCE, FLOATS_AT_ONCE = 16, 2**26  # of the logits of each model
-KEPT_FLOATS = 2**23  # of the teacher's logits: 32 MiB; above that they are computed anew at each reading
+KEPT_FLOATS = 2**24  # of the teacher's logits: 64 MiB; above that they are computed anew at each reading
 
 Asked = tuple[Tensor, TeacherLogits, Batch]  # the student's logits, the teacher's, and the batch on their device
 Ask = Callable[[Batch, TeacherLogits | None], Asked]
