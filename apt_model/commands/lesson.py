@@ -11,6 +11,7 @@ from apt_model.commands.console import importing, print_line, program, speaker, 
 from apt_model.commands.control import Control, refuse_control
 from apt_model.commands.material import add_material, gather, material_settings, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
+from apt_model.commands.set_aside import tell
 from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
@@ -159,6 +160,7 @@ def _distill(arguments: argparse.Namespace) -> None:
         material.examine(config, run_dir=out)
     material.refuse_other_tokenizer(config)
     rows, looked_at = material.tokenized(config)
+    tell(material.told)
     lesson = Lesson(
         teacher=material.teacher,
         tokenizer=material.tokenizer,

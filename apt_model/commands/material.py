@@ -74,8 +74,8 @@ def material_settings(arguments: argparse.Namespace) -> LessonConfig:
 class Material:
     """Models and rows of a distillation. The teacher may be a `CachedTeacher`; the rows are not tokenized yet.
 
-    `split` sets tokenized rows aside for validation; None where that is done. `remake` makes the untrained student
-    again: loaded, or initialised anew by the seed that is set.
+    `split` sets tokenized rows aside for validation; None where that is done. `told` says what was set aside. `remake`
+    makes the untrained student again: loaded, or initialised anew by the seed that is set.
     """
 
     teacher: Any
@@ -86,6 +86,7 @@ class Material:
     rows: Any
     looked_at: Any
     split: Callable[[Any], tuple[Any, Any]] | None
+    told: list[str]
     batch_size: int
     packing: bool
     streaming: bool
@@ -203,7 +204,8 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         fix = "add --merge-adapters, or give --student a saved model"
         raise ConfigError("adapters alone would be saved, but their base model is new and is not saved", fix=fix)
     prepare(config)
-    rows, looked_at = _load_data(arguments, config)
+    told: list[str] = []
+    rows, looked_at = _load_data(arguments, config, told)
     teacher, pattern, tokenizer = load_teacher(arguments, config)
 
     def make() -> tuple[Any, Any]:
@@ -226,7 +228,8 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         student_tokenizer=student_tokenizer,
         rows=rows,
         looked_at=looked_at,
-        split=partial(set_aside, arguments=arguments, config=config) if splits_blocks(arguments) else None,
+        split=partial(set_aside, arguments=arguments, config=config, told=told) if splits_blocks(arguments) else None,
+        told=told,
         batch_size=arguments.batch_size,
         packing=arguments.packing,
         streaming=arguments.streaming,
@@ -241,7 +244,7 @@ def _check_batches(arguments: argparse.Namespace, config: LessonConfig) -> None:
         raise ConfigError("--packing does not work with different tokenizers", got=got, fix=fix)
 
 
-def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+def _load_data(arguments: argparse.Namespace, config: LessonConfig, told: list[str]) -> tuple[Any, Any]:
     """Training rows, and validation rows or None."""
     with importing(config.display.lang):
         from apt_model.data.dataset import load_dataset
@@ -252,7 +255,7 @@ def _load_data(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any
         looked_at = load_dataset(arguments.validation_data, **how) if arguments.validation_data else None
     if looked_at is not None or splits_blocks(arguments):
         return rows, looked_at
-    return set_aside(rows, arguments, config)
+    return set_aside(rows, arguments, config, told)
 
 
 def prepare(config: LessonConfig) -> None:

@@ -22,8 +22,8 @@ def splits_blocks(arguments: argparse.Namespace) -> bool:
     return bool(arguments.packing and arguments.teacher_cache is not None and not arguments.validation_data)
 
 
-def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
-    """Training rows and validation rows; None for the latter if there are none. What no flag asked for is told.
+def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig, told: list[str]) -> tuple[Any, Any]:
+    """Training rows and validation rows; None for the latter if there are none. `told` gets what no flag asked for.
 
     Raises:
         ConfigError: `--validation-split` leaves no row for one of the two, or is a share of a stream; or cards are to
@@ -32,7 +32,7 @@ def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) ->
     from apt_model.data.dataset import split_dataset
 
     wanted = arguments.validation_split
-    count = _twentieth(rows, arguments, config.display.lang) if wanted is None else wanted
+    count = _twentieth(rows, arguments, config.display.lang, told) if wanted is None else wanted
     if count:
         return split_dataset(rows, count, seed=config.train.seed or 0)
     if config.display.show_on == "validation":
@@ -40,26 +40,31 @@ def set_aside(rows: Any, arguments: argparse.Namespace, config: LessonConfig) ->
     return rows, None
 
 
-def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str) -> int:
-    """How many rows to set aside without being asked, and a line that says so."""
+def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str, told: list[str]) -> int:
+    """How many rows to set aside without being asked; `told` gets a sentence that says so."""
+    say = speaker(lang)
     if arguments.streaming:
-        return _told(0, "stream", lang)
+        told.append(say("set_aside.stream"))
+        return 0
     count = max(FEWEST, round(SHARE * len(rows)))
     if len(rows) < LEAST:
-        return _told(0, "few", lang, least=LEAST)
+        told.append(say("set_aside.few", least=LEAST))
+        return 0
     if _learned_from_all(arguments, len(rows), count):
-        return _told(0, "resumed", lang)
-    return _told(count, "rows", lang, count=f"{count:,}", all=f"{len(rows):,}")
+        told.append(say("set_aside.resumed"))
+        return 0
+    told.append(say("set_aside.rows", count=f"{count:,}", all=f"{len(rows):,}"))
+    return count
 
 
-def _told(answer: int, key: str, lang: str, **values: object) -> int:
+def tell(told: list[str]) -> None:
+    """Print these sentences, wrapped."""
     from apt_model.render.wrap import wrap
 
-    said = speaker(lang)(f"set_aside.{key}", **values)
     with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
-        for start, end in wrap(said, COLUMNS):
-            print_line(said[start:end])
-    return answer
+        for said in told:
+            for start, end in wrap(said, COLUMNS):
+                print_line(said[start:end])
 
 
 def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> bool:

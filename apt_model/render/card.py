@@ -96,7 +96,7 @@ class CardPainter:
             self._add(table, Text(self._text(card.original), style="dim"), label=say("card.original"), hang=hang)
         if card.card_text == "predicted":
             self._add(table, Text(say("card.predicted"), style="dim"))
-        texts = sentences.texts(card)
+        texts = card.teacher_text, card.student_text
         self._voices(table, *texts, hang=hang)
         if self._style.show_diff:
             diff = inline_diff(*map(self._text, texts), colour=self._style.colour)

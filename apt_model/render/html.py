@@ -125,7 +125,7 @@ class HtmlPainter:
 
     def _said(self, card: Card) -> tuple[str, str]:
         """Both texts; with `show_diff`, each with its own differing parts marked."""
-        texts = [shorten(sanitise(text), self._max_text_length) for text in sentences.texts(card)]
+        texts = [shorten(sanitise(text), self._max_text_length) for text in (card.teacher_text, card.student_text)]
         teacher, student = self._marked(*texts) if self._show_diff else map(_safe, texts)
         silence = f'<span class="apt-quiet">{_safe(self._say("card.silence"))}</span>'
         return teacher if texts[0].strip() else silence, student if texts[1].strip() else silence

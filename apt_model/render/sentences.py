@@ -100,14 +100,6 @@ def exam_title(exam: ExamTaken, say: Phrases) -> str:
     return say("exam.title", step=exam.step) if exam.step else say("exam.first")
 
 
-def texts(card: Card) -> tuple[str, str]:
-    """What teacher and student said; the token ids, where the tokenizer gives no text."""
-    if card.token_ids is None:
-        return card.teacher_text, card.student_text
-    teacher, student = (" ".join(map(str, ids)) for ids in card.token_ids)
-    return teacher, student
-
-
 def laziness(card: Card, say: Phrases) -> str:
     """The label of a card's laziness; it tells of token ids where there was no text to compare."""
     return say("card.laziness" if card.compared == "text" else "card.laziness_of_tokens")

@@ -67,7 +67,7 @@ def test_nothing_is_set_aside_of_little_data_of_a_stream_or_where_that_is_asked(
 ) -> None:
     assert distill(*flags, data=data) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert said in shown if said else "aside" not in shown
+    assert said in shown if said else "--validation-split" not in shown
     assert not readings(unseen=True)
     assert readings(unseen=False)[0].texts
     assert [event.validation for event in read_events("run") if isinstance(event, EpochFinished)] == [None]

@@ -220,10 +220,13 @@ def test_silence_is_shown_and_agreement_stands_beside_laziness_or_below_it(
     assert sum(agree in line for line in lines) == 1
 
 
-def test_without_text_the_token_ids_are_shown_and_laziness_says_what_it_compared() -> None:
-    card = replace(LESSON_CARD, compared="tokens", token_ids=((5, 70), (5, 9)), laziness=math.nan, gain=None)
+def test_without_text_the_placeholder_is_shown_and_laziness_says_that_it_compared_token_ids() -> None:
+    ids = ((5, 70), (5, 9))
+    card = replace(
+        LESSON_CARD, student_text="文本 (tokens: 2)", compared="tokens", token_ids=ids, laziness=math.nan, gain=None
+    )
     lines = shown(card, 70, "zh")
-    assert "│ 👨🎓 学生模型: 5 9 " in "".join(lines)
+    assert "│ 👨🎓 学生模型: 文本 (tokens: 2) " in "".join(lines)
     (lazy,) = [line for line in lines if "偷懒程度（按token id）" in line]
     assert "] –  一致 25%" in lazy
     assert "█" not in lazy

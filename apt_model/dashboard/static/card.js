@@ -81,8 +81,7 @@ function voice(role, said) {
 
 function plainRows(card) {
   const row = (text) => (clean(text).trim() ? el("span", { class: "strip" }, clean(text)) : el("span", { class: "quiet" }, say("now.silence")));
-  const [teacher, student] = card.token_ids ? card.token_ids.map((ids) => ids.join(" ")) : [card.teacher_text, card.student_text];
-  return { teacher: row(teacher), student: row(student) };
+  return { teacher: row(card.teacher_text), student: row(card.student_text) };
 }
 
 function judgement(card, scale) {
