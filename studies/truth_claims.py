@@ -17,6 +17,7 @@ UNSURE = 0.03  # of laziness: a change as small as this may be called one or non
 NO_CHANGE = 0.08  # a change as large as this must not be called none
 BANDS = {"excellent": (0.0, 0.2), "good": (0.0, 0.4), "fair": (0.2, 0.6), "needs_work": (0.6, 1.0)}
 MARGIN = 0.06
+PERIOD = 8  # characters
 FITTING = {"green": ("🌟", "👍"), "yellow": ("👍", "📚"), "red": ("😓",)}
 PULLS = {  # what a piece of advice wants of the run's length and rate, of the student and of the text
     "train_longer": {"longer"},
@@ -50,7 +51,7 @@ def claims_of(
         events: of the run, as they were scored.
         before, after: the student's true state.
         advice: keys that are true of the set-up.
-        parrots: whether a remark may call the student a parrot.
+        parrots: whether the student is one; any may be called so whose text repeats itself.
         lang: of the remarks.
     """
     verdict = next(event for event in events if isinstance(event, RunFinished))
@@ -90,12 +91,22 @@ def _remarks(cards: Sequence[ScoredObservation], phrases: Phrases, *, parrots: b
         if said in before:
             yield Claim(by="remark", said="before", true=card.step <= 1)
         elif said in parrot:
-            yield Claim(by="remark", said="parrot", true=parrots and card.agreement < 0.5)
+            yield Claim(by="remark", said="parrot", true=parrots or _is_periodic(card))
         elif said in perfect:
             yield Claim(by="remark", said="perfect", true=card.teacher_text == card.student_text)
         else:
             fits = said[0] in FITTING[card.light]
             yield Claim(by="remark", said=said[0], true=fits, contradicts="" if fits else f"light {card.light}")
+
+
+def _is_periodic(card: ScoredObservation) -> bool:
+    """Whether half of the student's characters repeat those some places before them, the beginning included."""
+    said, heard = card.student_text, card.given + card.student_text
+    skipped = len(card.given)
+    return any(
+        sum(heard[skipped + at] == heard[skipped + at - back] for at in range(len(said))) >= 0.5 * len(said) > 0
+        for back in range(1, min(PERIOD, max(1, skipped)) + 1)
+    )
 
 
 def _contradictions(verdict: RunFinished, cards: Sequence[ScoredObservation]) -> Iterator[Claim]:

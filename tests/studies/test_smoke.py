@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from apt_model.models.pretrained import load_model, save_model
-from studies import against_trl, chats, crossing, quality, students, teachers, texts
+from studies import against_trl, chats, crossing, quality, students, teachers, texts, truth
 
 LINES = "人工智能是全球最大的网络。\n互联网是医疗教育的计算机。\n" * 8
 
@@ -98,3 +98,11 @@ def test_texts_and_chats(material: Path, capsys: pytest.CaptureFixture[str]) -> 
     (held_out,) = (material / "chats-test.jsonl").read_text("utf-8").splitlines()
     assert json.loads(held_out)["messages"][0] == {"role": "user", "content": "什么是网络？"}
     assert "chats.jsonl: 1 chats" in capsys.readouterr().out
+
+
+def test_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth.main(["--out", str(tmp_path), "--only", "two steps", "--seeds", "1"])
+    told = capsys.readouterr().out
+    assert [line.split(" | ")[0] for line in told.splitlines()[2:]] == ["| two steps", "| **all**"]
+    truth.main(["--out", str(tmp_path), "--only", "two steps", "--seeds", "1"])  # now from its file
+    assert capsys.readouterr().out == told

@@ -1,10 +1,8 @@
 """What the lesson says of students whose truth is known is true, and none of it contradicts another part."""
 
-from pathlib import Path
-
 import pytest
 
-from studies.truth import main, run
+from studies.truth import run
 from studies.truth_setups import SETUPS, World
 
 SMALL = ("rate 0", "its own teacher, rate 0", "random teacher", "parrot, a short run", "good, short")
@@ -25,12 +23,3 @@ def test_everything_that_a_lesson_says_of_a_known_student_is_true(name: str, wor
 
 def test_there_are_forty_set_ups_and_no_two_of_a_name() -> None:
     assert len({setup.name for setup in SETUPS}) == len(SETUPS) >= 40
-
-
-def test_the_study_prints_a_table_and_keeps_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--out", str(tmp_path), "--only", "two steps", "--seeds", "1"]
-    main(arguments)
-    told = capsys.readouterr().out
-    assert [line.split(" | ")[0] for line in told.splitlines()[2:]] == ["| two steps", "| **all**"]
-    main(arguments)  # now from its file
-    assert capsys.readouterr().out == told
