@@ -21,7 +21,7 @@ SETTINGS: Mapping[str, Any] = {  # in Chinese; in English but for what LESSONS s
     "learning_rate": 3e-3,
     "warmup_ratio": 0.1,
     "seed": 0,
-    "exam_prompts": ("短跑是一种高强度", "阅读不同类型的书籍", "机器学习的核心思想是"),  # unseen beginnings
+    "exam_prompts": ("随着互联网的普及", "糖尿病的诊断和", "好奇心可以驱动"),  # unseen beginnings
     "exam_tokens": 40,
 }
 
@@ -84,7 +84,7 @@ def read_corpus(lang: str = "zh") -> dict[str, list[str]]:
 
 
 def read_unseen(lang: str = "zh") -> dict[str, list[str]]:
-    """Text of the same kind that neither the student nor, in Chinese, its teacher has learned from, by topic."""
+    """Text of the same kind that neither the student nor its teacher has learned from, by topic."""
     return _read(lang, ("unseen.txt",))
 
 

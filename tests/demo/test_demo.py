@@ -3,6 +3,7 @@
 import math
 import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def test_the_teacher_knows_every_character_of_both_texts(lang: str) -> None:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_teacher_knows_the_language_and_not_just_its_lines(lang: str) -> None:
     teacher, tokenizer = load_teacher(lang)
+    written = lines_of(read_corpus(lang))[-600:]
     unseen = perplexity(teacher, tokenizer, lines_of(read_unseen(lang)))
     assert unseen < 12, "its vocabulary, which a guess would give, is 2,102 and 512"
+    assert unseen / perplexity(teacher, tokenizer, written) < 1.3
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -152,7 +155,7 @@ def test_the_demos_student_agrees_with_its_teacher_on_half_of_the_unseen_text(tm
     assert [epoch.validation.agreement for epoch in epochs if epoch.validation][-1] >= 0.5
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     tenths = [sum(losses[i : i + len(losses) // 10]) for i in range(0, len(losses) // 10 * 10, len(losses) // 10)]
-    assert tenths == sorted(tenths, reverse=True), "the loss falls evenly"
+    assert all(later < 1.02 * earlier for earlier, later in pairwise(tenths)), "the loss falls evenly"
 
 
 def test_the_help_of_demo_tells_the_demos_own_defaults() -> None:
