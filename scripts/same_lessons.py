@@ -252,8 +252,8 @@ def compare(lesson: Lesson, sides: tuple[Side, Side], allow: Collection[str]) ->
 def prepare(checkout: Path, home: Path) -> None:
     """The demo's teacher, its corpus, and the teacher with other ids for the same characters, for a side."""
     package = checkout / "apt_model"
-    lines = next(package.rglob("corpus.txt")).read_text("utf-8").splitlines()
-    teacher = next(package.rglob("teacher/model.safetensors")).parent
+    corpus = next(package.rglob("corpus.txt"))
+    lines, teacher = corpus.read_text("utf-8").splitlines(), corpus.with_name("teacher")
     home.mkdir()
     (home / "corpus.txt").write_text("\n".join(line for line in lines if not line.startswith("# ")), "utf-8")
     for name in ("teacher", "other"):

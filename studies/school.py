@@ -13,14 +13,13 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_dataset
-from apt_model.demo.lesson import load_teacher, read_corpus
+from apt_model.demo.lesson import load_teacher, read_corpus, read_unseen
 from apt_model.distill.students.fresh import create_compressed_model
 from apt_model.distill.students.shrink import shrink
 from apt_model.events.evaluation import Evaluation
 from apt_model.generation.evaluator import evaluate_text_quality
 from apt_model.models.pretrained import load_model
 
-HELD_OUT = 8  # of the demo's sentences, every eighth
 LOOKED_AT = 64  # rows that a width is cut by
 
 
@@ -49,10 +48,10 @@ class School:
         self._arguments = arguments
         if arguments.teacher is None:
             self.teacher, self.tokenizer = load_teacher()
-            lines = [line for lines in read_corpus().values() for line in lines]
-            held = lines[::HELD_OUT]
-            rows = [{"text": line} for index, line in enumerate(lines) if index % HELD_OUT]
-            looked = [{"text": line} for line in held]
+            rows, looked = (
+                [{"text": line} for lines in corpus.values() for line in lines]
+                for corpus in (read_corpus(), read_unseen())
+            )
         else:
             self.teacher, self.tokenizer, _ = load_model(arguments.teacher)
             rows = load_dataset(arguments.data)

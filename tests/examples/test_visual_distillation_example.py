@@ -52,7 +52,7 @@ def test_the_four_examples_run_and_what_they_write_is_where_they_say(example: An
     assert f"📁 文件都写在 {home}" in shown
     assert (home / "apt_model_distilled" / "model.safetensors").is_file()
     assert (home / "run" / "events.jsonl").is_file()
-    assert "模型大小: 16.6MB → 3.4MB" in shown
+    assert "模型大小: 17.1MB → 3.7MB" in shown
 
 
 def test_on_a_terminal_there_is_a_menu(example: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
