@@ -153,7 +153,7 @@ def _plain_sgd(rate: float) -> Callable[[nn.Module], torch.optim.Optimizer]:
 
 RATE_0, TOO_HIGH = ("rate_up", "temperature_blunts", "teacher_unheard"), ("rate_down",)
 T1 = {"temperature": 1.0, "learning_rate": 3e-3}
-OVER = ("overfits_since", "from_memory", "teacher_alone")
+OVER = ("overfits_since", "from_memory", "labels_by_heart", "teacher_alone")
 DISTURBED = ("excellent", "rate_down")  # a copy of the teacher that a step can only lead away from it
 SETUPS = (
     Setup(name="rate 0", advice=RATE_0, settings={**T1, "learning_rate": 1e-12}),

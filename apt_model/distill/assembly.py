@@ -19,7 +19,7 @@ from apt_model.distill.cards import Cards
 from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
-from apt_model.distill.fixed_rows import RowSet, learned_source
+from apt_model.distill.fixed_rows import RowSet, learned_source, unseen_source
 from apt_model.distill.grader import Grader
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.losses.layer_matching import Matcher
@@ -251,6 +251,6 @@ def _row_sets(
         accumulation=train.gradient_accumulation_steps,
         device=accelerator.device,
     )
-    looked_at = data.validation
-    unseen = [] if looked_at is None else [make(lambda: looked_at, unseen=True)]
-    return [*unseen, make(learned, unseen=False)]
+    if data.validation is None:
+        return [make(learned, unseen=False)]
+    return [make(unseen_source(data.validation, accelerator.device), unseen=True), make(learned, unseen=False)]

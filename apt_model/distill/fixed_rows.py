@@ -4,6 +4,7 @@ Does not influence the training: eval mode, no gradient, random generators resto
 of when rows are read, or of what the numbers mean.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -130,7 +131,8 @@ class RowSet:
             set_seed(0)  # undone by `undisturbed`: a loader that shuffles begins with the same rows in a resumed run
             source = self._source()
             with generators_kept(source):
-                self._rows = _bounded(self._checked(source))
+                checked = self._checked(source)
+                self._rows = _bounded(list(checked) if isinstance(source, list) else checked)
 
     def _checked(self, raw: Iterable[Any]) -> Iterator[Batch]:
         for some in raw:
@@ -160,16 +162,28 @@ class RowSet:
 
 
 def _bounded(batches: Iterable[Batch]) -> list[Batch]:
-    """The first rows with a label: 32, or fewer down to 16 where they are long."""
+    """The first rows with a label: 32, or fewer down to 16 where they are long; of a list, some of each batch."""
+    most = math.ceil(MOST_ROWS / len(batches)) if isinstance(batches, list) and batches else MOST_ROWS
     rows: list[Batch] = []
     tokens = 0
     for batch in batches:
-        for row in single_rows(batch):
-            rows.append(row)
-            tokens += row.label_count
+        found = single_rows(batch)
+        for index in sorted(evenly_spaced(len(found), most)):
+            rows.append(found[index])
+            tokens += found[index].label_count
             if len(rows) == MOST_ROWS or (len(rows) >= ENOUGH_ROWS and tokens >= ENOUGH_TOKENS):
                 return rows
     return rows
+
+
+def unseen_source(data: Iterable[Any], device: torch.device) -> Callable[[], Iterable[Any]]:
+    """Batches of validation data: rows spread over it, where they are read by index; else from its beginning on."""
+    if isinstance(data, list | tuple):
+        return lambda: _spread(data)
+    if not is_read_by_index(data):
+        return lambda: data
+    loader: Any = data
+    return lambda: [collated(loader, evenly_spaced(len(loader.dataset), MOST_ROWS), device)]
 
 
 def learned_source(
@@ -177,8 +191,8 @@ def learned_source(
 ) -> Callable[[], Iterable[Any]] | None:
     """Batches of training data with rows that the run learns from, without advancing an iterator.
 
-    Rows spread over a data set that a loader reads by index and whole; the batches of a list. None for a stream, and
-    where the run ends before its first epoch does: then it learns from its first window, but not from every row.
+    Rows spread over a data set that a loader reads by index and whole, or over a list of batches. None for a stream,
+    and where the run ends before its first epoch does: then it learns from its first window, but not from every row.
 
     Args:
         data: the training data, as all processes see it.
@@ -187,9 +201,14 @@ def learned_source(
         device: its random generators are restored.
     """
     if isinstance(data, list | tuple):
-        return lambda: data if steps is None else data[: steps * accumulation]
+        return lambda: _spread(data if steps is None else data[: steps * accumulation])
     whole = steps_per_epoch(data, accumulation)
     if not is_read_by_index(data) or whole is None or steps is None or steps < whole:
         return None
-    loader: Any = data
-    return lambda: [collated(loader, evenly_spaced(len(loader.dataset), MOST_ROWS), device)]
+    return unseen_source(data, device)
+
+
+def _spread(batches: Sequence[Any]) -> list[Any]:
+    """Batches spread over a list: so few that all are needed stay in order."""
+    chosen = evenly_spaced(len(batches), MOST_ROWS)
+    return [batches[index] for index in (sorted(chosen) if len(chosen) <= ENOUGH_ROWS else chosen)]

@@ -19,16 +19,23 @@ MARKS = {True: "🧪", False: "📖"}  # of unseen and of learned text
 
 @dataclass(frozen=True, kw_only=True)
 class LatestReadings:
-    """Summaries of the latest reading of unseen and of learned rows; None before the first."""
+    """Summaries of the readings of unseen and of learned rows after one step; None for a kind that was not read then.
+
+    Attributes:
+        step: of the readings.
+    """
 
     unseen: ReadingSummary | None = None
     learned: ReadingSummary | None = None
+    step: int = -1
 
     def after(self, event: Event) -> "LatestReadings":
-        """The same with the event's, if it is a reading."""
+        """The same with the event's, if it is a reading; those of an earlier step say nothing of the student now."""
         if not isinstance(event, Reading):
             return self
-        return replace(self, **{"unseen" if event.unseen else "learned": summary_of(event)})
+        kept = self if event.step == self.step else LatestReadings(step=event.step)
+        read = summary_of(event)
+        return replace(kept, unseen=read) if event.unseen else replace(kept, learned=read)
 
     def lines(self, say: Phrases, *, final: bool = False) -> list[str]:
         """A sentence for each of them, unseen rows first; `final` for the end of a run.

@@ -20,7 +20,8 @@ CERTAIN = 3.0  # standard errors; the number of comparisons in a run makes two t
 NOTICEABLE = 0.01  # of laziness: a smaller change is no news, however certain
 GREAT = 0.15
 STALLED = 0.04  # the most that a student can have gained in the run's second half and still be said to stand still
-GAP = 0.1  # between unseen and learned text
+GAP = 0.1  # of laziness, between unseen and learned text
+NATS = 0.3  # of cross-entropy, likewise
 RISE = 0.03  # of the lowest KL or cross-entropy, as a ratio
 GUESSING = 0.97  # of log V: a teacher with such a cross-entropy does no better than chance
 SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
@@ -149,7 +150,17 @@ def _of_memory(run: Evidence) -> list[Advice]:
     error = hypot(unseen.laziness.error or 0.0, learned.laziness.error or 0.0)
     if gap > max(GAP, CERTAIN * error) and _has_learned(run.learned):
         return [Advice(key="from_memory", share=gap), *alone]
-    return []
+    nats = _labels_by_heart(unseen, learned)
+    return [] if nats is None else [Advice(key="labels_by_heart", value=f"{nats:.2f}"), *alone]
+
+
+def _labels_by_heart(unseen: ReadingSummary, learned: ReadingSummary) -> float | None:
+    """By how many nats cross-entropy is higher on unseen text, the teacher's difference taken off; None: not so."""
+    if unseen.teacher_ce is None or learned.teacher_ce is None:
+        return None
+    nats = (unseen.ce.value - unseen.teacher_ce.value) - (learned.ce.value - learned.teacher_ce.value)
+    error = hypot(unseen.ce.error or 0.0, learned.ce.error or 0.0)
+    return nats if nats > max(NATS, CERTAIN * error) else None
 
 
 def _has_risen(run: Evidence, best: int) -> bool:

@@ -84,6 +84,10 @@ class Course:
         self._steps = [self._steps[at] for at in places]
         self._values = {name: [rows[at] for at in places] for name, rows in self._values.items()}
 
+    def up_to(self, step: int) -> "Course":
+        """These readings if the newest was made after this step, else none: what came later is not known."""
+        return self if self._steps and self._steps[-1] == step else Course()
+
     @property
     def count(self) -> int:
         """Number of readings kept."""

@@ -74,7 +74,9 @@ class LessonScorer:
             return self._score_reading(event)
         elif isinstance(event, EpochFinished):
             validation = event.validation and self._score_validation(event.validation)
-            event = replace(event, **self._report_card.fields(self.verdict.course), validation=validation)
+            event = replace(
+                event, **self._report_card.fields(self.verdict.course.up_to(event.step)), validation=validation
+            )
             self.verdict.epoch_laziness.append(event.mean_laziness)
             self._report_card = ReportCard()
         elif isinstance(event, RunFinished):

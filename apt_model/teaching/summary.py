@@ -134,10 +134,12 @@ class RunStatistics:
     def fields(self, run: RunStarted | None, step: int, thresholds: DisplayConfig) -> dict[str, Any]:
         """The fields of `RunFinished` that the lesson fills in."""
         first, last = self.laziness.ends(0.25) or (None, None)
-        topics = with_mastery(self.topics.scores(), self.course)
+        unseen, learned = self.unseen.up_to(step), self.learned.up_to(step)
+        course = judging(unseen, learned)
+        topics = with_mastery(self.topics.scores(), course)
         found = Evidence(
-            unseen=self.unseen,
-            learned=self.learned,
+            unseen=unseen,
+            learned=learned,
             cards_laziness=last,
             share_of_teacher=self._share_of_teacher.mean,
             softness=self._softness.mean,
@@ -146,15 +148,15 @@ class RunStatistics:
             run=run,
             step=step,
         )
-        change, grade = self.course.change(), final_grade(found, thresholds)
+        change, grade = course.change(), final_grade(found, thresholds)
         return {
             "samples": self.laziness.count,
             "mean_laziness": self.laziness.mean,
             "first_laziness": first,
             "last_laziness": last,
             "topics": topics,
-            "unseen": self.unseen.summary,
-            "learned": self.learned.summary,
+            "unseen": unseen.summary,
+            "learned": learned.summary,
             "change": change,
             "trend": direction(None if change is None else change.laziness),
             "grade": grade,

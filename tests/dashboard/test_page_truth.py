@@ -163,7 +163,7 @@ def test_the_verdict_begins_with_unseen_text_and_old_ones_read_as_before(watch: 
     assert verdict.locator(".change").inner_text() == "偷懒程度变化: −21.0 ± 3.1 个百分点（同样的 32 条文本）"
     assert verdict.locator(".figures dt").all_inner_texts()[:3] == ["成绩", "偷懒程度，最后四分之一的样本", "总样本数"]
     assert verdict.locator(".remarks li").all_inner_texts() == ["医疗：固定文本上与教师一致 50.0% ± 3.9%（2 条）"]
-    assert "没学过的文本（32 条）" in watched.page.locator(".epochs tbody tr").first.inner_text()
+    assert "没学过的文本（32 条）" in watched.page.locator(".epochs tbody tr").last.inner_text()
     watched.show("exam")
     assert watched.page.locator(".answer.student p").inner_text() == "（沉默）"
     watched.show("lazy")

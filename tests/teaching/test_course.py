@@ -142,6 +142,21 @@ def test_overfitting_names_the_step_at_which_to_stop() -> None:
     assert [(one.setting, one.value) for one in found.advice] == [("max_steps", "50")]
 
 
+def test_labels_learned_by_heart_are_told_from_a_teacher_that_finds_them_harder_too() -> None:
+    def advised(students: float, teachers: float) -> list[str]:
+        scorer = LessonScorer(DisplayConfig(), {})
+        scorer(replace(STARTED, vocabulary=VOCABULARY, config={"alpha": 0.1, "max_steps": 100}))
+        for step, mean in ((0, 0.9), (50, 0.7), (100, 0.6)):
+            scorer(reading(step, spread(mean), ce=students, teacher_ce=teachers))
+            scorer(reading(step, spread(mean), ce=2.0, teacher_ce=2.0, unseen=False))
+        found = scorer(replace(FINISHED, step=100))
+        assert isinstance(found, RunFinished)
+        return keys(found)
+
+    assert advised(4.0, 2.2) == ["labels_by_heart", "teacher_alone"]
+    assert advised(4.0, 3.9) == ["train_longer"]
+
+
 def test_a_teacher_that_guesses_is_named_and_nothing_else_is_advised() -> None:
     scorer = LessonScorer(DisplayConfig(), {})
     scorer(replace(STARTED, vocabulary=VOCABULARY, config={"temperature": 4.0, "alpha": 0.7, "beta": 0.3}))
@@ -181,7 +196,8 @@ def test_mastery_of_a_topic_is_read_on_its_fixed_rows_and_not_on_the_cards() -> 
     scored = scorer(first)
     assert isinstance(scored, Reading)
     assert scored.topics == ("甲", "甲", "乙", "乙")
-    epoch = scorer(next(event for event in EVENTS if isinstance(event, EpochFinished)))
+    ended = next(event for event in EVENTS if isinstance(event, EpochFinished))
+    epoch = scorer(replace(ended, step=0))
     assert isinstance(epoch, EpochFinished)
     (score,) = epoch.topics
     assert (score.topic, score.samples, score.rows) == ("甲", 1, 2)
@@ -238,3 +254,13 @@ def test_the_course_of_a_long_run_stays_bounded_and_keeps_its_ends_and_its_state
     again = Course()
     again.load_state_dict(course.state_dict())
     assert (again.change(), again.summary, again.middle()) == (change, course.summary, course.middle())
+
+
+def test_a_reading_before_the_last_step_says_nothing_of_the_student_at_the_end() -> None:
+    scorer = LessonScorer(DisplayConfig(), {})
+    for step in (0, 50):
+        scorer(reading(step, spread(0.9 - step / 100)))
+    found = scorer(replace(FINISHED, step=100))
+    assert isinstance(found, RunFinished)
+    assert (found.unseen, found.change, found.trend, found.grade) == (None, None, "unknown", None)
+    assert keys(found) == ["not_measured"]

@@ -13,6 +13,7 @@ export const LESSON = {
   "advice.teacher_lost": ["🧭 教师预测这些标签并不比随机猜好（交叉熵 {value} nat），检查教师、分词器和标签是否配套", "🧭 The teacher predicts these labels no better than chance (cross-entropy {value} nats): check that teacher, tokenizer and labels belong together"],
   "advice.overfits_since": ["🧪 没学过的文本从第 {value} 步起越读越差（过拟合），早些停下：{setting}={value}，或增加文本", "🧪 Unseen text is read worse since step {value} (overfitting), stop earlier: {setting}={value}, or give more text"],
   "advice.from_memory": ["🧪 没学过的文本比学过的偷懒多 {share}（背下来的多，学会的少），增加文本", "🧪 Laziness is {share} higher on unseen text than on learned text (more memorised than understood): give more text"],
+  "advice.labels_by_heart": ["🧪 学生在背标签：没学过的文本上交叉熵高出 {value} nat（已扣除教师的差别），增加文本", "🧪 The student learns the labels by heart: its cross-entropy is {value} nats higher on unseen text (the teacher's difference taken off): give more text"],
   "advice.teacher_alone": ["🔈 文本少的时候只听教师的更好：alpha=1, beta=0", "🔈 With little text, learn from the teacher alone: alpha=1, beta=0"],
   "advice.laziest_topic": ["🎯 最偷懒的主题是【{topic}】，可以多准备一些这方面的文本", "🎯 The laziest topic is [{topic}]: give more text on it"],
   "advice.observed": ["👀 想让学生跟这位教师学：用 TRL 的 DistillationTrainer，或 visual_distill_model", "👀 To let the student learn from this teacher: TRL's DistillationTrainer, or visual_distill_model"],

@@ -43,7 +43,8 @@ function epochRow(epoch, lesson) {
   );
   remarks.push(...mastered(epoch.topics));
   for (const unseen of [true, false]) {
-    const read = readingsOf(lesson, unseen, epoch.step).map(summaryOf).filter(Boolean).pop();
+    const now = readingsOf(lesson, unseen, epoch.step).filter((one) => one.step === epoch.step);
+    const read = now.map(summaryOf).filter(Boolean).pop();
     if (read) remarks.push(readingSentence(read, unseen, false));
   }
   const seen = epoch.validation;
