@@ -183,7 +183,8 @@ def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
     moved, late = (direction(course.difference(since, "laziness")) for since in (0, course.middle()))
     if grade == "excellent" and moved != "decline":
         return [Advice(key="excellent")]
-    if "decline" in (moved, late) or (level > 1 and rate >= SUSPECT_RATE):
+    is_wild = level > 1 and rate >= SUSPECT_RATE and late not in ("progress", "great_progress")
+    if "decline" in (moved, late) or is_wild:
         return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)]
     found = _of_teacher(run) if level > 1 else []
     if moved == "steady" and level > 0 and rate < SUSPECT_RATE / 10:

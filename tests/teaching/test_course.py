@@ -122,6 +122,7 @@ def test_chance_alone_is_no_trend(shuffle: int) -> None:
         ({"unseen": [0.9, 0.7, 0.25, 0.25, 0.25, 0.25]}, ("great_progress", "good", ["good_enough"])),
         ({"unseen": [0.5, 0.5, 0.6, 0.7, 0.7, 0.7]}, ("decline", "needs_work", ["rate_down"])),
         ({"unseen": [0.95, 0.9, 0.85, 0.85, 0.85], "rate": 0.1}, ("progress", "needs_work", ["rate_down"])),
+        ({"unseen": [0.9, 0.8, 0.7, 0.6, 0.5], "rate": 0.1}, ("great_progress", "fair", ["train_longer"])),
         ({"unseen": [0.9, 0.9, 0.9], "learned": [0.9, 0.9], "rate": 1e-6}, ("steady", "needs_work", ["rate_up"])),
         (
             {"unseen": [0.9, 0.6, 0.5, 0.6, 0.7], "learned": [0.9, 0.1], "alpha": 0.5},
