@@ -27,7 +27,6 @@ GUESSING = 0.97  # of log V: a teacher with such a cross-entropy does no better 
 SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
 UNHEARD = 0.25  # the teacher's share of both gradients at the logits
 SUSPECT_RATE = 1e-2  # AdamW's rates of use end here; `doctor` warns from here on
-FEWEST_ROWS = 4  # of a topic
 OF_OUR_LOSS = frozenset({"temperature_blunts", "teacher_unheard", "teacher_alone"})  # other trainers do not read these
 
 
@@ -223,7 +222,7 @@ def _of_weak_topic(run: Evidence) -> list[Advice]:
     behind = [
         (score.mastery.value, score.topic)
         for score in run.topics
-        if score.mastery is not None and score.rows >= FEWEST_ROWS and _is_behind(score.mastery, read)
+        if score.mastery is not None and _is_behind(score.mastery, read)
     ]
     return [Advice(key="laziest_topic", topic=min(behind)[1])] if behind else []
 

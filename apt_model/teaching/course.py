@@ -12,6 +12,9 @@ from apt_model.events.results import Change, MeanEstimate, ReadingSummary, RowRe
 from apt_model.teaching.laziness import laziness
 
 MOST_READINGS = 16
+FEWEST_ROWS = 4  # of a topic, to say how it is mastered
+NORMAL = 1.96
+STUDENTS_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 DIGITS = 5  # after the point: a checkpoint holds all the numbers
 
 Signal = Literal["laziness", "kl", "ce"]
@@ -25,7 +28,8 @@ def row_laziness(row: RowReading) -> float:
 def mean_estimate(values: Sequence[float], weights: Sequence[float]) -> MeanEstimate:
     """Weighted mean of rows, and its standard error over rows as of a ratio of sums; the error is None below two.
 
-    With m = Σ w x / Σ w over n rows, error² = n / (n − 1) · Σ w² (x − m)² / (Σ w)².
+    With m = Σ w x / Σ w over n rows, error² = n / (n − 1) · Σ w² (x − m)² / (Σ w)², widened by Student's t for n − 1
+    degrees of freedom over the normal's 1.96: so ± 1.96 errors are a 95 % interval for few rows too.
     Source: Cochran 1977, Sampling Techniques, section 2.11 (ratio estimator).
     """
     total, count = sum(weights), len(values)
@@ -33,7 +37,17 @@ def mean_estimate(values: Sequence[float], weights: Sequence[float]) -> MeanEsti
     if count < 2:
         return MeanEstimate(value=mean, error=None)
     spread = sum((w * (x - mean)) ** 2 for w, x in zip(weights, values, strict=True))
-    return MeanEstimate(value=mean, error=math.sqrt(count / (count - 1) * spread) / total)
+    return MeanEstimate(value=mean, error=math.sqrt(count / (count - 1) * spread) / total * _widening(count - 1))
+
+
+def _widening(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t over that of the normal distribution, 1.96.
+
+    Beyond the table by the first term of Cornish and Fisher's expansion, (z³ + z) / (4 z · freedom).
+    """
+    if freedom <= len(STUDENTS_T):
+        return STUDENTS_T[freedom - 1] / NORMAL
+    return 1 + (NORMAL**2 + 1) / (4 * freedom)
 
 
 def summary_of(rows: Sequence[RowReading]) -> ReadingSummary | None:
@@ -130,13 +144,14 @@ class Course:
         return min(range(self.count), key=lambda number: self.mean(number, signal), default=0)
 
     def mastery(self) -> Mapping[str, tuple[int, MeanEstimate]]:
-        """Rows of each topic, and the agreement on them in the newest reading."""
+        """Rows of each topic, and the agreement on them in the newest reading; without topics of fewer than 4 rows."""
         found: dict[str, list[RowReading]] = {}
         for topic, row in zip(self._topics, self.latest, strict=False):
             found.setdefault(topic, []).append(row)
         return {
             topic: (len(rows), mean_estimate([row.agreement for row in rows], [row.tokens for row in rows]))
             for topic, rows in found.items()
+            if len(rows) >= FEWEST_ROWS
         }
 
     def state_dict(self) -> dict[str, Any]:
