@@ -6,10 +6,20 @@ Knows batches and loaders; knows nothing of models, or of what the rows are for.
 from collections.abc import Sequence
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+)
 
 from apt_model.data.batch import Batch, TeachersRows
 from apt_model.data.encode import IGNORED
@@ -48,6 +58,22 @@ def _teachers_row(teachers: TeachersRows, index: int, start: int) -> TeachersRow
         input_ids=teachers.input_ids[index : index + 1, inside],
         attention_mask=teachers.attention_mask[index : index + 1, inside],
         spans=spans - torch.tensor([index, start, 0, inside.start, 0]),
+    )
+
+
+def shortened(row: Batch, most: int) -> Batch:
+    """A batch of one row cut to `most` tokens, at least 2: its beginning, or the stretch around its first label."""
+    length = row.input_ids.shape[1]
+    if length <= most:
+        return row
+    first = int((row.labels[0, 1:] != IGNORED).nonzero()[0]) + 1
+    start = 0 if first < most else min(first - most // 2, length - most)
+    inside = slice(start, start + most)
+    return Batch(
+        input_ids=row.input_ids[:, inside],
+        attention_mask=row.attention_mask[:, inside],
+        labels=row.labels[:, inside],
+        is_written=row.is_written,
     )
 
 
@@ -92,7 +118,28 @@ def is_read_by_index(loader: Any) -> bool:
     if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(dataset)):
         return False
     usual = type(sampler) in (SequentialSampler, RandomSampler, DistributedSampler)
-    return usual and hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    return usual and is_stateless(dataset) and _is_known_collator(loader.collate_fn)
+
+
+def is_stateless(dataset: Any) -> bool:
+    """Whether reading a row changes nothing that later rows depend on: lists, tensors, data sets of `datasets` without
+    a transform, and parts of these.
+
+    A data set of somebody's own may draw random numbers, count its reads, or open a file that its workers share.
+    """
+    if isinstance(dataset, Subset):
+        return is_stateless(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return all(map(is_stateless, dataset.datasets))
+    if isinstance(dataset, datasets.Dataset):
+        return bool(dataset.format["type"] != "custom")
+    return type(dataset) in (list, tuple, TensorDataset)
+
+
+def _is_known_collator(collate: Any) -> bool:
+    """Whether a collator draws its random numbers, if any, from the global generators."""
+    home = getattr(collate, "__module__", None) or type(collate).__module__
+    return collate is list or home.partition(".")[0] in ("torch", "transformers", "apt_model")
 
 
 def collated(loader: DataLoader[Any], indices: Sequence[int], device: torch.device) -> Any:

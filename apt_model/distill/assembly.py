@@ -19,7 +19,7 @@ from apt_model.distill.cards import Cards
 from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
-from apt_model.distill.fixed_rows import RowSet, learned_source, unseen_source
+from apt_model.distill.fixed_rows import RowSet, learned_source, spread_source
 from apt_model.distill.grader import Grader
 from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.losses.layer_matching import Matcher
@@ -244,6 +244,7 @@ def _row_sets(
         models=grader,
         device=accelerator.device,
         columns=columns,
+        cuts=isinstance(models.teacher, nn.Module),
     )
     learned = learned_source(
         data.train,
@@ -253,4 +254,4 @@ def _row_sets(
     )
     if data.validation is None:
         return [make(learned, unseen=False)]
-    return [make(unseen_source(data.validation, accelerator.device), unseen=True), make(learned, unseen=False)]
+    return [make(spread_source(data.validation, accelerator.device), unseen=True), make(learned, unseen=False)]

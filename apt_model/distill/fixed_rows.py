@@ -4,6 +4,7 @@ Does not influence the training: eval mode, no gradient, random generators resto
 of when rows are read, or of what the numbers mean.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -15,13 +16,22 @@ from torch import Tensor, nn
 from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.data.encode import IGNORED
 from apt_model.data.rng import generators_kept, undisturbed
-from apt_model.data.rows import collated, evenly_spaced, is_read_by_index, joined, plain_row, row_of, single_rows
+from apt_model.data.rows import (
+    collated,
+    evenly_spaced,
+    is_read_by_index,
+    joined,
+    plain_row,
+    row_of,
+    shortened,
+    single_rows,
+)
 from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.validation import looking_at
 from apt_model.events.results import RowReading
 
 MOST_ROWS, ENOUGH_ROWS, ENOUGH_TOKENS = 32, 16, 2_048  # above 16 rows, no more once so many labels are there
-ROWS_AT_ONCE, FLOATS_AT_ONCE = 16, 2**26  # of the logits of each model
+ROWS_AT_ONCE, FLOATS_AT_ONCE = 16, 2**24  # of the logits of each model: 64 MiB
 KEPT_FLOATS = 2**24  # of the teacher's logits: 64 MiB; above that they are computed anew at each reading
 
 Asked = tuple[Tensor, TeacherLogits, Batch]  # the student's logits, the teacher's, and the batch on their device
@@ -94,12 +104,14 @@ class RowSet:
     """The fixed rows of one kind: unseen (validation data), or learned (training data).
 
     Args:
-        source: yields batches with these rows; None: they are those of the first accumulation window.
+        source: yields batches with these rows; None: they are those that `choose` is given.
         unseen: which kind.
         collate: makes a `Batch` of what the source yields.
         models: checks batches, and asks both.
         device: its random generators are restored.
         columns: width of the logits; None if unknown.
+        cuts: whether long rows may be cut, so that the logits of one stay below FLOATS_AT_ONCE; a cache of the teacher
+            knows whole rows only.
     """
 
     def __init__(
@@ -111,28 +123,43 @@ class RowSet:
         models: BothModels,
         device: torch.device,
         columns: int | None,
+        cuts: bool,
     ) -> None:
         self.unseen = unseen
+        self._longest = max(2, FLOATS_AT_ONCE // columns) if cuts and columns else None
         self._source, self._collate, self._models = source, collate, models
         self._device, self._columns = device, columns
         self._rows: list[Batch] = []
         self._reader: RowReader | None = None
 
-    def choose(self, window: Iterable[Batch] = ()) -> None:
-        """Choose the rows: the same in every process that resumes the run.
+    def choose(self, given: Iterable[Batch] = ()) -> None:
+        """Choose the rows: the same in every process that resumes the run. `given` serves where there is no source.
 
         Raises:
             DataError: a model cannot read one of them, or none has a label.
         """
         if self._source is None:
-            self._rows = self._rows or _bounded(window)
+            self._rows = self._rows or self._short(_bounded(given))
             return
         with undisturbed(self._device):
             set_seed(0)  # undone by `undisturbed`: a loader that shuffles begins with the same rows in a resumed run
             source = self._source()
             with generators_kept(source):
                 checked = self._checked(source)
-                self._rows = _bounded(list(checked) if isinstance(source, list) else checked)
+                self._rows = self._short(_bounded(list(checked) if isinstance(source, list) else checked))
+
+    def _short(self, rows: Sequence[Batch]) -> list[Batch]:
+        """The rows, cut where they are too long; beside another tokenizer a row stays whole, as its spans do."""
+        most = self._longest
+        return [row if most is None or row.teachers is not None else shortened(row, most) for row in rows]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the rows' tokens and labels: on other text, readings are not to be compared."""
+        found = hashlib.sha256()
+        for row in self._rows:
+            found.update(row.input_ids.numpy().tobytes() + row.labels.numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def _checked(self, raw: Iterable[Any]) -> Iterator[Batch]:
         for some in raw:
@@ -176,12 +203,12 @@ def _bounded(batches: Iterable[Batch]) -> list[Batch]:
     return rows
 
 
-def unseen_source(data: Iterable[Any], device: torch.device) -> Callable[[], Iterable[Any]]:
-    """Batches of validation data: rows spread over it, where they are read by index; else from its beginning on."""
+def spread_source(data: Iterable[Any], device: torch.device) -> Callable[[], Iterable[Any]] | None:
+    """Rows spread over data that can be read by index without a trace, in batches; None for other data."""
     if isinstance(data, list | tuple):
         return lambda: _spread(data)
     if not is_read_by_index(data):
-        return lambda: data
+        return None
     loader: Any = data
     return lambda: [collated(loader, evenly_spaced(len(loader.dataset), MOST_ROWS), device)]
 
@@ -189,10 +216,10 @@ def unseen_source(data: Iterable[Any], device: torch.device) -> Callable[[], Ite
 def learned_source(
     data: Iterable[Any], *, steps: int | None, accumulation: int, device: torch.device
 ) -> Callable[[], Iterable[Any]] | None:
-    """Batches of training data with rows that the run learns from, without advancing an iterator.
+    """Rows spread over training data that the run learns from whole, in batches, without advancing an iterator.
 
-    Rows spread over a data set that a loader reads by index and whole, or over a list of batches. None for a stream,
-    and where the run ends before its first epoch does: then it learns from its first window, but not from every row.
+    None for other data, and where the run ends before its first epoch does: it learns from its first accumulation
+    window, but not from every row.
 
     Args:
         data: the training data, as all processes see it.
@@ -205,7 +232,7 @@ def learned_source(
     whole = steps_per_epoch(data, accumulation)
     if not is_read_by_index(data) or whole is None or steps is None or steps < whole:
         return None
-    return unseen_source(data, device)
+    return spread_source(data, device)
 
 
 def _spread(batches: Sequence[Any]) -> list[Any]:

@@ -58,33 +58,44 @@ class Readings:
         self._every = steps_between(display.reading_frequency, total_steps)
         self.has_begun = False
         self._read_at: dict[str, int] = {}  # kind of rows → step of its last reading
+        self._other: set[str] = set()  # kinds whose rows are not those from before the run was interrupted
 
     def state_dict(self) -> dict[str, Any]:
         """When each kind was read last, and rows that cannot be found again, as JSON values."""
         return {
             "begun": self.has_begun,
             "read_at": self._read_at,
+            "hashes": {_kind(one): one.fingerprint for one in self._sets},
             "rows": {_kind(one): one.state_dict() for one in self._sets},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of `state_dict`; the rows are the same as before."""
+        """Restore a state of `state_dict`. Rows of other text are read as for the first time, and then told of."""
         self.has_begun, self._read_at = bool(state["begun"]), dict(state["read_at"])
         for one in self._sets:
             one.load_state_dict(state["rows"].get(_kind(one), []))
-        if self.has_begun:
-            self._choose(())
+        if not self.has_begun:
+            return
+        self._choose((), ())
+        for kind in [_kind(one) for one in self._sets if one.fingerprint != state["hashes"].get(_kind(one))]:
+            self._read_at.pop(kind, None)
+            self._other.add(kind)
 
     @property
     def waits(self) -> bool:
         """Whether the reading before the first step is still to be taken."""
         return bool(self._sets) and not self.has_begun
 
-    def begin(self, student: nn.Module, window: Iterable[Batch], *, epoch: int) -> None:
-        """Choose the rows, and read them before the first step; `window` holds the step's batches, on the CPU."""
+    def begin(
+        self, student: nn.Module, window: Iterable[Batch], validation: Iterable[Batch] = (), *, epoch: int
+    ) -> None:
+        """Choose the rows, and read them before the first step.
+
+        Rows that cannot be read by index are those of `window`, the step's batches on the CPU, or of `validation`.
+        """
         if self.waits:
             self.has_begun = True
-            self._choose(list(window))
+            self._choose(list(window), list(validation))
             self._take(student, self._sets, epoch=epoch if self._report.step else 0)
 
     def after_step(self, student: nn.Module, *, step: int, epoch: int) -> None:
@@ -100,10 +111,10 @@ class Readings:
         """Read both sets at the run's end."""
         self._take(student, self._sets, epoch=epoch)
 
-    def _choose(self, window: Sequence[Batch]) -> None:
+    def _choose(self, window: Sequence[Batch], validation: Sequence[Batch]) -> None:
         def choose() -> list[RowSet]:
             for one in self._sets:
-                one.choose(window)
+                one.choose(validation if one.unseen else window)
             return self._sets
 
         self._sets = self._guard.run("reading", choose, [])
@@ -121,9 +132,11 @@ class Readings:
 
     def _tell(self, one: RowSet, rows: tuple[RowReading, ...], *, epoch: int, seconds: float) -> None:
         is_first = _kind(one) not in self._read_at
+        if _kind(one) in self._other:
+            self._report.say(f"notice.other_rows_{_kind(one)}")
         self._read_at[_kind(one)] = self._report.step
         if rows:
-            texts = one.texts(self._report.decode) if is_first else ()
+            texts = one.texts(self._report.whole_text) if is_first else ()
             self._report.tell(Reading, epoch=epoch, unseen=one.unseen, rows=rows, texts=texts, seconds=seconds)
 
 

@@ -138,6 +138,11 @@ class Reporter:
         with undisturbed(self._device):
             return self._decode(ids)[:MAX_CHARACTERS]
 
+    def whole_text(self, ids: Sequence[int]) -> str:
+        """The text of the student's ids, whole: its topic is found in it."""
+        with undisturbed(self._device):
+            return self._decode(ids)
+
     def decode_teacher(self, ids: Sequence[int]) -> str:
         """The text of the teacher's ids, by the teacher's tokenizer, at most 1,000 characters of it."""
         with undisturbed(self._device):

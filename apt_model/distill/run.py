@@ -225,7 +225,8 @@ class TrainingRun:
     def _before_first_step(self, drawn: Window, window: Window) -> float:
         """The first reading, and the exam, on prompts of the validation data if there is any; the seconds they took."""
         asked, validator = time.perf_counter(), self._parts.validator
-        self._parts.readings.begin(self._student, [batch for _, batch in drawn], epoch=self._progress.epoch)
+        looked_at = [validator.first] if validator else []
+        self._parts.readings.begin(self._student, [batch for _, batch in drawn], looked_at, epoch=self._progress.epoch)
         self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
         return time.perf_counter() - asked
 

@@ -81,7 +81,7 @@ class ScoredObservation(Observation):
 
     Attributes:
         compared: what the similarity was computed on, the texts or the token ids.
-        grade: gives both `light` and `remark`.
+        grade: gives both `light` and `remark`; None in records from before there were grades.
     """
 
     kind = "card"
@@ -92,7 +92,7 @@ class ScoredObservation(Observation):
     topic: str
     remark: str
     compared: Compared = "text"
-    grade: Grade = "needs_work"
+    grade: Grade | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Reading(Event):
     Attributes:
         unseen: the rows are validation data, which nobody learns from; False: they are training data.
         rows: in the same order in every reading of the run.
-        texts: the rows' own texts, in the first reading only.
+        texts: the rows' own texts, in the first reading only: whole until the scorer has found their topics.
         seconds: what the reading cost.
         topics: of the rows, in the first reading only; filled in by the scorer, as `measured` is.
     """

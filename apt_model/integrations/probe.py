@@ -123,6 +123,7 @@ class FixedRows:
             models=self,
             device=self._device,
             columns=vocabulary_of(student),
+            cuts=True,
         )
 
 

@@ -20,7 +20,7 @@ CERTAIN = 3.0  # standard errors; the number of comparisons in a run makes two t
 NOTICEABLE = 0.01  # of laziness: a smaller change is no news, however certain
 GREAT = 0.15
 STALLED = 0.04  # the most that a student can have gained in the run's second half and still be said to stand still
-GAP = 0.1  # of laziness, between unseen and learned text
+GAP = 0.1  # of laziness or agreement, between rows of two kinds
 NATS = 0.3  # of cross-entropy, likewise
 RISE = 0.03  # of the lowest KL or cross-entropy, as a ratio
 GUESSING = 0.97  # of log V: a teacher with such a cross-entropy does no better than chance
@@ -36,7 +36,6 @@ class Evidence:
 
     Attributes:
         unseen, learned: readings of text that nobody learned from, and of training text.
-        cards_laziness: mean of the last quarter of the cards; None without cards.
         share_of_teacher: the teacher's share of the gradient at the student's logits, mean over the cards.
         softness: the teacher's entropy at the training temperature, divided by its maximum, mean over the cards.
         topics: scores by topic, with mastery on the fixed rows.
@@ -47,7 +46,6 @@ class Evidence:
 
     unseen: Course
     learned: Course
-    cards_laziness: float | None = None
     share_of_teacher: float | None = None
     softness: float | None = None
     topics: tuple[TopicScore, ...] = ()
@@ -103,12 +101,19 @@ def direction(change: MeanEstimate | None) -> Trend:
 
 
 def final_grade(run: Evidence, thresholds: DisplayConfig) -> Grade | None:
-    """The student's grade at the end: on the fixed rows, and no better than its last cards; None without a reading."""
+    """The student's grade at the end, on the fixed rows alone; None without a reading.
+
+    The loss that is judged is what the student could still gain there, at temperature 1: alpha · KL + beta · (CE − the
+    teacher's CE).
+    """
     read = run.course.summary
     if read is None:
         return None
-    worst = max(read.laziness.value, run.cards_laziness or 0.0)
-    return fitting(grade(worst, 0.0, thresholds), light(worst))
+    alpha = float(run.settings.get("alpha", 1.0))
+    behind = 0.0 if read.teacher_ce is None else read.ce.value - read.teacher_ce.value
+    gain = alpha * read.kl.value + (1 - alpha) * behind if run.learns_from_teacher else 0.0
+    lazy = read.laziness.value
+    return fitting(grade(lazy, gain, thresholds), light(lazy))
 
 
 def advice(run: Evidence, grade: Grade | None) -> tuple[Advice, ...]:
@@ -136,30 +141,28 @@ def _of_lost_teacher(run: Evidence) -> list[Advice]:
 
 
 def _of_memory(run: Evidence) -> list[Advice]:
-    """Overfitting: unseen text was better read before; or learned text is read better than unseen text."""
+    """Overfitting: unseen text was better read before, or learned text has gained more than unseen text."""
     learns_labels = run.learns_from_teacher and run.settings.get("alpha", 1.0) < 1
     alone = [Advice(key="teacher_alone", setting="alpha", value="1")] if learns_labels else []
     best = run.unseen.best(run.signal)
-    if best > 0 and _has_risen(run, best) and not _is_lost_everywhere(run):
+    share, nats = _ahead(run, "laziness", GAP), _ahead(run, "ce", NATS)
+    if best > 0 and _has_risen(run, best) and (share is not None or nats is not None):
         return [Advice(key="overfits_since", setting="max_steps", value=str(run.unseen.step_of(best))), *alone]
-    unseen, learned = run.unseen.summary, run.learned.summary
-    if unseen is None or learned is None:
-        return []
-    gap = unseen.laziness.value - learned.laziness.value
-    error = hypot(unseen.laziness.error or 0.0, learned.laziness.error or 0.0)
-    if gap > max(GAP, CERTAIN * error) and _has_learned(run.learned):
-        return [Advice(key="from_memory", share=gap), *alone]
-    nats = _labels_by_heart(unseen, learned)
+    if share is not None:
+        return [Advice(key="from_memory", share=share), *alone]
     return [] if nats is None else [Advice(key="labels_by_heart", value=f"{nats:.2f}"), *alone]
 
 
-def _labels_by_heart(unseen: ReadingSummary, learned: ReadingSummary) -> float | None:
-    """By how many nats cross-entropy is higher on unseen text, the teacher's difference taken off; None: not so."""
-    if unseen.teacher_ce is None or learned.teacher_ce is None:
+def _ahead(run: Evidence, signal: Signal, least: float) -> float | None:
+    """By how much more learned text has gained than unseen text since the start, if that is certain; else None.
+
+    A difference of paired differences: what one text is harder than the other, for the teacher too, drops out.
+    """
+    unseen, learned = (course.difference(0, signal) for course in (run.unseen, run.learned))
+    if unseen is None or learned is None or unseen.error is None or learned.error is None:
         return None
-    nats = (unseen.ce.value - unseen.teacher_ce.value) - (learned.ce.value - learned.teacher_ce.value)
-    error = hypot(unseen.ce.error or 0.0, learned.ce.error or 0.0)
-    return nats if nats > max(NATS, CERTAIN * error) else None
+    ahead = unseen.value - learned.value
+    return ahead if ahead > max(least, CERTAIN * hypot(unseen.error, learned.error)) else None
 
 
 def _has_risen(run: Evidence, best: int) -> bool:
@@ -167,20 +170,11 @@ def _has_risen(run: Evidence, best: int) -> bool:
     return rise is not None and rise.value > RISE * run.unseen.mean(best, run.signal) and is_certain(rise)
 
 
-def _is_lost_everywhere(run: Evidence) -> bool:
-    """Whether learned text is read no better than at the start: then the student has diverged, not overfitted."""
-    return run.learned.count > 1 and not _has_learned(run.learned)
-
-
-def _has_learned(course: Course) -> bool:
-    return direction(course.difference(0, "laziness")) in ("progress", "great_progress")
-
-
 def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
     """Advice from the trend, from its second half, and from what the step measured of the teacher's signal."""
     course, rate, level = run.course, run.rate, GRADES.index(grade)
-    moved, late = (direction(course.difference(since, "laziness")) for since in (0, course.middle()))
-    if grade == "excellent" and moved != "decline":
+    moved, late = direction(course.difference(0, "laziness")), direction(_late(course))
+    if grade == "excellent" and "decline" not in (moved, late):
         return [Advice(key="excellent")]
     is_wild = level > 1 and rate >= SUSPECT_RATE and late not in ("progress", "great_progress")
     if "decline" in (moved, late) or is_wild:
@@ -190,9 +184,14 @@ def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
         return [*found, _rate("rate_up", max(10 * rate, 1e-4))]
     if late in ("progress", "great_progress"):
         return [*found, _longer(run, "train_longer")]
-    if (moved != "steady" or level == 1) and _stands_still(course.difference(course.middle(), "laziness")):
+    if (moved != "steady" or level == 1) and _stands_still(_late(course)):
         return [*found, Advice(key="too_small" if level > 1 else "good_enough")]
     return [*found, _longer(run, "longer_to_tell")]
+
+
+def _late(course: Course) -> MeanEstimate | None:
+    """The change of laziness in the second half of the steps; None without a reading between the start and the end."""
+    return course.difference(course.middle(), "laziness") if course.middle() else None
 
 
 def _rate(key: str, value: float) -> Advice:
@@ -228,8 +227,10 @@ def _of_weak_topic(run: Evidence) -> list[Advice]:
 
 
 def _is_behind(mastery: MeanEstimate, read: ReadingSummary) -> bool:
+    if mastery.error is None or read.agreement.error is None:
+        return False
     gap = read.agreement.value - mastery.value
-    return gap > max(GAP, CERTAIN * hypot(mastery.error or 1.0, read.agreement.error or 1.0))
+    return gap > max(GAP, CERTAIN * hypot(mastery.error, read.agreement.error))
 
 
 def _longer(run: Evidence, key: str) -> Advice:

@@ -55,7 +55,7 @@ def summary_of(rows: Sequence[RowReading]) -> ReadingSummary | None:
     if not rows or not all(map(_is_finite, rows)):
         return None
     weights = [row.tokens for row in rows]
-    theirs = [row.teacher_ce for row in rows if row.teacher_ce is not None]
+    theirs = [row for row in rows if row.teacher_ce is not None and math.isfinite(row.teacher_ce)]
     return ReadingSummary(
         rows=len(rows),
         tokens=sum(weights),
@@ -63,7 +63,9 @@ def summary_of(rows: Sequence[RowReading]) -> ReadingSummary | None:
         kl=mean_estimate([row.kl for row in rows], weights),
         ce=mean_estimate([row.ce for row in rows], weights),
         laziness=mean_estimate([row_laziness(row) for row in rows], weights),
-        teacher_ce=mean_estimate(theirs, weights) if len(theirs) == len(rows) else None,
+        teacher_ce=mean_estimate([row.teacher_ce or 0.0 for row in theirs], [row.tokens for row in theirs])
+        if theirs
+        else None,
     )
 
 
@@ -82,7 +84,9 @@ class Course:
         self._values: dict[Signal, list[list[float]]] = {"laziness": [], "kl": [], "ce": []}
 
     def add(self, reading: Reading) -> None:
-        """Count one reading; one with a number that is not finite, or of other rows than before, is left out."""
+        """Count one reading. One with texts begins anew; one with a number that is not finite is left out."""
+        if reading.texts or reading.topics:
+            vars(self).update(vars(Course()))
         weights = [row.tokens for row in reading.rows]
         if not weights or not all(map(_is_finite, reading.rows)) or (self._steps and weights != self._weights):
             return
@@ -186,5 +190,6 @@ def _ce(row: RowReading) -> float:
 
 
 def _is_finite(row: RowReading) -> bool:
-    known = (row.kl, row.normalised_kl, row.agreement, row.ce, row.echo, row.teacher_ce or 0.0)
+    """Whether a row can be counted; a teacher that rules out one of its labels has an infinite cross-entropy there."""
+    known = (row.kl, row.normalised_kl, row.agreement, row.ce, row.echo)
     return row.tokens > 0 and all(map(math.isfinite, known))

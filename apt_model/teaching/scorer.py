@@ -126,7 +126,8 @@ class LessonScorer:
 
     def _score_reading(self, reading: Reading) -> Reading:
         topics = tuple(detect_topic(text, self.topics) for text in reading.texts)
-        scored = replace(reading, topics=topics, measured=summary_of(reading.rows))
+        texts = tuple(text[:MAX_CHARACTERS] for text in reading.texts)
+        scored = replace(reading, topics=topics, texts=texts, measured=summary_of(reading.rows))
         self.verdict.add_reading(scored)
         return scored
 

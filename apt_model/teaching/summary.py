@@ -140,7 +140,6 @@ class RunStatistics:
         found = Evidence(
             unseen=unseen,
             learned=learned,
-            cards_laziness=last,
             share_of_teacher=self._share_of_teacher.mean,
             softness=self._softness.mean,
             topics=topics,
