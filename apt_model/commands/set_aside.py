@@ -4,6 +4,7 @@ Knows rows and flags; knows nothing of models.
 """
 
 import argparse
+import json
 import math
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from apt_model.commands.console import print_line, speaker
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
+from apt_model.events.runfile import CONFIG
 
 SHARE, FEWEST, LEAST = 0.05, 8, 80  # at least 8 rows, of 80 or more
 COLUMNS = 78
@@ -68,11 +70,19 @@ def tell(told: list[str]) -> None:
 
 
 def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> bool:
-    """Whether a run is resumed whose number of batches is that of all rows, rather than of all but `count`."""
+    """Whether a run is resumed that learns from all rows: one from before any were set aside, or by its batches."""
     if not (getattr(arguments, "resume", False) or getattr(arguments, "resume_anyway", False)):
         return False
     from apt_model.distill.checkpoints.manager import saved_identity
 
     batches = saved_identity(Path(arguments.out)).get("batches")
     all_rows, rest = (math.ceil(number / arguments.batch_size) for number in (rows, rows - count))
-    return batches is not None and abs(batches - all_rows) < abs(batches - rest)
+    return _is_older(Path(arguments.out)) or (batches is not None and abs(batches - all_rows) < abs(batches - rest))
+
+
+def _is_older(run: Path) -> bool:
+    """Whether a run is from before rows were set aside: its settings have no `reading_frequency`."""
+    try:
+        return "reading_frequency" not in json.loads((run / CONFIG).read_text("utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -120,9 +120,13 @@ def assemble(
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
     batches = shard(data.train, accelerator)
     epochs, total_steps = run_length(batches, train)
-    of_epoch = steps_per_epoch(batches, 1)
-    length = of_epoch and total_steps and (of_epoch, total_steps * train.gradient_accumulation_steps)
-    cards, exam = _cards_and_exam(models, source, config, report, validator, watching, (accelerator, length or None))
+    of_epoch, guard = steps_per_epoch(batches, 1), watching.audience.guard
+    continuations = Continuations(
+        teacher=source.model,
+        tokenizer=models.tokenizer,
+        teacher_tokenizer=models.teacher_tokenizer,
+        accelerator=accelerator,
+    )
     wrapped = accelerator.prepare_model(student)
     makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
@@ -155,15 +159,26 @@ def assemble(
         ),
         validator=validator,
         report=report,
-        cards=cards,
-        exam=exam,
+        cards=Cards(
+            report,
+            config.display,
+            validator,
+            continuations=continuations,
+            guard=guard,
+            read_alone=grader.read_alone,
+            batches=(of_epoch, total_steps * train.gradient_accumulation_steps) if of_epoch and total_steps else None,
+            wanted=watching.shows_cards,
+        ),
+        exam=Exam(
+            config.display, report=report, guard=guard, continuations=continuations, by_itself=watching.holds_exams
+        ),
         readings=Readings(
             config.display,
             _row_sets(models, data, config, grader, accelerator, length=(total_steps, vocabulary))
             if watching.takes_readings and report.speaks
             else (),
             report=report,
-            guard=watching.audience.guard,
+            guard=guard,
             total_steps=total_steps,
         ),
     )
@@ -192,39 +207,6 @@ def _validator(
         bos=getattr(models.tokenizer, "bos_token_id", None),
         device=accelerator.device,
     )
-
-
-def _cards_and_exam(
-    models: Models,
-    source: TeacherSource,
-    config: LessonConfig,
-    report: Reporter,
-    validator: Validator | None,
-    watching: Watching,
-    process: tuple[Accelerator, tuple[int, int] | None],
-) -> tuple[Cards, Exam]:
-    """Cards and exam, which share the models' continuations.
-
-    `process`: its accelerator, and its batches of an epoch and of the run.
-    """
-    display, guard, (accelerator, batches) = config.display, watching.audience.guard, process
-    continuations = Continuations(
-        teacher=source.model,
-        tokenizer=models.tokenizer,
-        teacher_tokenizer=models.teacher_tokenizer,
-        accelerator=accelerator,
-    )
-    wanted, by_itself = watching.shows_cards, watching.holds_exams
-    cards = Cards(
-        report,
-        display,
-        validator,
-        continuations=continuations,
-        guard=guard,
-        batches=batches,
-        wanted=wanted,
-    )
-    return cards, Exam(display, report=report, guard=guard, continuations=continuations, by_itself=by_itself)
 
 
 def _row_sets(

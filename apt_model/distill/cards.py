@@ -5,7 +5,7 @@ or a card looks.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -18,6 +18,7 @@ from apt_model.distill.reporter import Reporter
 from apt_model.distill.validation import Validator
 from apt_model.events.cards import Source
 from apt_model.events.sinks import Guard
+from apt_model.models.modes import has_dropout
 
 RARE = 10  # batches from card to card, at least, for `card_text=auto` to let the models go on by themselves
 FEW = 20  # cards of a run, at most, for short epochs not to matter, each of which begins with a card
@@ -41,6 +42,7 @@ class Cards:
         validator: reads cards from the validation data; None without any.
         continuations: lets both models go on by themselves.
         guard: isolates and reports a failure of that; the cards show predictions from then on.
+        read_alone: reads a row of a batch again, in eval mode.
         batches: of an epoch, each of which begins with a card, and of the run; None if unknown.
         wanted: False: there are no cards.
     """
@@ -53,11 +55,13 @@ class Cards:
         *,
         continuations: Continuations,
         guard: Guard,
+        read_alone: Callable[[nn.Module, Batch, RowReadout], RowReadout],
         batches: tuple[int, int] | None,
         wanted: bool,
     ) -> None:
         self._report, self._display, self._validator = report, display, validator
         self._continuations, self._guard, self._wanted = continuations, guard, wanted and report.speaks
+        self._read_alone = read_alone
         self._goes_on = display.card_text == "continued" or (
             display.card_text == "auto" and _are_rare(display, batches)
         )
@@ -84,15 +88,22 @@ class Cards:
     ) -> None:
         """Emit the cards that were read during a step, or read them now from validation data."""
         due = []
-        for (index, _), readout in zip(window, readouts, strict=True):
+        for (index, batch), readout in zip(window, readouts, strict=True):
             if readout is not None:
-                due.append(DueCard(index, readout, loss, "train"))
+                due.append(DueCard(index, self._reread(student, batch, readout), loss, "train"))
             elif self._validator is not None and self._display.show_on == "validation" and self._is_due(index):
                 due.append(DueCard(index, *self._validator.card(student, turn=self._turn(index, epoch)), "validation"))
         for card, continued in zip(due, self._continued(student, due), strict=True):
             self._report.observe(
                 card.readout, batch=card.batch, epoch=epoch, loss=card.loss, source=card.source, continued=continued
             )
+
+    def _reread(self, student: nn.Module, batch: Batch, readout: RowReadout) -> RowReadout:
+        """A row that was read with dropout, read again without: that noise is none of the student's errors."""
+        if batch.teachers is not None or not has_dropout(student):
+            return readout
+        again: RowReadout | None = self._guard.run("cards", lambda: self._read_alone(student, batch, readout), None)
+        return readout if again is None else again
 
     def _continued(self, student: nn.Module, due: Sequence[DueCard]) -> Sequence[Continued | None]:
         """What both models say after each card's beginning; None for a card that shows predictions."""

@@ -27,8 +27,8 @@ from apt_model.data.rows import (
     single_rows,
 )
 from apt_model.distill.losses.teacher_logits import TeacherLogits
-from apt_model.distill.validation import looking_at
 from apt_model.events.results import RowReading
+from apt_model.models.modes import looking_at
 
 MOST_ROWS, ENOUGH_ROWS, ENOUGH_TOKENS = 32, 16, 2_048  # above 16 rows, no more once so many labels are there
 ROWS_AT_ONCE, FLOATS_AT_ONCE = 16, 2**24  # of the logits of each model: 64 MiB

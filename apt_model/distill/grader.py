@@ -25,6 +25,7 @@ from apt_model.distill.losses.teacher_logits import TeacherLogits, as_teacher_lo
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
+from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.wide_matmul import uses_onednn
 
@@ -206,6 +207,21 @@ class Grader:
     def sums(self, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> tuple[Tensor, Tensor]:
         """KD and CE of a batch as sums over its labels."""
         return teacher_logits.sums(student_logits, batch, self._objective)
+
+    def read_alone(self, student: nn.Module, batch: Batch, before: RowReadout) -> RowReadout:
+        """The numbers of a card's row once more, in eval mode; what only the step could measure stays as it was."""
+        row = before.card.row
+        alone = Batch(
+            input_ids=batch.input_ids[row : row + 1],
+            attention_mask=batch.attention_mask[row : row + 1],
+            labels=batch.labels[row : row + 1],
+            is_written=batch.is_written,
+        )
+        with looking_at(student, self._accelerator.device) as module:
+            own, theirs, moved = self.logits(module, alone)
+            found = self.read(replace(before.card, row=0), own, theirs, moved)
+        kept = {name: getattr(before, name) for name in ("card", "kd_pull", "ce_pull", "softness")}
+        return replace(found, **kept)
 
     def read(self, card: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
         """The numbers of a card on whole logits."""

@@ -45,10 +45,11 @@ class Decoder:
         return self._shown(self.raw(ids), ids)
 
     def both(self, teacher: Sequence[int], student: Sequence[int]) -> tuple[str, str, bool]:
-        """Both texts, and whether they can be compared: not if they are placeholders, or the same for all ids."""
+        """Both texts, and whether they can be compared: not if placeholders, blank, or the same for all ids."""
         raw = self.raw(teacher), self.raw(student)
-        is_text = None not in raw and self._tells_apart({*teacher, *student})
-        return self._shown(raw[0], teacher), self._shown(raw[1], student), is_text
+        shown = self._shown(raw[0], teacher), self._shown(raw[1], student)
+        says_nothing = not any(shown) and list(teacher) != list(student)
+        return *shown, None not in raw and not says_nothing and self._tells_apart({*teacher, *student})
 
     def raw(self, ids: Sequence[int]) -> str | None:
         """The text as the tokenizer gives it; None if it gives none."""

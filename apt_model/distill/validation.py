@@ -5,12 +5,11 @@ trained or how the numbers are judged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from math import isfinite
 from typing import Any
 
 import torch
-from accelerate.utils import extract_model_from_parallel, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.data.batch import Batch
@@ -20,7 +19,7 @@ from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
 from apt_model.events.results import TextPair, Validation
-from apt_model.models.modes import in_eval_mode
+from apt_model.models.modes import looking_at
 
 MAX_PAIRS = 16  # rows whose texts are kept in a pass
 
@@ -126,14 +125,6 @@ class Validator:
                 yield batch
         if not found:
             raise DataError("no token of the validation data has a label", fix="give rows with labels")
-
-
-@contextmanager
-def looking_at(student: nn.Module, device: torch.device) -> Iterator[nn.Module]:
-    """Context manager: the unwrapped student in eval mode; afterwards modes and random generators are as before."""
-    module = extract_model_from_parallel(student)
-    with undisturbed(device), in_eval_mode(module):
-        yield module
 
 
 def _pair(readout: RowReadout, report: Reporter) -> TextPair:

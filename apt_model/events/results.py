@@ -119,13 +119,14 @@ class TopicScore:
     """A topic's number of cards and their mean laziness, and how the student masters it on the fixed rows.
 
     Attributes:
+        mean_laziness: None where no card had the topic.
         rows: fixed rows of the topic.
         mastery: agreement with the teacher on them; None without any.
     """
 
     topic: str
     samples: int
-    mean_laziness: float
+    mean_laziness: float | None
     rows: int = 0
     mastery: MeanEstimate | None = None
 

@@ -21,10 +21,9 @@ from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.losses.teacher_logits import TeacherLogits
 from apt_model.distill.teachers.live import LiveTeacher
-from apt_model.distill.validation import looking_at
 from apt_model.errors import DataError
 from apt_model.models.forward import Forward, vocabulary_of
-from apt_model.models.modes import in_eval_mode
+from apt_model.models.modes import in_eval_mode, looking_at
 
 PROBE_ROWS = 16
 GIVE_ONE = "pass probe=, a batch or a list of texts"

@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
+
+from apt_model.data.rng import undisturbed
 
 
 @contextmanager
@@ -19,6 +23,14 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def looking_at(model: nn.Module, device: torch.device) -> Iterator[nn.Module]:
+    """Context manager: the unwrapped model in eval mode; afterwards modes and random generators are as before."""
+    module = extract_model_from_parallel(model)
+    with undisturbed(device), in_eval_mode(module):
+        yield module
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Context manager: eval mode and `requires_grad=False` on every parameter; afterwards both are as before."""
     gradients = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -29,3 +41,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, requires_grad in gradients.items():
             parameter.requires_grad_(requires_grad)
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether a model drops activations at random in train mode: by a dropout layer, or within its attention."""
+    rates = (getattr(one, name, 0) for one in model.modules() for name in ("p", "attention_dropout", "dropout_p"))
+    return any(isinstance(rate, float) and 0 < rate < 1 for rate in rates)

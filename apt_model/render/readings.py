@@ -122,7 +122,7 @@ def share(mean: MeanEstimate) -> str:
 def change(run: RunFinished, say: Phrases) -> str | None:
     """How laziness on the same rows changed over the run; None if it was not measured."""
     rows = run.unseen or run.learned
-    if run.change is None or rows is None:
+    if run.change is None or rows is None or run.change.laziness.error is None:
         return None
     moved = interval(run.change.laziness, 1, scale=100, sign="+")
-    return say("reading.change", change=moved, rows=rows.rows)
+    return say("reading.change", change=moved, level=f"{100 * rows.laziness.value:.1f}%", rows=rows.rows)

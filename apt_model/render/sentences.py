@@ -113,7 +113,7 @@ def agreement(card: Card, say: Phrases) -> str:
 def loss(card: Card, say: Phrases) -> str:
     """A card's loss, and how much of it the student could still gain, where that is known."""
     said = say(f"card.{card.source}_loss", loss=number(card.loss))
-    return said if card.gain is None else say("card.gain", loss=said, gain=number(card.gain, 2))
+    return said if card.gain is None else say("card.gain", loss=said, gain=number(max(card.gain, 0.0), 2))
 
 
 def topic(score: TopicScore, say: Phrases, *, words: str = "epoch_card.topic") -> str:

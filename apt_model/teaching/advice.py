@@ -27,6 +27,7 @@ GUESSING = 0.97  # of log V: a teacher with such a cross-entropy does no better 
 SOFT = 0.85  # of the maximal entropy: the teacher hardly prefers any token to another
 UNHEARD = 0.25  # the teacher's share of both gradients at the logits
 SUSPECT_RATE = 1e-2  # AdamW's rates of use end here; `doctor` warns from here on
+WILD_RATE = 3e-2  # from here on it is to blame for a student that knows next to nothing, even if it still learns
 OF_OUR_LOSS = frozenset({"temperature_blunts", "teacher_unheard", "teacher_alone"})  # other trainers do not read these
 
 
@@ -176,15 +177,16 @@ def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
     moved, late = direction(course.difference(0, "laziness")), direction(_late(course))
     if grade == "excellent" and "decline" not in (moved, late):
         return [Advice(key="excellent")]
-    is_wild = level > 1 and rate >= SUSPECT_RATE and late not in ("progress", "great_progress")
+    still_learns = late in ("progress", "great_progress")
+    is_wild = (level > 1 and rate >= SUSPECT_RATE and not still_learns) or (level > 2 and rate >= WILD_RATE)
     if "decline" in (moved, late) or is_wild:
         return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)]
     found = _of_teacher(run) if level > 1 else []
     if moved == "steady" and level > 0 and rate < SUSPECT_RATE / 10:
         return [*found, _rate("rate_up", max(10 * rate, 1e-4))]
-    if late in ("progress", "great_progress"):
+    if still_learns:
         return [*found, _longer(run, "train_longer")]
-    if (moved != "steady" or level == 1) and _stands_still(_late(course)):
+    if (moved != "steady" or level == 1) and _stands_still(course.at_high_rate("laziness")):
         return [*found, Advice(key="too_small" if level > 1 else "good_enough")]
     return [*found, _longer(run, "longer_to_tell")]
 

@@ -81,10 +81,14 @@ class Course:
         self._topics: list[str] = []
         self._weights: list[int] = []
         self._steps: list[int] = []
+        self._rates: list[float] = []
         self._values: dict[Signal, list[list[float]]] = {"laziness": [], "kl": [], "ce": []}
 
-    def add(self, reading: Reading) -> None:
-        """Count one reading. One with texts begins anew; one with a number that is not finite is left out."""
+    def add(self, reading: Reading, rate: float = 0.0) -> None:
+        """Count one reading, taken at this learning rate.
+
+        One with texts, of other rows than before, begins anew; one with a number that is not finite is left out.
+        """
         if reading.texts or reading.topics:
             vars(self).update(vars(Course()))
         weights = [row.tokens for row in reading.rows]
@@ -93,13 +97,14 @@ class Course:
         self.latest, self._weights = reading.rows, weights
         self._topics = list(reading.topics) or self._topics
         self._steps.append(reading.step)
+        self._rates.append(rate)
         for name, read in (("laziness", row_laziness), ("kl", _kl), ("ce", _ce)):
             self._values[name].append([round(read(row), DIGITS) for row in reading.rows])  # type: ignore[index]
         if len(self._steps) > MOST_READINGS:
             self._keep([*range(0, len(self._steps) - 1, 2), len(self._steps) - 1])
 
     def _keep(self, places: Sequence[int]) -> None:
-        self._steps = [self._steps[at] for at in places]
+        self._steps, self._rates = ([of[at] for at in places] for of in (self._steps, self._rates))  # type: ignore[assignment]
         self._values = {name: [rows[at] for at in places] for name, rows in self._values.items()}
 
     def up_to(self, step: int) -> "Course":
@@ -118,12 +123,7 @@ class Course:
 
     def difference(self, since: int, signal: Signal) -> MeanEstimate | None:
         """The paired difference from reading number `since` to the newest, later less earlier; None if it is that."""
-        if since >= self.count - 1:
-            return None
-        rows = self._values[signal]
-        return mean_estimate(
-            [after - before for before, after in zip(rows[since], rows[-1], strict=True)], self._weights
-        )
+        return None if since >= self.count - 1 else self._between(since, self.count - 1, signal)
 
     def change(self) -> Change | None:
         """The paired change of laziness from the first reading to the newest; None below two readings."""
@@ -133,6 +133,20 @@ class Course:
     def step_of(self, number: int) -> int:
         """The step of a reading."""
         return self._steps[number]
+
+    def at_high_rate(self, signal: Signal) -> MeanEstimate | None:
+        """The paired difference over the second half of the time at which the rate was half its peak or more.
+
+        After that a schedule lets any student stand still. None without readings for it.
+        """
+        peak = max(self._rates, default=0.0)
+        high = max((at for at, rate in enumerate(self._rates) if rate >= peak / 2), default=0)
+        since = max((at for at in range(high) if 2 * self._steps[at] <= self._steps[high]), default=0)
+        return self._between(since, high, signal) if since else None
+
+    def _between(self, since: int, until: int, signal: Signal) -> MeanEstimate:
+        earlier, later = self._values[signal][since], self._values[signal][until]
+        return mean_estimate([after - before for before, after in zip(earlier, later, strict=True)], self._weights)
 
     def middle(self) -> int:
         """Number of the last reading within the first half of the steps read."""
@@ -165,6 +179,7 @@ class Course:
             "topics": self._topics,
             "weights": self._weights,
             "steps": self._steps,
+            "rates": self._rates,
             "values": self._values,
         }
 
@@ -172,7 +187,7 @@ class Course:
         """Restore a state of `state_dict`."""
         self.latest = tuple(RowReading(**row) for row in state["latest"])
         self._topics, self._weights = list(state["topics"]), list(state["weights"])
-        self._steps = list(state["steps"])
+        self._steps, self._rates = list(state["steps"]), list(state["rates"])
         self._values = {name: [list(rows) for rows in state["values"][name]] for name in self._values}
 
 

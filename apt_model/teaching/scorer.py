@@ -23,7 +23,8 @@ from apt_model.teaching.summary import ReportCard, RunStatistics
 from apt_model.teaching.topics import TopicKeywords, detect_topic
 
 MAX_CHARACTERS = 1_000  # of a sample, on its card
-PARROT = 0.5  # of a card's tokens, repeated from the input
+PARROT = 0.5  # of a card's tokens, each the same as the one before it
+HEARD = 0.8  # of the characters
 
 Comment = Callable[[float, float], str]
 
@@ -97,12 +98,16 @@ class LessonScorer:
         return remark(kind, self._phrases, turn=self._step)
 
     def _special(self, card: Observation | None) -> str | None:
-        """The remark of a card that is no mark: before the first step, or on a student that repeats its input."""
+        """The remark of a card that is no mark: at the first step, or of a student that says nothing of its own."""
         if card is None:
             return None
         if card.step <= (1 if card.source == "train" else 0):  # a training row was read before its step's update
             return "before"
-        return "parrot" if (card.echo or 0.0) >= PARROT and card.agreement < PARROT else None
+        if card.token_ids is None and not card.student_text.strip():
+            return None if not card.teacher_text.strip() else "silent"
+        if (card.echo or 0.0) < PARROT or card.agreement >= PARROT:
+            return None
+        return "parrot" if card.card_text == "predicted" or _is_heard(card) else "loop"
 
     def stats(self) -> dict[str, Any]:
         """Statistics of the run so far, with the guide's keys and units."""
@@ -160,6 +165,12 @@ class LessonScorer:
     def _judged_loss(seen: Observation) -> float:
         """What the student could still gain; the loss itself where that is not known."""
         return seen.loss if seen.gain is None else seen.gain
+
+
+def _is_heard(card: Observation) -> bool:
+    """Whether most of what the student says over and over stands in the beginning that it was given."""
+    said = [letter for letter in card.student_text if not letter.isspace()]
+    return sum(letter in card.given for letter in said) >= HEARD * len(said)
 
 
 def _is_perfect(card: Observation) -> bool:

@@ -3,7 +3,7 @@
 Knows cards, readings and steps; knows nothing of words or screens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,6 +107,7 @@ class RunStatistics:
         self.unseen, self.learned = Course(), Course()
         self.epoch_laziness: list[float | None] = []
         self._share_of_teacher, self._softness = BoundedSeries(), BoundedSeries()
+        self._rate = 0.0
         self._peak_rate: float | None = None
 
     @property
@@ -125,10 +126,11 @@ class RunStatistics:
 
     def add_reading(self, reading: Reading) -> None:
         """Count one reading."""
-        (self.unseen if reading.unseen else self.learned).add(reading)
+        (self.unseen if reading.unseen else self.learned).add(reading, self._rate)
 
     def add_step(self, step: StepDone) -> None:
         """Count one optimizer step."""
+        self._rate = step.learning_rate
         self._peak_rate = max(self._peak_rate or 0.0, step.learning_rate)
 
     def fields(self, run: RunStarted | None, step: int, thresholds: DisplayConfig) -> dict[str, Any]:
@@ -136,7 +138,8 @@ class RunStatistics:
         first, last = self.laziness.ends(0.25) or (None, None)
         unseen, learned = self.unseen.up_to(step), self.learned.up_to(step)
         course = judging(unseen, learned)
-        topics = with_mastery(self.topics.scores(), course)
+        seen = with_mastery(self.topics.scores(), course)
+        topics = (*seen, *_never_shown(course, {score.topic for score in seen}))
         found = Evidence(
             unseen=unseen,
             learned=learned,
@@ -178,6 +181,15 @@ class RunStatistics:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of `state_dict`."""
         _load_state(self, state)
+
+
+def _never_shown(course: Course, shown: Collection[str]) -> list[TopicScore]:
+    """Topics of fixed rows that no card had."""
+    return [
+        TopicScore(topic=topic, samples=0, mean_laziness=None, rows=rows, mastery=mastery)
+        for topic, (rows, mastery) in course.mastery().items()
+        if topic not in shown
+    ]
 
 
 def with_mastery(scores: Sequence[TopicScore], course: Course) -> tuple[TopicScore, ...]:

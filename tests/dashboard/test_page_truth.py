@@ -160,7 +160,10 @@ def test_the_verdict_begins_with_unseen_text_and_old_ones_read_as_before(watch: 
     assert verdict.locator(".measured li").all_inner_texts()[0] == f"学会的（没学过的 32 条文本）: {SAID}"
     by_heart = verdict.locator(".measured li").nth(1).inner_text()
     assert by_heart.startswith("背下来的（学过的 32 条文本）: 与教师一致 80.0%")
-    assert verdict.locator(".change").inner_text() == "偷懒程度变化: −21.0 ± 3.1 个百分点（同样的 32 条文本）"
+    assert (
+        verdict.locator(".change").inner_text()
+        == "逐词的偷懒程度变化: −21.0 ± 3.1 个百分点，到 46.3%（同样的 32 条文本）"
+    )
     assert verdict.locator(".figures dt").all_inner_texts()[:3] == ["成绩", "偷懒程度，最后四分之一的样本", "总样本数"]
     assert verdict.locator(".remarks li").all_inner_texts() == ["医疗：固定文本上与教师一致 50.0% ± 3.9%（2 条）"]
     assert "没学过的文本（32 条）" in watched.page.locator(".epochs tbody tr").last.inner_text()

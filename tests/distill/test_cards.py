@@ -1,5 +1,6 @@
 """What a card shows: continuations or predictions, the beginning and the original line, and why."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +194,14 @@ def test_where_there_is_no_text_the_card_has_token_ids(told: Any, teacher: Any, 
             assert (card.token_ids is None) == is_text
             if kind == "continued" and not is_text:
                 assert list(card.token_ids[0]) == textbook(teacher, list(range(5, 9)), 6)
+
+
+@pytest.mark.parametrize("card_text", ["continued", "predicted"])
+def test_dropout_is_not_counted_against_a_student_that_is_its_teacher(
+    card_text: str, told: Any, make_model: Any
+) -> None:
+    teacher = make_model(seed=1, attention_dropout=0.5)
+    (card,) = told(teacher=teacher, student=copy.deepcopy(teacher), card_text=card_text)
+    assert (card.agreement, card.normalised_kl, card.gain) == (1.0, 0.0, 0.0)
+    assert card.teacher_text == card.student_text
+    assert card.kd_pull is not None

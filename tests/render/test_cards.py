@@ -383,16 +383,16 @@ def test_a_verdict_begins_with_unseen_text_and_claims_no_mastery_without_rows() 
     assert results[0] == f"🧪 学会的（没学过的 32 条文本）: {SAID}"
     assert results[1].startswith("📖 背下来的（学过的 32 条文本）: 与教师一致 80.0%")
     assert results[2:8] == [
-        "🏅 结业成绩: 一般",
+        "🏅 结业成绩: 中等",
         "🧭 学习趋势: 📈 显著进步！",
-        "🎯 偷懒程度变化: −21.0 ± 3.1 个百分点（同样的 32 条文本）",
+        "🎯 逐词的偷懒程度变化: −21.0 ± 3.1 个百分点，到 46.3%（同样的 32 条文本）",
         "📚 各主题的掌握（固定文本上与教师一致）: 互联网 50.0% ± 3.9%",
         "😴 偷懒程度（最后四分之一的样本）: 10.00%",
         "📊 总样本数: 3",
     ]
     by_heart = verdict(replace(told, unseen=None), Phrases.load("zh")).results
     assert by_heart[1].startswith("📖 学过的文本（32 条）: 与教师一致 80.0%")
-    assert by_heart[0] == "📖 没有留出学生没学过的文本，所以只能用学过的文本来衡量"
+    assert by_heart[0] == "📖 读的只有学过的文本，没学过的文本上怎样，这里看不出"
     assert not any("没学过的 32" in line for line in by_heart)
     assert [line[:2] for line in verdict(over, Phrases.load("zh")).results][:3] == ["📊 ", "😴 ", "🎯 "]
 

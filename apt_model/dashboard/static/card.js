@@ -129,7 +129,7 @@ function cardFigures(card, scale) {
   const gap = "entropy_gap" in card && (card.entropy_gap !== null || (card.nonfinite && "entropy_gap" in card.nonfinite));
   const figures = [
     ["now.sampleloss", fieldOf(card, "loss", number)],
-    Number.isFinite(card.gain) ? ["now.gain", number(card.gain, 2)] : null,
+    Number.isFinite(card.gain) ? ["now.gain", number(Math.max(card.gain, 0), 2)] : null,
     gap ? ["now.gap", fieldOf(card, "entropy_gap", brisk)] : null,
     ...(scale ? [] : [["now.similarity", number(card.similarity, 3)], ["now.kl", number(card.normalised_kl, 3)]]),
   ];

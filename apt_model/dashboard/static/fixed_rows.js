@@ -4,9 +4,21 @@ import {say} from "./words.js";
 
 const NORMAL_95 = 1.96; // standard errors on either side of a mean in a 95 % interval
 
-/** The readings up to `step` of the rows that nobody learns from, or of the learned ones. */
+/** The readings up to `step` of the rows that nobody learns from, or of the learned ones; odd ones are left out. */
 export function readingsOf(lesson, unseen, step) {
-  return lesson.until("readings", step).filter((one) => Boolean(one.unseen) === unseen);
+  return lesson.until("readings", step).filter((one) => Boolean(one.unseen) === unseen && isWhole(one));
+}
+
+/** Whether a record has the form of a reading: another program's may be of any. */
+function isWhole(reading) {
+  const lists = [reading.rows, reading.texts, reading.topics].filter((one) => one !== null && one !== undefined);
+  const rows = Array.isArray(reading.rows) ? reading.rows : [];
+  const { measured } = reading;
+  return lists.every(Array.isArray) && rows.every((row) => row && Number.isFinite(row.tokens)) && (!measured || isMean(measured.agreement, measured.kl, measured.ce));
+}
+
+function isMean(...means) {
+  return means.every((one) => one && typeof one === "object");
 }
 
 /** Whether the lesson's mastery is read from unseen rows; null where it has no fixed rows at all. */
@@ -19,7 +31,7 @@ export function bestKind(lesson) {
 export function estimate(rows, pick) {
   const total = (count) => rows.reduce((sum, row) => sum + count(row), 0);
   const tokens = total((row) => row.tokens);
-  if (!tokens) return null;
+  if (!tokens || !rows.every((row) => Number.isFinite(pick(row)))) return null;
   const value = total((row) => row.tokens * pick(row)) / tokens;
   const spread = total((row) => (row.tokens * (pick(row) - value)) ** 2);
   return { value, error: rows.length > 1 ? Math.sqrt((spread * rows.length) / (rows.length - 1)) / tokens : null };
@@ -48,7 +60,7 @@ export function interval(mean, show) {
 
 /** Agreement, perplexity and KL in one sentence; `final` at the end of a lesson. */
 export function readingSentence(summary, unseen, final) {
-  const perplexity = (mean) => number(Math.exp(mean.value), 1);
+  const perplexity = (mean) => (mean ? number(Math.exp(mean.value), 1) : "–");
   const own = perplexity(summary.ce);
   return say(`reading.${final ? "final_" : ""}${unseen ? "unseen" : "learned"}`, {
     rows: summary.rows,

@@ -77,10 +77,10 @@ function measured({ unseen, learned }) {
 }
 
 function changeLine({ change, unseen, learned }) {
-  if (!change || !(unseen || learned)) return null;
+  if (!change || !change.laziness || !(unseen || learned)) return null;
   const points = interval(change.laziness, (value) => number(100 * value, 1));
   const moved = change.laziness.value > 0 ? `+${points}` : points;
-  return el("p", { class: "quiet change" }, say("reading.change", { change: moved, rows: (unseen || learned).rows }));
+  return el("p", { class: "quiet change" }, say("reading.change", { change: moved, level: percent(((unseen || learned).laziness || {}).value, 1), rows: (unseen || learned).rows }));
 }
 
 function verdictSheet(verdict) {
