@@ -6,29 +6,35 @@ python -m studies.truth --out /tmp/truth --only "rate 0" "overfitted" --seeds 1
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from apt_model.events.event import Event
+from apt_model.events.records import StepDone
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from studies.truth_claims import Claim, claims_of
-from studies.truth_language import true_state
+from studies.truth_language import TrueState, TrueStates, true_state
 from studies.truth_setups import BATCH, SETUPS, Setup, World
 
 
 class _Listener:
-    """A sink that keeps what it heard."""
+    """A sink that keeps what it heard, and looks at the student half-way."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Callable[[], TrueState], half: int) -> None:
         self.events: list[Event] = []
+        self.middle: TrueState | None = None
+        self._look, self._half = look, half
 
     def emit(self, event: Event) -> None:
         """Keep an event."""
         self.events.append(event)
+        if isinstance(event, StepDone) and event.step == self._half:
+            self.middle = self._look()
 
     def close(self) -> None:
         """Nothing to close."""
@@ -40,8 +46,9 @@ def run(setup: Setup, world: World, seed: int, *, steps: int = 160) -> tuple[lis
     student = setup.student(world, seed)
     teacher = world.teacher if setup.teacher is None else setup.teacher(world, seed)
     rows = setup.rows or BATCH * settings["max_steps"]
-    before = true_state(student, teacher, world.truth)
-    listener = _Listener()
+    look = partial(true_state, student, teacher, world.truth)
+    before = look()
+    listener = _Listener(look, settings["max_steps"] // 2)
     VisualDistillationPlugin({**settings, "lang": "zh"}).visual_distill_model(
         student_model=student,
         teacher_model=teacher,
@@ -52,10 +59,8 @@ def run(setup: Setup, world: World, seed: int, *, steps: int = 160) -> tuple[lis
         device="cpu",
         sinks=[listener],
     )
-    after = true_state(student, teacher, world.truth)
-    found = claims_of(
-        listener.events, before=before, after=after, advice=setup.advice, parrots=setup.parrots, lang="zh"
-    )
+    states = TrueStates(before=before, middle=listener.middle or before, after=look())
+    found = claims_of(listener.events, states, advice=setup.advice, parrots=setup.parrots, lang="zh")
     return list(found), listener.events
 
 

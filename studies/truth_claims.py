@@ -11,8 +11,9 @@ from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.records import RunFinished
 from apt_model.i18n import Phrases
-from studies.truth_language import TrueState
+from studies.truth_language import TrueState, TrueStates
 
+SMALL = 0.002
 UNSURE = 0.03  # of laziness: a change as small as this may be called one or none
 NO_CHANGE = 0.08  # a change as large as this must not be called none
 BANDS = {"excellent": (0.0, 0.2), "good": (0.0, 0.4), "fair": (0.2, 0.6), "needs_work": (0.6, 1.0)}
@@ -43,13 +44,13 @@ class Claim:
 
 
 def claims_of(
-    events: Sequence[Event], *, before: TrueState, after: TrueState, advice: Sequence[str], parrots: bool, lang: str
+    events: Sequence[Event], states: TrueStates, *, advice: Sequence[str], parrots: bool, lang: str
 ) -> Iterator[Claim]:
     """The claims of a run.
 
     Args:
         events: of the run, as they were scored.
-        before, after: the student's true state.
+        states: the student's true states.
         advice: keys that are true of the set-up.
         parrots: whether the student is one; any may be called so whose text repeats itself.
         lang: of the remarks.
@@ -57,10 +58,10 @@ def claims_of(
     verdict = next(event for event in events if isinstance(event, RunFinished))
     cards = [event for event in events if isinstance(event, ScoredObservation)]
     phrases = Phrases.load(lang)
-    yield _trend(verdict, after.laziness - before.laziness)
-    yield _grade(verdict, after, cards)
+    yield _trend(verdict, states.after.laziness - states.before.laziness)
+    yield _grade(verdict, states.after)
     for one in verdict.advice:
-        yield Claim(by="advice", said=one.key, true=one.key in advice)
+        yield Claim(by="advice", said=one.key, true=one.key in advice and _is_borne_out(one.key, states))
     yield from _remarks(cards, phrases, parrots=parrots)
     yield from _contradictions(verdict, cards)
 
@@ -68,30 +69,43 @@ def claims_of(
 def _trend(verdict: RunFinished, change: float) -> Claim:
     true = {
         "great_progress": change < -UNSURE,
-        "progress": change < 0,
+        "progress": change < -SMALL,
         "steady": abs(change) < NO_CHANGE,
-        "decline": change > 0,
+        "decline": change > SMALL,
         "unknown": False,
     }
     return Claim(by="trend", said=verdict.trend, true=true[verdict.trend])
 
 
-def _grade(verdict: RunFinished, after: TrueState, cards: Sequence[ScoredObservation]) -> Claim:
-    """True if the student's real laziness, or that of its last cards if they are worse, lies in the grade's band."""
-    worst = max(after.laziness, verdict.last_laziness or 0.0)
+def _is_borne_out(key: str, states: TrueStates) -> bool:
+    """Whether what a piece of advice says of the second half of the run is so, whatever the set-up."""
+    gained = states.middle.laziness - states.after.laziness
+    if key == "train_longer":
+        return gained > 0
+    if key in ("too_small", "good_enough"):
+        return gained < NO_CHANGE
+    return key != "excellent" or states.after.laziness < BANDS["excellent"][1] + MARGIN
+
+
+def _grade(verdict: RunFinished, after: TrueState) -> Claim:
+    """True if the student's real laziness lies in the grade's band."""
     low, high = BANDS[verdict.grade or "needs_work"]
-    return Claim(by="grade", said=str(verdict.grade), true=low - MARGIN <= worst < high + MARGIN)
+    return Claim(by="grade", said=str(verdict.grade), true=low - MARGIN <= after.laziness < high + MARGIN)
 
 
 def _remarks(cards: Sequence[ScoredObservation], phrases: Phrases, *, parrots: bool) -> Iterator[Claim]:
-    perfect, before = (set(phrases.variants(f"remarks.{kind}")) for kind in ("excellent", "before"))
-    parrot = set(phrases.variants("remarks.parrot"))
+    kinds = ("excellent", "before", "parrot", "loop", "silent")
+    perfect, before, parrot, loop, silent = (set(phrases.variants(f"remarks.{kind}")) for kind in kinds)
     for card in cards:
         said = card.remark
         if said in before:
             yield Claim(by="remark", said="before", true=card.step <= 1)
         elif said in parrot:
             yield Claim(by="remark", said="parrot", true=parrots or _is_periodic(card))
+        elif said in loop:
+            yield Claim(by="remark", said="loop", true=_is_periodic(card))
+        elif said in silent:
+            yield Claim(by="remark", said="silent", true=not card.student_text.strip())
         elif said in perfect:
             yield Claim(by="remark", said="perfect", true=card.teacher_text == card.student_text)
         else:
@@ -119,7 +133,7 @@ def _contradictions(verdict: RunFinished, cards: Sequence[ScoredObservation]) ->
     lights = {card.light for card in cards[-max(1, len(cards) // 4) :]}
     if "excellent" in keys and (verdict.trend == "decline" or lights == {"red"}):
         yield Claim(by="advice", said="excellent", true=False, contradicts=f"{verdict.trend}, {lights}")
-    if verdict.grade in ("excellent", "good") and lights == {"red"}:
+    if verdict.grade == "excellent" and lights == {"red"}:
         yield Claim(by="grade", said=verdict.grade, true=False, contradicts="lights red")
     if verdict.grade == "needs_work" and lights == {"green"}:
         yield Claim(by="grade", said="needs_work", true=False, contradicts="lights green")

@@ -119,6 +119,15 @@ class TrueState:
     agreement: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrueStates:
+    """What it was before the first step, half-way, and after the last."""
+
+    before: TrueState
+    middle: TrueState
+    after: TrueState
+
+
 @torch.no_grad()
 def true_state(student: nn.Module, teacher: nn.Module, rows: Tensor) -> TrueState:
     """Student against teacher in float64: 0.6 · (1 − agreement) + 0.4 · mean(1 − exp(−KL))."""

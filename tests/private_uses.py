@@ -16,7 +16,17 @@ import pytest
 
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 PYTHONS_OWN = {"_replace", "_asdict", "_fields", "_exit", "_repr_png_"}  # documented: named tuples, os, notebooks
-DUNDERS = {"__name__", "__dict__", "__mro__", "__cause__", "__init__", "__iter__", "__version__", "__call__"}
+DUNDERS = {
+    "__name__",
+    "__dict__",
+    "__mro__",
+    "__cause__",
+    "__init__",
+    "__iter__",
+    "__version__",
+    "__call__",
+    "__module__",
+}
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",
     "torch.nn.functional",

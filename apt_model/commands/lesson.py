@@ -103,7 +103,8 @@ class Lesson:
 
         visual = VisualDistillationPlugin(config)
         if self.topics:
-            visual.topic_keywords = {topic: list(words) for topic, words in self.topics.items()}
+            visual.topic_keywords.clear()
+            visual.topic_keywords.update({topic: list(words) for topic, words in self.topics.items()})
         run = DistillationPlugin(config).distill_model if plain else visual.visual_distill_model
         run(
             student_model=student,

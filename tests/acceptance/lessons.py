@@ -131,7 +131,7 @@ FAULTS_OF_LESSONS = (
     Fault(
         44,
         "ids that are no token: filtered",
-        of("distill/losses/test_readout.py", "ids_that_are_no_token_are_left_out"),
+        of("distill/test_reporter.py", "ids_that_are_no_token_are_left_out"),
     ),
     Fault(
         45,

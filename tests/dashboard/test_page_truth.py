@@ -174,7 +174,7 @@ def test_the_verdict_begins_with_unseen_text_and_old_ones_read_as_before(watch: 
     only = [replace(e, unseen=None) if isinstance(e, RunFinished) else e for e in truthful()]
     watched = watch(only, "en")
     watched.show("reports")
-    assert watched.page.locator(".measured li").first.inner_text().startswith("No unseen text was set aside")
+    assert watched.page.locator(".measured li").first.inner_text().startswith("Only learned text was read")
     watched = watch(list(lessons.lesson()))
     watched.show("reports")
     assert watched.page.locator(".measured, .change").count() == 0
