@@ -18,11 +18,16 @@ from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
 
-DEMO_DEFAULTS = (  # as in apt_model.demo.lesson, which would load torch
-    "temperature 1.0, num_epochs 3, sample_frequency 60, learning_rate 0.003, warmup_ratio 0.1, seed 0, "
-    "exam_tokens 40, and three exam_prompts"
-)
-ENGLISH_DEFAULTS = "num_epochs 4, learning_rate 0.01"  # where they differ
+DEMO_DEFAULTS = {  # as in apt_model.demo.lesson, which would load torch
+    "temperature": "1.0",
+    "num_epochs": "3; with --lang en: 4",
+    "sample_frequency": "60",
+    "learning_rate": "0.003; with --lang en: 0.01",
+    "warmup_ratio": "0.1",
+    "seed": "0",
+    "exam_prompts": "three, of text that the student is not taught",
+    "exam_tokens": "40",
+}
 
 
 def add(commands: Any) -> None:
@@ -34,8 +39,7 @@ def add(commands: Any) -> None:
         "train a small student from a built-in teacher, in Chinese or (--lang en) in English, in about a minute",
     )
     demo.add_argument("--out", metavar="RUN", help="run directory (default: runs/demo-DATE-TIME)")
-    add_settings(demo)
-    demo.epilog = f"The demo's own defaults: {DEMO_DEFAULTS}; with --lang en: {ENGLISH_DEFAULTS}."
+    add_settings(demo, defaults=DEMO_DEFAULTS)
 
     distill = add_command(commands, "distill", _distill, "distill a teacher into a student on your own data")
     add_material(distill)

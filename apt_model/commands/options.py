@@ -5,7 +5,8 @@ Knows nothing of what a command does.
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
@@ -67,8 +68,13 @@ def add_source(parser: Parser) -> Any:
     return group
 
 
-def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
-    """Add a flag for every setting (or for those in `only`), grouped by section; a flag not given sets nothing."""
+def add_settings(
+    parser: Parser, only: Sequence[str] | None = None, *, defaults: Mapping[str, str] | None = None
+) -> None:
+    """Add a flag for every setting (or for those in `only`), grouped by section; a flag not given sets nothing.
+
+    `defaults` names those of a command's own, for the help.
+    """
     groups: dict[str, Any] = {}
     if only is None:
         parser.add_argument(
@@ -83,7 +89,11 @@ def add_settings(parser: Parser, only: Sequence[str] | None = None) -> None:
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
         flag = FLAGS.get(key, "--" + key.replace("_", "-"))
-        group.add_argument(flag, **{"help": _help_of_flag(field), "default": argparse.SUPPRESS, "dest": key, **takes})
+        action = group.add_argument(
+            flag, **{"help": _help_of_flag(field), "default": argparse.SUPPRESS, "dest": key, **takes}
+        )
+        if defaults is not None and key in defaults:
+            action.help = _with_default(action.help or "", defaults[key])
 
 
 def _values_of_flag(field: FieldInfo) -> dict[str, Any] | None:
@@ -108,6 +118,11 @@ def _help_of_flag(field: FieldInfo) -> str:
     default = "off" if field.default is None else field.default
     known = "" if "default" in (field.description or "") else f" (default: {default})"
     return f"{field.description}{known}".replace("%", "%%")
+
+
+def _with_default(said: str, default: str) -> str:
+    """The help of a flag with another default than the setting's."""
+    return re.sub(r" \(default: [^()]*\)$", "", said) + f" (default: {default})"
 
 
 def _is_open_ended(kind: Any) -> bool:

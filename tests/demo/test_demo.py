@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from apt_model.cli import main
-from apt_model.commands.lesson import DEMO_DEFAULTS, ENGLISH_DEFAULTS
+from apt_model.commands.lesson import DEMO_DEFAULTS
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import SETTINGS, lesson_of, load_teacher, new_student, read_corpus, read_unseen
 from apt_model.events.cards import ScoredObservation
@@ -158,10 +158,15 @@ def test_the_demos_student_agrees_with_its_teacher_on_half_of_the_unseen_text(tm
     assert all(later < 1.02 * earlier for earlier, later in pairwise(tenths)), "the loss falls evenly"
 
 
-def test_the_help_of_demo_tells_the_demos_own_defaults() -> None:
-    numbers = {key: value for key, value in SETTINGS.items() if key != "exam_prompts"}
-    assert DEMO_DEFAULTS.split(", and ")[0].split(", ") == [f"{key} {value}" for key, value in numbers.items()]
+def test_the_help_of_demo_tells_the_demos_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    shown, english = " ".join(capsys.readouterr().out.split()), lesson_of("en").settings
     assert len(SETTINGS["exam_prompts"]) == 3
-    english = {key: value for key, value in lesson_of("en").settings.items() if value != SETTINGS[key]}
-    assert english.pop("exam_prompts")
-    assert ENGLISH_DEFAULTS.split(", ") == [f"{key} {value}" for key, value in english.items()]
+    assert DEMO_DEFAULTS.keys() == SETTINGS.keys() == english.keys()
+    for key, value in SETTINGS.items():
+        if key != "exam_prompts":
+            other = "" if english[key] == value else f"; with --lang en: {english[key]}"
+            assert DEMO_DEFAULTS[key] == f"{value}{other}"
+        assert f"(default: {DEMO_DEFAULTS[key]})" in shown
+    assert "(default: 4.0)" not in shown
