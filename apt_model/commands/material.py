@@ -13,7 +13,7 @@ from apt_model.commands.console import importing, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import PACKING_HELP, Parser, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
-from apt_model.commands.set_aside import set_aside, splits_blocks
+from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -133,6 +133,7 @@ class Material:
             data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
         if self.split is not None:
             data = self.split(data[0])
+        self.told.extend(learned_too(*data, config.display.lang))
         if isinstance(self.teacher, CachedTeacher) and not self.streaming:
             for some in filter(None, data):
                 self.teacher.check_rows(some, tokenizer=self.tokenizer, max_length=config.train.max_length)

@@ -17,6 +17,7 @@ from apt_model.events.runfile import CONFIG
 
 SHARE, FEWEST, LEAST = 0.05, 8, 80  # at least 8 rows, of 80 or more
 COLUMNS = 78
+COMPARED = 50_000  # rows
 
 
 def splits_blocks(arguments: argparse.Namespace) -> bool:
@@ -57,6 +58,18 @@ def _twentieth(rows: Any, arguments: argparse.Namespace, lang: str, told: list[s
         return 0
     told.append(say("set_aside.rows", count=f"{count:,}", all=f"{len(rows):,}"))
     return count
+
+
+def learned_too(rows: Any, held: Any, lang: str) -> list[str]:
+    """A sentence on how many of the validation rows are training rows too, and so not unseen; none if there are none.
+
+    Of streams, and of more than 50,000 rows, nothing is compared.
+    """
+    if held is None or not all(hasattr(some, "__len__") and len(some) <= COMPARED for some in (rows, held)):
+        return []
+    learned = set(map(repr, rows))
+    count = sum(repr(row) in learned for row in held)
+    return [speaker(lang)("set_aside.learned_too", count=f"{count:,}", all=f"{len(held):,}")] if count else []
 
 
 def tell(told: list[str]) -> None:

@@ -110,3 +110,12 @@ def test_a_run_that_set_rows_aside_goes_on_with_the_same(school: list[str], caps
 
 def test_the_figures_are_those_that_the_sentences_name() -> None:
     assert (set_aside.SHARE, set_aside.FEWEST, set_aside.LEAST) == (0.05, 8, 80)
+
+
+def test_validation_rows_that_are_learned_too_are_told_of(school: list[str], capsys: Any) -> None:
+    Path("twice.txt").write_text("\n".join(school[:60] * 2), encoding="utf-8")
+    assert distill(data="twice.txt") == 0
+    assert "8 of 8 validation samples are training samples too" in " ".join(capsys.readouterr().out.split())
+    shutil.rmtree("run")
+    assert distill(data="text.txt") == 0
+    assert "training samples too" not in capsys.readouterr().out
