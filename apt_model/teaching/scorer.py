@@ -25,6 +25,7 @@ from apt_model.teaching.topics import TopicKeywords, detect_topic
 MAX_CHARACTERS = 1_000  # of a sample, on its card
 PARROT = 0.5  # of a card's tokens, each the same as the one before it
 HEARD = 0.8  # of the characters
+FOLLOWS = 0.5  # of a card's tokens, on which student and teacher agree after the true ones
 
 Comment = Callable[[float, float], str]
 
@@ -88,14 +89,12 @@ class LessonScorer:
         """The built-in remark, of the grade that fits the light; the step chooses among its variants.
 
         Where the student does not learn from the teacher, the remark says how far apart they are, whatever the loss.
-        A remark on a card never claims more than the card shows: see `_special`.
+        A remark on a card claims no more than the card shows: see `_special` and `_as_shown`.
         """
         judged_loss = loss if self._run is None or self._run.learns_from_teacher else 0.0
         lazy = laziness_percent / 100
         kind = self._special(self._card) or fitting(grade(lazy, judged_loss, self._config), light(lazy))
-        if kind == "excellent" and self._card is not None and not _is_perfect(self._card):
-            kind = "nearly"
-        return remark(kind, self._phrases, turn=self._step)
+        return remark(_as_shown(kind, self._card), self._phrases, turn=self._step)
 
     def _special(self, card: Observation | None) -> str | None:
         """The remark of a card that is no mark: at the first step, or of a student that says nothing of its own."""
@@ -165,6 +164,20 @@ class LessonScorer:
     def _judged_loss(seen: Observation) -> float:
         """What the student could still gain; the loss itself where that is not known."""
         return seen.loss if seen.gain is None else seen.gain
+
+
+def _as_shown(kind: str, card: Observation | None) -> str:
+    """The remark's kind, no better and no worse than what the card shows.
+
+    Perfection has no error beside it; a student that is right about most tokens, each after the true ones, but goes
+    astray when it goes on by itself, is told that and no more.
+    """
+    if card is None:
+        return kind
+    if kind == "excellent" and not _is_perfect(card):
+        return "nearly"
+    follows = card.card_text == "continued" and card.agreement >= FOLLOWS
+    return "astray" if kind == "needs_work" and follows else kind
 
 
 def _is_heard(card: Observation) -> bool:

@@ -164,6 +164,24 @@ def test_a_student_that_repeats_its_input_is_called_a_parrot() -> None:
     assert score(scorer, echo=0.8, agreement=0.9).remark not in zh.variants("remarks.parrot")  # its teacher does too
 
 
+def test_a_student_that_follows_word_by_word_but_goes_astray_alone_is_told_just_that() -> None:
+    scorer, zh = LessonScorer(DisplayConfig(), {}), Phrases.load("zh")
+    other = {"student_text": "甲乙", "teacher_text": "丙丁", "normalised_kl": 1.0, "card_text": "continued"}
+    assert score(scorer, **other, agreement=0.6).remark in zh.variants("remarks.astray")
+    assert score(scorer, **other, agreement=0.4).remark in zh.variants("remarks.needs_work")
+    assert score(scorer, **{**other, "card_text": "predicted"}, agreement=0.6).remark in zh.variants(
+        "remarks.needs_work"
+    )
+
+
+def test_what_repeats_itself_is_a_loop_and_only_what_repeats_its_beginning_a_parrot() -> None:
+    scorer, zh = LessonScorer(DisplayConfig(), {}), Phrases.load("zh")
+    looping = {"echo": 1.0, "agreement": 0.0, "card_text": "continued", "given": "互联网"}
+    assert score(scorer, **looping, student_text="网网网网").remark in zh.variants("remarks.parrot")
+    assert score(scorer, **looping, student_text="的的的的").remark in zh.variants("remarks.loop")
+    assert score(scorer, **looping, student_text=" ").remark in zh.variants("remarks.silent")
+
+
 def test_without_text_the_similarity_is_of_the_token_ids_and_the_card_says_so() -> None:
     card = score(
         LessonScorer(DisplayConfig(), {}),
