@@ -178,7 +178,7 @@ def _of_course(run: Evidence, grade: Grade) -> list[Advice]:
     if grade == "excellent" and "decline" not in (moved, late):
         return [Advice(key="excellent")]
     still_learns = late in ("progress", "great_progress")
-    is_wild = (level > 1 and rate >= SUSPECT_RATE and not still_learns) or (level > 2 and rate >= WILD_RATE)
+    is_wild = (level > 1 and rate >= SUSPECT_RATE and late == "steady") or (level > 2 and rate >= WILD_RATE)
     if "decline" in (moved, late) or is_wild:
         return [_rate("rate_down", min(rate, SUSPECT_RATE) / 3)]
     found = _of_teacher(run) if level > 1 else []
