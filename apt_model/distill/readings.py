@@ -31,7 +31,8 @@ def steps_between(wanted: int | None, total_steps: int | None) -> int:
 class Readings:
     """Reads the fixed rows before the first step, at set steps, at each epoch's end and at the run's end.
 
-    The first of the sets is read at all these times, the other one at the start and the end; none twice at one step.
+    The first of the sets is read at all these times, the other one at the start, the end, and the ends of epochs that
+    are not short; none twice at one step.
     The first failure ends the readings.
 
     Args:
@@ -104,8 +105,10 @@ class Readings:
             self._take(student, self._sets[:1], epoch=epoch)
 
     def after_epoch(self, student: nn.Module, *, epoch: int) -> None:
-        """Read the first set at an epoch's end."""
-        self._take(student, self._sets[:1], epoch=epoch)
+        """Read the first set at an epoch's end; the other one too, unless that was a short time ago."""
+        step = self._report.step
+        others = [one for one in self._sets[1:] if step - self._read_at.get(_kind(one), step) >= self._every]
+        self._take(student, [*self._sets[:1], *others], epoch=epoch)
 
     def at_end(self, student: nn.Module, *, epoch: int) -> None:
         """Read both sets at the run's end."""

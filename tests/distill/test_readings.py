@@ -186,15 +186,15 @@ def kinds_and_steps(listener: Listener) -> list[tuple[bool, int, int]]:
     return [(event.unseen, event.epoch, event.step) for event in listener.of(Reading)]
 
 
-def test_unseen_rows_are_read_at_the_start_at_set_steps_and_each_epochs_end_and_learned_ones_at_both_ends(
+def test_unseen_rows_are_read_at_set_steps_too_and_learned_ones_only_at_the_start_and_the_ends_of_epochs(
     student: Any, teacher: Any, make_batches: Any, listener: Listener
 ) -> None:
     looked_at = make_batches(count=1, seed=9)
     config = {"reading_frequency": 3}
     lesson(student, teacher, make_batches(count=5), None, listener, eval_dataloader=looked_at, config=config)
     assert kinds_and_steps(listener) == [
-        (True, 0, 0), (False, 0, 0), (True, 1, 3), (True, 1, 5), (True, 2, 6), (True, 2, 9), (True, 2, 10),
-        (False, 2, 10),
+        (True, 0, 0), (False, 0, 0), (True, 1, 3), (True, 1, 5), (False, 1, 5), (True, 2, 6),
+        (True, 2, 9), (True, 2, 10), (False, 2, 10),
     ]  # fmt: skip
     assert all(len(event.rows) == 4 for event in listener.of(Reading) if event.unseen)
     assert all(len(event.rows) == 20 for event in listener.of(Reading) if not event.unseen)
