@@ -201,7 +201,7 @@ class DisplayConfig(Section):
     )
     exam_frequency: int | None = Field(None, ge=1, description="an exam every N steps (default: after each epoch)")
     reading_frequency: int | None = Field(
-        None, ge=1, description="read the fixed rows every N steps (default: about ten times in the run)"
+        None, ge=1, description="read the fixed rows every N steps (default: about six times in the run)"
     )
     exam_tokens: int = Field(32, ge=1, le=512, description="maximum new tokens of an exam answer or a card")
     given_tokens: int = Field(4, ge=0, le=64, description="first tokens of a sample, shown on its card as the prompt")

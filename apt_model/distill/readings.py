@@ -18,11 +18,11 @@ from apt_model.events.cards import Reading
 from apt_model.events.results import RowReading
 from apt_model.events.sinks import Guard
 
-A_RUN, APART, UNKNOWN = 10, 50, 100  # readings in a run; steps between two, at least, and where its length is unknown
+A_RUN, APART, UNKNOWN = 6, 50, 100  # readings in a run; steps between two, at least, and where its length is unknown
 
 
 def steps_between(wanted: int | None, total_steps: int | None) -> int:
-    """Steps between two readings: as `wanted`, else about ten in a run of known length."""
+    """Steps between two readings: as `wanted`, else about six in a run of known length."""
     if wanted is not None:
         return wanted
     return UNKNOWN if total_steps is None else max(APART, -(-total_steps // A_RUN))
