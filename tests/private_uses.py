@@ -43,7 +43,7 @@ DOCUMENTED_STORES = {
     "word_embed_proj_dim",
     *("maxstring", "maxlong", "maxother"),  # reprlib
     "redirect_slashes",  # starlette's router
-    "epilog",  # argparse
+    "help",  # argparse: of an action
 }
 MEANT_TO_BE_SET = {"self", "cls", "ctx", "arguments"}  # autograd's context and argparse's namespace among them
 UNDOCUMENTED = {"mkldnn", "ALL_ATTENTION_FUNCTIONS"}  # used as no manual describes it, whatever their names

@@ -180,7 +180,7 @@ def test_a_place_behind_the_end_of_the_record_is_none(tmp_path: Path) -> None:
 
 def test_of_many_readings_both_kinds_stay_evenly() -> None:
     row = RowReading(tokens=9, kl=0.5, normalised_kl=0.4, agreement=0.5, ce=2.0, teacher_ce=1.5, echo=0.0)
-    read = Reading(run_id="r", step=0, epoch=0, unseen=True, rows=(row,) * 32)
+    read = Reading(run_id="r", step=0, wall_time=1.0, epoch=0, unseen=True, rows=(row,) * 32)
     kept = shown(told(replace(read, step=n, unseen=unseen) for n in range(1_000) for unseen in (True, False)))
     steps = [[record["step"] for record in kept if record["unseen"] is unseen] for unseen in (True, False)]
     assert steps[0] == steps[1]

@@ -219,7 +219,7 @@ def test_a_reading_stands_before_the_end_of_epoch_and_run_that_it_belongs_to(
 
 
 @pytest.mark.parametrize(
-    ("wanted", "total", "every"), [(None, None, 100), (None, 80, 50), (None, 5_000, 500), (7, 5_000, 7)]
+    ("wanted", "total", "every"), [(None, None, 100), (None, 80, 50), (None, 5_000, 834), (7, 5_000, 7)]
 )
 def test_about_six_times_in_a_run_and_fifty_steps_apart(wanted: Any, total: Any, every: int) -> None:
     assert steps_between(wanted, total) == every
