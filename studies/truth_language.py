@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from studies.fresh import fresh_llama
 
 CHARACTERS = "互联网是全球最大的计算机络人工智能医疗教育经济文化体天地玄黄宇宙洪荒日月盈昃辰宿列张"
 SUCCESSORS = (0.6, 0.2, 0.1, 0.05, 0.03, 0.02)  # probabilities of what may follow two characters
@@ -69,19 +69,15 @@ class Language:
 def llama(vocabulary: int, *, hidden: int, layers: int, seed: int, tied: bool = False) -> PreTrainedModel:
     """An untrained Llama."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocabulary,
+    return fresh_llama(
+        vocabulary,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,
         max_position_embeddings=128,
         tie_word_embeddings=tied,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
     )
-    return LlamaForCausalLM(config)
 
 
 def gpt2(vocabulary: int, *, hidden: int, layers: int, seed: int) -> PreTrainedModel:

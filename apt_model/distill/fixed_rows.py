@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.data.encode import IGNORED
-from apt_model.data.rng import generators_kept, undisturbed
+from apt_model.data.rng import undisturbed
 from apt_model.data.rows import (
     collated,
     evenly_spaced,
@@ -116,7 +116,7 @@ class RowSet:
 
     def __init__(
         self,
-        source: Callable[[], Iterable[Any]] | None,
+        source: Callable[[], list[Any]] | None,
         *,
         unseen: bool,
         collate: Callable[[Any], Batch],
@@ -132,7 +132,7 @@ class RowSet:
         self._rows: list[Batch] = []
         self._reader: RowReader | None = None
 
-    def choose(self, given: Iterable[Batch] = ()) -> None:
+    def choose(self, given: Sequence[Batch] = ()) -> None:
         """Choose the rows: the same in every process that resumes the run. `given` serves where there is no source.
 
         Raises:
@@ -142,11 +142,8 @@ class RowSet:
             self._rows = self._rows or self._short(_bounded(given))
             return
         with undisturbed(self._device):
-            set_seed(0)  # undone by `undisturbed`: a loader that shuffles begins with the same rows in a resumed run
-            source = self._source()
-            with generators_kept(source):
-                checked = self._checked(source)
-                self._rows = self._short(_bounded(list(checked) if isinstance(source, list) else checked))
+            set_seed(0)  # undone by `undisturbed`: a collator that draws numbers makes the same rows in a resumed run
+            self._rows = self._short(_bounded(list(self._checked(self._source()))))
 
     def _short(self, rows: Sequence[Batch]) -> list[Batch]:
         """The rows, cut where they are too long; beside another tokenizer a row stays whole, as its spans do."""
@@ -188,9 +185,9 @@ class RowSet:
         self._rows = [row_of(plain) for plain in state]
 
 
-def _bounded(batches: Iterable[Batch]) -> list[Batch]:
-    """The first rows with a label: 32, or fewer down to 16 where they are long; of a list, some of each batch."""
-    most = math.ceil(MOST_ROWS / len(batches)) if isinstance(batches, list) and batches else MOST_ROWS
+def _bounded(batches: Sequence[Batch]) -> list[Batch]:
+    """Rows with a label, some of each batch: 32, or fewer down to 16 where they are long."""
+    most = math.ceil(MOST_ROWS / max(1, len(batches)))
     rows: list[Batch] = []
     tokens = 0
     for batch in batches:
@@ -203,7 +200,7 @@ def _bounded(batches: Iterable[Batch]) -> list[Batch]:
     return rows
 
 
-def spread_source(data: Iterable[Any], device: torch.device) -> Callable[[], Iterable[Any]] | None:
+def spread_source(data: Iterable[Any], device: torch.device) -> Callable[[], list[Any]] | None:
     """Rows spread over data that can be read by index without a trace, in batches; None for other data."""
     if isinstance(data, list | tuple):
         return lambda: _spread(data)
@@ -215,7 +212,7 @@ def spread_source(data: Iterable[Any], device: torch.device) -> Callable[[], Ite
 
 def learned_source(
     data: Iterable[Any], *, steps: int | None, accumulation: int, device: torch.device
-) -> Callable[[], Iterable[Any]] | None:
+) -> Callable[[], list[Any]] | None:
     """Rows spread over training data that the run learns from whole, in batches, without advancing an iterator.
 
     None for other data, and where the run ends before its first epoch does: it learns from its first accumulation

@@ -4,7 +4,7 @@ Knows readings; knows nothing of cards, of words, or of what a difference means.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from apt_model.events.cards import Reading
@@ -14,7 +14,9 @@ from apt_model.teaching.laziness import laziness
 MOST_READINGS = 16
 FEWEST_ROWS = 4  # of a topic, to say how it is mastered
 NORMAL = 1.96
-STUDENTS_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+T_95 = (  # 97.5 % quantiles of Student's t, from 1 degree of freedom on
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131),
+)
 DIGITS = 5  # after the point: a checkpoint holds all the numbers
 
 Signal = Literal["laziness", "kl", "ce"]
@@ -23,6 +25,13 @@ Signal = Literal["laziness", "kl", "ce"]
 def row_laziness(row: RowReading) -> float:
     """Laziness of a row's tokens: the agreement of tokens stands for the similarity of texts."""
     return laziness(row.agreement, row.normalised_kl)
+
+
+SIGNALS: Mapping[Signal, Callable[[RowReading], float]] = {
+    "laziness": row_laziness,
+    "kl": lambda row: row.kl,
+    "ce": lambda row: row.ce,
+}
 
 
 def mean_estimate(values: Sequence[float], weights: Sequence[float]) -> MeanEstimate:
@@ -45,8 +54,8 @@ def _widening(freedom: int) -> float:
 
     Beyond the table by the first term of Cornish and Fisher's expansion, (z³ + z) / (4 z · freedom).
     """
-    if freedom <= len(STUDENTS_T):
-        return STUDENTS_T[freedom - 1] / NORMAL
+    if freedom <= len(T_95):
+        return T_95[freedom - 1] / NORMAL
     return 1 + (NORMAL**2 + 1) / (4 * freedom)
 
 
@@ -82,7 +91,7 @@ class Course:
         self._weights: list[int] = []
         self._steps: list[int] = []
         self._rates: list[float] = []
-        self._values: dict[Signal, list[list[float]]] = {"laziness": [], "kl": [], "ce": []}
+        self._values: dict[Signal, list[list[float]]] = {name: [] for name in SIGNALS}
 
     def add(self, reading: Reading, rate: float = 0.0) -> None:
         """Count one reading, taken at this learning rate.
@@ -98,13 +107,14 @@ class Course:
         self._topics = list(reading.topics) or self._topics
         self._steps.append(reading.step)
         self._rates.append(rate)
-        for name, read in (("laziness", row_laziness), ("kl", _kl), ("ce", _ce)):
-            self._values[name].append([round(read(row), DIGITS) for row in reading.rows])  # type: ignore[index]
+        for name, read in SIGNALS.items():
+            self._values[name].append([round(read(row), DIGITS) for row in reading.rows])
         if len(self._steps) > MOST_READINGS:
             self._keep([*range(0, len(self._steps) - 1, 2), len(self._steps) - 1])
 
     def _keep(self, places: Sequence[int]) -> None:
-        self._steps, self._rates = ([of[at] for at in places] for of in (self._steps, self._rates))  # type: ignore[assignment]
+        self._steps = [self._steps[at] for at in places]
+        self._rates = [self._rates[at] for at in places]
         self._values = {name: [rows[at] for at in places] for name, rows in self._values.items()}
 
     def up_to(self, step: int) -> "Course":
@@ -194,14 +204,6 @@ class Course:
 def judging(unseen: Course, learned: Course) -> Course:
     """The readings that judge a student: of unseen text, or of learned text where there is no other."""
     return unseen if unseen.count else learned
-
-
-def _kl(row: RowReading) -> float:
-    return row.kl
-
-
-def _ce(row: RowReading) -> float:
-    return row.ce
 
 
 def _is_finite(row: RowReading) -> bool:
