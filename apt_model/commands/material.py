@@ -183,7 +183,7 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
         from apt_model.data.encode import pack_rows
 
         packed = pack_rows(some, packs_with, config.train.max_length)
-        some = [{"input_ids": ids, "labels": labels} for ids, labels in packed]
+        some = [{"input_ids": row.ids, "labels": row.labels} for row in packed]
     return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 
 

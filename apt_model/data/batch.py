@@ -95,6 +95,8 @@ class Batch:
         input_ids: (B, L), int64.
         attention_mask: (B, L), int64; 1 where there is text.
         labels: (B, L), int64; -100 where nothing is to be learned. Not shifted: logits at l predict labels at l + 1.
+        position_ids: (B, L), int64, or None: each row counts its tokens from 0. Where they begin anew within a row
+            (packed rows), the tokens behind do not see those before.
         teachers: the same rows in the teacher's tokens, if it has another tokenizer.
         is_written: whether the labels are the student's own samples (on-policy): then they are no ground truth, and
             only the teacher can judge them.
@@ -103,6 +105,7 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    position_ids: Tensor | None = None
     teachers: TeachersRows | None = None
     is_written: bool = False
 
@@ -112,6 +115,7 @@ class Batch:
             input_ids=self.input_ids.to(device, non_blocking=True),
             attention_mask=self.attention_mask.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            position_ids=None if self.position_ids is None else self.position_ids.to(device, non_blocking=True),
             teachers=self.teachers and self.teachers.to(device),
             is_written=self.is_written,
         )
@@ -247,7 +251,7 @@ def _as_rows(name: str, value: Any) -> Tensor:
 
 def _from_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> Batch:
     """Encode and pad rows. Rows without a token are left out; if none is left, one token without a label."""
-    encoded = [(ids, labels) for ids, labels in encode_rows(rows, tokenizer, max_length) if ids]
+    encoded = [(row.ids, row.labels) for row in encode_rows(rows, tokenizer, max_length) if row.ids]
     return _padded(encoded or [([0], [IGNORED])], tokenizer)
 
 

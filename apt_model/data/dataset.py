@@ -276,8 +276,8 @@ def _tokenize(
 ) -> dict[str, list[list[int]]]:
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
-    kept = [(ids, labels) for ids, labels in encoded if ids]
-    return {"input_ids": [ids for ids, _ in kept], "labels": [labels for _, labels in kept]}
+    kept = [row for row in encoded if row.ids]
+    return {"input_ids": [row.ids for row in kept], "labels": [row.labels for row in kept]}
 
 
 def _root(error: BaseException) -> BaseException:

@@ -60,7 +60,7 @@ def _learned(placed: Placed, labels: Sequence[int]) -> Placed:
 
 def _placed(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], Placed]:
     """Ids, labels, and each token's byte range in the learned text; the end-of-text token counts as one more byte."""
-    ((ids, labels),) = encode_rows([row], tokenizer, UNLIMITED)
+    ((ids, labels, _),) = encode_rows([row], tokenizer, UNLIMITED)
     if "messages" in row:
         return ids, labels, _place_chat(row["messages"], ids, tokenizer)
     is_pair = "text" not in row

@@ -4,9 +4,8 @@ Knows tokenizers and chat templates; knows nothing of batches, models or losses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from operator import index
-from typing import Any
+from typing import Any, NamedTuple
 
 from apt_model.errors import DataError
 
@@ -18,7 +17,13 @@ ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names of the roles
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
 OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
 
-Encoded = tuple[list[int], list[int]]  # ids, and as many labels
+
+class Encoded(NamedTuple):
+    """A row in tokens: ids, as many labels, and as many positions if they are not 0, 1, 2 …"""
+
+    ids: list[int]
+    labels: list[int]
+    positions: list[int] | None = None
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
@@ -36,7 +41,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: i
     """
     texts = [_text(row, "text") for row in rows if "text" in row and "input_ids" not in row]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
-    return [_encode_row(row, from_texts, tokenizer, max_length) for row in rows]
+    return [Encoded(*_encode_row(row, from_texts, tokenizer, max_length)) for row in rows]
 
 
 def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
@@ -46,14 +51,15 @@ def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int
     The last block is what is left.
     """
     encoded = encode_rows(rows, tokenizer, UNLIMITED)
-    ids, labels = (list(chain.from_iterable(column)) for column in zip(*encoded, strict=True)) if encoded else ([], [])
+    ids = [token for row in encoded for token in row.ids]
+    labels = [label for row in encoded for label in row.labels]
     bos = getattr(tokenizer, "bos_token_id", None)
     blocks: list[Encoded] = []
     at = 0
     while at < len(ids):
         lead = [bos] if bos is not None and ids[at] != bos else []
         end = at + max_length - len(lead)
-        blocks.append((lead + ids[at:end], [IGNORED] * len(lead) + labels[at:end]))
+        blocks.append(Encoded(lead + ids[at:end], [IGNORED] * len(lead) + labels[at:end]))
         at = end
     return blocks
 
@@ -114,7 +120,9 @@ def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[i
     return (ids, reference) if ids else None
 
 
-def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int) -> Encoded:
+def _encode_row(
+    row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int
+) -> tuple[list[int], list[int]]:
     if "input_ids" in row:
         ids = _ids(row, "input_ids")
         return ids, _ids(row, "labels") if "labels" in row else ids
@@ -148,7 +156,7 @@ def _ids(row: Mapping[str, Any], key: str) -> list[int]:
         ) from error
 
 
-def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
+def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int]]:
     (given,) = encode([prompt], tokenizer, UNLIMITED, end=False)
     eos = getattr(tokenizer, "eos_token_id", None)
     learned = [
@@ -158,7 +166,7 @@ def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> Encoded:
     return given + learned, [IGNORED] * len(given) + learned
 
 
-def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> Encoded:
+def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids and labels of a chat. What the template adds after the generation prompt of an assistant turn is learned."""
     if getattr(tokenizer, "chat_template", None) is None:
         fix = "use a tokenizer with a chat_template, or rows with text"

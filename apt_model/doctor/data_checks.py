@@ -127,7 +127,7 @@ def look_at_lengths(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Ite
     lengths: list[int] = []
     for raw in raws:
         rows = [row for row in rows_of(raw) or [] if "input_ids" not in row]
-        lengths += [len(ids) for ids, _ in encode_rows(rows, tokenizer, UNLIMITED)] if rows else []
+        lengths += [len(row.ids) for row in encode_rows(rows, tokenizer, UNLIMITED)] if rows else []
     if not lengths:
         return
     cut = sum(length > max_length for length in lengths)

@@ -119,13 +119,13 @@ def test_in_a_chat_the_assistants_words_alone_are_learned(chatty: Any) -> None:
         {"role": "user", "content": "c"},
         {"role": "assistant", "content": "智能"},
     ]
-    ((ids, labels),) = encode_rows([{"messages": chat}], chatty, 512)
+    ((ids, labels, _),) = encode_rows([{"messages": chat}], chatty, 512)
     assert ids == chatty("<s>user ab</s><s>assistant 人工</s><s>user c</s><s>assistant 智能</s>")["input_ids"]
     assert chatty.decode([label for label in labels if label != -100]) == "人工</s>智能</s>"
-    ((short, cut),) = encode_rows([{"messages": chat}], chatty, 10)
+    ((short, cut, _),) = encode_rows([{"messages": chat}], chatty, 10)
     assert (short, cut) == (ids[:10], labels[:10])
     told = [{"from": "human", "value": "ab"}, {"from": "gpt", "value": "人工"}]
-    ((_, labels),) = encode_rows([{"messages": told}], chatty, 512)
+    ((_, labels, _),) = encode_rows([{"messages": told}], chatty, 512)
     assert chatty.decode([label for label in labels if label != -100]) == "人工</s>"
 
 
@@ -144,7 +144,7 @@ def test_a_chat_needs_a_template_a_speaker_and_words(tokenizer: Any, chatty: Any
 
 
 def test_of_a_prompt_with_its_completion_the_completion_is_learned(tokenizer: Any) -> None:
-    ((ids, labels),) = encode_rows([{"prompt": "ab", "completion": "人工"}], tokenizer, 512)
+    ((ids, labels, _),) = encode_rows([{"prompt": "ab", "completion": "人工"}], tokenizer, 512)
     assert tokenizer.decode(ids) == "<s>ab人工</s>"
     assert labels == [-100] * 3 + ids[3:]
 
@@ -164,9 +164,9 @@ def test_a_chat_of_the_files_reaches_the_batch_with_its_mask(chatty: Any, tmp_pa
 def test_packed_blocks_hold_every_token_once_in_order_and_begin_with_the_start_token(tokenizer: Any) -> None:
     texts = ["人工智能", "ab", "互联网是全球最大的"]
     blocks = pack_rows([{"text": text} for text in texts], tokenizer, 6)
-    assert all(len(ids) == len(labels) <= 6 and ids[0] == 1 for ids, labels in blocks)
-    assert [len(ids) for ids, _ in blocks[:-1]] == [6] * (len(blocks) - 1)
-    learned = [label for _, labels in blocks for label in labels if label != -100]
+    assert all(len(ids) == len(labels) <= 6 and ids[0] == 1 for ids, labels, _ in blocks)
+    assert [len(ids) for ids, _, _ in blocks[:-1]] == [6] * (len(blocks) - 1)
+    learned = [label for _, labels, _ in blocks for label in labels if label != -100]
     assert tokenizer.decode(learned) == "<s>人工智能</s><s>ab</s><s>互联网是全球最大的</s>"
 
 

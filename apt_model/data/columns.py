@@ -1,0 +1,71 @@
+"""Columns: which columns of a row take part, by the kind of row that they make; the others are told of, or refuse it.
+
+Knows names; knows nothing of what stands in a column.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from apt_model.errors import DataError
+
+CHAT = ("tools", "documents", "chat_template_kwargs", "system")  # what a chat template may be given beside the turns
+MASKS = ("assistant_masks", "completion_mask")  # 1 where a token is to be learned, if there are no labels
+QUESTIONS = ("instruction", "question", "query", "prompt")
+ANSWERS = ("output", "answer", "response", "completion")
+CONTEXTS = ("input", "context")
+PREFERENCES = ("chosen", "rejected")
+
+RENAMING = "rename the columns, as in --columns prompt=QUESTION completion=ANSWER, or --columns text=STORY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of row.
+
+    Attributes:
+        name: "ids", "chat", "pair", "text" or "question".
+        needs: the columns that make it.
+        may: the columns that may stand beside them, and then take part.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    may: tuple[str, ...] = ()
+
+    def used(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that take part, in their order."""
+        return [name for name in names if name in self.needs or name in self.may]
+
+
+KINDS = (  # the first whose columns are all there counts
+    Kind(name="ids", needs=("input_ids",), may=("labels", "attention_mask", "position_ids", *MASKS)),
+    Kind(name="chat", needs=("messages",), may=CHAT),
+    Kind(name="chat", needs=("conversations",), may=CHAT),
+    Kind(name="pair", needs=("prompt", "completion"), may=CHAT),
+    Kind(name="text", needs=("text",)),
+    *(
+        Kind(name="question", needs=(question, answer), may=(*CONTEXTS, "history", *CHAT))
+        for question in QUESTIONS
+        for answer in ANSWERS
+    ),
+)
+
+
+def kind_of(names: Collection[str], *, of: str = "a row") -> Kind:
+    """The kind of rows that have these columns.
+
+    Raises:
+        DataError: there is none; names the columns of `of`, and how to rename them.
+    """
+    return _kind_of(tuple(sorted(map(str, names))), of)
+
+
+@lru_cache(maxsize=64)
+def _kind_of(names: tuple[str, ...], of: str) -> Kind:
+    found = next((kind for kind in KINDS if set(kind.needs) <= set(names)), None)
+    if found is not None:
+        return found
+    fix = "rename chosen to completion: distillation learns one answer" if set(PREFERENCES) & set(names) else RENAMING
+    expected = "text, messages, conversations, prompt and completion, or input_ids"
+    raise DataError(f"{of} has no column to learn from", got=", ".join(names) or "none", expected=expected, fix=fix)

@@ -1,0 +1,21 @@
+"""Notices: what a reader of data leaves out or changes is told once, by key, in the language of whoever reads it.
+
+Knows sentences; knows nothing of rows or of where a notice is shown.
+"""
+
+import warnings
+from typing import Protocol
+
+from apt_model.i18n import Phrases
+
+
+class Tell(Protocol):
+    """Takes the key of a sentence of the locales' table `notice`, and what fills it; tells each key once."""
+
+    def __call__(self, key: str, /, **values: str | int | float) -> None:
+        """Tell it."""
+
+
+def warn(key: str, /, **values: str | int | float) -> None:
+    """Tell by a Python warning, in English: what functions do that nobody gave another way to tell."""
+    warnings.warn(Phrases.load("en")(f"notice.{key}", **values), UserWarning, stacklevel=2)
