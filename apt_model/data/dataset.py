@@ -19,7 +19,8 @@ import pyarrow
 import torch
 from torch.utils.data import DataLoader
 
-from apt_model.data.encode import COLUMNS, encode_rows, pack_rows
+from apt_model.data.columns import kind_of
+from apt_model.data.encode import encode_rows, pack_rows
 from apt_model.data.quiet import quiet_datasets
 from apt_model.errors import AptModelError, ConfigError, DataError
 
@@ -251,15 +252,8 @@ def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
         if text_column not in columns:
             raise DataError(f"{name} has no column {text_column!r}", expected=", ".join(columns))
         return rows.select_columns([text_column]).rename_column(text_column, "text")
-    for kind in COLUMNS:
-        if set(kind) <= set(columns):
-            return rows.select_columns([*kind, *({"labels"} & set(columns) if kind == ("input_ids",) else ())])
-    if "conversations" in columns:
-        return rows.select_columns(["conversations"]).rename_column("conversations", "messages")
-    expected = ", ".join(" and ".join(kind) for kind in COLUMNS)
-    raise DataError(
-        f"{name} has no column to learn from", got=", ".join(columns), expected=expected, fix="name one as text_column"
-    )
+    kept = rows.select_columns(kind_of(columns, of=name).used(columns))
+    return kept.rename_column("conversations", "messages") if "conversations" in _columns(kept) else kept
 
 
 def _columns(rows: Rows) -> list[str]:

@@ -6,16 +6,15 @@ completion, or the assistant's turns of a chat, each with its end-of-text token 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
-from apt_model.data.alignment import Placed, Span, align, place
-from apt_model.data.encode import IGNORED, UNLIMITED, encode, encode_rows, message_of, render_chat
+from apt_model.data.alignment import Span, align
+from apt_model.data.chat import Rendered, bytes_of, render
+from apt_model.data.encode import IGNORED, as_chat, labelled, pair_of, place_pair
+from apt_model.data.notices import Tell, warn
+from apt_model.data.placing import Placed, pieces_of, place, readable
+from apt_model.data.template import content_text
 from apt_model.data.token_text import TokenTexts
-from apt_model.errors import ConfigError, DataError
-
-ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,9 @@ class Pair:
     spans: list[Span]
 
 
-def encode_for_both(row: Mapping[str, Any], tokenizer: Any, teacher_tokenizer: Any, max_length: int) -> Pair:
+def encode_for_both(
+    row: Mapping[str, Any], tokenizer: Any, teacher_tokenizer: Any, max_length: int, *, tell: Tell = warn
+) -> Pair:
     """Encode a row of text, a chat, or a prompt with its completion, at most `max_length` student tokens long.
 
     A chat goes through each tokenizer's own chat template. The teacher's row ends where the student's was truncated.
@@ -43,9 +44,9 @@ def encode_for_both(row: Mapping[str, Any], tokenizer: Any, teacher_tokenizer: A
     Raises:
         DataError: a row that `encode_rows` refuses. ConfigError: a tokenizer that cannot map its tokens to the text.
     """
-    ids, labels, ranges = _placed(row, tokenizer)
+    ids, labels, ranges = _placed(row, tokenizer, tell)
     ids, labels = ids[:max_length], labels[:max_length]
-    teachers, teacher_labels, teacher_ranges = _placed(row, teacher_tokenizer)
+    teachers, teacher_labels, teacher_ranges = _placed(row, teacher_tokenizer, tell)
     spans = align(_learned(ranges[:max_length], labels), _learned(teacher_ranges, teacher_labels))
     end = spans[-1].right + spans[-1].right_count if spans else 1
     return Pair(ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
@@ -58,37 +59,31 @@ def _learned(placed: Placed, labels: Sequence[int]) -> Placed:
     ]
 
 
-def _placed(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], list[int], Placed]:
+def _placed(row: Mapping[str, Any], tokenizer: Any, tell: Tell) -> tuple[list[int], list[int], Placed]:
     """Ids, labels, and each token's byte range in the learned text; the end-of-text token counts as one more byte."""
-    ((ids, labels, _),) = encode_rows([row], tokenizer, UNLIMITED)
-    if "messages" in row:
-        return ids, labels, _place_chat(row["messages"], ids, tokenizer)
-    is_pair = "text" not in row
-    text = _readable(row["completion"] if is_pair else row["text"])
-    given = encode([row["prompt"] or ""], tokenizer, UNLIMITED, end=False)[0] if is_pair else []
-    body, placed = place(text, tokenizer, _pieces(tokenizer))
-    start = next((at for at in range(len(given), len(ids)) if ids[at : at + len(body)] == body), None)
-    if start is None:
-        return ids, labels, [None] * len(ids)
-    size, after = len(text.encode()), ids[start + len(body) :]
-    is_end = [token == getattr(tokenizer, "eos_token_id", None) for token in after]
-    return ids, labels, [*[None] * start, *placed, *((size, size + 1) if end else None for end in is_end)]
+    pieces = pieces_of(tokenizer)
+    chat = as_chat(row, tokenizer)
+    if chat is not None:
+        rendered = render(chat, tokenizer, tell)
+        ids, labels = labelled(rendered, tokenizer)
+        return ids, labels, _place_answers(rendered, ids, tokenizer, pieces, tell)
+    prompt, completion = pair_of(row)
+    ids, labels, ranges = place_pair(prompt, completion, tokenizer)
+    cut, size = len(readable(prompt).encode()), len(readable(completion).encode())
+    inside = [None if here is None or here[1] <= cut else (here[0] - cut, here[1] - cut) for here in ranges]
+    is_end = bool(ids) and ids[-1] == getattr(tokenizer, "eos_token_id", None)
+    return ids, labels, [*inside[:-1], (size, size + 1)] if is_end else inside
 
 
-def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer: Any) -> Placed:
-    """Byte ranges in the assistant's turns joined: their content without outer whitespace, and the end of each turn.
+def _place_answers(rendered: Rendered, ids: Sequence[int], tokenizer: Any, pieces: TokenTexts, tell: Tell) -> Placed:
+    """Byte ranges in the answers joined: their words without outer whitespace, and the end of each turn.
 
-    The turns are found in each tokenizer's rendered template, so that both count bytes of the same text although their
+    The words are found in each tokenizer's rendered template, so that both count bytes of the same text although their
     templates write different text around it.
     """
-    chat, pieces = [message_of(message) for message in messages], _pieces(tokenizer)
-    whole = render_chat(chat, tokenizer)
-    rendered, placed = place(whole, tokenizer, pieces)
-    if rendered != ids:
-        fix = "use a tokenizer whose rendered chat encodes to the ids of apply_chat_template"
-        raise DataError("a chat's rendered text and its token ids differ", got=type(tokenizer).__name__, fix=fix)
+    _, placed = place(rendered.text, tokenizer, pieces)
     found: Placed = [None] * len(ids)
-    for first, size, base in _assistants_turns(chat, whole, tokenizer):
+    for first, size, base in _answers_words(rendered, tell):
         for index, here in enumerate(placed):
             if here is None:
                 continue
@@ -99,33 +94,21 @@ def _place_chat(messages: Sequence[Mapping[str, str]], ids: list[int], tokenizer
     return found
 
 
-def _assistants_turns(chat: Sequence[Mapping[str, str]], whole: str, tokenizer: Any) -> Iterator[tuple[int, int, int]]:
-    """Where the content of each turn begins in the rendered chat, its size, and where it begins in the turns joined.
+def _answers_words(rendered: Rendered, tell: Tell) -> Iterator[tuple[int, int, int]]:
+    """Where each answer's words begin in the rendered chat, their size, and where they begin in all of them joined.
 
-    All in bytes. A turn that is not found in the rendered chat is left out.
+    All in bytes. Of words with a thought that the template leaves out, those behind it count. An answer whose words are
+    not in the text, such as a tool call, is left out, and told of.
     """
-    bytes_before = list(accumulate((len(letter.encode()) for letter in whole), initial=0))
-    base = 0
-    for turn, message in enumerate(chat):
-        if message["role"] != ASSISTANT:
-            continue
-        words = (message["content"] or "").strip()  # content is None in a tool call
-        before = render_chat(chat[:turn], tokenizer, add_generation_prompt=True)
-        at = whole.find(words, len(before)) if whole.startswith(before) else -1
-        size = len(words.encode())
-        if at >= 0:
-            yield bytes_before[at], size, base
-        base += size + 2  # a byte for the end of turn, and one that no token covers: no span crosses two turns
-
-
-@lru_cache(maxsize=4)
-def _pieces(tokenizer: Any) -> TokenTexts:
-    pieces = TokenTexts.of(tokenizer)
-    if pieces is None:
-        fix = "pass a Hugging Face tokenizer"
-        raise ConfigError("a tokenizer cannot map its tokens to the text", got=type(tokenizer).__name__, fix=fix)
-    return pieces
-
-
-def _readable(text: str | None) -> str:
-    return (text or "").encode("utf-8", "replace").decode()  # as `encode` does
+    at, base = bytes_of(rendered.text), 0
+    for (start, stop), turn in zip(rendered.answers, rendered.turns, strict=True):
+        words = readable(content_text(rendered.chat.turns[turn]["content"])).strip()
+        shown = next(
+            (part for part in (words, words.rpartition("</think>")[2].strip()) if part in rendered.text[start:stop]), ""
+        )
+        if shown:
+            place_of_words, size = rendered.text.rindex(shown, start, stop), len(shown.encode())
+            yield at[place_of_words], size, base + len(words.encode()) - size
+        else:
+            tell("answers_unaligned")
+        base += len(words.encode()) + 2  # a byte for the end of turn, and one that no token covers: no span crosses two

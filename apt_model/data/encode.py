@@ -1,18 +1,24 @@
 """Tokenize rows: texts, chats, and prompts with completions become token ids and labels.
 
-Knows tokenizers and chat templates; knows nothing of batches, models or losses.
+Knows tokenizers; knows nothing of batches, models or losses. `columns` says which rows there are, `turns` what a chat
+is, `chat` which of its text is learned.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from operator import index
 from typing import Any, NamedTuple
 
-from apt_model.errors import DataError
+from apt_model.data.chat import Rendered, bytes_of, render
+from apt_model.data.columns import kind_of
+from apt_model.data.notices import Tell, silent, warn
+from apt_model.data.placing import Placed, pieces_of, place, readable, without_warning
+from apt_model.data.template import has_template, render_chat
+from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, text_of
+from apt_model.errors import ConfigError, DataError
 
 IGNORED = -100  # the label of a token that is not learned: `ignore_index` of torch's cross-entropy
-COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows; the first found counts
 UNLIMITED = 10**9
-ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names of the roles
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
 OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
@@ -26,22 +32,35 @@ class Encoded(NamedTuple):
     positions: list[int] | None = None
 
 
-def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
+def encode_rows(
+    rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int, *, tell: Tell = warn
+) -> list[Encoded]:
     """Token ids and labels of each row, truncated to `max_length`.
 
-    A row has one of:
-        text: every token is learned.
-        messages: a chat, `[{"role": ..., "content": ...}, ...]`, in the tokenizer's own template; the assistant's
-            turns are learned, the rest is given (label -100).
-        prompt, completion: strings; the completion is learned, the prompt given.
+    Which of a row is learned, by its kind (`columns.KINDS`):
+        text: every token.
+        messages, or ShareGPT's conversations: a chat, in the tokenizer's own template. All of the assistant's turns,
+            tool calls among them, each with its end; the rest is given (label -100).
+        prompt, completion: strings, tokenized as one text, whose completion is learned; or lists of turns.
+        a question and its answer (`instruction`, `input`, `output` and their relatives): a chat if the tokenizer has a
+            template, else prompt and completion, a line each.
         input_ids (and labels): as they are, not truncated.
 
+    Args:
+        rows: one dict a row.
+        tokenizer: a Hugging Face tokenizer.
+        max_length: tokens of a row at most.
+        tell: is told of what a row has that is not used.
+
     Raises:
-        DataError: no callable tokenizer, another kind of row, or a chat template whose turns cannot be told apart.
+        DataError: no callable tokenizer, another kind of row, or a chat that the template does not write.
     """
-    texts = [_text(row, "text") for row in rows if "text" in row and "input_ids" not in row]
+    kinds = [kind_of(row.keys()).name for row in rows]
+    texts = [text_of(row, "text") for row, kind in zip(rows, kinds, strict=True) if kind == "text"]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
-    return [Encoded(*_encode_row(row, from_texts, tokenizer, max_length)) for row in rows]
+    return [
+        _encode_row(row, kind, from_texts, tokenizer, max_length, tell) for row, kind in zip(rows, kinds, strict=True)
+    ]
 
 
 def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
@@ -67,9 +86,10 @@ def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int
 def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
     """Token ids of each text: BOS, text, EOS, as far as the tokenizer has them; truncated to `max_length`.
 
-    A BOS token that the tokenizer has but does not add itself is put before the text: models trained with one do badly
-    without it. An empty text has no tokens. `end=False` leaves out EOS, for a prompt to generate from; an empty prompt
-    gives BOS alone, or nothing.
+    There is one BOS and one EOS, whether the tokenizer adds them, the text spells them out, or both: a BOS that the
+    tokenizer has but does not add is put before the text, since models trained with one do badly without it. An empty
+    text has no tokens. `end=False` leaves out EOS, for a prompt to generate from; an empty prompt gives BOS alone, or
+    nothing.
 
     Raises:
         DataError: there is no callable tokenizer.
@@ -78,13 +98,15 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     bos = getattr(tokenizer, "bos_token_id", None)
     eos = getattr(tokenizer, "eos_token_id", None)
     rows = []
-    readable = [text.encode("utf-8", "replace").decode() for text in texts]  # a lone surrogate breaks tokenizers
-    encoded = tokenizer(readable, add_special_tokens=True, **without_warning(tokenizer))["input_ids"]
-    for text, ids in zip(readable, encoded, strict=True):
-        body = ids[:-1] if eos is not None and ids[-1:] == [eos] else ids
-        start = [bos] if bos is not None and body[:1] != [bos] else []
-        close = [eos] if eos is not None and end else []
-        rows.append([*start, *body, *close][:max_length] if text or not end else [])
+    encoded = tokenizer(list(map(readable, texts)), add_special_tokens=True, **without_warning(tokenizer))["input_ids"]
+    for text, ids in zip(texts, encoded, strict=True):
+        first, last = 0, len(ids)
+        while bos is not None and ids[first : first + 1] == [bos]:
+            first += 1
+        while eos is not None and last > first and ids[last - 1] == eos:
+            last -= 1
+        start, close = ([one] if one is not None else [] for one in (bos, eos if end else None))
+        rows.append([*start, *ids[first:last], *close][:max_length] if text or not end else [])
     return rows
 
 
@@ -97,54 +119,68 @@ def _refuse_no_tokenizer(tokenizer: Any) -> None:
         )
 
 
-def without_warning(tokenizer: Any) -> dict[str, bool]:
-    """Arguments that keep a Hugging Face tokenizer from warning of a text longer than its model: we truncate it."""
-    return {"verbose": False} if hasattr(tokenizer, "model_max_length") else {}
-
-
 def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[int], str] | None:
     """A row's prompt as token ids and its reference answer as text; None if the row has no prompt.
 
-    `prompt` and `completion` are such a pair; so are `messages` whose last turn, if not the only one, is the
-    assistant's. Nothing is truncated.
+    `prompt` and `completion` are such a pair, and so is a chat whose last turn, if not the only one, is the
+    assistant's: then the reference is what the template writes of it, special tokens left out. Nothing is truncated.
     """
-    if "messages" in row and "input_ids" not in row:
-        chat = [message_of(message) for message in row["messages"]]
-        if len(chat) < 2 or chat[-1]["role"] != "assistant":
-            return None
-        ids, reference = _template(chat[:-1], tokenizer, add_generation_prompt=True), chat[-1]["content"]
-    elif {"prompt", "completion"} <= row.keys() and "input_ids" not in row:
-        (ids,), reference = encode([row["prompt"]], tokenizer, UNLIMITED, end=False), row["completion"]
-    else:
+    kind = kind_of(row.keys()).name
+    if kind in ("ids", "text"):
         return None
-    return (ids, reference) if ids else None
+    chat = as_chat(row, tokenizer)
+    if chat is not None:
+        return _last_answer(chat, tokenizer)
+    prompt, completion = pair_of(row)
+    (ids,) = encode([prompt], tokenizer, UNLIMITED, end=False)
+    return (ids, completion) if ids else None
+
+
+def _last_answer(chat: Chat, tokenizer: Any) -> tuple[list[int], str] | None:
+    last = len(chat.turns) - 1
+    if not last or chat.turns[last]["role"] not in (ASSISTANT, CALL):
+        return None
+    rendered = render(replace(chat, learned=[False] * last + [True]), tokenizer, silent)
+    _, labels = labelled(rendered, tokenizer)
+    answer = tokenizer.decode([token for token in labels if token != IGNORED], skip_special_tokens=True).strip()
+    prompt = render_chat(rendered.chat.until(last), tokenizer, add_generation_prompt=True)
+    return tokenizer(prompt, add_special_tokens=False, **without_warning(tokenizer))["input_ids"], answer
 
 
 def _encode_row(
-    row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int
-) -> tuple[list[int], list[int]]:
-    if "input_ids" in row:
+    row: Mapping[str, Any], kind: str, texts: Iterator[list[int]], tokenizer: Any, max_length: int, tell: Tell
+) -> Encoded:
+    if kind == "ids":
         ids = _ids(row, "input_ids")
-        return ids, _ids(row, "labels") if "labels" in row else ids
-    if "text" in row:
+        return Encoded(ids, _ids(row, "labels") if row.get("labels") is not None else ids)
+    if kind == "text":
         ids = next(texts)
-        return ids, ids
-    if "messages" in row:
-        ids, labels = _encode_chat(row["messages"], tokenizer)
-    elif {"prompt", "completion"} <= row.keys():
-        ids, labels = _encode_pair(_text(row, "prompt"), _text(row, "completion"), tokenizer)
+        return Encoded(ids, ids)
+    if kind == "question":
+        question, answer = kind_of(row.keys()).needs
+        tell("question_chat" if has_template(tokenizer) else "question_lines", question=question, answer=answer)
+    chat = as_chat(row, tokenizer)
+    if chat is not None:
+        ids, labels = labelled(render(chat, tokenizer, tell), tokenizer)
     else:
-        expected = "text, messages, prompt and completion, or input_ids"
-        raise DataError("row has no column to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
-    return ids[:max_length], labels[:max_length]
+        ids, labels, _ = place_pair(*pair_of(row), tokenizer)
+    return Encoded(ids[:max_length], labels[:max_length])
 
 
-def _text(row: Mapping[str, Any], key: str) -> str:
-    if isinstance(row[key], str):
-        return str(row[key])
-    if row[key] is None:  # an empty cell
-        return ""
-    raise DataError(f"{key} of a row is no string", got=type(row[key]).__name__, expected="a string or null")
+def as_chat(row: Mapping[str, Any], tokenizer: Any) -> Chat | None:
+    """The chat as which a row is learned; None if it is learned as text, or as prompt and completion."""
+    return chat_of(row) if kind_of(row.keys()).name != "question" or has_template(tokenizer) else None
+
+
+def labelled(rendered: Rendered, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Ids of a rendered chat, and as labels those of the tokens with a byte of an answer."""
+    ids, placed = place(rendered.text, tokenizer, pieces_of(tokenizer))
+    at = bytes_of(rendered.text)
+    answers = [(at[start], at[stop]) for start, stop in rendered.answers]
+    is_learned = [
+        here is not None and any(here[0] < stop and start < here[1] for start, stop in answers) for here in placed
+    ]
+    return ids, [token if learned else IGNORED for token, learned in zip(ids, is_learned, strict=True)]
 
 
 def _ids(row: Mapping[str, Any], key: str) -> list[int]:
@@ -156,80 +192,49 @@ def _ids(row: Mapping[str, Any], key: str) -> list[int]:
         ) from error
 
 
-def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+def pair_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Prompt and completion of a row without a chat template; the turns before an answer are lines, a text has none."""
+    kind = kind_of(row.keys()).name
+    if kind == "text":
+        return "", text_of(row, "text")
+    if kind == "pair":
+        return text_of(row, "prompt"), text_of(row, "completion")
+    chat = chat_of(row)
+    *asked, answer = [turn["content"] for turn in chat.turns] if chat is not None else [""]
+    return "".join(f"{said}\n" for said in asked), answer
+
+
+def place_pair(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int], Placed]:
+    """Ids and labels of prompt and completion, and the byte range of each token in the two of them joined.
+
+    They are tokenized as one text, as the student will read them: a token with a byte of the completion is learned, and
+    the end token with it. A tokenizer that cannot place its tokens in a text takes the two one by one.
+    """
+    text = readable(prompt + completion)
+    (ids,) = encode([text], tokenizer, UNLIMITED)
+    try:
+        body, placed = place(text, tokenizer, pieces_of(tokenizer))
+    except ConfigError:
+        return _one_by_one(prompt, completion, tokenizer)
+    ends = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos")}
+    inner = [index for index, token in enumerate(body) if token not in ends]
+    first, last = (inner[0], inner[-1] + 1) if inner else (0, 0)
+    body, placed = body[first:last], placed[first:last]
+    start = next((at for at in range(len(ids) - len(body) + 1) if ids[at : at + len(body)] == body), None)
+    if start is None:
+        return _one_by_one(prompt, completion, tokenizer)
+    cut, after = len(readable(prompt).encode()), len(ids) - start - len(body)
+    ranges: Placed = [*[None] * start, *placed, *[None] * after]
+    given = start + sum(here is not None and here[1] <= cut for here in placed) if cut else 0  # else it is a text
+    return ids, [IGNORED] * given + ids[given:], ranges
+
+
+def _one_by_one(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int], Placed]:
     (given,) = encode([prompt], tokenizer, UNLIMITED, end=False)
     eos = getattr(tokenizer, "eos_token_id", None)
-    learned = [
-        *tokenizer([completion], add_special_tokens=False, **without_warning(tokenizer))["input_ids"][0],
-        *([eos] if eos is not None else []),
-    ]
-    return given + learned, [IGNORED] * len(given) + learned
-
-
-def _encode_chat(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids and labels of a chat. What the template adds after the generation prompt of an assistant turn is learned."""
-    if getattr(tokenizer, "chat_template", None) is None:
-        fix = "use a tokenizer with a chat_template, or rows with text"
-        raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
-    if not isinstance(messages, Sequence) or not all(isinstance(message, Mapping) for message in messages):
-        expected = '[{"role": ..., "content": ...}, ...]'
-        raise DataError("messages of a row is no list of turns", got=type(messages).__name__, expected=expected)
-    chat = [message_of(message) for message in messages]
-    whole = _template(chat, tokenizer)
-    labels = [IGNORED] * len(whole)
-    for turn, message in enumerate(chat):
-        if message["role"] != "assistant":
-            continue
-        before = _template(chat[:turn], tokenizer, add_generation_prompt=True)
-        after = _template(chat[: turn + 1], tokenizer)
-        if whole[: len(before)] == before and whole[: len(after)] == after:
-            labels[len(before) : len(after)] = whole[len(before) : len(after)]
-        elif turn == len(chat) - 1:
-            fix = "use a template that only appends turns, or rows with prompt and completion"
-            raise DataError("the chat template changes earlier turns when one is added", got=repr(message), fix=fix)
-    return whole, labels
-
-
-def _template(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> list[int]:
-    quietly = {"tokenizer_kwargs": without_warning(tokenizer)}
-    ids: list[int] = _apply(chat, tokenizer, tokenize=True, return_dict=False, **quietly, **how)
-    return ids
-
-
-def render_chat(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: bool) -> str:
-    """Render a chat as text with the tokenizer's chat template.
-
-    Raises:
-        DataError: the template refuses the chat.
-    """
-    text: str = _apply(chat, tokenizer, tokenize=False, **how)
-    return text
-
-
-def _apply(chat: Sequence[Mapping[str, str]], tokenizer: Any, **how: Any) -> Any:
-    from jinja2 import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template(list(chat), **how)
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"[:300]
-        raise DataError(
-            "the tokenizer's chat template refuses a chat", got=got, fix="check its roles and turns"
-        ) from error
-
-
-def message_of(message: Mapping[str, str]) -> dict[str, str]:
-    """A chat turn as a dict with `role` and `content`; ShareGPT's `from` and `value` are renamed.
-
-    Raises:
-        DataError: it has neither pair of keys.
-    """
-    if isinstance(message.get("role"), str) and "content" in message:  # content is null in a tool call
-        return dict(message)
-    if isinstance(message.get("from"), str) and "value" in message:
-        return {"role": ROLES.get(message["from"], message["from"]), "content": message["value"]}
-    got = f"keys {sorted(map(str, message))}"
-    raise DataError("chat message has no role or no content", got=got, expected="role and content, or from and value")
+    words = tokenizer([readable(completion)], add_special_tokens=False, **without_warning(tokenizer))["input_ids"][0]
+    learned = [*words, *([eos] if eos is not None and words[-1:] != [eos] else [])]
+    return given + learned, [IGNORED] * len(given) + learned, [None] * (len(given) + len(learned))
 
 
 def refuse_other_tokenizer(teacher: Any, student: Any, *, fix: str = ONE_TOKENIZER) -> None:

@@ -19,3 +19,7 @@ class Tell(Protocol):
 def warn(key: str, /, **values: str | int | float) -> None:
     """Tell by a Python warning, in English: what functions do that nobody gave another way to tell."""
     warnings.warn(Phrases.load("en")(f"notice.{key}", **values), UserWarning, stacklevel=2)
+
+
+def silent(key: str, /, **values: str | int | float) -> None:
+    """Tell nobody: for what is read a second time."""

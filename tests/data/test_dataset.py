@@ -70,7 +70,7 @@ def test_a_split_and_a_column_may_be_named(tmp_path: Path) -> None:
     assert load_dataset(tmp_path / "stories", split="test", text_column="story")["text"][:] == ["test"]
     with pytest.raises(DataError, match=r"no split 'valid'; expected train, test"):
         load_dataset(tmp_path / "stories", split="valid")
-    with pytest.raises(DataError, match=r"no column to learn from; got story, .* Fix: name one as text_column"):
+    with pytest.raises(DataError, match=r"no column to learn from; got story, .* Fix: rename the columns"):
         load_dataset(tmp_path / "stories")
     with pytest.raises(DataError, match=r"no column 'tale'; expected story"):
         load_dataset(tmp_path / "stories", text_column="tale")
@@ -129,11 +129,12 @@ def test_in_a_chat_the_assistants_words_alone_are_learned(chatty: Any) -> None:
     assert chatty.decode([label for label in labels if label != -100]) == "人工</s>"
 
 
-def test_a_template_that_rewrites_what_was_said_is_refused(chatty: Any) -> None:
+def test_of_a_template_that_rewrites_what_was_said_the_answers_are_found_in_the_whole(chatty: Any) -> None:
     chatty.chat_template = "{{ 'a' * (messages | length) }}" + TEMPLATE
-    chat = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}]
-    with pytest.raises(DataError, match="changes earlier turns"):
-        encode_rows([{"messages": chat}], chatty, 512)
+    chat = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "c"}] * 2
+    ((ids, labels, _),) = encode_rows([{"messages": chat}], chatty, 512)
+    assert chatty.decode(ids).startswith("aaaa<s>user ab</s>")
+    assert chatty.decode([label for label in labels if label != -100]) == "c</s>c</s>"
 
 
 def test_a_chat_needs_a_template_a_speaker_and_words(tokenizer: Any, chatty: Any) -> None:

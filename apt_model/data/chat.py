@@ -1,0 +1,198 @@
+"""Labels of a chat: which part of the text that a chat template writes is what the assistant says.
+
+Knows chats and templates; knows nothing of batches or models. The whole chat is rendered, as it is when the student is
+used, and in that text each answer is found: from what a generation prompt ends with to the end of the turn. A template
+may write an earlier turn otherwise once later ones follow (Qwen 3 drops its thinking): what counts is the whole chat.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import Any
+
+from apt_model.data.notices import Tell
+from apt_model.data.placing import pieces_of, place
+from apt_model.data.template import SENTINEL, Template, apply, content_text
+from apt_model.data.turns import ASSISTANT, Chat
+from apt_model.errors import DataError, brief
+
+Span = tuple[int, int]  # first letter, and one past the last
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A chat as text, and which of it is learned.
+
+    Attributes:
+        text: what the template writes, without lone surrogates, which break tokenizers.
+        answers: where each learned turn stands in it, in letters, its end-of-turn token included, in order.
+        turns: the number of the turn of each answer, from 0.
+        chat: the chat in the form that the template takes.
+    """
+
+    text: str
+    answers: list[Span]
+    turns: list[int]
+    chat: Chat
+
+
+def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
+    """Render a chat with the tokenizer's chat template, and find its answers.
+
+    Raises:
+        DataError: there is no template, it refuses the chat, or it leaves out what a turn says; names the turn.
+    """
+    template = Template.of(tokenizer, chat.given)
+    chat = template.fitted(chat, tell)
+    whole = template.write(chat)
+    for number, turn in enumerate(chat.turns):
+        words = content_text(turn["content"]).strip()
+        if words and words not in whole and _is_left_out(template, chat, number, whole):
+            got = f"{turn['role']}: {brief(words)}"
+            fix = "leave the turn out, or use a template that writes it"
+            raise DataError(f"the chat template leaves out turn {number + 1} of a chat", got=got, fix=fix)
+    turns = [number for number, is_learned in enumerate(chat.learned) if is_learned]
+    if template.marks and turns:
+        marked = _marked(chat, whole, turns, tokenizer)
+        if marked is not None:
+            return Rendered(whole, marked, turns, chat)
+    finder = _Finder(template, chat, whole)
+    return Rendered(whole, [finder.answer(number) for number in turns], turns, chat)
+
+
+def _is_left_out(template: Template, chat: Chat, number: int, whole: str) -> bool:
+    """Whether the text of a chat does not depend on what a turn says."""
+    try:
+        return template.write(silenced(chat, number)) == whole
+    except DataError:
+        return False
+
+
+def silenced(chat: Chat, number: int) -> Chat:
+    """The chat with other words in a turn: SENTINEL alone, as text or as the parts that the template takes."""
+    turn = chat.turns[number]
+    is_parts = isinstance(turn["content"], list)
+    words = [{"type": "text", "text": SENTINEL}] if is_parts else SENTINEL
+    other = {key: turn[key] for key in ("role", "name", "tool_call_id") if key in turn} | {"content": words}
+    return replace(chat, turns=[*chat.turns[:number], other, *chat.turns[number + 1 :]])
+
+
+def _marked(chat: Chat, whole: str, turns: Sequence[int], tokenizer: Any) -> list[Span] | None:
+    """The answers where the template marks them; None if it marks another number of turns than the assistant has."""
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    how = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+    mask = apply(tokenizer, chat, **how)["assistant_masks"]
+    ids, placed = place(whole, tokenizer, pieces_of(tokenizer))
+    if len(ids) != len(mask):
+        return None
+    letters = letters_of(whole)
+    edges = [(placed[start], placed[stop - 1]) for start, stop in _runs(mask)]
+    runs = [(letters.get(a[0], -1), letters.get(b[1], -1)) for a, b in edges if a is not None and b is not None]
+    said = [number for number, turn in enumerate(chat.turns) if turn["role"] == ASSISTANT]
+    if len(runs) != len(said) or any(-1 in run for run in runs):
+        return None
+    return [run for run, number in zip(runs, said, strict=True) if number in turns]
+
+
+def _runs(mask: Sequence[int]) -> list[Span]:
+    """The stretches of ones, as (first, one past the last)."""
+    edges = [index for index, (one, other) in enumerate(pairwise([0, *mask, 0])) if one != other]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+class _Finder:
+    """Finds where the assistant's turns stand in the text of a chat.
+
+    A turn is found by what changes in the text when the turn says something else.
+    """
+
+    def __init__(self, template: Template, chat: Chat, whole: str) -> None:
+        self._template, self._chat, self._whole = template, chat, whole
+
+    def answer(self, number: int) -> Span:
+        """From the end of the generation prompt to the end of the turn.
+
+        Raises:
+            DataError: the answer is not found, or the template refuses the first turns alone.
+        """
+        asked, told = self._written(number, add_generation_prompt=True), self._written(number + 1)
+        if asked and told and self._whole.startswith(told) and told.startswith(asked):
+            return len(asked), len(told)  # the template only appends
+        start, stop = self._words(number)
+        begin = self._after_prompt(number) if number else self._first(start)
+        end = stop + _common(self._whole[stop:], self._behind(number))
+        if begin >= end:
+            got = repr(self._chat.turns[number])[:200]
+            raise DataError(f"turn {number + 1} is not found in what the chat template writes", got=got)
+        return begin, end
+
+    def _written(self, count: int, **how: bool) -> str | None:
+        """The first turns as text; None if the template refuses them alone."""
+        try:
+            return self._template.write(self._chat.until(count), **how) if count else None
+        except DataError:
+            return None
+
+    def _words(self, number: int) -> Span:
+        """What differs in the whole text from one in which this turn says something else."""
+        other = self._changed(self._chat, number)
+        start = _common(self._whole, other)
+        most = min(len(self._whole), len(other)) - start
+        return start, len(self._whole) - min(_common(self._whole[::-1], other[::-1]), most)
+
+    def _changed(self, chat: Chat, number: int, **how: bool) -> str:
+        """The text of a chat in which a turn says SENTINEL, or calls a function of that name if it must call one."""
+        try:
+            return self._template.write(silenced(chat, number), **how)
+        except DataError:
+            if not chat.turns[number].get("tool_calls"):
+                raise
+        return self._template.write(_renamed(chat, number), **how)
+
+    def _behind(self, number: int, **how: bool) -> str:
+        """What the template writes behind a turn's words if the turn is the last."""
+        return self._changed(self._chat.until(number + 1), number, **how).rpartition(SENTINEL)[2]
+
+    def _after_prompt(self, number: int) -> int:
+        """Where an answer begins: behind the turn before it and the generation prompt, as far as that stands there.
+
+        A prompt that opens a thought may stand there without it; what is cut off then is a line, or begins a token.
+        """
+        before, prompt = self._words(number - 1)[1], self._behind(number - 1, add_generation_prompt=True)
+        size = _common(self._whole[before:], prompt)
+        while 0 < size < len(prompt) and prompt[size - 1] != "\n" and prompt[size] != "<":
+            size -= 1
+        return before + size
+
+    def _first(self, start: int) -> int:
+        """Where an answer begins that nobody asked for, the first turn of all: its words, or right behind a prompt."""
+        try:
+            whole = self._template.write(self._chat, add_generation_prompt=True)
+        except DataError:
+            return start
+        prompt = whole[len(self._whole) :] if whole.startswith(self._whole) else ""
+        at = self._whole.rfind(prompt, 0, start) if prompt else -1
+        return at + len(prompt) if at >= 0 else start
+
+
+def _renamed(chat: Chat, number: int) -> Chat:
+    """The chat with other names of the functions that a turn calls."""
+    turn = chat.turns[number]
+    calls = [{**call, "function": {**call["function"], "name": SENTINEL}} for call in turn["tool_calls"]]
+    return replace(chat, turns=[*chat.turns[:number], {**turn, "tool_calls": calls}, *chat.turns[number + 1 :]])
+
+
+def _common(one: str, other: str) -> int:
+    """Length of the common prefix."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def letters_of(text: str) -> dict[int, int]:
+    """The index of the letter that begins at each byte of the text's UTF-8 form, and of its end."""
+    return {at: index for index, at in enumerate(bytes_of(text))}
+
+
+def bytes_of(text: str) -> list[int]:
+    """The byte at which each letter of the text begins, and of its end."""
+    return list(accumulate((len(letter.encode()) for letter in text), initial=0))

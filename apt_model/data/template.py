@@ -1,0 +1,223 @@
+"""Chat templates: what a tokenizer's template takes, and a chat as the text that it writes.
+
+Knows jinja templates and chats; knows nothing of labels, batches or models.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, cast
+
+from apt_model.data.notices import Tell, silent
+from apt_model.data.placing import readable
+from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part
+from apt_model.errors import DataError, brief
+
+SENTINEL = "\ue0a1\ue0a2\ue0a1"  # private use: no text contains it
+GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+REASONING = {"reasoning_content", "reasoning", "thinking"}  # transformers gives a template each under all three names
+KNOWN = {"role", "content", "tool_calls"}  # keys of a turn that are looked at one by one
+
+
+@dataclass(frozen=True)
+class Template:
+    """A tokenizer's chat template.
+
+    Attributes:
+        variables: the names that it takes: `messages`, `tools`, `enable_thinking` …
+        words: the keys and constants in it: what it looks up in a turn, and compares roles with.
+        marks: whether it marks what the assistant says, with `{% generation %}`.
+        takes_text, takes_parts: whether it writes a content that is a string, and one that is a list of text parts.
+    """
+
+    tokenizer: Any
+    variables: frozenset[str]
+    words: frozenset[str]
+    marks: bool
+    takes_text: bool
+    takes_parts: bool
+
+    @classmethod
+    def of(cls, tokenizer: Any, given: Mapping[str, Any]) -> "Template":
+        """The template for these arguments: some tokenizers have another one for `tools`.
+
+        Raises:
+            DataError: the tokenizer has none.
+        """
+        if not has_template(tokenizer):
+            fix = "use a tokenizer with a chat_template, or rows with text"
+            raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
+        return _template(tokenizer, tokenizer.get_chat_template(tools=given.get("tools")))
+
+    def write(self, chat: Chat, **how: Any) -> str:
+        """The chat as text, without lone surrogates.
+
+        Raises:
+            DataError: the template refuses it.
+        """
+        text: str = apply(self.tokenizer, chat, tokenize=False, **how)
+        return readable(text)
+
+    def fitted(self, chat: Chat, tell: Tell) -> Chat:
+        """The chat in the form that the template takes, the tool calls of ShareGPT among the turns as its own.
+
+        Told once: arguments and keys of turns that the template does not use.
+
+        Raises:
+            DataError: the template has no place for a speaker, or for what a turn says.
+        """
+        turns = [self._turn(turn, number) for number, turn in enumerate(chat.turns, start=1)]
+        unused = sorted(chat.given.keys() - self.variables)
+        if unused:
+            tell("template_arguments", names=", ".join(unused))
+        reads = self.words | (REASONING if self.words & REASONING else set())
+        keys = sorted({key for turn in turns for key in turn} - KNOWN - reads)
+        if keys:
+            tell("turn_keys", names=", ".join(keys))
+        given = {name: value for name, value in chat.given.items() if name in self.variables}
+        fitted = Chat(turns=turns, learned=chat.learned, given=given)
+        return self._with_calls_spelled(fitted) if any("tool_calls" in turn for turn in turns) else fitted
+
+    def _turn(self, turn: Turn, number: int) -> Turn:
+        """A turn whose role and content the template takes."""
+        role = turn["role"]
+        if role == CALL:
+            return self._call(turn, number)
+        if role == "developer" and role not in self.words:
+            role = SYSTEM
+        is_ours = role in (ASSISTANT, SYSTEM, "user", "tool")
+        if not is_ours and role not in self.words:
+            expected = "user, assistant, system or tool"
+            raise DataError(f"turn {number} of a chat has an unknown speaker", got=brief(role), expected=expected)
+        calls = turn.get("tool_calls")
+        if calls and "tool_calls" not in self.words:
+            fix = "use a tokenizer whose template writes tool calls, or put them into content"
+            raise DataError(f"the chat template leaves out the tool calls of turn {number}", got=brief(calls), fix=fix)
+        return {**turn, "role": role, "content": self._content(turn["content"])}
+
+    def _content(self, content: Any) -> Any:
+        if isinstance(content, str):
+            return content if self.takes_text or not self.takes_parts else [{"type": "text", "text": content}]
+        if content is None or self.takes_parts:
+            return content
+        return "\n".join(part["text"] for part in content)
+
+    def _call(self, turn: Turn, number: int) -> Turn:
+        """ShareGPT's function_call: a tool call where the template writes them, else words."""
+        rest = {key: value for key, value in turn.items() if key not in ("role", "content")}
+        if "tool_calls" not in self.words:
+            return {**rest, "role": ASSISTANT, "content": self._content(turn["content"])}
+        try:
+            calls = json.loads(turn["content"])
+        except (ValueError, TypeError) as error:
+            got, expected = brief(turn["content"]), '{"name": ..., "arguments": {...}}'
+            raise DataError(f"turn {number} of a chat is no function call", got=got, expected=expected) from error
+        calls = calls if isinstance(calls, list) else [calls]
+        if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
+            got, expected = brief(turn["content"]), '{"name": ..., "arguments": {...}}'
+            raise DataError(f"turn {number} of a chat is no function call", got=got, expected=expected)
+        calls = [{"type": "function", "function": {"arguments": {}, **call}} for call in calls]
+        return {**rest, "role": ASSISTANT, "content": "", "tool_calls": calls}
+
+    def _with_calls_spelled(self, chat: Chat) -> Chat:
+        """Arguments of tool calls as objects, which most templates write as JSON; as strings where those are refused.
+
+        Templates differ too in whether a turn with calls and no content has None or an empty string.
+        """
+        parsed = replace(chat, turns=[_with_arguments(turn) for turn in chat.turns])
+        for form in (parsed, _without_none(parsed), chat, _without_none(chat)):
+            with suppress(DataError):
+                self.write(form)
+                return form
+        return parsed
+
+
+def _without_none(chat: Chat) -> Chat:
+    turns = [{**turn, "content": "" if turn["content"] is None else turn["content"]} for turn in chat.turns]
+    return replace(chat, turns=turns)
+
+
+def _with_arguments(turn: Turn) -> Turn:
+    """A turn whose tool calls have their arguments as objects: OpenAI writes them as JSON in a string."""
+    calls = []
+    for call in turn.get("tool_calls") or []:
+        function = dict(call.get("function") or call)
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            with suppress(ValueError):
+                function["arguments"] = json.loads(arguments)
+        calls.append(
+            {**call, "function": function} if "function" in call else {"type": "function", "function": function}
+        )
+    return {**turn, "tool_calls": calls} if calls else turn
+
+
+@lru_cache(maxsize=16)
+def _template(tokenizer: Any, source: str) -> Template:
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+    try:
+        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", source))
+    except TemplateSyntaxError as error:
+        raise DataError("the tokenizer's chat template is no jinja", got=str(error)[:200]) from error
+    words = {str(node.value) for node in tree.find_all(nodes.Const)}
+    words |= {node.attr for node in tree.find_all(nodes.Getattr)}
+    return Template(
+        tokenizer=tokenizer,
+        variables=frozenset(meta.find_undeclared_variables(tree)),
+        words=frozenset(words),
+        marks=GENERATION.search(source) is not None,
+        takes_text=_writes(tokenizer, SENTINEL),
+        takes_parts=_writes(tokenizer, [{"type": "text", "text": SENTINEL}]),
+    )
+
+
+def _writes(tokenizer: Any, content: Any) -> bool:
+    """Whether the template writes such a content of a user's turn as its words alone."""
+    try:
+        text = apply(tokenizer, Chat(turns=[{"role": "user", "content": content}], learned=[False]), tokenize=False)
+    except DataError:
+        return False
+    return SENTINEL in text and "'type'" not in text
+
+
+def has_template(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a chat template."""
+    return getattr(tokenizer, "chat_template", None) is not None
+
+
+def render_chat(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, **how: bool) -> str:
+    """Render a chat, or a list of turns, as text with the tokenizer's chat template.
+
+    Raises:
+        DataError: there is no template, or it refuses the chat.
+    """
+    found = chat if isinstance(chat, Chat) else cast("Chat", chat_of({"messages": chat}))
+    template = Template.of(tokenizer, found.given)
+    return template.write(template.fitted(found, silent), **how)
+
+
+def apply(tokenizer: Any, chat: Chat, **how: Any) -> Any:
+    """`apply_chat_template` of transformers.
+
+    Raises:
+        DataError: the template refuses the chat.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(chat.turns, **chat.given, **how)
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        got = f"{type(error).__name__}: {error}"[:300]
+        fix = "check its roles and turns"
+        raise DataError("the tokenizer's chat template refuses a chat", got=got, fix=fix) from error
+
+
+def content_text(content: Any) -> str:
+    """The words of a content: a string, a list of text parts, or None."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content or () if is_text_part(part))
