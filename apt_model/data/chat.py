@@ -5,6 +5,7 @@ used, and in that text each answer is found: from what a generation prompt ends 
 may write an earlier turn otherwise once later ones follow (Qwen 3 drops its thinking): what counts is the whole chat.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -16,6 +17,7 @@ from apt_model.data.template import SENTINEL, Template, apply, content_text
 from apt_model.data.turns import ASSISTANT, Chat
 from apt_model.errors import DataError, brief
 
+SPECIAL = re.compile(r"<[^<>\s]{1,40}>")  # a special token as templates spell them
 Span = tuple[int, int]  # first letter, and one past the last
 
 
@@ -56,6 +58,9 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
         marked = _marked(chat, whole, turns, tokenizer)
         if marked is not None:
             return Rendered(whole, marked, turns, chat)
+    last = content_text(chat.turns[-1]["content"]).strip()
+    if turns and last and chat.learned[-1] and whole.endswith(last):
+        tell("template_open")
     finder = _Finder(template, chat, whole)
     return Rendered(whole, [finder.answer(number) for number in turns], turns, chat)
 
@@ -118,14 +123,19 @@ class _Finder:
         """
         asked, told = self._written(number, add_generation_prompt=True), self._written(number + 1)
         if asked and told and self._whole.startswith(told) and told.startswith(asked):
-            return len(asked), len(told)  # the template only appends
+            return len(asked), self._end(len(told), "") if self._is_open(number, told) else len(told)  # it only appends
         start, stop = self._words(number)
         begin = self._after_prompt(number) if number else self._first(start)
-        end = stop + _common(self._whole[stop:], self._behind(number))
+        end = self._end(stop, self._behind(number))
         if begin >= end:
             got = repr(self._chat.turns[number])[:200]
             raise DataError(f"turn {number + 1} is not found in what the chat template writes", got=got)
         return begin, end
+
+    def _is_open(self, number: int, told: str) -> bool:
+        """Whether the template writes nothing behind a turn's words."""
+        words = content_text(self._chat.turns[number]["content"]).strip()
+        return bool(words) and told.endswith(words)
 
     def _written(self, count: int, **how: bool) -> str | None:
         """The first turns as text; None if the template refuses them alone."""
@@ -157,13 +167,20 @@ class _Finder:
     def _after_prompt(self, number: int) -> int:
         """Where an answer begins: behind the turn before it and the generation prompt, as far as that stands there.
 
-        A prompt that opens a thought may stand there without it; what is cut off then is a line, or begins a token.
+        A prompt that opens a thought may stand there without it.
         """
-        before, prompt = self._words(number - 1)[1], self._behind(number - 1, add_generation_prompt=True)
-        size = _common(self._whole[before:], prompt)
-        while 0 < size < len(prompt) and prompt[size - 1] != "\n" and prompt[size] != "<":
-            size -= 1
-        return before + size
+        before = self._words(number - 1)[1]
+        return before + _common_tokens(self._whole[before:], self._behind(number - 1, add_generation_prompt=True))
+
+    def _end(self, stop: int, behind: str) -> int:
+        """Where an answer ends: behind its words and what ends a turn there.
+
+        Where that is not what ends a chat, or nothing is written at the end of one, it is the token that follows.
+        """
+        rest = self._whole[stop:]
+        size = _common_tokens(rest, behind)
+        token = SPECIAL.match(rest) if not size else None
+        return stop + (token.end() if token else size)
 
     def _first(self, start: int) -> int:
         """Where an answer begins that nobody asked for, the first turn of all: its words, or right behind a prompt."""
@@ -181,6 +198,14 @@ def _renamed(chat: Chat, number: int) -> Chat:
     turn = chat.turns[number]
     calls = [{**call, "function": {**call["function"], "name": SENTINEL}} for call in turn["tool_calls"]]
     return replace(chat, turns=[*chat.turns[:number], {**turn, "tool_calls": calls}, *chat.turns[number + 1 :]])
+
+
+def _common_tokens(one: str, other: str) -> int:
+    """Length of the common prefix, without a line or a special token that only begins alike."""
+    size = _common(one, other)
+    while 0 < size < len(other) and other[size - 1] != "\n" and other[size] != "<":
+        size -= 1
+    return size
 
 
 def _common(one: str, other: str) -> int:

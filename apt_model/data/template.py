@@ -5,8 +5,7 @@ Knows jinja templates and chats; knows nothing of labels, batches or models.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
@@ -123,36 +122,52 @@ class Template:
         return {**rest, "role": ASSISTANT, "content": "", "tool_calls": calls}
 
     def _with_calls_spelled(self, chat: Chat) -> Chat:
-        """Arguments of tool calls as objects, which most templates write as JSON; as strings where those are refused.
+        """The chat in the form in which the template writes its tool calls.
 
-        Templates differ too in whether a turn with calls and no content has None or an empty string.
+        Most templates take the arguments as objects, some as JSON in a string; and a turn with calls and no words has
+        None as content, or an empty string.
+
+        Raises:
+            DataError: the template writes the calls in no form.
         """
-        parsed = replace(chat, turns=[_with_arguments(turn) for turn in chat.turns])
-        for form in (parsed, _without_none(parsed), chat, _without_none(chat)):
-            with suppress(DataError):
-                self.write(form)
-                return form
-        return parsed
+        refused = None
+        for spelled in (_as_objects, _as_strings):
+            for empty in (None, ""):
+                form = replace(chat, turns=[_with_calls(turn, spelled, empty) for turn in chat.turns])
+                try:
+                    text = self.write(form)
+                except DataError as error:
+                    refused = refused or error
+                    continue
+                if all(call["function"]["name"] in text for turn in form.turns for call in turn.get("tool_calls", ())):
+                    return form
+        got = refused.got if refused is not None else "no function's name in its text"
+        fix = "use a tokenizer whose template writes tool calls, or put them into content"
+        raise DataError("the chat template does not write the tool calls of a chat", got=got, fix=fix) from refused
 
 
-def _without_none(chat: Chat) -> Chat:
-    turns = [{**turn, "content": "" if turn["content"] is None else turn["content"]} for turn in chat.turns]
-    return replace(chat, turns=turns)
-
-
-def _with_arguments(turn: Turn) -> Turn:
-    """A turn whose tool calls have their arguments as objects: OpenAI writes them as JSON in a string."""
+def _with_calls(turn: Turn, spelled: Callable[[Any], Any], empty: str | None) -> Turn:
+    """A turn whose tool calls have their arguments spelled so, and whose content is `empty` if it has no words."""
     calls = []
-    for call in turn.get("tool_calls") or []:
+    for call in turn.get("tool_calls") or ():
         function = dict(call.get("function") or call)
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):
-            with suppress(ValueError):
-                function["arguments"] = json.loads(arguments)
-        calls.append(
-            {**call, "function": function} if "function" in call else {"type": "function", "function": function}
-        )
-    return {**turn, "tool_calls": calls} if calls else turn
+        function["arguments"] = spelled(function.get("arguments"))
+        beside = call if "function" in call else {}
+        calls.append({"type": "function", **beside, "function": function})
+    return {**turn, "content": turn["content"] or empty, "tool_calls": calls} if calls else turn
+
+
+def _as_objects(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return arguments if arguments is not None else {}
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _as_strings(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
 
 
 @lru_cache(maxsize=16)
