@@ -167,6 +167,22 @@ def _encode_row(
     return Encoded(ids[:max_length], labels[:max_length])
 
 
+def count_answers(row: Mapping[str, Any], tokenizer: Any, max_length: int) -> tuple[int, int]:
+    """Of the assistant's turns of a chat, how many are learned within `max_length` tokens, and how many there are.
+
+    Both are 0 for a row that is no chat.
+    """
+    chat = as_chat(row, tokenizer)
+    if chat is None:
+        return 0, 0
+    rendered = render(chat, tokenizer, silent)
+    _, placed = place(rendered.text, tokenizer, pieces_of(tokenizer))
+    read = max((here[1] for here in placed[:max_length] if here is not None), default=0)
+    at = bytes_of(rendered.text)
+    learned = sum(at[start] < read for start, _ in rendered.answers)
+    return learned, sum(turn["role"] == ASSISTANT for turn in rendered.chat.turns)
+
+
 def as_chat(row: Mapping[str, Any], tokenizer: Any) -> Chat | None:
     """The chat as which a row is learned; None if it is learned as text, or as prompt and completion."""
     return chat_of(row) if kind_of(row.keys()).name != "question" or has_template(tokenizer) else None

@@ -18,7 +18,12 @@ from apt_model.errors import DataError, brief
 SENTINEL = "\ue0a1\ue0a2\ue0a1"  # private use: no text contains it
 GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 REASONING = {"reasoning_content", "reasoning", "thinking"}  # transformers gives a template each under all three names
-KNOWN = {"role", "content", "tool_calls"}  # keys of a turn that are looked at one by one
+KNOWN = {
+    "role",
+    "content",
+    "tool_calls",
+    "tool_call_id",
+}  # keys of a turn that need no telling: the last only links turns
 
 
 @dataclass(frozen=True)

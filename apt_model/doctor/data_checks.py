@@ -12,7 +12,15 @@ import torch
 
 from apt_model.data.alignment import shared_tokens
 from apt_model.data.batch import Batch, rows_of, to_batch
-from apt_model.data.encode import IGNORED, OR_CROSS, UNLIMITED, differing_ids, encode_rows, refuse_other_tokenizer
+from apt_model.data.encode import (
+    IGNORED,
+    OR_CROSS,
+    UNLIMITED,
+    count_answers,
+    differing_ids,
+    encode_rows,
+    refuse_other_tokenizer,
+)
 from apt_model.errors import ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 
@@ -120,6 +128,19 @@ def look_at_masks(batches: Sequence[Batch]) -> Iterator[Finding]:
         yield Finding(key="masked_some", state="advice", values=seen)
     if 1 - real / places > MUCH_PADDING:
         yield Finding(key="padding", state="advice", values={"padding": f"{100 * (1 - real / places):.0f}%"})
+
+
+def look_at_answers(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Iterator[Finding]:
+    """Count the assistant's turns that are learned, of all there are; none for rows that are no chats."""
+    rows = [row for raw in raws for row in rows_of(raw) or [] if "input_ids" not in row]
+    counts = [count_answers(row, tokenizer, max_length) for row in rows]
+    learned, all_ = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    if all_:
+        values = {"learned": f"{learned:,}", "all": f"{all_:,}"}
+        is_whole = learned == all_
+        yield Finding(
+            key="answers" if is_whole else "answers_some", state="well" if is_whole else "advice", values=values
+        )
 
 
 def look_at_lengths(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from apt_model.data.rng import read_generators, set_generators, undisturbed
 from apt_model.distill.checks import check_trainable, refuse_seeing_ahead, refuse_shared_weights
 from apt_model.distill.out_of_memory import is_out_of_memory
 from apt_model.doctor.data_checks import (
+    look_at_answers,
     look_at_lengths,
     look_at_masks,
     look_at_spans,
@@ -77,6 +78,7 @@ def examine(
         read, broken = read_batches(raws, encoder, config.train.max_length, teacher_tokenizer=other)
         found += [*broken, *(look_at_masks(read) if read else ()), *(look_at_spans(read) if other else ())]
         if not any(finding.error for finding in found):
+            found += look_at_answers(raws, encoder, config.train.max_length)
             found += look_at_lengths(raws, encoder, config.train.max_length)
             look = _look_at_answers(student, teacher, read, config, device, encoder, crosses=other is not None)
             found += _until_refused(look)
