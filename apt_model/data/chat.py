@@ -6,7 +6,7 @@ may write an earlier turn otherwise once later ones follow (Qwen 3 drops its thi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -114,6 +114,7 @@ class _Finder:
 
     def __init__(self, template: Template, chat: Chat, whole: str) -> None:
         self._template, self._chat, self._whole = template, chat, whole
+        self._changes: dict[int, Callable[[Chat, int], Chat]] = {}
 
     def answer(self, number: int) -> Span:
         """From the end of the generation prompt to the end of the turn.
@@ -153,12 +154,19 @@ class _Finder:
 
     def _changed(self, chat: Chat, number: int, **how: bool) -> str:
         """The text of a chat in which a turn says SENTINEL, or calls a function of that name if it must call one."""
+        change = self._changes.get(number)
+        if change is None:
+            calls = bool(self._chat.turns[number].get("tool_calls"))
+            change = self._changes[number] = (
+                _renamed if calls and not self._takes(silenced(self._chat, number)) else silenced
+            )
+        return self._template.write(change(chat, number), **how)
+
+    def _takes(self, chat: Chat) -> bool:
         try:
-            return self._template.write(silenced(chat, number), **how)
+            return bool(self._template.write(chat))
         except DataError:
-            if not chat.turns[number].get("tool_calls"):
-                raise
-        return self._template.write(_renamed(chat, number), **how)
+            return False
 
     def _behind(self, number: int, **how: bool) -> str:
         """What the template writes behind a turn's words if the turn is the last."""

@@ -157,8 +157,8 @@ def _with_calls(turn: Turn, spelled: Callable[[Any], Any], empty: str | None) ->
     for call in turn.get("tool_calls") or ():
         function = dict(call.get("function") or call)
         function["arguments"] = spelled(function.get("arguments"))
-        beside = call if "function" in call else {}
-        calls.append({"type": "function", **beside, "function": function})
+        beside = call if "type" in call else {"type": "function", **(call if "function" in call else {})}
+        calls.append({**beside, "function": function})
     return {**turn, "content": turn["content"] or empty, "tool_calls": calls} if calls else turn
 
 

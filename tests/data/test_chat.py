@@ -108,6 +108,27 @@ def test_a_turn_that_ends_otherwise_than_the_last_one_is_learned_with_its_own_en
     assert learned({"messages": CHATS["two"]}, gpt_oss) == said
 
 
+def test_a_template_that_writes_the_tools_before_the_last_question_has_every_call_and_answer_learned() -> None:
+    """As Mistral's: it has no generation prompt, and refuses turns that do not alternate, tool calls left out."""
+    mistral = tokenizer_with(
+        "{%- for m in messages | rejectattr('role', 'equalto', 'tool') | selectattr('tool_calls', 'undefined') %}"
+        "{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
+        "{%- endfor %}"
+        "{%- set asked = messages | selectattr('role', 'equalto', 'user') | list %}{{ bos_token }}"
+        "{%- for m in messages %}{%- if m.role == 'user' %}"
+        "{%- if tools and m == asked[-1] %}{{ '[TOOLS]' + tools | tojson + '[/TOOLS]' }}{% endif %}"
+        "{{ '[INST] ' + m.content + '[/INST]' }}"
+        "{%- elif m.tool_calls is defined %}{{ '[CALLS] ' + m.tool_calls | tojson + eos_token }}"
+        "{%- elif m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
+        "{%- else %}{{ '[RESULT] ' + m.content + m.name + m.tool_call_id + '[/RESULT]' }}{% endif %}{%- endfor %}"
+    )
+    row = {"messages": CHATS["tools"], "tools": [TOOL]}
+    text = mistral.apply_chat_template(CHATS["tools"], tools=[TOOL], tokenize=False)
+    call = text[text.index("[CALLS]") : text.index("[RESULT]")]
+    assert learned(row, mistral) == f"{call} No rain.</s> Yes.</s>"
+    assert call.endswith("</s>")
+
+
 def test_an_answer_that_nothing_ends_is_learned_with_the_token_behind_it_and_told_of() -> None:
     glm = tokenizer_with((TEMPLATES / "glm4moe.jinja").read_text("utf-8"))
     with pytest.warns(UserWarning, match="does not learn where to stop"):
