@@ -53,6 +53,11 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
             got = f"{turn['role']}: {brief(words)}"
             fix = "leave the turn out, or use a template that writes it"
             raise DataError(f"the chat template leaves out turn {number + 1} of a chat", got=got, fix=fix)
+    forged = sorted(
+        {token for turn in chat.turns for token in template.controls if token in content_text(turn["content"])}
+    )
+    if forged:
+        tell("control_tokens", tokens=", ".join(forged))
     turns = [number for number, is_learned in enumerate(chat.learned) if is_learned]
     if template.marks and turns:
         marked = _marked(chat, whole, turns, tokenizer)

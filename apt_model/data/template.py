@@ -33,6 +33,7 @@ class Template:
     Attributes:
         variables: the names that it takes: `messages`, `tools`, `enable_thinking` …
         words: the keys and constants in it: what it looks up in a turn, and compares roles with.
+        controls: the tokenizer's special tokens as they are spelled.
         marks: whether it marks what the assistant says, with `{% generation %}`.
         takes_text, takes_parts: whether it writes a content that is a string, and one that is a list of text parts.
     """
@@ -40,6 +41,7 @@ class Template:
     tokenizer: Any
     variables: frozenset[str]
     words: frozenset[str]
+    controls: frozenset[str]
     marks: bool
     takes_text: bool
     takes_parts: bool
@@ -189,6 +191,8 @@ def _template(tokenizer: Any, source: str) -> Template:
         tokenizer=tokenizer,
         variables=frozenset(meta.find_undeclared_variables(tree)),
         words=frozenset(words),
+        controls=frozenset(map(str, tokenizer.all_special_tokens))
+        | {token.content for token in tokenizer.added_tokens_decoder.values() if token.special},
         marks=GENERATION.search(source) is not None,
         takes_text=_writes(tokenizer, SENTINEL),
         takes_parts=_writes(tokenizer, [{"type": "text", "text": SENTINEL}]),
