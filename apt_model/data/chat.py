@@ -64,7 +64,7 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
         if marked is not None:
             return Rendered(whole, marked, turns, chat)
     last = content_text(chat.turns[-1]["content"]).strip()
-    if turns and last and chat.learned[-1] and whole.endswith(last):
+    if turns and last and chat.learned[-1] and whole.rstrip().endswith(last):
         tell("template_open")
     finder = _Finder(template, chat, whole)
     return Rendered(whole, [finder.answer(number) for number in turns], turns, chat)
@@ -139,9 +139,9 @@ class _Finder:
         return begin, end
 
     def _is_open(self, number: int, told: str) -> bool:
-        """Whether the template writes nothing behind a turn's words."""
+        """Whether the template writes nothing but space behind a turn's words."""
         words = content_text(self._chat.turns[number]["content"]).strip()
-        return bool(words) and told.endswith(words)
+        return bool(words) and told.rstrip().endswith(words)
 
     def _written(self, count: int, **how: bool) -> str | None:
         """The first turns as text; None if the template refuses them alone."""
