@@ -100,4 +100,5 @@ export const LESSON = {
   "notice.other_rows_learned": ["训练数据和中断前不同：学过的文本从这里重新测起", "the training data is not that from before the interruption: readings of learned text begin anew here"],
   "notice.predicted_cached": ["缓存里的教师不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: a cached teacher cannot go on with a text by itself"],
   "notice.predicted_mute": ["{model} 没有 generate()，不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: {model} has no generate(), so it cannot go on with a text by itself"],
+  "notice.towers_left_out": ["{name}：只用其中处理文本的部分（{model}）；没有用到的是：{parts}", "{name}: its text part ({model}) is used alone; left out: {parts}"],
 };
