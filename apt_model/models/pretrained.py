@@ -16,17 +16,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from apt_model.errors import ConfigError, ModelError, StorageError
+from apt_model.data.notices import Tell, warn
+from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
 from apt_model.models.quiet import quiet_transformers
+from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
 WEIGHTS = "model.safetensors"
+UNREADABLE = (  # what transformers raises for a config or weights that it cannot make a model of
+    OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -39,8 +45,9 @@ def load_model(
     quantization: Quantization | None = None,
     device: torch.device | None = None,
     trust_remote_code: bool = False,
+    tell: Tell = warn,
 ) -> tuple[Any, Any, Any]:
-    """Load a model with its tokenizer and config.
+    """Load a model with its tokenizer and config. Of a model that also takes images or sound, its text part.
 
     Args:
         name: a Hugging Face model directory, a hub id, a run directory (its student is loaded), a GGUF file (its
@@ -52,6 +59,7 @@ def load_model(
             quantized already (GPTQ, AWQ, bitsandbytes) has that in its config, and needs nothing here.
         device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU.
         trust_remote_code: run code that comes with the model; only this argument can allow it.
+        tell: told if towers for images or sound are left out.
 
     Returns:
         `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None if there are none.
@@ -67,12 +75,14 @@ def load_model(
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
         raise ModelError(f"there is no directory {name}", fix="check the path")
     if (path / ADAPTER_CONFIG).exists() and not (path / "config.json").exists():
-        return _with_adapters(path, dtype)
+        return _with_adapters(path, dtype, tell)
     path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
     source, gguf = _source_of(path)
     how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
     with _loading(name, source, trust_remote_code=trust_remote_code, **gguf):
-        loading: Any = AutoModelForCausalLM.from_pretrained(
+        stored = None if gguf else AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        refuse_untaught(stored)
+        loading: Any = loader_of(stored).from_pretrained(
             source if path.exists() else str(name),
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
@@ -84,6 +94,10 @@ def load_model(
         _refuse_missing(report["missing_keys"])
         tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
     _forget_gguf(loaded)
+    loaded, left_out = text_part(loaded)
+    left_out = left_out or left_out_of(stored, loaded)
+    if left_out:
+        tell("towers_left_out", name=str(name), parts=", ".join(left_out), model=type(loaded).__name__)
     return loaded, tokenizer, loaded.config
 
 
@@ -121,7 +135,9 @@ def _loading(name: str | Path, source: str, **how: Any) -> Iterator[None]:
         yield
     except ImportError as error:  # transformers names the package that a quantized model needs
         raise ConfigError(f"model {name} needs a package that is not installed", got=_first_line(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except AptModelError:
+        raise
+    except UNREADABLE as error:
         _refuse_other_kind(name, source, **how)
         raise ModelError(
             f"model {name} cannot be loaded",
@@ -138,7 +154,7 @@ def _refuse_other_kind(name: str | Path, source: str, **how: Any) -> None:
     """
     try:
         config = AutoConfig.from_pretrained(source, **how)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, StrictDataclassError):
+    except (*UNREADABLE, ImportError):
         return  # then the config is what is wrong
     is_known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
     if is_known and not config.is_encoder_decoder:
@@ -197,9 +213,9 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
         ) from error
 
 
-def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"]) -> tuple[Any, Any, Any]:
+def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell) -> tuple[Any, Any, Any]:
     """Load saved adapters with their base model; a tokenizer beside the adapters goes before the base model's."""
-    model, tokenizer, config = load_model(base_of(path), dtype=dtype)
+    model, tokenizer, config = load_model(base_of(path), dtype=dtype, tell=tell)
     beside = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
     return attach(model, path), beside if beside is not None else tokenizer, config
 

@@ -107,4 +107,5 @@ export const LESSON = {
   "notice.template_open": ["对话模板在回答后面什么也不写：学生学不到该在哪里停", "the chat template writes nothing behind an answer: the student does not learn where to stop"],
   "notice.control_tokens": ["有的消息里写着特殊 token 的名字，它们会变成真正的特殊 token：{tokens}", "some turns spell out special tokens, which become those tokens: {tokens}"],
   "notice.answers_unaligned": ["有的回答（例如工具调用）在两个对话模板里写法不同，对不齐，只凭标签来学", "answers whose words only one of the two chat templates writes, such as tool calls, are learned from the labels alone"],
+  "notice.towers_left_out": ["{name}：只用其中处理文本的部分（{model}）；没有用到的是：{parts}", "{name}: its text part ({model}) is used alone; left out: {parts}"],
 };

@@ -82,6 +82,14 @@ GPT_2 = Architecture(
     norm="layer",
     free_heads=False,
 )
+GPT_NEO = replace(
+    GPT_2,
+    norms={
+        "ln_1": {"attn.attention.q_proj": "q", "attn.attention.k_proj": "kv", "attn.attention.v_proj": "kv"},
+        "ln_2": {"mlp.c_fc": "neurons"},
+    },
+    attention_out="attn.attention.out_proj",
+)
 OPT = Architecture(
     stack="model.decoder.layers",
     embeddings=("model.decoder.embed_tokens", "model.decoder.embed_positions"),
@@ -126,6 +134,7 @@ FAMILIES: Mapping[str, Architecture] = {
     "gemma3_text": GEMMA_2,
     "phi3": PHI_3,
     "gpt2": GPT_2,
+    "gpt_neo": GPT_NEO,
     "opt": OPT,
     "gpt_neox": GPT_NEOX,
     "phi": PHI,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.distill.students.architecture import Architecture, Rows, embeddings_of, gains_of, layers_of, matrix_of
-from apt_model.distill.students.fresh import teachers_name
+from apt_model.distill.students.depth import teachers_name
 from apt_model.distill.students.widths import Widths
 from apt_model.errors import ModelError
 
@@ -125,7 +125,7 @@ class _StudentWriter:
         for name, target in self._student.state_dict().items():
             if name in self._written:
                 continue
-            found = theirs.get(teachers_name(name, self._architecture.stack, self._cut.layers))
+            found = theirs.get(teachers_name(name, (self._architecture.stack,), self._cut.layers))
             if found is None or found.shape != target.shape:
                 raise ModelError(
                     f"the teacher has no weight that fits the student's {name}", got=type(self._teacher).__name__

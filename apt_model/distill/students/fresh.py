@@ -3,7 +3,7 @@
 Knows configs; knows nothing of activations or training.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal, get_args
 
@@ -11,11 +11,23 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from apt_model.distill.students.depth import (
+    as_saved,
+    blocks_of,
+    chosen_layers,
+    depth_of,
+    keep_layers,
+    refuse_other_kinds,
+    stacks_of,
+    teachers_name,
+)
 from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
+from apt_model.models.text_part import text_part, towers_of
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
-PER_LAYER = ("layer_types", "no_rope_layers")  # config keys whose value is a list with an entry for each layer
+
+UNBUILDABLE = (ValueError, TypeError, LookupError, AttributeError, ZeroDivisionError, RuntimeError, AssertionError)
 
 Init = Literal["fresh", "teacher"]
 Method = Literal["rotate", "channels"]
@@ -61,21 +73,25 @@ def create_compressed_model(
         )
     if init not in ("fresh", "teacher"):
         raise ConfigError("init is unknown", got=repr(init), expected="fresh or teacher")
+    if isinstance(config_or_model, PreTrainedModel):
+        config_or_model, _ = text_part(config_or_model)
     small = _copied_config(config_or_model)
     try:
-        layers = even_layers(small.num_hidden_layers, num_layers)
+        layers = chosen_layers(small, num_layers)
         keep_layers(small, layers)
-        _cut_width(small, hidden_size, num_attention_heads, intermediate_size)
+        if any((hidden_size, num_attention_heads, intermediate_size)):
+            _cut_width(small, hidden_size, num_attention_heads, intermediate_size)
+        small = as_saved(small)
         student = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+        if init == "teacher":
+            _copy_weights(config_or_model, student, layers)
+        _refuse_towers(student)
         _try_out(student)
     except ModelError:
         raise
-    except (ValueError, KeyError, IndexError, AttributeError, ZeroDivisionError, RuntimeError) as error:
-        raise ModelError(
-            "cannot make a student from this config", got=str(error).strip().split("\n")[0][:300]
-        ) from error
-    if init == "teacher":
-        _copy_weights(config_or_model, student, layers)
+    except UNBUILDABLE as error:
+        what = f"cannot make a student from this config ({small.model_type})"
+        raise ModelError(what, got=" ".join(str(error).split())[:300], fix="try other sizes") from error
     return student
 
 
@@ -86,7 +102,10 @@ def _copied_config(config_or_model: Any) -> PretrainedConfig:
         raise ModelError(
             "cannot make a student of this model", got=type(config).__name__, expected="a Hugging Face model or config"
         )
-    small = deepcopy(config.get_text_config())
+    try:
+        small = deepcopy(config.get_text_config())
+    except ValueError as error:  # MusicGen, which has two
+        raise ModelError("cannot tell which part of this model reads text", got=config.model_type) from error
     if hasattr(small, "quantization_config"):
         del small.quantization_config
     return small
@@ -134,32 +153,23 @@ def looks_at_text(sizes: Mapping[str, Any]) -> bool:
     return sizes.get("init") == "teacher" and not sizes.keys() <= {"init", "num_layers"}
 
 
-def even_layers(before: int, num_layers: int | None) -> tuple[int, ...]:
-    """Indices of `num_layers` out of `before` layers, evenly spaced, first and last among them; None: all.
-
-    Raises:
-        ModelError: more layers than there are, or none.
-    """
-    num_layers = before if num_layers is None else num_layers
-    if not 1 <= num_layers <= before:
-        raise ModelError("num_layers does not fit the teacher", got=num_layers, expected=f"1 to {before}")
-    return tuple(round(i * (before - 1) / max(num_layers - 1, 1)) for i in range(num_layers))
-
-
-def keep_layers(config: PretrainedConfig, layers: tuple[int, ...]) -> None:
-    """Write into a config that only these layers are left."""
-    config.num_hidden_layers = len(layers)
-    for name in PER_LAYER:
-        kinds = getattr(config, name, None)
-        if kinds:
-            setattr(config, name, [kinds[i] for i in layers])
+def _cut_width(config: Any, hidden_size: int | None, heads: int | None, mlp: int | None) -> None:
+    before = config.hidden_size
+    hidden_size = hidden_size or before
+    if getattr(config, "is_heterogeneous", False) or not hasattr(config, "num_attention_heads"):
+        if heads is not None:
+            fix = "leave heads out"
+            raise ModelError("this architecture has no one number of attention heads", got=config.model_type, fix=fix)
+    else:
+        _cut_heads(config, hidden_size, heads)
+    set_hidden_size(config, hidden_size)
+    _cut_mlp(config, mlp, hidden_size, before)
 
 
-def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | None, mlp: int | None) -> None:
+def _cut_heads(config: Any, hidden_size: int, heads: int | None) -> None:
     before, heads_before = config.hidden_size, config.num_attention_heads
     kv_before = getattr(config, "num_key_value_heads", None)
     head_dim = getattr(config, "head_dim", None)
-    hidden_size = before if hidden_size is None else hidden_size
     follows_width = head_dim is None or head_dim * heads_before == before
     heads = heads or _fitting_heads(hidden_size, before, heads_before, any_fits=not follows_width)
     if hidden_size < 1 or (follows_width and hidden_size % heads):
@@ -167,13 +177,11 @@ def _cut_width(config: PretrainedConfig, hidden_size: int | None, heads: int | N
         raise ModelError(
             "hidden_size does not divide into heads", got=f"{hidden_size}, {heads} heads", expected=expected
         )
-    if head_dim is not None and follows_width:
+    if follows_width and "head_dim" in config.__dict__ and head_dim is not None:
         config.head_dim = hidden_size // heads
-    set_hidden_size(config, hidden_size)
     config.num_attention_heads = heads
     if kv_before is not None:
         config.num_key_value_heads = _fitting_groups(heads, heads * kv_before / heads_before)
-    _cut_mlp(config, mlp, hidden_size, before)
 
 
 def _cut_mlp(config: PretrainedConfig, mlp: int | None, hidden_size: int, before: int) -> None:
@@ -203,29 +211,34 @@ def _fitting_heads(hidden_size: int, before: int, heads: int, *, any_fits: bool)
     return min(fitting, key=lambda n: abs(n - wanted))
 
 
+def _refuse_towers(student: PreTrainedModel) -> None:
+    """Refuse a student that has towers for images or sound, which no text teaches."""
+    towers = towers_of(student)
+    if towers:
+        kind, got = student.config.model_type, ", ".join(towers)
+        fix = "give the student as a saved model, of another architecture"
+        raise ModelError(f"a student of {kind} cannot be made without its towers", got=got, fix=fix)
+
+
 @torch.no_grad()
 def _try_out(student: nn.Module) -> None:
     """Run a forward pass over two tokens: sizes that do not work together fail here, not in the first step."""
     student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
 
 
-def teachers_name(name: str, stack: str, layers: Sequence[int]) -> str:
-    """The teacher's name of a student's weight: layer i of `stack` becomes layer `layers[i]`."""
-    if not name.startswith(f"{stack}."):
-        return name
-    layer, _, rest = name.removeprefix(f"{stack}.").partition(".")
-    return f"{stack}.{layers[int(layer)]}.{rest}"
-
-
+@torch.no_grad()
 def _copy_weights(teacher: Any, student: PreTrainedModel, layers: tuple[int, ...]) -> None:
     """Fill the student with the teacher's weights, its layer i with the teacher's layer `layers[i]`."""
     if type(teacher) is not type(student):
         got, fix = type(teacher).__name__, "pass the loaded teacher"
         raise ModelError("init='teacher' needs a causal language model to copy from", got=got, fix=fix)
-    stack = next(n for n, m in teacher.named_modules() if isinstance(m, nn.ModuleList) and len(m) > max(layers))
+    depth = depth_of(teacher.config)
+    stacks = stacks_of(teacher, student, depth, len(layers))
+    refuse_other_kinds(teacher, student, stacks, layers)
     weights = teacher.state_dict()
     for name, target in student.state_dict().items():
-        found = weights.get(teachers_name(name, stack, layers))
+        found = weights.get(teachers_name(name, stacks, layers))
+        found = found if found is None else blocks_of(found, target.shape, depth, layers)
         if found is None or found.shape != target.shape:
             raise ModelError(
                 f"the teacher's weights do not fit the student at {name}",

@@ -18,7 +18,8 @@ from apt_model.distill.students.activation_stats import Activity, watch_activity
 from apt_model.distill.students.architecture import Architecture, architecture_of, layers_of, widths_of
 from apt_model.distill.students.calibrate import calibrate_gains
 from apt_model.distill.students.cut_weights import Cut, write_student
-from apt_model.distill.students.fresh import MLP_WIDTHS, Method, Rank, even_layers, keep_layers
+from apt_model.distill.students.depth import as_saved, even_layers, keep_layers
+from apt_model.distill.students.fresh import MLP_WIDTHS, Method, Rank
 from apt_model.distill.students.importance import best, best_heads, layers_by_angle, layers_by_loss, readings_of_loss
 from apt_model.distill.students.principal_axes import busiest_channels, energy_kept, principal_axes
 from apt_model.distill.students.widths import Widths, fit_widths, set_widths
@@ -214,6 +215,7 @@ def _new_student(teacher: Any, architecture: Architecture, cut: Cut, widths: Wid
         del config.quantization_config
     keep_layers(config, cut.layers)
     set_widths(config, widths, head_size=head_size, free_heads=architecture.free_heads, neuron_names=MLP_WIDTHS)
+    config = as_saved(config)
     dtype = torch.float64 if teacher.dtype == torch.float64 else torch.float32
     student = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
     return student.eval().to(teacher.device)

@@ -8,6 +8,14 @@ from typing import Any
 
 from apt_model.errors import ModelError
 
+MULTIPLES = ("word_embed_proj_dim", "attention_hidden_size", "lru_width", "embedding_size", "embedding_dim")
+STATE_HEADS = (  # of Mamba's layers: their number times their size is the hidden size, expanded
+    ("num_heads", "head_dim"),
+    ("mamba_n_heads", "mamba_d_head"),
+    ("mamba_num_heads", "mamba_head_dim"),
+    ("n_mamba_heads", "mamba_headdim"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Widths:
@@ -110,7 +118,18 @@ def set_widths(config: Any, widths: Widths, *, head_size: int, free_heads: bool,
 
 
 def set_hidden_size(config: Any, hidden: int) -> None:
-    """Write a hidden size into a config, also as OPT's width of embeddings if that was the same."""
-    if getattr(config, "word_embed_proj_dim", None) == config.hidden_size:
-        config.word_embed_proj_dim = hidden
+    """Write a hidden size into a config, and what must follow it: widths that are multiples of it, heads of a Mamba."""
+    before = config.hidden_size
+    for name in MULTIPLES:
+        width = getattr(config, name, None)
+        if isinstance(width, int) and width % before == 0:
+            setattr(config, name, width // before * hidden)
     config.hidden_size = hidden
+    inner = getattr(config, "mamba_d_ssm", None)  # Falcon-H1 names it, others its ratio to the hidden size
+    if inner is not None:
+        inner = config.mamba_d_ssm = inner * hidden // before
+    elif expand := getattr(config, "mamba_expand", None) or getattr(config, "expand", None):
+        inner = int(expand * hidden)
+    for heads, size in STATE_HEADS:
+        if inner is not None and getattr(config, heads, None) and getattr(config, size, None):
+            setattr(config, heads, max(1, inner // getattr(config, size)))

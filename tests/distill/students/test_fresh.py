@@ -53,6 +53,7 @@ SIZES |= {
 KINDS = {
     "Llama": {}, "Qwen2": {}, "Qwen3": {"head_dim": 16}, "Mistral": {}, "Gemma2": {"head_dim": 16},
     "Gemma3Text": {"head_dim": 16}, "Phi": {}, "Phi3": {}, "SmolLM3": {}, "GPT2": {}, "GPTNeoX": {},
+    "GPTNeo": {"attention_types": [[["global", "local"], 2]], "window_size": 4},
     "OPT": {"ffn_dim": 128, "word_embed_proj_dim": 64},
 }  # fmt: skip
 
