@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from apt_model import __version__
 from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
-from apt_model.commands.options import Parser
+from apt_model.commands.options import Command, Parser
 from apt_model.errors import AptModelError, Interrupted, StorageError
 
 
@@ -78,7 +78,7 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"apt-model {__version__}")
     parser.set_defaults(debug=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Command)
     lesson.add(commands)
     doctor.add(commands)
     cache.add(commands)

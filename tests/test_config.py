@@ -70,8 +70,8 @@ def test_a_bad_value_is_one_line_that_names_key_value_and_what_is_expected(value
 
 
 def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"'lr'.*temperature.*sample_frequency"):
-        LessonConfig.from_dict({"lr": 1, "temperature": 0, "sample_frequency": 0})
+    with pytest.raises(ConfigError, match=r"'rate'.*temperature.*sample_frequency"):
+        LessonConfig.from_dict({"rate": 1, "temperature": 0, "sample_frequency": 0})
 
 
 def test_weights_may_miss_one_by_a_rounding_error() -> None:
@@ -81,7 +81,7 @@ def test_weights_may_miss_one_by_a_rounding_error() -> None:
 def test_a_toml_file_gives_the_same_lesson_and_flags_win(tmp_path: Path) -> None:
     path = tmp_path / "lesson.toml"
     path.write_text('temperature = 2.0\npreset = "teaching"\nexcellent = [0.1, 0.4]\n', encoding="utf-8")
-    lesson = LessonConfig.from_toml(path, sample_frequency=7)
+    lesson = LessonConfig.from_file(path, sample_frequency=7)
     assert (lesson.distill.temperature, lesson.display.sample_frequency, lesson.display.show_diff) == (2.0, 7, True)
     assert lesson.display.excellent == (0.1, 0.4)
 
@@ -92,12 +92,12 @@ def test_a_broken_toml_file_is_one_line(tmp_path: Path, content: str | None, wor
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(ConfigError, match=words):
-        LessonConfig.from_toml(path)
+        LessonConfig.from_file(path)
 
 
 def test_one_weight_as_a_flag_wins_over_both_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "lesson.toml").write_text("alpha = 0.5\nbeta = 0.5\n", encoding="utf-8")
-    distill = LessonConfig.from_toml(tmp_path / "lesson.toml", alpha=0.9).distill
+    distill = LessonConfig.from_file(tmp_path / "lesson.toml", alpha=0.9).distill
     assert (distill.alpha, distill.beta) == (0.9, 0.1)
 
 
@@ -124,7 +124,7 @@ def test_whatever_the_values_either_a_lesson_or_a_config_error(values: dict[str,
 def test_wide_matmul_is_auto_or_off(tmp_path: Path) -> None:
     assert LessonConfig().train.wide_matmul == "auto"
     (tmp_path / "lesson.toml").write_text('wide_matmul = "off"', encoding="utf-8")
-    lesson = LessonConfig.from_toml(tmp_path / "lesson.toml")
+    lesson = LessonConfig.from_file(tmp_path / "lesson.toml")
     assert lesson.train.wide_matmul == "off"
     assert LessonConfig.from_dict(lesson.to_dict()) == lesson
     with pytest.raises(ConfigError, match=r"wide_matmul: got 'on' \(str\), expected 'auto' or 'off'"):

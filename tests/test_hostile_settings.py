@@ -19,7 +19,7 @@ from apt_model.distill.students.fresh import parse_student
 from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
 from apt_model.models.devices import pick_device
-from apt_model.plugins.session import read_config
+from apt_model.plugins.given import read_config
 
 KEYS = [*(key for _, key, _ in known_settings()), "preset", "temprature", "lr"]
 MANY = settings(max_examples=1000, suppress_health_check=list(HealthCheck))
@@ -85,13 +85,13 @@ def test_any_toml_file_is_a_lesson_or_one_config_error(tmp_path_factory: Any, co
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_bytes(content)
     with suppress(ConfigError):
-        assert isinstance(LessonConfig.from_toml(path), LessonConfig)
-    refused(lambda: LessonConfig.from_toml(path))
+        assert isinstance(LessonConfig.from_file(path), LessonConfig)
+    refused(lambda: LessonConfig.from_file(path))
 
 
 @pytest.mark.parametrize("name", ["a\0b.toml", "x" * 300 + ".toml", "", ".", "/nowhere/x.toml", "\udcff.toml"])
 def test_a_path_that_can_be_none_is_one_config_error(name: str) -> None:
-    assert refused(lambda: LessonConfig.from_toml(name))
+    assert refused(lambda: LessonConfig.from_file(name))
     assert refused(lambda: Phrases.load(name))
 
 

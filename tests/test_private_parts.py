@@ -24,7 +24,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from uvicorn.server import ServerState
 
 import apt_model
-from apt_model.commands.options import Parser
+from apt_model.commands.options import Command, Parser
 from apt_model.dashboard import connection
 from apt_model.distill.setup import trained
 from apt_model.errors import ConfigError
@@ -60,11 +60,20 @@ def tiny_qwen(**more: Any) -> Any:
 @canary("python", "lists a parser's flags and its commands", "commands/options.py", "_actions", "_SubParsersAction")
 def _(_: Path) -> None:
     parser = Parser(prog="school", exit_on_error=False)
-    command = parser.add_subparsers().add_parser("learn")
+    command = parser.add_subparsers(parser_class=Command).add_parser("learn")
     command.add_argument("--slowly", action="store_true")
-    assert {"--help", "--slowly"} <= set(parser._options())
+    assert parser.commands() == {"learn": command}
+    assert command.flags() == {"-h": False, "--help": False, "--slowly": False}
     with pytest.raises(ConfigError, match="did you mean --slowly"):
         parser.parse_args(["learn", "--slowy"])
+
+
+@canary("python", "lists a parser's flags by group", "commands/options.py", "_action_groups", "_group_actions")
+def _(_: Path) -> None:
+    command = Command(prog="learn")
+    pace = command.add_argument_group("pace")
+    slowly = pace.add_mutually_exclusive_group().add_argument("--slowly", action="store_true")
+    assert command.groups()[-1] == ("pace", [slowly])
 
 
 @canary(

@@ -5,12 +5,13 @@ import os
 import shlex
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from apt_model.commands.starting import starting
+from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
 
 LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
@@ -83,15 +84,21 @@ def first_word(arguments: Sequence[str]) -> AbstractContextManager[None]:
 
     For the moment before the arguments are parsed: that alone may take half a second on a busy machine.
     """
-    if not arguments or arguments[0] not in LOADS_TORCH or {"-h", "--help"} & set(arguments):
+    if not arguments or arguments[0] not in LOADS_TORCH or {"-h", "--help", "--help-all"} & set(arguments):
         return nullcontext()
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flags.add_argument("--lang")
     flags.add_argument("--config")
     try:
         given = flags.parse_known_args(arguments)[0]
-        settings = tomllib.loads(Path(given.config).read_text("utf-8")) if given.config else {}
+        settings = _settings(given.config) if given.config else {}
         lang = Phrases.load(given.lang or settings.get("lang", "zh")).lang
-    except (argparse.ArgumentError, OSError, ValueError, TypeError):  # the command itself says what is wrong
+    except (argparse.ArgumentError, ConfigError, TypeError):  # the command itself says what is wrong
         return nullcontext()
     return waiting(lang, "libraries")
+
+
+def _settings(path: str) -> dict[Any, Any]:
+    from apt_model.config.files import read_file
+
+    return read_file(path)

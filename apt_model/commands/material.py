@@ -11,7 +11,7 @@ from typing import Any
 
 from apt_model.commands.console import importing, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
-from apt_model.commands.options import PACKING_HELP, Parser, add_settings, add_source, read_settings
+from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
 from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
@@ -21,7 +21,7 @@ from apt_model.errors import ConfigError
 BATCHES = 4  # checked by the doctor
 
 
-def add_material(parser: Parser) -> None:
+def add_material(parser: Command) -> None:
     """Add the flags for teacher, student and data, and one for every setting."""
     add_teacher(parser)
     parser.add_argument(
@@ -39,7 +39,11 @@ def add_material(parser: Parser) -> None:
         metavar="r=N,alpha=X,target=T",
         help="train LoRA adapters on the frozen student (without a value: r=8,alpha=16,target=all-linear)",
     )
-    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags override it")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML, YAML or JSON file of settings, and of flags such as teacher and data; what is typed overrides it",
+    )
     parser.add_argument(
         "--recipe", metavar="NAME", help="settings from `apt-model recipes`; --config and flags override them"
     )

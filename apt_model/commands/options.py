@@ -1,4 +1,4 @@
-"""Command-line flags: a parser with one-line errors, a flag for every setting, and the settings from the flags.
+"""Command-line flags: the parsers, a flag for every setting, and the settings from the flags.
 
 Knows nothing of what a command does.
 """
@@ -6,49 +6,104 @@ Knows nothing of what a command does.
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from apt_model.commands.flags import flag_of, in_our_flags
+from apt_model.commands.help import (
+    DEFAULT_LANG,
+    asks_for_help,
+    full_page,
+    language_last,
+    language_of,
+    overview,
+    print_page,
+    short_page,
+)
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
-FLAGS = {"dashboard": "--watch"}  # settings whose flag has another name: here that of the command it starts
 PACKING_HELP = "concatenate samples into blocks of max_length tokens, without padding (default: no)"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises a `ConfigError` with a "did you mean" on a wrong argument."""
+    """The parser of `apt-model`: errors as one line, help in the language of `--lang`, before the command or after."""
+
+    lang = DEFAULT_LANG
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and exiting."""
-        known = list(self._options())
-        wrong = [word for word in message.split() if word.startswith("--") and "unrecognized" in message]
-        close = [match for word in wrong for match in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
-        fix = f"did you mean {close[0]}?" if close and close[0] not in wrong else f"see {self.prog} --help"
+        wrong = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        close = difflib.get_close_matches(wrong[0], self.flags(), n=1) if wrong and "unrecognized" in message else []
+        fix = f"did you mean {close[0]}?" if close else f"see {self.prog} --help"
         raise ConfigError(message if len(message) < 500 else message[:500] + "…", fix=fix)
 
-    def _options(self) -> Iterator[str]:
-        for action in self._actions:
-            yield from action.option_strings
-            if isinstance(action, argparse._SubParsersAction):
-                for command in action.choices.values():
-                    yield from command._options()
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of the base class; the language may stand before the command."""
+        words = language_last(list(sys.argv[1:] if args is None else args))
+        self.lang = language_of(words) or self.lang
+        return super().parse_known_args(words, namespace)
+
+    def flags(self) -> dict[str, bool]:
+        """Its flags, and whether each takes a value."""
+        return {flag: action.nargs != 0 for action in self._actions for flag in action.option_strings}
+
+    def commands(self) -> dict[str, "Command"]:
+        """The parsers of its commands, by name."""
+        found = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return {name: command for action in found for name, command in action.choices.items()}
+
+    def groups(self) -> list[tuple[str, list[argparse.Action]]]:
+        """Its flags by group, each with its title."""
+        return [(group.title or "", group._group_actions) for group in self._action_groups]
+
+    def format_help(self) -> str:
+        """The page of `--help`: one screen."""
+        return overview(self)
+
+    def print_help(self, file: Any = None) -> None:
+        """Print it, with what the output cannot encode replaced."""
+        print_page(self.format_help(), file)
 
 
-def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Parser:
+class Command(Parser):
+    """The parser of one command: takes names of other trainers, and keys of a config file that are its flags."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of the base class, of the words in our flags."""
+        words = list(sys.argv[1:] if args is None else args)
+        self.lang = language_of(words) or self.lang
+        if asks_for_help(words):
+            print_page(short_page(self) if "--help-all" not in words else full_page(self))
+            self.exit()
+        found = in_our_flags(words, self.flags(), self.prog)
+        namespace, rest = super().parse_known_args(found.words, namespace)
+        for key in found.unset:
+            setattr(namespace, key, None)
+        namespace.file_settings = found.settings
+        return namespace, rest
+
+    def format_help(self) -> str:
+        """The page of `--help`: one screen."""
+        return short_page(self)
+
+
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
     """Add a command's parser, with the flags that all commands share."""
-    parser: Parser = commands.add_parser(
+    parser: Command = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
     )
+    parser.add_argument("--help-all", action="store_true", help="show every flag and exit")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     parser.set_defaults(command=run)
     return parser
 
 
-def add_source(parser: Parser) -> Any:
+def add_source(parser: Command) -> Any:
     """Add the flags for the data; returns their group."""
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -69,7 +124,7 @@ def add_source(parser: Parser) -> Any:
 
 
 def add_settings(
-    parser: Parser, only: Sequence[str] | None = None, *, defaults: Mapping[str, str] | None = None
+    parser: Command, only: Sequence[str] | None = None, *, defaults: Mapping[str, str] | None = None
 ) -> None:
     """Add a flag for every setting (or for those in `only`), grouped by section; a flag not given sets nothing.
 
@@ -88,9 +143,8 @@ def add_settings(
         if takes is None or (only is not None and key not in only):
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} settings"))
-        flag = FLAGS.get(key, "--" + key.replace("_", "-"))
         action = group.add_argument(
-            flag, **{"help": _help_of_flag(field), "default": argparse.SUPPRESS, "dest": key, **takes}
+            flag_of(key), **{"help": _help_of_flag(field), "default": argparse.SUPPRESS, "dest": key, **takes}
         )
         if defaults is not None and key in defaults:
             action.help = _with_default(action.help or "", defaults[key])
@@ -144,7 +198,7 @@ def given_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def read_settings(arguments: argparse.Namespace, **defaults: Any) -> LessonConfig:
     """Settings from the flags, which override the config file, which overrides a command's own `defaults`."""
-    flags, path = given_settings(arguments), getattr(arguments, "config", None)
+    flags, from_file = given_settings(arguments), arguments.file_settings or {}
     defaults = {key: value for key, value in defaults.items() if key not in PRESETS.get(flags.get("preset", ""), {})}
-    config = LessonConfig.from_toml(path, defaults, **flags) if path else LessonConfig.from_dict({**defaults, **flags})
+    config = LessonConfig.from_layers(defaults, from_file, flags)
     return LessonConfig.from_dict({**config.to_dict(), "seed": config.train.seed or 0})

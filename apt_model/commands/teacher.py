@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import waiting
-from apt_model.commands.options import Parser
+from apt_model.commands.options import Command
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
 
 
-def add_teacher(parser: Parser) -> None:
+def add_teacher(parser: Command) -> None:
     """Add the flags that name the teacher."""
     parser.add_argument("--teacher", metavar="DIR_OR_ID", help="model directory, GGUF file or hub id of the teacher")
     add_precision(parser)
@@ -22,7 +22,7 @@ def add_teacher(parser: Parser) -> None:
     )
 
 
-def add_precision(parser: Parser) -> None:
+def add_precision(parser: Command) -> None:
     """Add the flags for the precision of the teacher's weights."""
     parser.add_argument(
         "--teacher-dtype",

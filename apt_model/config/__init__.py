@@ -1,11 +1,9 @@
-"""Configuration of a run, from a dict, a TOML file, or command-line flags; `sections` has the settings themselves.
+"""Configuration of a run, from a dict, an object, a file or flags; `sections` has the settings themselves.
 
 Keys are flat (`{"temperature": 4.0, "sample_frequency": 50}`): no two sections share one, so a user need not know the
-sections. Knows nothing of models, data or screens.
+sections. Names of other trainers are taken or answered (`names`). Knows nothing of models, data or screens.
 """
 
-import difflib
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
+from apt_model.config.files import Word, read_file
+from apt_model.config.names import IN_THE_CALL
 from apt_model.config.sections import DisplayConfig, DistillConfig, Section, TrainConfig
+from apt_model.config.translate import suggestion, translated
 from apt_model.errors import ConfigError, brief
 
 PRESETS: Mapping[str, Mapping[str, int | bool]] = {
@@ -21,10 +22,11 @@ PRESETS: Mapping[str, Mapping[str, int | bool]] = {
     "production": {"sample_frequency": 200, "max_text_length": 50, "show_diff": False},
     "debug": {"sample_frequency": 1, "max_text_length": 200, "show_diff": True},
 }
+WEIGHTS = {"alpha", "beta"}
 
 
 class LessonConfig(BaseModel):
-    """All settings of a run: the three sections, built from flat keys by `from_dict` or `from_toml`."""
+    """All settings of a run: the three sections, built from flat keys by `from_dict` or `from_file`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,15 +38,18 @@ class LessonConfig(BaseModel):
     def from_dict(cls, values: Mapping[str, Any] | None = None) -> "LessonConfig":
         """Settings from flat keys; `preset` ("teaching", "production", "debug") sets display keys that are not given.
 
+        Keys may be those of other trainers, as far as `names` takes them.
+
         Raises:
             ConfigError: names every unknown key and every bad value at once.
         """
         if not isinstance(values, Mapping | None):
             raise ConfigError("settings are not a mapping", got=brief(values), expected='{"temperature": 4.0, ...}')
-        values = dict(values or {})
+        values, problems = translated(values or {})
         values = {**_preset(values.pop("preset", None)), **values}
         homes = {key: section for section, key, _ in settings()}
-        problems = [_unknown(key, homes) for key in values if key not in homes]
+        values = {key: _word(key, value) if isinstance(value, Word) else value for key, value in values.items()}
+        problems += [_unknown(key, homes) for key in values if key not in homes]
         sections: dict[str, Section] = {}
         for name, kind in _sections().items():
             try:
@@ -56,25 +61,32 @@ class LessonConfig(BaseModel):
         return cls(**sections)
 
     @classmethod
-    def from_toml(cls, path: str | Path, defaults: Mapping[str, Any] | None = None, **overrides: Any) -> "LessonConfig":
-        """Settings from a TOML file of flat keys; `overrides` win over the file, and the file over `defaults`.
+    def from_file(cls, path: str | Path, defaults: Mapping[str, Any] | None = None, **overrides: Any) -> "LessonConfig":
+        """Settings from a TOML, YAML or JSON file of flat keys; `overrides` win over it, and it over `defaults`.
 
         Raises:
-            ConfigError: the file cannot be read or is not TOML; else as `from_dict`.
+            ConfigError: as `read_file` and `from_dict`.
         """
-        try:
-            content = Path(path).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
-            got = getattr(error, "strerror", None) or str(error)
-            raise ConfigError(f"config file {brief(str(path))} cannot be read", got=got) from error
-        try:
-            values = tomllib.loads(content.decode())
-        except (ValueError, RecursionError) as error:  # tomllib's own, no UTF-8, a number too long, brackets too deep
-            raise ConfigError(f"config file {path} is not valid TOML", got=str(error)[:200]) from error
-        weights = {"alpha", "beta"}
-        if len(weights & overrides.keys()) == 1:  # the one given fixes the other, whatever the file says
-            values = {key: value for key, value in values.items() if key not in weights}
-        return cls.from_dict({**(defaults or {}), **values, **overrides})
+        return cls.from_layers(defaults or {}, read_file(path), overrides)
+
+    @classmethod
+    def from_layers(cls, *layers: Mapping[str, Any]) -> "LessonConfig":
+        """Settings from several mappings, of which the later ones win.
+
+        Raises:
+            ConfigError: as `from_dict`.
+        """
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for layer in layers:
+            own, wrong = translated(layer)
+            problems += wrong
+            if len(WEIGHTS & own.keys()) == 1:  # the one given fixes the other, whatever was below
+                values = {key: value for key, value in values.items() if key not in WEIGHTS}
+            values |= own
+        if problems:
+            raise ConfigError("; ".join(problems))
+        return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as flat keys, from which `from_dict` makes the same config."""
@@ -100,9 +112,16 @@ def _preset(name: object) -> Mapping[str, Any]:
     return PRESETS[name]
 
 
+def _word(key: object, word: Word) -> str | bool:
+    is_switch = any(key == one and field.annotation is bool for _, one, field in settings())
+    return word.is_true if is_switch else str(word)
+
+
 def _unknown(key: object, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(brief(key).strip("'"), [*known, "preset"], n=1)
-    return f"unknown key {brief(key)}" + (f" (did you mean {close[0]!r}?)" if close else "")
+    if isinstance(key, str) and key in IN_THE_CALL:
+        return f"{key} is no setting: {IN_THE_CALL[key]}"
+    close = suggestion(brief(key).strip("'"), [*known, "preset"])
+    return f"unknown key {brief(key)}" + (f" (did you mean {close!r}?)" if close else "")
 
 
 def _explain(error: ValidationError) -> list[str]:

@@ -38,13 +38,21 @@ class DistillConfig(Section):
     """
 
     temperature: Positive = Field(4.0, description="temperature of both softmaxes in KD; usual: 1 to 8")
-    alpha: Share = Field(0.7, description="weight of KD, the distillation loss; alpha + beta = 1")
-    beta: Share = Field(0.3, description="weight of CE, the cross-entropy on the labels")
+    alpha: Share = Field(
+        0.7,
+        description="weight of KD, the distillation loss, as DistillKit's alpha and axolotl's kd_alpha; "
+        "alpha + beta = 1",
+    )
+    beta: Share = Field(
+        0.3, description="weight of CE, the cross-entropy on the labels; TRL's beta (GKD) is not this but mixture"
+    )
     loss_kind: LossKind = Field(
         "forward_kl", description="divergence in KD: KL(teacher||student), its reverse, generalized JSD, or a skewed KL"
     )
     mixture: Share | None = Field(
-        None, description="beta of jsd (default 0.5), or skew of skew_kl and skew_reverse_kl (default 0.1)"
+        None,
+        description="beta of jsd, as TRL's beta in GKD (default 0.5), or skew of skew_kl and skew_reverse_kl "
+        "(default 0.1)",
     )
     hidden_weight: NotNegative = Field(0.0, description="weight of the cosine distance of hidden states")
     attention_weight: NotNegative = Field(
@@ -54,7 +62,9 @@ class DistillConfig(Section):
         "last",
         description="layers that these two compare: last, even (by relative depth), or student:teacher as in 2:4,4:8",
     )
-    on_policy: Share = Field(0.0, description="share of steps (0 to 1) on student-generated text, by KD alone")
+    on_policy: Share = Field(
+        0.0, description="share of steps (0 to 1) on student-generated text, by KD alone; TRL's lmbda"
+    )
     on_policy_tokens: int = Field(64, ge=1, le=4096, description="maximum new tokens of each such text")
     on_policy_temperature: Positive = Field(1.0, description="sampling temperature of these texts")
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from apt_model.config import LessonConfig, settings
+from apt_model.config.translate import translated
 from apt_model.errors import ConfigError
-from apt_model.plugins.session import read_config
+from apt_model.plugins.given import read_config
 
 READ = frozenset(
     {
@@ -51,8 +52,10 @@ def read_settings(config: Mapping[str, Any] | LessonConfig | None) -> LessonConf
     if isinstance(config, LessonConfig):
         usual = LessonConfig().to_dict()
         given = [key for key, value in config.to_dict().items() if value != usual[key]]
+    elif isinstance(config, Mapping):
+        given = list(translated(config)[0])
     else:
-        given = list(config) if isinstance(config, Mapping) else []
+        given, config = [], LessonConfig.from_dict(config)
     refused = [key for key in given if key in unread]
     if refused:
         raise ConfigError(f"{', '.join(refused)} cannot be in config", fix=_fix({key: unread[key] for key in refused}))

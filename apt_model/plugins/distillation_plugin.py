@@ -14,7 +14,8 @@ from apt_model.distill.inputs import Data, Models
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Guard, Sink
-from apt_model.plugins.session import RunFolder, Viewers, lesson_of, read_config, run_session
+from apt_model.plugins.given import Given
+from apt_model.plugins.session import RunFolder, Viewers, run_session
 from apt_model.render.log import LogSink
 
 
@@ -22,14 +23,16 @@ class DistillationPlugin:
     """Trains a student from a teacher and logs numbers.
 
     Args:
-        config: flat keys as in the guide (`temperature`, `alpha`, `beta`, ...), or a `LessonConfig`.
+        config: flat keys as in the guide (`temperature`, `alpha`, `beta`, ...), a `LessonConfig`, or an object such as
+            transformers' `TrainingArguments`.
 
     Raises:
         ConfigError: names every unknown key and bad value at once.
     """
 
-    def __init__(self, config: Mapping[str, Any] | LessonConfig | None = None) -> None:
-        self.config = read_config(config)
+    def __init__(self, config: Mapping[str, Any] | LessonConfig | object = None) -> None:
+        self._given = Given.of(config)
+        self.config = self._given.config
 
     def distill_model(
         self,
@@ -38,8 +41,8 @@ class DistillationPlugin:
         train_dataloader: Iterable[Any],
         optimizer: Optimizer | None = None,
         tokenizer: Any = None,
-        num_epochs: int = 3,
-        device: str | torch.device = "cuda",
+        num_epochs: int | None = None,
+        device: str | torch.device | None = None,
         *,
         teacher_tokenizer: Any = None,
         eval_dataloader: Iterable[Any] | None = None,
@@ -55,7 +58,7 @@ class DistillationPlugin:
             log = guard.run("LogSink", lambda: LogSink(display.lang, every=display.sample_frequency), None)
             sinks = [log] if log is not None else []
         return run_session(
-            lesson_of(self.config, num_epochs=num_epochs, device=device),
+            self._given.with_call(num_epochs=num_epochs, device=device),
             Models(
                 student=student_model,
                 teacher=teacher_model,
@@ -65,6 +68,6 @@ class DistillationPlugin:
                 scheduler=scheduler,
             ),
             Data(train=train_dataloader, validation=eval_dataloader),
-            folder=RunFolder.of(run_dir, resume_from, resume_anyway),
-            viewers=Viewers(sinks=sinks, scorer=None, guard=guard),
+            folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
+            viewers=Viewers(sinks=sinks, scorer=None, guard=guard, notices=self._given.notices),
         )

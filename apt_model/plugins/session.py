@@ -5,12 +5,12 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -24,14 +24,11 @@ from apt_model.events.event import Event
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
-from apt_model.i18n import Phrases
 from apt_model.models.devices import pick_device
 from apt_model.models.pretrained import get_model_size, save_model
 from apt_model.plugins.viewer import Viewer
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
-
-CALL_ARGUMENTS = ("num_epochs", "device")
 
 
 class StatefulScorer(Stateful, Protocol):
@@ -39,22 +36,6 @@ class StatefulScorer(Stateful, Protocol):
 
     def __call__(self, event: Event) -> Event:
         """The event with the scorer's judgement."""
-
-
-def read_config(config: Mapping[str, Any] | LessonConfig | None) -> LessonConfig:
-    """Validate the `config` argument of a plugin: flat keys, or a `LessonConfig`.
-
-    Raises:
-        ConfigError: a setting is unknown, out of range, or one of `CALL_ARGUMENTS`; the locale cannot be loaded.
-    """
-    if not isinstance(config, LessonConfig):
-        misplaced = [key for key in CALL_ARGUMENTS if isinstance(config, Mapping) and key in config]
-        if misplaced:
-            fix = "pass it to the call, e.g. num_epochs=3"
-            raise ConfigError(f"{', '.join(misplaced)} cannot be in config", fix=fix)
-        config = LessonConfig.from_dict(config)
-    Phrases.load(config.display.lang)
-    return config
 
 
 def refuse_unrecorded_dashboard(display: DisplayConfig, run_dir: str | Path | None) -> None:
@@ -65,15 +46,6 @@ def refuse_unrecorded_dashboard(display: DisplayConfig, run_dir: str | Path | No
     """
     if display.dashboard and run_dir is None:
         raise ConfigError("dashboard needs a run directory, whose record it shows", fix="pass run_dir=")
-
-
-def lesson_of(config: LessonConfig, *, num_epochs: int, device: str | torch.device) -> LessonConfig:
-    """The settings of a plugin together with the arguments of its call.
-
-    Raises:
-        ConfigError: one of them is out of range.
-    """
-    return LessonConfig.from_dict({**config.to_dict(), "num_epochs": num_epochs, "device": str(device)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +80,15 @@ class RunFolder:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Viewers:
-    """The displays of a run: its sinks, the scorer that adds the lesson (None: numbers only), the guard of both."""
+    """The displays of a run: its sinks, the scorer that adds the lesson (None: numbers only), the guard of both.
+
+    `notices` are told at its beginning.
+    """
 
     sinks: Sequence[Sink]
     scorer: StatefulScorer | None
     guard: Guard
+    notices: Sequence[KeyedNotice] = ()
 
 
 def run_session(
@@ -131,7 +107,7 @@ def run_session(
     trackers = _trackers(config.display.report_to, directory)
     with one_writer(directory) if directory is not None else nullcontext():
         checkpoints = _checkpoints(config, folder, directory)
-        notices += _notices_of(checkpoints)
+        notices += [*viewers.notices, *_notices_of(checkpoints)]
         record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
         audience = Audience(
             [*viewers.sinks, *trackers],

@@ -14,7 +14,8 @@ from apt_model.distill.inputs import Data, Models
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.records import RunFinished
 from apt_model.events.sinks import Sink
-from apt_model.plugins.session import RunFolder, Viewers, lesson_of, read_config, run_session
+from apt_model.plugins.given import Given
+from apt_model.plugins.session import RunFolder, Viewers, run_session
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity
@@ -24,7 +25,8 @@ class VisualDistillationPlugin(Classroom):
     """Trains a student from a teacher and shows the training as a lesson.
 
     Args:
-        config: flat keys as in the guide (`temperature`, `sample_frequency`, ..., or `preset`), or a `LessonConfig`.
+        config: flat keys as in the guide (`temperature`, `sample_frequency`, ..., or `preset`), a `LessonConfig`, or an
+            object such as transformers' `TrainingArguments`: its `output_dir` is then the `run_dir`.
         similarity: `(teacher text, student text) -> 0..1`; difflib's ratio unless given.
 
     Attributes:
@@ -36,9 +38,10 @@ class VisualDistillationPlugin(Classroom):
     """
 
     def __init__(
-        self, config: Mapping[str, Any] | LessonConfig | None = None, *, similarity: Similarity = text_similarity
+        self, config: Mapping[str, Any] | LessonConfig | object = None, *, similarity: Similarity = text_similarity
     ) -> None:
-        self.config = read_config(config)
+        self._given = Given.of(config)
+        self.config = self._given.config
         super().__init__(self.config.display, similarity=similarity)
 
     def visual_distill_model(
@@ -48,8 +51,8 @@ class VisualDistillationPlugin(Classroom):
         train_dataloader: Iterable[Any],
         optimizer: Optimizer | None = None,
         tokenizer: Any = None,
-        num_epochs: int = 3,
-        device: str | torch.device = "cuda",
+        num_epochs: int | None = None,
+        device: str | torch.device | None = None,
         *,
         teacher_tokenizer: Any = None,
         eval_dataloader: Iterable[Any] | None = None,
@@ -67,8 +70,9 @@ class VisualDistillationPlugin(Classroom):
             train_dataloader: a DataLoader or any iterable; batches are dicts, tuples, tensors or lists of strings.
             optimizer: AdamW at the config's `learning_rate` where None, with its schedule.
             tokenizer: anything with `decode`; only batches of strings need one that encodes.
-            num_epochs: passes over the data.
-            device: replaced by the CPU, with a notice, where this machine lacks it.
+            num_epochs: passes over the data; None: as the settings say, 3 unless they name another number.
+            device: None: as the settings say, "cuda" unless they name another; where this machine lacks it, the CPU
+                replaces it, with a notice.
             teacher_tokenizer: the teacher's own; if it is another one, the config's `cross_tokenizer` has to say how to
                 compare, and the batches have to be rows of text.
             eval_dataloader: data to look at, not to learn from: loss, agreement and laziness on it after each epoch;
@@ -91,7 +95,7 @@ class VisualDistillationPlugin(Classroom):
             sink = self._guard.run("default_sink", lambda: default_sink(self.config.display), None)
             sinks = [sink] if sink is not None else []
         return run_session(
-            lesson_of(self.config, num_epochs=num_epochs, device=device),
+            self._given.with_call(num_epochs=num_epochs, device=device),
             Models(
                 student=student_model,
                 teacher=teacher_model,
@@ -101,8 +105,8 @@ class VisualDistillationPlugin(Classroom):
                 scheduler=scheduler,
             ),
             Data(train=train_dataloader, validation=eval_dataloader),
-            folder=RunFolder.of(run_dir, resume_from, resume_anyway),
-            viewers=Viewers(sinks=sinks, scorer=self._scorer, guard=self._guard),
+            folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
+            viewers=Viewers(sinks=sinks, scorer=self._scorer, guard=self._guard, notices=self._given.notices),
         )
 
 
@@ -111,9 +115,9 @@ def quick_visual_distill(
     teacher_model: nn.Module | TeacherSource,
     train_dataloader: Iterable[Any],
     tokenizer: Any,
-    config: Mapping[str, Any] | LessonConfig | None = None,
-    num_epochs: int = 3,
-    device: str | torch.device = "cuda",
+    config: Mapping[str, Any] | LessonConfig | object = None,
+    num_epochs: int | None = None,
+    device: str | torch.device | None = None,
     *,
     eval_dataloader: Iterable[Any] | None = None,
     run_dir: str | Path | None = None,

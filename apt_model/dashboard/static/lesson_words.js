@@ -72,6 +72,7 @@ export const LESSON = {
   "topics.经济": ["经济", "economy"],
   "topics.文化": ["文化", "culture"],
   "topics.体育": ["体育", "sports"],
+  "notice.decided_elsewhere": ["这些设置在这里不起作用：{what}", "Settings that have no effect here: {what}"],
   "notice.no_cuda": ["这台机器没有 {device}，改用 CPU 训练", "{device} is not available on this machine: training on the CPU"],
   "notice.no_labels": ["epoch {epoch} 的 batch {batch} 没有任何标签，已跳过；之后同样的情况只计数", "batch {batch} of epoch {epoch} has no labels and is skipped; further ones are only counted"],
   "notice.no_length": ["数据长度未知，学习率不会按 {schedule} 变化，一直保持不变；用 max_steps 给出总步数即可", "the length of the data is unknown, so the learning rate stays constant instead of following {schedule}; set max_steps to the number of steps"],

@@ -1,0 +1,112 @@
+"""A file of settings, TOML, YAML or JSON by its ending, as a dict. Knows nothing of what the keys mean."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from apt_model.errors import ConfigError, brief
+
+NUMBER = re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")  # PyYAML wants a point and a sign in these
+TRUE = ("yes", "on", "true")
+WORDS = re.compile(r"^(?:yes|no|on|off)$", re.IGNORECASE)
+
+
+class Word(str):
+    """`yes`, `no`, `on` or `off` as YAML has them: truth for a switch, a word for any other setting."""
+
+    @property
+    def is_true(self) -> bool:
+        """What it says as truth."""
+        return self.lower() in TRUE
+
+
+def read_file(path: str | Path) -> dict[Any, Any]:
+    """The keys and values of a file, which are flat; no key may stand in it twice.
+
+    Of YAML, numbers are those of YAML 1.2, `1e-4` among them; `no`, `off`, `yes` and `on` are each a `Word`.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, YAML (.yaml, .yml) or JSON (.json), or holds sections.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
+        got = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"config file {brief(str(path))} cannot be read", got=got) from error
+    kind, parse = _PARSERS.get(Path(path).suffix.lower(), ("TOML", tomllib.loads))
+    try:
+        values = parse(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # their own, no UTF-8, too long, brackets too deep
+        got = " ".join(str(error).split())[:200]
+        raise ConfigError(f"config file {path} is not valid {kind}", got=got) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config file {path} has no keys", got=brief(values), expected="temperature: 4.0")
+    _refuse_sections(values, path)
+    return values
+
+
+def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:
+    sections = [str(key) for key, value in values.items() if isinstance(value, Mapping)]
+    if sections:
+        within = ", ".join(str(key) for value in values.values() if isinstance(value, Mapping) for key in value)
+        got, fix = f"{', '.join(sections)} with {within}"[:200], "write these keys outside any section"
+        raise ConfigError(f"config file {path} has sections, and settings are flat here", got=got, fix=fix)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Plain YAML: no tag makes an object, no key stands twice, and scalars are read as in YAML 1.2."""
+
+    yaml_implicit_resolvers: ClassVar = {  # without PyYAML's own words for truth
+        first: [one for one in some if one[0] != "tag:yaml.org,2002:bool"]
+        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """As of the base class, but a repeated key is an error."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        _refuse_twice([key for key in keys if isinstance(key, str)])
+        found: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def _words_of_yaml(loader: _Loader, node: yaml.ScalarNode) -> Word:
+    return Word(node.value)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
+_Loader.add_implicit_resolver("!word", WORDS, list("yYnNoO"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+_Loader.add_constructor("!word", _words_of_yaml)
+
+
+def _refuse_twice(keys: Sequence[str]) -> None:
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)} stands in it twice")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_twice([key for key, _ in pairs])
+    return dict(pairs)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # a safe one
+
+
+def _read_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_pairs)
+
+
+_PARSERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    ".yaml": ("YAML", _read_yaml),
+    ".yml": ("YAML", _read_yaml),
+    ".json": ("JSON", _read_json),
+}
