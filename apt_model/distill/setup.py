@@ -113,7 +113,7 @@ class OwnSchedule:
             base * factor(state["last_epoch"])
             for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
         ]
-        schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs, "_last_lr": rates})
+        schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
         for group, own, rate in zip(self._optimizer.param_groups, self._settings, rates, strict=True):
             group.update(own, lr=rate)
 

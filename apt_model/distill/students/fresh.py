@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
+from apt_model.models.generation_settings import inherit_settings
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
 PER_LAYER = ("layer_types", "no_rope_layers")  # config keys whose value is a list with an entry for each layer
@@ -48,7 +49,8 @@ def create_compressed_model(
             (`shrink` cuts the hidden size too, by activations on some text).
 
     Returns:
-        The student, float32, on the CPU, in eval mode, sharing no memory with the teacher.
+        The student, float32, on the CPU, in eval mode, sharing no memory with the teacher, with its
+        `generation_config`.
 
     Raises:
         ModelError: no Hugging Face model or config, sizes that its architecture cannot have, or weights that do not
@@ -76,6 +78,7 @@ def create_compressed_model(
         ) from error
     if init == "teacher":
         _copy_weights(config_or_model, student, layers)
+    inherit_settings(student, config_or_model)
     return student
 
 
