@@ -1,11 +1,11 @@
-"""`apt-model talk` and `apt-model replay`: complete prompts with a student, show a recorded run again."""
+"""`apt-model talk` and `apt-model replay`: ask a student, or let it complete prompts; show a recorded run again."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from apt_model.commands.console import importing, print_line, speaker, waiting
+from apt_model.commands.console import importing, print_line, speaker, teller, waiting
 from apt_model.commands.options import add_command, add_settings, given_settings
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -16,9 +16,19 @@ DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
 
 def add(commands: Any) -> None:
     """Add the parsers of both commands."""
-    talk = add_command(commands, "talk", _talk, "let a model complete prompts, to try a student out")
+    talk = add_command(commands, "talk", _talk, "ask a model, or let it complete texts, to try a student out")
     talk.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
-    talk.add_argument("prompt", nargs="*", help="texts to complete (default: read from standard input, one a line)")
+    talk.add_argument(
+        "prompt",
+        nargs="*",
+        help="questions, in the model's chat template, or if it has none texts to complete "
+        "(default: read from standard input, one a line; on a terminal, a conversation)",
+    )
+    talk.add_argument(
+        "--plain-text",
+        action="store_true",
+        help="complete the prompts as plain text, even if the model has a chat template",
+    )
     talk.add_argument("--lang", default="zh", help="language of the input prompt (default: zh)")
     talk.add_argument(
         "--max-new-tokens", type=int, default=60, metavar="N", help="maximum new tokens of an answer (default: 60)"
@@ -38,14 +48,25 @@ def _talk(arguments: argparse.Namespace) -> None:
     if arguments.max_new_tokens < 1:
         raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")
     with importing(arguments.lang):
-        from apt_model.generation.talk import continue_text
+        from apt_model.data.answering import has_template
+        from apt_model.generation.talk import Conversation, continue_text
         from apt_model.models.pretrained import load_model
 
+    tell = teller(arguments.lang)
     with waiting(arguments.lang, "model", name=arguments.model):
-        model, tokenizer, _ = load_model(arguments.model)
-    prompts = arguments.prompt or _ask(speaker(arguments.lang)("talk.prompt"))
-    for prompt in prompts:
-        print_line(continue_text(model, tokenizer, prompt, max_new_tokens=arguments.max_new_tokens))
+        model, tokenizer, _ = load_model(arguments.model, tell=tell)
+    goes_on = not arguments.prompt and sys.stdin.isatty()  # a conversation; else each prompt stands for itself
+    how, chat = {"max_new_tokens": arguments.max_new_tokens}, None
+    if has_template(tokenizer) and not arguments.plain_text:
+        tell("talk_in_template")
+        chat = Conversation(model, tokenizer, **how, tell=tell)
+    for prompt in arguments.prompt or _ask(speaker(arguments.lang)("talk.question" if chat else "talk.prompt")):
+        if chat is None:
+            print_line(continue_text(model, tokenizer, prompt, **how))
+            continue
+        if not goes_on:
+            chat.begin()
+        print_line(chat.ask(prompt))
 
 
 def _ask(question: str) -> Iterator[str]:

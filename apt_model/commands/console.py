@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.commands.starting import starting
+from apt_model.data.notices import Tell
 from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
 
@@ -42,6 +43,22 @@ def print_line(line: str) -> None:
     from apt_model.render.sanitise import fit_encoding, sanitise
 
     print(fit_encoding(sanitise(line), sys.stdout.encoding))
+
+
+def teller(lang: str) -> Tell:
+    """Prints notices on standard error, each once."""
+    from apt_model.render.language import spoken_language
+    from apt_model.render.sanitise import fit_encoding, sanitise
+
+    say, told = spoken_language(lang, sys.stderr.encoding), set[str]()
+
+    def tell(key: str, /, **values: str | int | float) -> None:
+        line = fit_encoding(sanitise(say(f"notice.{key}", **values)), sys.stderr.encoding)
+        if line not in told:
+            told.add(line)
+            print(line, file=sys.stderr)
+
+    return tell
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from apt_model.commands.console import importing, print_line, speaker, waiting
+from apt_model.commands.console import importing, print_line, speaker, teller, waiting
 from apt_model.commands.options import add_command, add_source
 from apt_model.errors import ConfigError, StorageError
 
@@ -54,6 +54,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if given < least:
             raise ConfigError(f"{name} is too small", got=given, expected=f"{least} or more")
     say, out = speaker(arguments.lang), arguments.out and _writable(Path(arguments.out))
+    tell = teller(arguments.lang)
     with importing(arguments.lang):
         from apt_model.data.dataset import load_dataset, make_dataloader
         from apt_model.data.encode import refuse_other_tokenizer
@@ -66,11 +67,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with waiting(arguments.lang, "data"):
         rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
     with waiting(arguments.lang, "model", name=arguments.model):
-        model, tokenizer, _ = load_model(arguments.model)
+        model, tokenizer, _ = load_model(arguments.model, tell=tell)
     teacher = None
     if arguments.teacher is not None:
         with waiting(arguments.lang, "teacher", name=arguments.teacher):
-            teacher, teacher_tokenizer, _ = load_model(arguments.teacher)
+            teacher, teacher_tokenizer, _ = load_model(arguments.teacher, tell=tell)
         refuse_other_tokenizer(teacher_tokenizer, tokenizer)
         tokenizer = tokenizer if tokenizer is not None else teacher_tokenizer
     with waiting(arguments.lang, "evaluation"):

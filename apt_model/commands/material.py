@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import importing, waiting
+from apt_model.commands.console import importing, teller, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
@@ -216,7 +216,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
     def make() -> tuple[Any, Any]:
         if sizes is None:
             with waiting(config.display.lang, "student", name=arguments.student):
-                student, own, _ = load_model(arguments.student)
+                student, own, _ = load_model(arguments.student, tell=teller(config.display.lang))
         else:
             some = some_batches(rows, LOOKED_AT, arguments.batch_size, arguments.packing and tokenizer, config)
             student, own = make_student(sizes, pattern, tokenizer, some, config), None

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import waiting
+from apt_model.commands.console import teller, waiting
 from apt_model.commands.options import Command
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -55,6 +55,7 @@ def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple
             dtype=dtypes.get(arguments.teacher_dtype, "auto"),
             quantization=arguments.teacher_quantization,
             device=pick_device(config.train.teacher_device or config.train.device),
+            tell=teller(config.display.lang),
         )
     return teacher, tokenizer
 

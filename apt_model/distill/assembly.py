@@ -11,11 +11,11 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import steps_per_epoch
 from apt_model.distill.cards import Cards
+from apt_model.distill.checkpoints.manager import Stateful
 from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
@@ -28,7 +28,7 @@ from apt_model.distill.on_policy import OnPolicy
 from apt_model.distill.optimizer_step import OptimizerStep
 from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.setup import make_optimizer, make_schedule, run_length, shard
+from apt_model.distill.setup import OwnSchedule, make_optimizer, make_schedule, run_length, shard
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.distill.validation import Validator
 from apt_model.events.records import ModelCard
@@ -43,7 +43,8 @@ class Parts:
         student: wrapped for training on the accelerator's device.
         batches: this process's part of the training data.
         epochs, total_steps: length of the run; `total_steps` is None where the data has no length.
-        optimizer, scheduler: the student's, not wrapped.
+        optimizer: the student's, not wrapped.
+        schedule: what a checkpoint keeps of its learning rate; None if nothing changes the rate.
         has_no_schedule: the learning rate stays constant although a schedule is set, since the length is not known.
         cards_of_models: name and size of teacher and student.
         vocabulary: columns of the logits that both heads have; None if one of them does not tell.
@@ -60,7 +61,7 @@ class Parts:
     epochs: int
     total_steps: int | None
     optimizer: Optimizer
-    scheduler: LRScheduler | None
+    schedule: Stateful | None
     has_no_schedule: bool
     cards_of_models: tuple[ModelCard, ModelCard]
     vocabulary: int | None
@@ -130,7 +131,7 @@ def assemble(
     wrapped = accelerator.prepare_model(student)
     makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
-    scheduler = make_schedule(optimizer, train, total_steps) if makes_optimizer else models.scheduler
+    own = make_schedule(optimizer, train, total_steps) if makes_optimizer else None
     varies = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
     return Parts(
         student=wrapped,
@@ -138,7 +139,7 @@ def assemble(
         epochs=epochs,
         total_steps=total_steps,
         optimizer=optimizer,
-        scheduler=scheduler,
+        schedule=models.scheduler if own is None else OwnSchedule(optimizer, own),
         has_no_schedule=makes_optimizer and total_steps is None and varies,
         cards_of_models=(source.card, model_card(student)),
         vocabulary=vocabulary,
@@ -151,7 +152,7 @@ def assemble(
         step=OptimizerStep(
             wrapped,
             optimizer,
-            scheduler,
+            models.scheduler if own is None else own,
             grader=grader,
             nonfinite=nonfinite,
             accelerator=accelerator,

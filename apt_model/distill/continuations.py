@@ -17,7 +17,7 @@ from apt_model.data.batch import to_batch
 from apt_model.data.rng import undisturbed
 from apt_model.distill.losses.readout import CardRow
 from apt_model.models.forward import Forward, limits
-from apt_model.models.generate import answer_ids
+from apt_model.models.generate import answer_ids, end_ids
 from apt_model.models.modes import in_eval_mode
 
 Role = Literal["teacher", "student"]
@@ -25,7 +25,7 @@ LONGEST_CYCLE = 8  # tokens of a beginning that a continuation repeats over and 
 
 
 class Continued(NamedTuple):
-    """Both models' continuations of a card's beginning, as token ids without the EOS token, and the text's own."""
+    """Both models' continuations of a card's beginning, without their end, and the text's own, as token ids."""
 
     teacher: list[int]
     student: list[int]
@@ -38,7 +38,7 @@ class Continuations:
 
     Attributes:
         teacher: the model, or None for a cached teacher.
-        tokenizer: has the EOS token; may be None.
+        tokenizer: has the EOS token and the chat template; may be None.
         teacher_tokenizer: the teacher's, if it has another one.
         accelerator: has the device and the autocast.
     """
@@ -61,7 +61,7 @@ class Continuations:
         return None if mute is None else ("notice.predicted_mute", {"model": mute})
 
     def of(self, model: nn.Module, role: Role, beginnings: Sequence[list[int]], *, most: int) -> list[list[int]]:
-        """At most `most` new tokens behind each beginning, up to the EOS token, which is left out.
+        """At most `most` new tokens behind each beginning, up to one of `end_ids`, which is left out.
 
         Raises:
             DataError: a beginning fills all positions of the model.
@@ -71,8 +71,8 @@ class Continuations:
         with undisturbed(device), in_eval_mode(model), self.accelerator.autocast():
             if hasattr(model, "generate"):
                 return answer_ids(model, tokenizer, beginnings, max_new_tokens=most, role=role)
-            end = getattr(tokenizer, "eos_token_id", None)
-            return [_greedy(model, role, ids, end=end, most=most, place=device) for ids in beginnings]
+            ends = end_ids(model, tokenizer)
+            return [_greedy(model, role, ids, ends=ends, most=most, place=device) for ids in beginnings]
 
     def of_cards(self, student: nn.Module, cards: Sequence[CardRow], *, most: int) -> list[Continued]:
         """Both models' continuations of the cards' rows, no longer than the rows themselves go on."""
@@ -106,14 +106,14 @@ def echo(given: list[int], continuation: list[int]) -> float:
 
 
 def _greedy(
-    model: nn.Module, role: Role, beginning: Sequence[int], *, end: int | None, most: int, place: torch.device
+    model: nn.Module, role: Role, beginning: Sequence[int], *, ends: Sequence[int], most: int, place: torch.device
 ) -> list[int]:
     """Greedy continuation, one full forward pass a token, for a model without `generate()`."""
     forward, (_, positions), ids = Forward(model, role), limits(model), list(beginning)
     for _ in range(most if positions is None else min(most, positions - len(ids))):
         logits = forward(model, to_batch(torch.tensor([ids])).to(place))
         token = int(logits[0, -1].argmax())
-        if token == end:
+        if token in ends:
             break
         ids.append(token)
     return ids[len(beginning) :]

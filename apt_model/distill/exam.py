@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from apt_model.config.sections import DisplayConfig
+from apt_model.data.answering import is_asked_in_template, question_ids
 from apt_model.data.batch import Batch
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.prompts import beginning
@@ -55,16 +56,18 @@ class Exam:
         goes_on = by_itself and continuations.tokenizer is not None
         wanted = bool(display.exam_prompts) or (display.exam_prompts is None and goes_on)
         self._goes_on, self._begun = wanted and report.speaks, False
+        self._in_template = False  # whether the settings' prompts are asked in the chat template
         self._questions: list[Question] = []
         self._teachers: list[str] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The prompts, as JSON values, so that a resumed run uses the same."""
-        return {"begun": self._begun, "prompts": [list(question) for question in self._questions]}
+        questions = [list(question) for question in self._questions]
+        return {"begun": self._begun, "prompts": questions, "in_template": self._in_template}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the prompts of `state_dict`; prompts in the settings go before them."""
-        self._begun = bool(state["begun"])
+        self._begun, self._in_template = bool(state["begun"]), bool(state.get("in_template"))
         self._questions = [Question(text, own, (theirs or [own])[0]) for text, own, *theirs in state["prompts"]]
         if self._begun and self._goes_on:
             self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
@@ -96,13 +99,23 @@ class Exam:
         """Choose the prompts; returns whether there are any."""
         if self._display.exam_prompts:
             texts = self._display.exam_prompts
-            tokenizers = (self._continuations.tokenizer_of(role) for role in ("student", "teacher"))
             with undisturbed(self._continuations.accelerator.device):
-                own, theirs = (encode(texts, one, UNLIMITED, end=False) for one in tokenizers)
+                if batches:
+                    self._in_template = is_asked_in_template(batches, self._continuations.tokenizer)
+                own, theirs = (self._encoded(texts, role) for role in ("student", "teacher"))
             self._questions = [Question(*parts) for parts in zip(texts, own, theirs, strict=True)]
+            if self._in_template:
+                self._report.say("notice.exam_in_template")
         elif batches:
             self._questions = [Question(self._report.decode(own), own, theirs) for own, theirs in beginnings(batches)]
         return bool(self._questions)
+
+    def _encoded(self, texts: Sequence[str], role: Role) -> list[list[int]]:
+        """Prompts of the settings as a model reads them: as a user's turn if the data is chats, else as plain text."""
+        tokenizer = self._continuations.tokenizer_of(role)
+        if self._in_template and has_template(tokenizer):
+            return [question_ids([{"role": "user", "content": text}], tokenizer) for text in texts]
+        return encode(texts, tokenizer, UNLIMITED, end=False)
 
     def _take(self, student: nn.Module, *, epoch: int) -> None:
         if self._goes_on:

@@ -13,9 +13,10 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.config import LessonConfig
+from apt_model.data.notices import Tell
 from apt_model.distill.assembly import assemble
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
-from apt_model.distill.inputs import Data, Keeping, Models, Watching
+from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import TrainingRun
 from apt_model.distill.setup import make_accelerator, trained
@@ -24,6 +25,7 @@ from apt_model.distill.teachers.live import TeacherSource, as_source
 from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
 from apt_model.models.devices import accelerate_state_of_our_own, pick_device
+from apt_model.models.generation_settings import complete_settings
 from apt_model.models.modes import frozen
 from apt_model.models.wide_matmul import full_width
 
@@ -40,7 +42,8 @@ def distill(
     """Knowledge distillation: train `models.student` on the teacher's logits and the labels of `data.train`.
 
     Args:
-        models: the student is handed back in eval mode; the teacher's weights, modes and `requires_grad` are unchanged.
+        models: the student is handed back in eval mode, its `generation_config` completed by the teacher's; the
+            teacher's weights, modes and `requires_grad` are unchanged.
         data: training and validation batches.
         config: loss, epochs or steps, precision. Of its display section, only `sample_frequency`, `given_tokens`,
             `show_on` and the exams' settings are read.
@@ -75,6 +78,8 @@ def distill(
         accelerator = make_accelerator(device, config.train.mixed_precision)
         source = _source(models, other, accelerator.device, place)  # under a launcher, each process has its own
         models = replace(models, teacher_tokenizer=other)  # None where the ids are the same: one tokenizer serves both
+        added: list[KeyedNotice] = []
+        complete_settings(student, None if other is not None else teacher, models.tokenizer, tell=_into(added))
         parts = assemble(
             models,
             data,
@@ -89,7 +94,7 @@ def distill(
             parts,
             config=config,
             accelerator=accelerator,
-            notices=watching.notices,
+            notices=(*watching.notices, *added),
             keeping=keeping,
             stop=stop,
         )
@@ -109,6 +114,15 @@ def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> 
     check_trainable(models.student, models.optimizer)
     if models.scheduler is not None and models.optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it schedules", fix="pass optimizer= too")
+
+
+def _into(notices: list[KeyedNotice]) -> Tell:
+    """Gathers what is told, for the run to tell at its start."""
+
+    def tell(key: str, /, **values: str | int | float) -> None:
+        notices.append((f"notice.{key}", values))
+
+    return tell
 
 
 def _source(models: Models, other: Any, device: torch.device, place: torch.device | None) -> TeacherSource:

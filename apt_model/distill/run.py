@@ -69,7 +69,7 @@ class TrainingRun:
 
     def _state_of(self, models: Models, parts: Parts) -> RunState:
         """The state of the run that checkpoints save and restore."""
-        own = {"schedule": parts.scheduler, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
+        own = {"schedule": parts.schedule, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
         others: dict[str, Stateful] = {
             name: one for name, one in {**own, **self._keeping.parts}.items() if one is not None
         }

@@ -4,7 +4,7 @@ Knows nothing of losses or lessons.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
@@ -78,15 +78,44 @@ def trained(student: nn.Module) -> Iterator[None]:
         student.eval()
 
 
-def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LRScheduler:
+def make_schedule(optimizer: Optimizer, config: TrainConfig, total_steps: int | None) -> LambdaLR:
     """The configured learning-rate schedule; constant if the number of steps is unknown."""
     if total_steps is None:
         return LambdaLR(optimizer, lambda step: 1.0)
     warmup = int(config.warmup_ratio * total_steps)
-    schedule: LRScheduler = get_scheduler(
+    schedule: LambdaLR = get_scheduler(
         config.lr_scheduler_type, optimizer, num_warmup_steps=warmup, num_training_steps=total_steps
     )
     return schedule
+
+
+class OwnSchedule:
+    """The configured schedule and weight decay in a checkpoint: what is taken up again is the step alone.
+
+    At that step, rates and weight decay are those of this run's settings and length, so that a run resumed with more
+    steps, another warm-up or another rate follows them from its first step on.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: LambdaLR) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+        self._settings = [
+            {key: group[key] for key in ("initial_lr", "weight_decay")} for group in optimizer.param_groups
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's own state."""
+        return self._schedule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on at the step of a state of `state_dict`, after the optimizer's state has been restored."""
+        schedule = self._schedule
+        rates = [
+            base * factor(state["last_epoch"])
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
+        for group, own, rate in zip(self._optimizer.param_groups, self._settings, rates, strict=True):
+            group.update(own, lr=rate)
 
 
 def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:

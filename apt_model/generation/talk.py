@@ -1,32 +1,74 @@
-"""Complete a prompt with a model by greedy decoding. Knows nothing of training."""
+"""Talk to a model by greedy decoding: complete a text, or ask in its chat template. Knows nothing of training."""
 
 from typing import Any
 
-import torch
-
+from apt_model.data.answering import question_ids
 from apt_model.data.encode import UNLIMITED, encode
+from apt_model.data.notices import Tell, warn
 from apt_model.errors import DataError
+from apt_model.models.generate import answer_ids
 
 
 def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:
-    """The prompt with its greedy completion, up to an EOS token or `max_new_tokens`.
+    """The prompt with its greedy completion, up to one of `models.generate.end_ids` or `max_new_tokens`.
 
     Raises:
-        DataError: there is no tokenizer, or the prompt fills all positions of the model.
+        DataError: there is no tokenizer, the prompt is empty, or it fills all positions of the model.
     """
     if tokenizer is None:
         raise DataError("the model has no tokenizer", fix="save one into the model's directory")
     (row,) = encode([prompt], tokenizer, UNLIMITED, end=False)
-    room = (getattr(model.config, "max_position_embeddings", None) or 10**9) - len(row)
-    if room < 1:
-        raise DataError("the prompt is too long for the model", got=f"{len(row)} tokens", fix="give a shorter prompt")
-    ids = torch.tensor([row], device=model.device)
-    completed = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=min(max_new_tokens, room),
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
-    )
-    text: str = tokenizer.decode(completed[0], skip_special_tokens=True)
+    new = _answer(model, tokenizer, row, max_new_tokens)
+    text: str = tokenizer.decode([*row, *new], skip_special_tokens=True)
     return text
+
+
+class Conversation:
+    """A chat with a model in its tokenizer's chat template: each question is asked behind the turns before it.
+
+    Args:
+        model: a causal language model with `generate()`.
+        tokenizer: has a chat template.
+        max_new_tokens: length of an answer at most.
+        tell: told once if the first turns no longer fit into the model's positions and are left out.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_new_tokens: int = 60, tell: Tell = warn) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self._max_new_tokens, self._tell = max_new_tokens, tell
+        self._turns: list[dict[str, str]] = []
+
+    def begin(self) -> None:
+        """Begin a new chat: forget all turns."""
+        self._turns.clear()
+
+    def ask(self, question: str) -> str:
+        """The model's greedy answer, up to the end of its turn; a thought that the template opened is part of it.
+
+        Raises:
+            DataError: the question alone fills all positions of the model, or the template refuses it.
+        """
+        self._turns.append({"role": "user", "content": question})
+        ids = question_ids(self._turns, self._tokenizer)
+        while len(ids) >= _positions(self._model) and len(self._turns) > 1:
+            self._tell("forgotten_turns")
+            del self._turns[:2]
+            ids = question_ids(self._turns, self._tokenizer)
+        new = _answer(self._model, self._tokenizer, ids, self._max_new_tokens)
+        answer: str = self._tokenizer.decode(new, skip_special_tokens=True).strip()
+        self._turns.append({"role": "assistant", "content": answer})
+        return answer
+
+
+def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> list[int]:
+    room = _positions(model) - len(ids)
+    if not ids or room < 1:
+        what = "too long for the model" if ids else "empty, and the tokenizer has no start token"
+        raise DataError(f"the prompt is {what}", got=f"{len(ids)} tokens", fix="give another prompt")
+    (new,) = answer_ids(model, tokenizer, [ids], max_new_tokens=min(max_new_tokens, room), role="model")
+    return new
+
+
+def _positions(model: Any) -> int:
+    """How many tokens a model was made for: rotary models go on behind that, and get worse."""
+    return getattr(model.config, "max_position_embeddings", None) or UNLIMITED

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from apt_model.data.answering import turn_end
 from apt_model.errors import AptModelError, DataError, ModelError
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
@@ -28,7 +29,7 @@ def answer(
 def answer_ids(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, max_new_tokens: int, role: str = "student"
 ) -> list[list[int]]:
-    """Greedy answers to prompts as token ids, without the EOS token, at most `max_new_tokens` long.
+    """Greedy answers to prompts as token ids, without the token that ends them, at most `max_new_tokens` long.
 
     Greedy whatever the model's `generation_config` says (sampling, beams, penalties). Prompts are padded on the left.
     A prompt that leaves fewer than `max_new_tokens` positions is answered alone, with the positions that are left.
@@ -58,7 +59,7 @@ def answer_ids(
 def generate(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, new_tokens: int, ends: bool = True
 ) -> list[list[int]]:
-    """Greedy new tokens for each prompt: up to an EOS token, or exactly `new_tokens` if not `ends`."""
+    """Greedy new tokens for each prompt: up to one of `end_ids`, or exactly `new_tokens` if not `ends`."""
     stops = end_ids(model, tokenizer) if ends else []
     rows = _new_tokens(model, tokenizer, prompts, stops, new_tokens=new_tokens, do_sample=False)
     return [row[: _end(row, stops)] for row in rows]
@@ -75,7 +76,7 @@ def draw(
 ) -> list[list[int]]:
     """Sample new tokens for each prompt from the model's full distribution, with torch's random generator.
 
-    At most `new_tokens`; an EOS token ends a row and is part of it, since ending here is a choice of the model that
+    At most `new_tokens`; one of `end_ids` ends a row and is part of it, since ending here is a choice of the model that
     can be learned from. Ids from `vocabulary` on are never drawn.
     """
     stops = end_ids(model, tokenizer)
@@ -99,7 +100,7 @@ def draw(
 def _new_tokens(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], stops: list[int], *, new_tokens: int, **settings: Any
 ) -> list[list[int]]:
-    """Run `generate()` on left-padded prompts; each row is its new tokens, with padding behind an EOS token."""
+    """Run `generate()` on left-padded prompts; each row is its new tokens, with padding behind their end."""
     pad = getattr(tokenizer, "pad_token_id", None)
     pad = pad if pad is not None else next(iter(stops), 0)
     longest = max(map(len, prompts))
@@ -127,9 +128,9 @@ def _refusing(model: Any) -> Iterator[None]:
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:
-    """All EOS token ids: those of the model's `generation_config`, and the tokenizer's."""
-    eos = getattr(model.generation_config, "eos_token_id", None)
-    known = [*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None)]
+    """Token ids that end an answer: EOS of `generation_config` and tokenizer, the chat template's end of a turn."""
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    known = [*(eos if isinstance(eos, list) else [eos]), getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer)]
     return sorted({token for token in known if token is not None})
 
 
@@ -151,7 +152,7 @@ def _settings(model: Any, settings: GenerationConfig) -> Iterator[None]:
 
 
 def _end(ids: list[int], stops: Sequence[int]) -> int:
-    """Index of the first EOS token; the length if there is none."""
+    """Index of the first of `stops`; the length if there is none."""
     return next((at for at, token in enumerate(ids) if token in stops), len(ids))
 
 

@@ -16,15 +16,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from apt_model.data.notices import Tell, warn
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
+from apt_model.models.generation_settings import savable_settings
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
 from apt_model.models.quiet import quiet_transformers
 from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
+from apt_model.models.versions import INSTALLED, needed_version, newer_version, upgrade
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
@@ -59,7 +62,7 @@ def load_model(
             quantized already (GPTQ, AWQ, bitsandbytes) has that in its config, and needs nothing here.
         device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU.
         trust_remote_code: run code that comes with the model; only this argument can allow it.
-        tell: told if towers for images or sound are left out.
+        tell: told if towers for images or sound are left out, or a newer transformers saved the model.
 
     Returns:
         `(model, tokenizer, config)`, the model in eval mode; tokenizer and config are None if there are none.
@@ -98,6 +101,9 @@ def load_model(
     left_out = left_out or left_out_of(stored, loaded)
     if left_out:
         tell("towers_left_out", name=str(name), parts=", ".join(left_out), model=type(loaded).__name__)
+    newer = newer_version(loaded.config)
+    if newer is not None:
+        tell("newer_transformers", name=str(name), saved=newer, here=INSTALLED, fix=upgrade(newer))
     return loaded, tokenizer, loaded.config
 
 
@@ -139,9 +145,12 @@ def _loading(name: str | Path, source: str, **how: Any) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         _refuse_other_kind(name, source, **how)
+        newer = needed_version(source, **how)
         raise ModelError(
-            f"model {name} cannot be loaded",
+            f"model {name} cannot be loaded"
+            + (f": it was saved by transformers {newer}, and this is {INSTALLED}" if newer else ""),
             got=_first_line(error),
+            fix=upgrade(newer) if newer else None,
             expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
         ) from error
 
@@ -197,8 +206,13 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
         directory.mkdir(parents=True, exist_ok=True)
         if has_adapters(model) and merge_adapters:
             model = merged(model)
+        settings = getattr(model, "generation_config", None)
+        if settings is not None:
+            model.generation_config = savable_settings(settings)  # type: ignore[assignment]
         if has_adapters(model):
             model.save_pretrained(str(directory))  # type: ignore[operator]
+            if settings is not None:
+                model.generation_config.save_pretrained(directory)  # type: ignore[operator,union-attr]
         elif isinstance(model, PreTrainedModel):
             _forget_gguf(model)
             model.save_pretrained(directory)
@@ -214,9 +228,12 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
 
 
 def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell) -> tuple[Any, Any, Any]:
-    """Load saved adapters with their base model; a tokenizer beside the adapters goes before the base model's."""
+    """Load saved adapters with their base model; tokenizer and `generation_config` beside them go before the base's."""
     model, tokenizer, config = load_model(base_of(path), dtype=dtype, tell=tell)
     beside = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
+    if (path / GENERATION_CONFIG_NAME).exists():
+        with _loading(path, str(path)):
+            model.generation_config = GenerationConfig.from_pretrained(path)
     return attach(model, path), beside if beside is not None else tokenizer, config
 
 

@@ -42,7 +42,8 @@ KINDS: dict[str, Row] = {
     "flags": {"messages": [ASKED, {**ANSWERED, "weight": 0}, ASKED, ANSWERED], "date": "2024-01-02"},
     "pair": {"prompt": "A river?", "completion": " The Loire.", "id": 7},
     "turns": {"prompt": [ASKED], "completion": [ANSWERED], **BESIDE, "id": None},
-    "alpaca": {"instruction": "A river?", "input": "in France", "output": "The Loire.", "history": [["Hi", "Ho"]]} | BESIDE,
+    "alpaca": {"instruction": "A river?", "input": "in France", "output": "The Loire.", "history": [["Hi", "Ho"]]}
+    | BESIDE,
     "question": {"question": "A river?", "context": "France", "answer": "The Loire.", "difficulty": "low"},
     "ids": {"input_ids": [1, 9, 10, 11, 2], "labels": [-100, -100, 10, 11, 2], "length": 5},
     "mask": {"input_ids": [1, 9, 10, 0, 0], "attention_mask": [1, 1, 1, 0, 0], "special_tokens_mask": [1, 0, 0, 1, 1]},
@@ -131,7 +132,9 @@ READERS: Mapping[str, Callable[[list[Row], Path, Any], list[Batch]]] = {
 
 def tensors(rows: list[Row]) -> Row:
     return {
-        key: torch.tensor([row[key] for row in rows]) if isinstance(rows[0][key], int | list) else [r[key] for r in rows]
+        key: torch.tensor([row[key] for row in rows])
+        if isinstance(rows[0][key], int | list)
+        else [r[key] for r in rows]
         for key in rows[0]
     }
 

@@ -24,6 +24,7 @@ from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
 from apt_model.events.sinks import Audience
+from tests.chats import CHATML, byte_level, chat, learn_by_heart, small_llama
 
 PROMPTS = ("互联网", "the network is")
 Teach = Callable[..., list[Any]]
@@ -254,3 +255,45 @@ def test_a_run_says_how_many_tokens_both_choose_among(teach: Teach, listener: An
     teach(teacher=make_model(vocabulary=72, seed=5))
     (started,) = listener.of(RunStarted)
     assert started.vocabulary == 64
+
+
+@pytest.mark.parametrize("in_chats", [True, False])
+def test_the_settings_prompts_are_asked_as_the_data_asks(in_chats: bool, listener: Any, monkeypatch: Any) -> None:
+    tokenizer, asked = byte_level(CHATML), list[list[int]]()
+    answer_ids = Continuations.of
+
+    def heard(self: Any, model: Any, role: Any, beginnings: Any, *, most: int) -> Any:
+        asked.extend(beginnings)
+        return answer_ids(self, model, role, beginnings, most=most)
+
+    monkeypatch.setattr(Continuations, "of", heard)
+    rows = [{"messages": chat("A town?", "Bath.")}] if in_chats else [{"text": "A town? Bath."}]
+    distill(
+        Models(student=small_llama(seed=1), teacher=small_llama(), tokenizer=tokenizer),
+        Data(train=[rows]),
+        config=LessonConfig.from_dict({"num_epochs": 1, "exam_prompts": ["A lake?"], "exam_tokens": 2}),
+        device=torch.device("cpu"),
+        watching=Watching(audience=Audience([listener]), shows_cards=False),
+    )
+    expected = tokenizer.apply_chat_template(chat("A lake?"), add_generation_prompt=True, return_dict=False)
+    assert asked == [expected if in_chats else tokenizer("<s>A lake?")["input_ids"]] * 3  # the teacher's only once
+    assert ("notice.exam_in_template" in [event.key for event in listener.of(Notice)]) == in_chats
+    assert {answer.prompt for taken in listener.of(ExamTaken) for answer in taken.answers} == {"A lake?"}
+
+
+def test_an_exams_questions_from_chats_end_with_the_generation_prompt() -> None:
+    tokenizer = byte_level(CHATML)
+    batch = to_batch([{"messages": chat("A lake?", "Como.") + chat("A town?", "Bath.")}], tokenizer=tokenizer)
+    expected = tokenizer.apply_chat_template(chat("A lake?"), add_generation_prompt=True, return_dict=False)
+    assert beginnings([batch]) == [(expected, expected)]
+
+
+@pytest.mark.parametrize("generates", [True, False])
+def test_an_answer_ends_with_its_turn_whether_or_not_the_model_generates(generates: bool) -> None:
+    tokenizer = byte_level(CHATML)
+    model = learn_by_heart(small_llama(), tokenizer, [chat("A lake?", "Como.")])
+    speaker = model if generates else Reader(model)
+    continuations = Continuations(teacher=None, tokenizer=tokenizer, accelerator=Accelerator(cpu=True))
+    asked = tokenizer.apply_chat_template(chat("A lake?"), add_generation_prompt=True, return_dict=False)
+    (said,) = continuations.of(speaker, "student", [asked], most=20)
+    assert tokenizer.decode(said) == "Como."

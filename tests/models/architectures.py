@@ -136,7 +136,9 @@ def words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    import logging, time, warnings
+    import logging
+    import time
+    import warnings
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")

@@ -4,7 +4,6 @@ Knows the names that configs give to sizes; knows nothing of the product.
 """
 
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
 from transformers import PretrainedConfig

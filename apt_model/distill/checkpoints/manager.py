@@ -195,17 +195,19 @@ class Checkpoints:
         """Check, before anything is changed, that a run can be saved, and restored if it is to be resumed.
 
         Raises:
-            ConfigError: settings, sizes or data differ from the checkpoint's (lists them); or a part of the run is
-                neither a tensor nor a JSON value.
+            ConfigError: settings, sizes or data differ from the checkpoint's (lists them); the checkpoint is past the
+                run's end; or a part of the run is neither a tensor nor a JSON value.
             StorageError: the checkpoint's identity cannot be read.
         """
         if self.newest is not None:
             try:
-                then = dict(read_json(self.newest / STATE)["identity"])
+                state = read_json(self.newest / STATE)
+                then, done = dict(state["identity"]), (int(state["progress"]["step"]), int(state["progress"]["epoch"]))
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             self._refuse_another_run(then, run.identity)
+            self._refuse_past_the_end(*done)
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
@@ -271,6 +273,15 @@ class Checkpoints:
         if differ and not self._may_differ:
             what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
             raise ConfigError(what, got="; ".join(differ), fix=fix)
+
+    def _refuse_past_the_end(self, step: int, epoch: int) -> None:
+        name, done = ("num_epochs", epoch) if self._config.max_steps is None else ("max_steps", step)
+        end = getattr(self._config, name)
+        if done > end:
+            fix = f"set {name} to {done} or more, or resume from an earlier checkpoint"
+            raise ConfigError(
+                "the checkpoint is past the end of the run", got=f"{done}", expected=f"{name} {end} at most", fix=fix
+            )
 
 
 def saved_identity(run_dir: Path) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from apt_model.distill.students.depth import (
 )
 from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
+from apt_model.models.generation_settings import inherit_settings
 from apt_model.models.text_part import text_part, towers_of
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
@@ -60,7 +61,8 @@ def create_compressed_model(
             (`shrink` cuts the hidden size too, by activations on some text).
 
     Returns:
-        The student, float32, on the CPU, in eval mode, sharing no memory with the teacher.
+        The student, float32, on the CPU, in eval mode, sharing no memory with the teacher, with its
+        `generation_config`.
 
     Raises:
         ModelError: no Hugging Face model or config, sizes that its architecture cannot have, or weights that do not
@@ -92,6 +94,7 @@ def create_compressed_model(
     except UNBUILDABLE as error:
         what = f"cannot make a student from this config ({small.model_type})"
         raise ModelError(what, got=" ".join(str(error).split())[:300], fix="try other sizes") from error
+    inherit_settings(student, config_or_model)
     return student
 
 

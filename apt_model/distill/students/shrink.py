@@ -24,6 +24,7 @@ from apt_model.distill.students.importance import best, best_heads, layers_by_an
 from apt_model.distill.students.principal_axes import busiest_channels, energy_kept, principal_axes
 from apt_model.distill.students.widths import Widths, fit_widths, set_widths
 from apt_model.errors import ConfigError, DataError, ModelError
+from apt_model.models.generation_settings import inherit_settings
 
 RANKED_TOKENS = 1_024  # tokens that `layers_by_loss` reads, since it reads them dozens of times
 
@@ -218,6 +219,7 @@ def _new_student(teacher: Any, architecture: Architecture, cut: Cut, widths: Wid
     config = as_saved(config)
     dtype = torch.float64 if teacher.dtype == torch.float64 else torch.float32
     student = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+    inherit_settings(student, teacher)
     return student.eval().to(teacher.device)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
@@ -66,6 +67,22 @@ class CachedTeacher:
             what = f"config or tokenizer in {path} differs from the one that the cache was made with"
             raise StorageError(what, fix="cache the teacher again")
         return config, tokenizer
+
+    @property
+    def generation_config(self) -> GenerationConfig | None:
+        """The teacher's; None if it had none, or the cache is from before it was kept.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        path = self._directory / TEACHER
+        if not (path / GENERATION_CONFIG_NAME).exists():
+            return None
+        try:
+            return GenerationConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            got = str(error).strip().split("\n")[0][:300]
+            raise StorageError(f"{path} cannot be read", got=got, fix="cache the teacher again") from error
 
     def refuse_other(self, *, teacher: nn.Module | None = None, tokenizer: Any = None, **settings: Any) -> None:
         """Refuse a cache that was made with another teacher, tokenizer or settings than those given.

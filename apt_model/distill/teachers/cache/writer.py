@@ -41,6 +41,7 @@ from apt_model.distill.teachers.live import LiveTeacher
 from apt_model.errors import DataError, StorageError
 from apt_model.models.causality import refuse_not_causal
 from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer
+from apt_model.models.generation_settings import savable_settings
 from apt_model.models.modes import frozen
 from apt_model.models.wide_matmul import full_width, uses_onednn
 
@@ -183,7 +184,9 @@ class CacheWriter:
         if manifest is not None and is_sound(directory, manifest.order):
             return manifest
         try:
-            for part in (getattr(self._model, "config", None), self._tokenizer):
+            settings = getattr(self._model, "generation_config", None)
+            ends = settings and savable_settings(settings)
+            for part in (getattr(self._model, "config", None), ends, self._tokenizer):
                 if part is not None and hasattr(part, "save_pretrained"):
                     part.save_pretrained(directory / TEACHER)
         except OSError as error:
