@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any
 
 from apt_model.data.alignment import Placed, Span, align, place
-from apt_model.data.encode import IGNORED, UNLIMITED, encode, encode_rows, message_of, render_chat
+from apt_model.data.encode import UNLIMITED, encode, encode_rows, message_of, render_chat
+from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.token_text import TokenTexts
 from apt_model.errors import ConfigError, DataError
 
@@ -23,12 +24,14 @@ class Pair:
     """A row encoded with both tokenizers.
 
     Attributes:
-        ids, labels: the student's, as `encode_rows` returns them.
+        whole: the student's, as `encode_rows` returns them, before the row was cut.
+        ids, labels: of the student, cut.
         teachers: the teacher's ids, up to the end of the last span.
         spans: student tokens (left) and teacher tokens (right) that cover the same bytes; every token in a span has a
             label and a token before it.
     """
 
+    whole: Encoded
     ids: list[int]
     labels: list[int]
     teachers: list[int]
@@ -43,12 +46,12 @@ def encode_for_both(row: Mapping[str, Any], tokenizer: Any, teacher_tokenizer: A
     Raises:
         DataError: a row that `encode_rows` refuses. ConfigError: a tokenizer that cannot map its tokens to the text.
     """
-    ids, labels, ranges = _placed(row, tokenizer)
-    ids, labels = ids[:max_length], labels[:max_length]
+    *whole, ranges = _placed(row, tokenizer)
+    ids, labels = (column[:max_length] for column in whole)
     teachers, teacher_labels, teacher_ranges = _placed(row, teacher_tokenizer)
     spans = align(_learned(ranges[:max_length], labels), _learned(teacher_ranges, teacher_labels))
     end = spans[-1].right + spans[-1].right_count if spans else 1
-    return Pair(ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
+    return Pair(whole=Encoded(*whole), ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
 
 
 def _learned(placed: Placed, labels: Sequence[int]) -> Placed:

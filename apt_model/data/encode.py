@@ -4,26 +4,19 @@ Knows tokenizers and chat templates; knows nothing of batches, models or losses.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index
-from typing import Any, NamedTuple
+from typing import Any
 
+from apt_model.data.encoded import IGNORED as IGNORED
+from apt_model.data.encoded import Encoded as Encoded
+from apt_model.data.token_rows import row_of_ids
 from apt_model.errors import DataError
 
-IGNORED = -100  # the label of a token that is not learned: `ignore_index` of torch's cross-entropy
 COLUMNS = (("input_ids",), ("messages",), ("prompt", "completion"), ("text",))  # kinds of rows; the first found counts
 UNLIMITED = 10**9
 ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names of the roles
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
 OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
-
-
-class Encoded(NamedTuple):
-    """A row in tokens: ids, as many labels, and as many positions if they are not 0, 1, 2 …"""
-
-    ids: list[int]
-    labels: list[int]
-    positions: list[int] | None = None
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
@@ -34,34 +27,14 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: i
         messages: a chat, `[{"role": ..., "content": ...}, ...]`, in the tokenizer's own template; the assistant's
             turns are learned, the rest is given (label -100).
         prompt, completion: strings; the completion is learned, the prompt given.
-        input_ids (and labels): as they are, not truncated.
+        input_ids: as they are, not truncated; see `row_of_ids`.
 
     Raises:
         DataError: no callable tokenizer, another kind of row, or a chat template whose turns cannot be told apart.
     """
     texts = [_text(row, "text") for row in rows if "text" in row and "input_ids" not in row]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])
-    return [Encoded(*_encode_row(row, from_texts, tokenizer, max_length)) for row in rows]
-
-
-def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
-    """Sequence packing: the rows of `encode_rows`, untruncated, joined and cut into blocks of `max_length` tokens.
-
-    Every block begins with the BOS token if the tokenizer has one; a BOS added in the middle of a row has label -100.
-    The last block is what is left.
-    """
-    encoded = encode_rows(rows, tokenizer, UNLIMITED)
-    ids = [token for row in encoded for token in row.ids]
-    labels = [label for row in encoded for label in row.labels]
-    bos = getattr(tokenizer, "bos_token_id", None)
-    blocks: list[Encoded] = []
-    at = 0
-    while at < len(ids):
-        lead = [bos] if bos is not None and ids[at] != bos else []
-        end = at + max_length - len(lead)
-        blocks.append(Encoded(lead + ids[at:end], [IGNORED] * len(lead) + labels[at:end]))
-        at = end
-    return blocks
+    return [_encode_row(row, from_texts, tokenizer, max_length) for row in rows]
 
 
 def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
@@ -120,15 +93,12 @@ def prompt_and_reference(row: Mapping[str, Any], tokenizer: Any) -> tuple[list[i
     return (ids, reference) if ids else None
 
 
-def _encode_row(
-    row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int
-) -> tuple[list[int], list[int]]:
+def _encode_row(row: Mapping[str, Any], texts: Iterator[list[int]], tokenizer: Any, max_length: int) -> Encoded:
     if "input_ids" in row:
-        ids = _ids(row, "input_ids")
-        return ids, _ids(row, "labels") if "labels" in row else ids
+        return row_of_ids(row)
     if "text" in row:
         ids = next(texts)
-        return ids, ids
+        return Encoded(ids, ids)
     if "messages" in row:
         ids, labels = _encode_chat(row["messages"], tokenizer)
     elif {"prompt", "completion"} <= row.keys():
@@ -136,7 +106,7 @@ def _encode_row(
     else:
         expected = "text, messages, prompt and completion, or input_ids"
         raise DataError("row has no column to learn from", got=f"keys {sorted(map(str, row))}", expected=expected)
-    return ids[:max_length], labels[:max_length]
+    return Encoded(ids[:max_length], labels[:max_length])
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
@@ -145,15 +115,6 @@ def _text(row: Mapping[str, Any], key: str) -> str:
     if row[key] is None:  # an empty cell
         return ""
     raise DataError(f"{key} of a row is no string", got=type(row[key]).__name__, expected="a string or null")
-
-
-def _ids(row: Mapping[str, Any], key: str) -> list[int]:
-    try:
-        return [index(value) for value in row[key]]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{key} of a row is no list of ids", got=type(row[key]).__name__, expected="token ids"
-        ) from error
 
 
 def _encode_pair(prompt: str, completion: str, tokenizer: Any) -> tuple[list[int], list[int]]:

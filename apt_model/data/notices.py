@@ -19,3 +19,7 @@ class Tell(Protocol):
 def warn(key: str, /, **values: str | int | float) -> None:
     """Tell by a Python warning, in English: what functions do that nobody gave another way to tell."""
     warnings.warn(Phrases.load("en")(f"notice.{key}", **values), UserWarning, stacklevel=2)
+
+
+def untold(key: str, /, **values: str | int | float) -> None:
+    """Tell nobody: of rows that are looked at, and told of where they are learned from."""

@@ -130,7 +130,7 @@ class Exam:
 def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
     """The first distinct prompts in batches on the CPU, at most PROMPTS: (student's ids, teacher's ids)."""
     found: list[tuple[list[int], list[int]]] = []
-    for batch in batches:
+    for batch in (batch.apart for batch in batches):
         for row, (ids, labels, mask) in enumerate(
             zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True)
         ):

@@ -56,8 +56,7 @@ def trial_batch(batches: Sequence[Batch]) -> Batch | None:
         for batch in batches:
             rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
             if len(rows):
-                parts = {name: getattr(batch, name)[rows, :width] for name in ("input_ids", "attention_mask", "labels")}
-                return Batch(**parts)
+                return batch.part(rows, slice(width))
     return None
 
 

@@ -100,4 +100,9 @@ export const LESSON = {
   "notice.other_rows_learned": ["训练数据和中断前不同：学过的文本从这里重新测起", "the training data is not that from before the interruption: readings of learned text begin anew here"],
   "notice.predicted_cached": ["缓存里的教师不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: a cached teacher cannot go on with a text by itself"],
   "notice.predicted_mute": ["{model} 没有 generate()，不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: {model} has no generate(), so it cannot go on with a text by itself"],
+  "notice.keys_unused": ["批次里的这些列没有用到：{keys}", "columns of the batches that are not used: {keys}"],
+  "notice.labels_on_padding": ["有 {labels} 个标签落在填充位置上（attention_mask 为 0），不会学习", "{labels} labels stand on padding (attention_mask 0): they are not learned"],
+  "notice.row_cut": ["有样本超过 max_length，后面的部分被截掉，没有学到：首例是批次中的第 {row} 条（从 0 数起），共 {tokens} 个 token，只留前 {max_length} 个", "a sample is longer than max_length, and its rest is not learned: of row {row} of a batch (from 0), {tokens} tokens long, the first {max_length} are kept; further ones are not told of"],
+  "notice.row_unlearned": ["有样本要学的部分全在 max_length 之后，什么也学不到：首例是批次中的第 {row} 条（从 0 数起），共 {tokens} 个 token，只留前 {max_length} 个", "of a sample all that was to be learned is beyond max_length: of row {row} of a batch (from 0), {tokens} tokens long, the first {max_length} are kept; further ones are not told of"],
+  "notice.row_empty": ["有样本一个 token 也没有，已跳过：首例是批次中的第 {row} 条（从 0 数起）", "a sample has no token and is left out: row {row} of a batch (from 0); further ones are not told of"],
 };
