@@ -48,7 +48,7 @@ def _talk(arguments: argparse.Namespace) -> None:
     if arguments.max_new_tokens < 1:
         raise ConfigError("max_new_tokens is too small", got=arguments.max_new_tokens, expected="1 or more")
     with importing(arguments.lang):
-        from apt_model.data.answering import has_template
+        from apt_model.data.template import has_template
         from apt_model.generation.talk import Conversation, continue_text
         from apt_model.models.pretrained import load_model
 

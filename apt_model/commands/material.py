@@ -184,10 +184,11 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
         rows = rows.select([index * len(rows) // few for index in range(few)])
     some = list(islice(rows, count))
     if packs_with:
-        from apt_model.data.encode import pack_rows
+        from apt_model.data.encoded import as_columns
+        from apt_model.data.packing import pack_rows
 
-        packed = pack_rows(some, packs_with, config.train.max_length)
-        some = [{"input_ids": row.ids, "labels": row.labels} for row in packed]
+        columns = as_columns(pack_rows(some, packs_with, config.train.max_length), with_positions=True)
+        some = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 
 

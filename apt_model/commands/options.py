@@ -27,7 +27,11 @@ from apt_model.commands.help import (
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
-PACKING_HELP = "concatenate samples into blocks of max_length tokens, without padding (default: no)"
+PACKING_HELP = (
+    "put samples side by side in blocks of at most max_length tokens, with little padding; the samples of a block do "
+    "not see each other: positions and attention begin anew with each; only a sample longer than a block is cut, and "
+    "its rest begins anew in another block, behind the start token (default: no)"
+)
 
 
 class Parser(argparse.ArgumentParser):

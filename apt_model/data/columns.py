@@ -39,7 +39,7 @@ class Kind:
 
 
 KINDS = (  # the first whose columns are all there counts
-    Kind(name="ids", needs=("input_ids",), may=("labels", "attention_mask", "position_ids", *MASKS)),
+    Kind(name="ids", needs=("input_ids",), may=("labels", "attention_mask", "position_ids", "seq_lengths", *MASKS)),
     Kind(name="chat", needs=("messages",), may=CHAT),
     Kind(name="chat", needs=("conversations",), may=CHAT),
     Kind(name="pair", needs=("prompt", "completion"), may=CHAT),

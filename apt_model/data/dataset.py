@@ -20,8 +20,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.data.columns import kind_of
-from apt_model.data.encode import encode_rows, pack_rows
+from apt_model.data.encode import encode_rows
+from apt_model.data.encoded import as_columns
+from apt_model.data.packing import pack_rows
 from apt_model.data.quiet import quiet_datasets
+from apt_model.data.token_rows import POSITIONS
 from apt_model.errors import AptModelError, ConfigError, DataError
 
 _TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
@@ -119,14 +122,17 @@ def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows
 def tokenize_dataset(
     rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
 ) -> Rows:
-    """Tokenize rows into `input_ids` and `labels`, in parallel; `datasets` caches the result on disk.
+    """Tokenize rows into `input_ids`, `labels` and, where they have their own, `position_ids`.
+
+    In parallel; `datasets` caches the result on disk.
 
     Args:
         rows: as `load_dataset` returns them.
         tokenizer: a Hugging Face tokenizer.
         max_length: tokens of a row at most; a longer row is truncated, or with `packing` goes on in the next block.
-        packing: join rows into blocks of `max_length` tokens, each beginning with the BOS token if there is one, so
-            that there is no padding. The last block of each thousand rows may be shorter.
+        packing: put rows side by side into blocks of at most `max_length` tokens, which leaves little padding. Rows of
+            a block do not see each other: their positions begin anew (`pack_rows`). Each thousand rows are packed
+            together.
         num_proc: processes; None: one for each core from 20,000 rows on, else one.
 
     Raises:
@@ -271,7 +277,7 @@ def _tokenize(
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
     kept = [row for row in encoded if row.ids]
-    return {"input_ids": [row.ids for row in kept], "labels": [row.labels for row in kept]}
+    return as_columns(kept, with_positions=packing or not batch.keys().isdisjoint(POSITIONS))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -10,7 +10,8 @@ from typing import Any
 
 from apt_model.data.alignment import Span, align
 from apt_model.data.chat import Rendered, bytes_of, render
-from apt_model.data.encode import IGNORED, as_chat, labelled, pair_of, place_pair
+from apt_model.data.encode import as_chat, labelled, pair_of, place_pair
+from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.notices import Tell, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable
 from apt_model.data.template import content_text
@@ -22,12 +23,14 @@ class Pair:
     """A row encoded with both tokenizers.
 
     Attributes:
-        ids, labels: the student's, as `encode_rows` returns them.
+        whole: the student's, as `encode_rows` returns them, before the row was cut.
+        ids, labels: of the student, cut.
         teachers: the teacher's ids, up to the end of the last span.
         spans: student tokens (left) and teacher tokens (right) that cover the same bytes; every token in a span has a
             label and a token before it.
     """
 
+    whole: Encoded
     ids: list[int]
     labels: list[int]
     teachers: list[int]
@@ -44,12 +47,12 @@ def encode_for_both(
     Raises:
         DataError: a row that `encode_rows` refuses. ConfigError: a tokenizer that cannot map its tokens to the text.
     """
-    ids, labels, ranges = _placed(row, tokenizer, tell)
-    ids, labels = ids[:max_length], labels[:max_length]
+    *whole, ranges = _placed(row, tokenizer, tell)
+    ids, labels = (column[:max_length] for column in whole)
     teachers, teacher_labels, teacher_ranges = _placed(row, teacher_tokenizer, tell)
     spans = align(_learned(ranges[:max_length], labels), _learned(teacher_ranges, teacher_labels))
     end = spans[-1].right + spans[-1].right_count if spans else 1
-    return Pair(ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
+    return Pair(whole=Encoded(*whole), ids=ids, labels=labels, teachers=teachers[:end], spans=spans)
 
 
 def _learned(placed: Placed, labels: Sequence[int]) -> Placed:

@@ -6,30 +6,22 @@ is, `chat` which of its text is learned.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from operator import index
-from typing import Any, NamedTuple
+from typing import Any
 
 from apt_model.data.chat import Rendered, bytes_of, render
 from apt_model.data.columns import kind_of
-from apt_model.data.notices import Tell, silent, warn
+from apt_model.data.encoded import IGNORED, Encoded
+from apt_model.data.notices import Tell, untold, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable, without_warning
 from apt_model.data.template import has_template, render_chat
+from apt_model.data.token_rows import row_of_ids
 from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, text_of
 from apt_model.errors import ConfigError, DataError
 
-IGNORED = -100  # the label of a token that is not learned: `ignore_index` of torch's cross-entropy
 UNLIMITED = 10**9
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
 OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
-
-
-class Encoded(NamedTuple):
-    """A row in tokens: ids, as many labels, and as many positions if they are not 0, 1, 2 …"""
-
-    ids: list[int]
-    labels: list[int]
-    positions: list[int] | None = None
 
 
 def encode_rows(
@@ -44,7 +36,7 @@ def encode_rows(
         prompt, completion: strings, tokenized as one text, whose completion is learned; or lists of turns.
         a question and its answer (`instruction`, `input`, `output` and their relatives): a chat if the tokenizer has a
             template, else prompt and completion, a line each.
-        input_ids (and labels): as they are, not truncated.
+        input_ids: as they are, not truncated; see `row_of_ids`.
 
     Args:
         rows: one dict a row.
@@ -61,26 +53,6 @@ def encode_rows(
     return [
         _encode_row(row, kind, from_texts, tokenizer, max_length, tell) for row, kind in zip(rows, kinds, strict=True)
     ]
-
-
-def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
-    """Sequence packing: the rows of `encode_rows`, untruncated, joined and cut into blocks of `max_length` tokens.
-
-    Every block begins with the BOS token if the tokenizer has one; a BOS added in the middle of a row has label -100.
-    The last block is what is left.
-    """
-    encoded = encode_rows(rows, tokenizer, UNLIMITED)
-    ids = [token for row in encoded for token in row.ids]
-    labels = [label for row in encoded for label in row.labels]
-    bos = getattr(tokenizer, "bos_token_id", None)
-    blocks: list[Encoded] = []
-    at = 0
-    while at < len(ids):
-        lead = [bos] if bos is not None and ids[at] != bos else []
-        end = at + max_length - len(lead)
-        blocks.append(Encoded(lead + ids[at:end], [IGNORED] * len(lead) + labels[at:end]))
-        at = end
-    return blocks
 
 
 def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool = True) -> list[list[int]]:
@@ -140,7 +112,7 @@ def _last_answer(chat: Chat, tokenizer: Any) -> tuple[list[int], str] | None:
     last = len(chat.turns) - 1
     if not last or chat.turns[last]["role"] not in (ASSISTANT, CALL):
         return None
-    rendered = render(replace(chat, learned=[False] * last + [True]), tokenizer, silent)
+    rendered = render(replace(chat, learned=[False] * last + [True]), tokenizer, untold)
     _, labels = labelled(rendered, tokenizer)
     answer = tokenizer.decode([token for token in labels if token != IGNORED], skip_special_tokens=True).strip()
     prompt = render_chat(rendered.chat.until(last), tokenizer, add_generation_prompt=True)
@@ -151,8 +123,7 @@ def _encode_row(
     row: Mapping[str, Any], kind: str, texts: Iterator[list[int]], tokenizer: Any, max_length: int, tell: Tell
 ) -> Encoded:
     if kind == "ids":
-        ids = _ids(row, "input_ids")
-        return Encoded(ids, _ids(row, "labels") if row.get("labels") is not None else ids)
+        return row_of_ids(row, tell=tell)
     if kind == "text":
         ids = next(texts)
         return Encoded(ids, ids)
@@ -175,7 +146,7 @@ def count_answers(row: Mapping[str, Any], tokenizer: Any, max_length: int) -> tu
     chat = as_chat(row, tokenizer)
     if chat is None:
         return 0, 0
-    rendered = render(chat, tokenizer, silent)
+    rendered = render(chat, tokenizer, untold)
     _, placed = place(rendered.text, tokenizer, pieces_of(tokenizer))
     read = max((here[1] for here in placed[:max_length] if here is not None), default=0)
     at = bytes_of(rendered.text)
@@ -197,15 +168,6 @@ def labelled(rendered: Rendered, tokenizer: Any) -> tuple[list[int], list[int]]:
         here is not None and any(here[0] < stop and start < here[1] for start, stop in answers) for here in placed
     ]
     return ids, [token if learned else IGNORED for token, learned in zip(ids, is_learned, strict=True)]
-
-
-def _ids(row: Mapping[str, Any], key: str) -> list[int]:
-    try:
-        return [index(value) for value in row[key]]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{key} of a row is no list of ids", got=type(row[key]).__name__, expected="token ids"
-        ) from error
 
 
 def pair_of(row: Mapping[str, Any]) -> tuple[str, str]:

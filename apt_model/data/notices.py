@@ -21,5 +21,5 @@ def warn(key: str, /, **values: str | int | float) -> None:
     warnings.warn(Phrases.load("en")(f"notice.{key}", **values), UserWarning, stacklevel=2)
 
 
-def silent(key: str, /, **values: str | int | float) -> None:
-    """Tell nobody: for what is read a second time."""
+def untold(key: str, /, **values: str | int | float) -> None:
+    """Tell nobody: of rows that are looked at, and told of where they are learned from."""

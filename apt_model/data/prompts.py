@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 
 GIVEN_TOKENS = 8  # of a text in which every token is learned, so that it has no prompt of its own
 

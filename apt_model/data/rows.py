@@ -4,6 +4,7 @@ Knows batches and loaders; knows nothing of models, or of what the rows are for.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -21,24 +22,22 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from apt_model.data.batch import Batch, TeachersRows
-from apt_model.data.encode import IGNORED
+from apt_model.data.batch import Batch
+from apt_model.data.encoded import IGNORED
 from apt_model.data.rng import generators_kept, undisturbed
+from apt_model.data.teachers_rows import TeachersRows
 
 
 def single_rows(batch: Batch, most: int | None = None) -> list[Batch]:
-    """Each row with something to learn as a batch of its own, without padding, at most `most` tokens long."""
+    """Each text with something to learn as a batch of its own, without padding, at most `most` tokens long."""
+    batch = batch.apart
     real = (batch.attention_mask != 0) | (batch.labels != IGNORED)
     rows = []
     for index, places in enumerate(real):
         inside = _span(places, most)
-        row = Batch(
-            input_ids=batch.input_ids[index : index + 1, inside],
-            attention_mask=batch.attention_mask[index : index + 1, inside],
-            labels=batch.labels[index : index + 1, inside],
-            teachers=batch.teachers and _teachers_row(batch.teachers, index, inside.start),
-            is_written=batch.is_written,
-        )
+        row = batch.part(slice(index, index + 1), inside)
+        if batch.teachers is not None:
+            row = replace(row, teachers=_teachers_row(batch.teachers, index, inside.start))
         if row.label_count:
             rows.append(row)
     return rows
@@ -68,13 +67,7 @@ def shortened(row: Batch, most: int) -> Batch:
         return row
     first = int((row.labels[0, 1:] != IGNORED).nonzero()[0]) + 1
     start = 0 if first < most else min(first - most // 2, length - most)
-    inside = slice(start, start + most)
-    return Batch(
-        input_ids=row.input_ids[:, inside],
-        attention_mask=row.attention_mask[:, inside],
-        labels=row.labels[:, inside],
-        is_written=row.is_written,
-    )
+    return row.part(slice(None), slice(start, start + most))
 
 
 def joined(rows: Sequence[Batch]) -> Batch:
@@ -84,9 +77,18 @@ def joined(rows: Sequence[Batch]) -> Batch:
         input_ids=_padded([row.input_ids for row in rows], 0),
         attention_mask=_padded([row.attention_mask for row in rows], 0),
         labels=_padded([row.labels for row in rows], IGNORED),
+        position_ids=_joined_positions(rows),
         teachers=_joined_teachers(teachers) if teachers else None,
         is_written=rows[0].is_written,
     )
+
+
+def _joined_positions(rows: Sequence[Batch]) -> Tensor | None:
+    if all(row.position_ids is None for row in rows):
+        return None
+    usual = torch.arange(max(row.input_ids.shape[1] for row in rows)).unsqueeze(0)
+    given = ((row.position_ids, usual[:, : row.input_ids.shape[1]]) for row in rows)
+    return _padded([usually if own is None else own for own, usually in given], 0)
 
 
 def _joined_teachers(rows: Sequence[TeachersRows]) -> TeachersRows:
@@ -155,7 +157,8 @@ def collated(loader: DataLoader[Any], indices: Sequence[int], device: torch.devi
 
 def plain_row(row: Batch) -> list[Any]:
     """A batch of one row as JSON values."""
-    parts = [part.tolist() for part in (row.input_ids, row.attention_mask, row.labels)]
+    own = (row.input_ids, row.attention_mask, row.labels, row.position_ids)
+    parts = [part.tolist() for part in own if part is not None]
     theirs = row.teachers
     of_teacher = theirs and [part.tolist() for part in (theirs.input_ids, theirs.attention_mask, theirs.spans)]
     return [*parts, of_teacher, row.is_written]
@@ -164,9 +167,16 @@ def plain_row(row: Batch) -> list[Any]:
 def row_of(plain: Sequence[Any]) -> Batch:
     """The row of `plain_row`."""
     *parts, of_teacher, is_written = plain
-    ids, mask, labels = map(torch.tensor, parts)
+    ids, mask, labels, *positions = map(torch.tensor, parts)
     teachers = None
     if of_teacher:
         own, own_mask, spans = (torch.tensor(part, dtype=torch.int64) for part in of_teacher)
         teachers = TeachersRows(input_ids=own, attention_mask=own_mask, spans=spans.view(-1, 5))
-    return Batch(input_ids=ids, attention_mask=mask, labels=labels, teachers=teachers, is_written=is_written)
+    return Batch(
+        input_ids=ids,
+        attention_mask=mask,
+        labels=labels,
+        position_ids=positions[0] if positions else None,
+        teachers=teachers,
+        is_written=is_written,
+    )

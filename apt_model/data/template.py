@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
-from apt_model.data.notices import Tell, silent
+from apt_model.data.notices import Tell, untold
 from apt_model.data.placing import readable
 from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part
 from apt_model.errors import DataError, brief
@@ -221,7 +221,7 @@ def render_chat(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, **how:
     """
     found = chat if isinstance(chat, Chat) else cast("Chat", chat_of({"messages": chat}))
     template = Template.of(tokenizer, found.given)
-    return template.write(template.fitted(found, silent), **how)
+    return template.write(template.fitted(found, untold), **how)
 
 
 def apply(tokenizer: Any, chat: Chat, **how: Any) -> Any:

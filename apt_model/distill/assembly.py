@@ -3,7 +3,7 @@
 Knows which part needs what; knows nothing of the order in which they are used.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from apt_model.config import LessonConfig
-from apt_model.data.batch import steps_per_epoch
+from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints.manager import Stateful
 from apt_model.distill.checks import CausalityCheck
@@ -117,7 +117,8 @@ def assemble(
         matcher=matcher,
         say=report.say,
     )
-    validator = _validator(models, data, config, grader, accelerator)
+    collate = models.collate(max_length=train.max_length, tell=report.notice)
+    validator = _validator(models, data, config, grader, accelerator, collate)
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
     batches = shard(data.train, accelerator)
     epochs, total_steps = run_length(batches, train)
@@ -175,7 +176,7 @@ def assemble(
         ),
         readings=Readings(
             config.display,
-            _row_sets(models, data, config, grader, accelerator, length=(total_steps, vocabulary))
+            _row_sets(models, data, config, grader, accelerator, collate=collate, length=(total_steps, vocabulary))
             if watching.takes_readings and report.speaks
             else (),
             report=report,
@@ -196,13 +197,18 @@ def _reporter(models: Models, watching: Watching, accelerator: Accelerator) -> R
 
 
 def _validator(
-    models: Models, data: Data, config: LessonConfig, grader: Grader, accelerator: Accelerator
+    models: Models,
+    data: Data,
+    config: LessonConfig,
+    grader: Grader,
+    accelerator: Accelerator,
+    collate: Callable[[Any], Batch],
 ) -> Validator | None:
     if data.validation is None or not accelerator.is_main_process:
         return None
     return Validator(
         data.validation,
-        collate=models.collate(max_length=config.train.max_length),
+        collate=collate,
         grader=grader,
         given_tokens=config.display.given_tokens,
         bos=getattr(models.tokenizer, "bos_token_id", None),
@@ -217,13 +223,14 @@ def _row_sets(
     grader: Grader,
     accelerator: Accelerator,
     *,
+    collate: Callable[[Any], Batch],
     length: tuple[int | None, int | None],
 ) -> list[RowSet]:
     """The kinds of fixed rows that this data has; `length`: steps of the run, columns of the logits."""
     train, (steps, columns) = config.train, length
     make = partial(
         RowSet,
-        collate=models.collate(max_length=train.max_length),
+        collate=collate,
         models=grader,
         device=accelerator.device,
         columns=columns,

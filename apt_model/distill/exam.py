@@ -14,6 +14,7 @@ from apt_model.data.batch import Batch
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.prompts import beginning
 from apt_model.data.rng import undisturbed
+from apt_model.data.template import has_template
 from apt_model.distill.continuations import Continuations, Role
 from apt_model.distill.reporter import Reporter
 from apt_model.events.records import ExamTaken
@@ -143,7 +144,7 @@ class Exam:
 def beginnings(batches: Sequence[Batch]) -> list[tuple[list[int], list[int]]]:
     """The first distinct prompts in batches on the CPU, at most PROMPTS: (student's ids, teacher's ids)."""
     found: list[tuple[list[int], list[int]]] = []
-    for batch in batches:
+    for batch in (batch.apart for batch in batches):
         for row, (ids, labels, mask) in enumerate(
             zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True)
         ):

@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from apt_model.data.batch import Batch, steps_per_epoch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.data.rng import undisturbed
 from apt_model.data.rows import (
     collated,

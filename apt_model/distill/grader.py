@@ -20,7 +20,7 @@ from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogi
 from apt_model.distill.losses.layer_matching import ForwardPair, Matcher
 from apt_model.distill.losses.logit_blocks import Buffer, Signal
 from apt_model.distill.losses.objective import Objective
-from apt_model.distill.losses.readout import CardRow, RowReadout, readout_of
+from apt_model.distill.losses.readout import CardRow, RowReadout, moved_card, readout_of
 from apt_model.distill.losses.teacher_logits import TeacherLogits, as_teacher_logits
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.errors import ModelError
@@ -47,6 +47,10 @@ class Graded(NamedTuple):
     loss: Tensor
     terms: LossTerms
     readout: RowReadout | None
+
+    def of_card(self, card: CardRow) -> "Graded":
+        """The same, with the row's place in another batch."""
+        return self._replace(readout=self.readout and replace(self.readout, card=card))
 
 
 class Grader:
@@ -123,6 +127,9 @@ class Grader:
         return sums, readouts
 
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
+        if self._matcher is not None and batch.segments is not None and batch.segments.is_packed:
+            found = self._grade(student, batch.apart, row and moved_card(row, batch), weight)  # layers are of one text
+            return found if row is None else found.of_card(row)
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
         with nullcontext() if self._matcher is None else self._matcher.recording() as seen:
@@ -211,12 +218,7 @@ class Grader:
     def read_alone(self, student: nn.Module, batch: Batch, before: RowReadout) -> RowReadout:
         """The numbers of a card's row once more, in eval mode; what only the step could measure stays as it was."""
         row = before.card.row
-        alone = Batch(
-            input_ids=batch.input_ids[row : row + 1],
-            attention_mask=batch.attention_mask[row : row + 1],
-            labels=batch.labels[row : row + 1],
-            is_written=batch.is_written,
-        )
+        alone = batch.part(slice(row, row + 1))
         with looking_at(student, self._accelerator.device) as module:
             own, theirs, moved = self.logits(module, alone)
             found = self.read(replace(before.card, row=0), own, theirs, moved)

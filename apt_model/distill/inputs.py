@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.data.batch import Batch, to_batch
+from apt_model.data.notices import Tell
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.sinks import Audience
@@ -42,10 +43,14 @@ class Models:
     optimizer: Optimizer | None = None
     scheduler: LRScheduler | None = None
 
-    def collate(self, *, max_length: int) -> Callable[[Any], Batch]:
-        """`to_batch` with these tokenizers: any usual form of batch, on the CPU, as token ids, mask and labels."""
+    def collate(self, *, max_length: int, tell: Tell) -> Callable[[Any], Batch]:
+        """`to_batch` with these tokenizers: any usual form of batch, on the CPU, as a `Batch`; `tell` gets notices."""
         return partial(
-            to_batch, tokenizer=self.tokenizer, teacher_tokenizer=self.teacher_tokenizer, max_length=max_length
+            to_batch,
+            tokenizer=self.tokenizer,
+            teacher_tokenizer=self.teacher_tokenizer,
+            max_length=max_length,
+            tell=tell,
         )
 
 

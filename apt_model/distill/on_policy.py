@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.data.prompts import beginning
 from apt_model.distill.batches import Window
 from apt_model.distill.out_of_memory import explained_out_of_memory
@@ -110,12 +110,13 @@ class OnPolicy:
         return random.Random(f"{self._seed}/{step}").random() < self._config.on_policy
 
     def write(self, student: nn.Module, batch: Batch) -> Batch:
-        """Sample a completion of each row's prompt: a batch on the CPU whose labels are the sampled tokens.
+        """Sample a completion of each text's prompt: a batch on the CPU whose labels are the sampled tokens.
 
-        A row without labels, or whose prompt fills all positions, is left out; a batch without any other row is
+        A text without labels, or whose prompt fills all positions, is left out; a batch without any other row is
         returned as it is.
         """
-        rows = zip(batch.input_ids, batch.labels, batch.attention_mask, strict=True)
+        texts = batch.apart
+        rows = zip(texts.input_ids, texts.labels, texts.attention_mask, strict=True)
         room, most = self._positions, self._config.on_policy_tokens
         prompts = [prompt for row in rows if (prompt := beginning(*row)) and (room is None or len(prompt) < room)]
         if not prompts:

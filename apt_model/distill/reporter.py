@@ -105,6 +105,7 @@ class Reporter:
             self._token_texts = audience.guard.run("tokenizer", lambda: TokenTexts.of(tokenizer), None)
         self._run_id = uuid.uuid4().hex[:12]
         self._said: set[str] = set()
+        self._early: list[tuple[str, dict[str, str | int | float]]] | None = []  # None once the run has started
 
     def state_dict(self) -> dict[str, Any]:
         """The run id and the notices already given, so that a resumed run continues the same record."""
@@ -133,6 +134,19 @@ class Reporter:
         if key not in self._said:
             self._said.add(key)
             self.tell(Notice, key=key, values=values)
+
+    def notice(self, key: str, /, **values: str | int | float) -> None:
+        """Emit a notice of the data (a `Tell`): what is told before the run has started waits for `begin`."""
+        if self._early is None:
+            self.say(f"notice.{key}", **values)
+        else:
+            self._early.append((key, values))
+
+    def begin(self) -> None:
+        """Emit the notices that have waited for the run's first event."""
+        early, self._early = self._early or (), None
+        for key, values in early:
+            self.notice(key, **values)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the student's ids, at most 1,000 characters of it."""

@@ -60,7 +60,7 @@ class TrainingRun:
         self._state = self._state_of(models, parts)
         self._windows = AccumulationWindows(
             parts.batches,
-            collate=models.collate(max_length=config.train.max_length),
+            collate=models.collate(max_length=config.train.max_length, tell=parts.report.notice),
             check=parts.grader.check,
             accumulation=config.train.gradient_accumulation_steps,
             keeper=self._checkpoints,
@@ -123,6 +123,7 @@ class TrainingRun:
         )
         for key, values in (*self._notices, *parts.notices()):
             self._report.say(key, **values)
+        self._report.begin()
         if parts.has_no_schedule:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
         keeper = self._checkpoints

@@ -13,7 +13,6 @@ import torch
 from apt_model.data.alignment import shared_tokens
 from apt_model.data.batch import Batch, rows_of, to_batch
 from apt_model.data.encode import (
-    IGNORED,
     OR_CROSS,
     UNLIMITED,
     count_answers,
@@ -21,6 +20,8 @@ from apt_model.data.encode import (
     encode_rows,
     refuse_other_tokenizer,
 )
+from apt_model.data.encoded import IGNORED
+from apt_model.data.notices import untold
 from apt_model.errors import ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 
@@ -80,7 +81,9 @@ def read_batches(
     for raw in raws:
         try:
             batches.append(
-                to_batch(raw, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer)
+                to_batch(
+                    raw, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer, tell=untold
+                )
             )
         except (ConfigError, DataError) as error:
             rows = rows_of(raw) or []

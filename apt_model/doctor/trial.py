@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, learned_positions
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.logit_blocks import HeadSignal, Signal, TensorSignal
 from apt_model.distill.losses.metrics import are_numbers, row_sums
@@ -56,8 +56,7 @@ def trial_batch(batches: Sequence[Batch]) -> Batch | None:
         for batch in batches:
             rows = (batch.labels[:, 1:width] != IGNORED).any(dim=1).nonzero().flatten()[:ROWS]
             if len(rows):
-                parts = {name: getattr(batch, name)[rows, :width] for name in ("input_ids", "attention_mask", "labels")}
-                return Batch(**parts)
+                return batch.part(rows, slice(width))
     return None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 
 REPLACEMENT = "\ufffd"  # what tokenizers decode an incomplete character to
 

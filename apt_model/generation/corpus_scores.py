@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch, rows_of, to_batch
 from apt_model.data.encode import prompt_and_reference
+from apt_model.data.notices import untold
 from apt_model.distill.losses.metrics import RowSums, row_sums
 from apt_model.errors import DataError, NumericError
 from apt_model.generation.answer_scores import need_sacrebleu
@@ -65,7 +66,7 @@ class CorpusScores:
         """
         index = -1
         for index, raw in enumerate(batches):
-            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length)
+            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length, tell=untold).apart
             asked = self._asked(raw)
             if asked:
                 need_sacrebleu()

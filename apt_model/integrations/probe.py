@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.notices import untold
+from apt_model.data.ready import LENGTHS
 from apt_model.data.rows import collated, single_rows
+from apt_model.data.token_rows import TOKENWISE
 from apt_model.distill.fixed_rows import RowSet
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
@@ -146,7 +148,7 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
     indices = range(min(PROBE_ROWS, len(dataset)))
     raw = _to_learn_from(collated(loader, indices, device), len(indices), tokenizer)
     try:
-        return to_batch(raw, tokenizer=tokenizer, max_length=max_length)
+        return to_batch(raw, tokenizer=tokenizer, max_length=max_length, tell=untold)
     except DataError as error:
         raise DataError("no cards can be made from the trainer's data", got=str(error), fix=GIVE_ONE) from error
 
@@ -154,11 +156,8 @@ def first_rows(loader: DataLoader[Any], *, tokenizer: Any, max_length: int, devi
 def _to_learn_from(raw: Any, count: int, tokenizer: Any) -> Any:
     """The first `count` rows of a collator's batch, with labels by its `completion_mask`; rows of text as they are."""
     if isinstance(raw, Mapping) and "input_ids" in raw:
-        keep = ("input_ids", "attention_mask", "labels", "completion_mask")
-        first = {key: raw[key][:count] for key in keep if raw.get(key) is not None}
-        if "labels" not in first and "completion_mask" in first:
-            first["labels"] = first["input_ids"].masked_fill(first["completion_mask"] == 0, IGNORED)
-        return first
+        first = {key: raw[key][:count] for key in ("input_ids", "seq_idx", *TOKENWISE) if raw.get(key) is not None}
+        return first | {key: raw[key] for key in LENGTHS if key in raw}
     if isinstance(raw, Sequence) and all(isinstance(row, Mapping) for row in raw):
         return [_with_something_to_learn(row, tokenizer) for row in raw]
     return raw

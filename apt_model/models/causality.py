@@ -12,13 +12,10 @@ from apt_model.data.rng import undisturbed
 from apt_model.errors import ModelError
 from apt_model.models.devices import device_of
 from apt_model.models.forward import Forward
+from apt_model.models.logit_moves import largest_move, tolerance
 from apt_model.models.modes import in_eval_mode
 
 TOKENS = 8  # of the row: the fewer, the more an encoder's earlier logits depend on the last one
-# How far earlier logits of a causal model may move, as a share of their own size. Mostly they do not move at all; but
-# experts round differently as they get one token more or less (by 2e-6 in float32), and 8-bit products choose their
-# outliers over all tokens. An encoder with random weights moves by 1.5e-3 at 32 channels, by 2e-2 at 256.
-FLOAT32, HALF, QUANTIZED = 1e-4, 1e-2, 5e-2
 FIX = "take a decoder with a causal mask; BertLMHeadModel and its like have one with is_decoder=True in their config"
 
 
@@ -51,8 +48,8 @@ def refuse_not_causal(
     rows = _two_rows(batch)
     if rows is None:
         return False
-    moved = _largest_move(*(_logits(model, ids, role, device_of(model) or device) for ids in rows))
-    most = _tolerance(model, mixed_precision)
+    moved = largest_move(*(_logits(model, ids, role, device_of(model) or device) for ids in rows))
+    most = tolerance(model, mixed_precision)
     if moved > most:
         got = f"logits that move by {100 * moved:.2g}% when a token behind them changes ({name})"
         what = f"the {role} sees the tokens that it is to predict"
@@ -77,24 +74,3 @@ def _logits(model: nn.Module, ids: Tensor, role: str, device: torch.device) -> T
     """Logits (L - 1, V) before the last token, in float32."""
     with undisturbed(device), in_eval_mode(model):
         return Forward(model, role)(model, to_batch(ids).to(device))[0, :-1].float()
-
-
-def _largest_move(before: Tensor, after: Tensor) -> float:
-    """Root mean square of the change of the logits at a position over that of the logits there; the largest one.
-
-    Logits that are not finite, before or after, are left out.
-    """
-    is_known = before.isfinite() & after.isfinite()
-    count = is_known.sum(dim=-1, keepdim=True).clamp(min=1)
-    before, after = (logits.masked_fill(~is_known, 0) for logits in (before, after))
-    centred = (before - before.sum(dim=-1, keepdim=True) / count).masked_fill(~is_known, 0)
-    change, size = ((values.square().sum(dim=-1) / count.squeeze(-1)).sqrt() for values in (after - before, centred))
-    return float((change / size.clamp(min=torch.finfo(torch.float32).tiny)).max())
-
-
-def _tolerance(model: nn.Module, mixed_precision: str) -> float:
-    if getattr(model, "is_quantized", False):
-        return QUANTIZED
-    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    is_float32 = all(torch.finfo(dtype).eps <= torch.finfo(torch.float32).eps for dtype in dtypes)
-    return FLOAT32 if is_float32 and mixed_precision == "no" else HALF

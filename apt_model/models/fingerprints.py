@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 
 KEY_BYTES = 16
 _NOT_HASHED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
@@ -48,16 +48,21 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def row_keys(batch: Batch) -> list[bytes]:
-    """A 16-byte BLAKE2b key for each row of a batch on the CPU, over its token ids, labels and mask without padding.
+def text_keys(batch: Batch) -> list[bytes]:
+    """A 16-byte BLAKE2b key for each text of a batch on the CPU (packed rows have several), row by row.
 
-    So a row has the same key in every batch, whatever it is padded to on either side; equal rows share a key.
+    Over its token ids, labels and mask without padding, and its positions if they are not 0, 1, 2 … So a text has the
+    same key in every batch, whatever it is padded to or stands beside; equal texts share a key.
     """
-    counts = (batch.attention_mask != 0) | (batch.labels != IGNORED)
-    columns = torch.stack([batch.input_ids, batch.labels, batch.attention_mask], dim=1).to(torch.int32)
+    texts = batch.apart
+    counts = (texts.attention_mask != 0) | (texts.labels != IGNORED)
+    known = (texts.input_ids, texts.labels, texts.attention_mask, texts.position_ids)
+    columns = torch.stack([column for column in known if column is not None], dim=1).to(torch.int32)
     keys = []
-    for row, real in zip(columns, counts, strict=True):
+    for text, real in zip(columns, counts, strict=True):
         places = real.nonzero()
-        span = row[:, int(places[0]) : int(places[-1]) + 1] if len(places) else row[:, :0]
-        keys.append(hashlib.blake2b(span.contiguous().numpy().tobytes(), digest_size=KEY_BYTES).digest())
+        span = text[:, int(places[0]) : int(places[-1]) + 1] if len(places) else text[:, :0]
+        is_usual = len(span) < 4 or torch.equal(span[3], torch.arange(span.shape[1], dtype=torch.int32))
+        plain = (span[:3] if is_usual else span).contiguous().numpy().tobytes()
+        keys.append(hashlib.blake2b(plain, digest_size=KEY_BYTES).digest())
     return keys

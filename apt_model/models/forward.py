@@ -5,21 +5,28 @@ Knows how models differ in what they take and return; knows nothing of losses or
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
+from apt_model.models.neighbours import keeps_apart
 from apt_model.models.output_head import OutputHead
 from apt_model.models.pretrained import get_model_size
 
 
 class Forward:
     """Calls a Hugging Face model, or a plain module, with the arguments that its `forward` accepts.
+
+    Texts that a batch has packed into one row do not see each other. A model that keeps them apart by their positions
+    (tried out once, see `keeps_apart`) reads the rows as they are; any other reads each text in a row of its own, and
+    what it says of them is put back in its place.
 
     Args:
         model: maps token ids (B, L) to logits (B, L, V): a tensor, a tuple or list that begins with it, a dict with
@@ -31,40 +38,81 @@ class Forward:
         self.role = role
         self._accepted = _accepted_arguments(model)
         self._limits = limits(model)
+        self._keeps_apart: bool | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, L, V) of `model`: the one given to `__init__`, or a wrapper around it.
 
         Raises:
-            ModelError: the output has no logits, or logits of another shape.
+            ModelError: the output has no logits, or logits of another shape; positions that it does not take.
         """
-        logits = _find_logits(self._call(model, batch), self.role)
-        if logits.ndim != 3 or logits.shape[:2] != batch.input_ids.shape:
+        read = self._readable(model, batch)
+        logits = _find_logits(self._call(model, read), self.role)
+        if logits.ndim != 3 or logits.shape[:2] != read.input_ids.shape:
             raise ModelError(
                 f"the {self.role}'s logits do not fit the batch",
                 got=f"shape {tuple(logits.shape)}",
-                expected=f"({', '.join(map(str, batch.input_ids.shape))}, vocabulary)",
+                expected=f"({', '.join(map(str, read.input_ids.shape))}, vocabulary)",
             )
-        return logits
+        return logits if read is batch or batch.segments is None else batch.segments.put_back(logits)
 
     def hidden(self, model: nn.Module, batch: Batch, head: OutputHead) -> Tensor:
         """Hidden states (B, L, H) of `model`, as they enter its head."""
+        read = self._readable(model, batch)
         with head.bypassed() as seen:
-            self._call(model, batch)
-        return seen[0]
+            self._call(model, read)
+        return seen[0] if read is batch or batch.segments is None else batch.segments.put_back(seen[0])
+
+    def _readable(self, model: nn.Module, batch: Batch) -> Batch:
+        """The batch itself, or its packed texts in rows of their own, where the model would not keep them apart."""
+        segments = batch.segments
+        if segments is None or not segments.is_packed:
+            return batch
+        if not segments.is_dense or "position_ids" not in self._accepted:
+            return batch.apart
+        if self._keeps_apart is None:
+            plain = extract_model_from_parallel(model, keep_torch_compile=False)  # no other process need take part
+            ids = batch.input_ids[batch.attention_mask != 0]
+            self._keeps_apart = keeps_apart(plain, partial(self._logits, plain), ids)
+        return batch if self._keeps_apart else batch.apart
+
+    def _logits(self, model: nn.Module, ids: Tensor, positions: Tensor | None) -> Tensor:
+        mask = torch.ones_like(ids)
+        batch = Batch(input_ids=ids, attention_mask=mask, labels=ids, position_ids=positions)
+        return _find_logits(self._call(model, batch), self.role)
 
     def _call(self, model: nn.Module, batch: Batch) -> Any:
-        known = {"attention_mask": batch.attention_mask, "use_cache": False}
+        known: dict[str, Any] = {"attention_mask": batch.attention_mask, "use_cache": False}
+        segments = batch.segments
+        if segments is not None:
+            self._refuse_positions(batch)
+            known["position_ids"] = batch.position_ids
+            if segments.is_packed:  # transformers looks for packed texts only where there is no mask
+                del known["attention_mask"]
         arguments = {name: value for name, value in known.items() if name in self._accepted}
         if "input_ids" in self._accepted:
             return model(input_ids=batch.input_ids, **arguments)
         return model(batch.input_ids, **arguments)
+
+    def _refuse_positions(self, batch: Batch) -> None:
+        """Refuse positions that do not count each text's tokens from 0, if the model does not take any.
+
+        Raises:
+            ModelError: names the model's role.
+        """
+        if batch.segments is not None and not batch.segments.is_plain and "position_ids" not in self._accepted:
+            raise ModelError(
+                f"the {self.role} takes no position_ids, but the batch has some of its own",
+                got="positions other than 0, 1, 2 … from the beginning of each text",
+                fix="leave position_ids out, or take a model whose forward accepts them",
+            )
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch that the model cannot read. Call it while the batch is on the CPU: it reads values.
 
         Raises:
             DataError: a token id or label outside the vocabulary, or more tokens than the model has positions.
+            ModelError: the batch has positions of its own, and the model takes none.
         """
         vocabulary, positions = self._limits
         outside = _outside(vocabulary, batch.input_ids)
@@ -84,11 +132,24 @@ class Forward:
                 expected=f"{IGNORED}, or a token id",
                 fix=f"give every label that is not to be learned the value {IGNORED}",
             )
-        if positions is not None and batch.input_ids.shape[1] > positions:
+        self._check_positions(batch, positions)
+
+    def _check_positions(self, batch: Batch, most: int | None) -> None:
+        self._refuse_positions(batch)
+        if batch.position_ids is not None:
+            outside = _outside(most, batch.position_ids)
+            if outside is not None:
+                raise DataError(
+                    f"position_ids outside the {self.role}'s positions",
+                    got=outside,
+                    expected=f"0 to {most - 1}" if most is not None else "0 or more",
+                    fix="let positions begin anew with each text of a row, or give shorter texts",
+                )
+        elif most is not None and batch.input_ids.shape[1] > most:
             raise DataError(
                 f"sequence too long for the {self.role}",
                 got=f"{batch.input_ids.shape[1]} tokens",
-                expected=f"at most {positions}",
+                expected=f"at most {most}",
                 fix="set max_length to that, or give shorter rows",
             )
 
@@ -121,7 +182,8 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
     takes_anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if takes_anything and hasattr(model, "config"):
         accepted |= {"input_ids", "attention_mask", "use_cache"}
-    return accepted
+    wrapped = getattr(model, "get_base_model", None)  # of peft: hands everything through
+    return accepted | _accepted_arguments(wrapped()) if takes_anything and callable(wrapped) else accepted
 
 
 def limits(model: nn.Module) -> tuple[int | None, int | None]:

@@ -9,7 +9,8 @@ import trl
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from apt_model.data.encode import IGNORED, count_answers, encode_rows, prompt_and_reference
+from apt_model.data.encode import count_answers, encode_rows, prompt_and_reference
+from apt_model.data.encoded import IGNORED
 from apt_model.errors import DataError
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from apt_model.data.batch import to_batch
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
-from apt_model.data.encode import encode, encode_rows, pack_rows
+from apt_model.data.encode import encode, encode_rows
 from apt_model.errors import ConfigError, DataError
 from tests.conftest import TEMPLATE
 
@@ -162,15 +162,6 @@ def test_a_chat_of_the_files_reaches_the_batch_with_its_mask(chatty: Any, tmp_pa
     assert raw.attention_mask.sum(dim=1).tolist() == [raw.input_ids.shape[1] - 3, raw.input_ids.shape[1]]
 
 
-def test_packed_blocks_hold_every_token_once_in_order_and_begin_with_the_start_token(tokenizer: Any) -> None:
-    texts = ["人工智能", "ab", "互联网是全球最大的"]
-    blocks = pack_rows([{"text": text} for text in texts], tokenizer, 6)
-    assert all(len(ids) == len(labels) <= 6 and ids[0] == 1 for ids, labels, _ in blocks)
-    assert [len(ids) for ids, _, _ in blocks[:-1]] == [6] * (len(blocks) - 1)
-    learned = [label for _, labels, _ in blocks for label in labels if label != -100]
-    assert tokenizer.decode(learned) == "<s>人工智能</s><s>ab</s><s>互联网是全球最大的</s>"
-
-
 def test_tokens_are_made_once_and_found_again(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("人工\n智能\n" * 20, encoding="utf-8")
     rows = load_dataset(tmp_path / "train.txt")
@@ -216,8 +207,12 @@ def test_a_start_token_that_the_tokenizer_does_not_add_is_put_before_the_text(to
 
 
 def test_an_empty_text_and_a_lone_surrogate_spoil_no_batch(tokenizer: Any) -> None:
-    assert to_batch(["", "ab"], tokenizer=tokenizer).input_ids.tolist() == encode(["ab"], tokenizer, 9)
-    assert to_batch([""], tokenizer=tokenizer).label_count == 0
+    told: list[str] = []
+    batch = to_batch(["", "ab"], tokenizer=tokenizer, tell=lambda key, **values: told.append(key))
+    assert batch.input_ids.tolist() == encode(["ab"], tokenizer, 9)
+    assert told == ["row_empty"]
+    with pytest.warns(UserWarning, match="row 0 of a batch"):
+        assert to_batch([""], tokenizer=tokenizer).label_count == 0
     assert encode(["a\ud800b"], tokenizer, 9) == encode(["a?b"], tokenizer, 9)
 
 

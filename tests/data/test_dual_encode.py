@@ -9,6 +9,7 @@ import torch
 from apt_model.data.batch import to_batch
 from apt_model.data.dual_encode import Pair, encode_for_both
 from apt_model.data.encode import encode_rows
+from apt_model.data.notices import untold
 from apt_model.errors import DataError
 from tests.conftest import TEMPLATE
 from tests.data.test_token_text import byte_level
@@ -113,12 +114,12 @@ def test_half_a_character_is_a_token_of_its_own(tokenizer: Any) -> None:
 
 def test_a_batch_holds_both_padded_with_the_spans_of_each_row(tokenizer: Any) -> None:
     rows = [{"text": "the cat"}, {"text": ""}, {"text": "人工"}]
-    batch = to_batch(rows, tokenizer=tokenizer, teacher_tokenizer=OTHER)
-    plain = to_batch(rows, tokenizer=tokenizer)
+    batch = to_batch(rows, tokenizer=tokenizer, teacher_tokenizer=OTHER, tell=untold)
+    plain = to_batch(rows, tokenizer=tokenizer, tell=untold)
     assert torch.equal(batch.input_ids, plain.input_ids)
     assert torch.equal(batch.labels, plain.labels)
     assert batch.teachers is not None
-    theirs = to_batch(rows, tokenizer=OTHER)
+    theirs = to_batch(rows, tokenizer=OTHER, tell=untold)
     assert torch.equal(batch.teachers.input_ids, theirs.input_ids)
     assert torch.equal(batch.teachers.attention_mask, theirs.attention_mask)
     assert batch.teachers.spans[:, 0].tolist() == sorted(batch.teachers.spans[:, 0].tolist())
@@ -138,7 +139,7 @@ def test_token_ids_cannot_be_aligned(raw: Any, tokenizer: Any) -> None:
 
 
 def test_rows_without_a_token_give_a_batch_without_a_label(tokenizer: Any) -> None:
-    batch = to_batch([{"text": ""}], tokenizer=tokenizer, teacher_tokenizer=OTHER)
+    batch = to_batch([{"text": ""}], tokenizer=tokenizer, teacher_tokenizer=OTHER, tell=untold)
     assert batch.label_count == 0
     assert batch.teachers is not None
     assert batch.teachers.spans.shape == (0, 5)

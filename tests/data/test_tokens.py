@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 
-from apt_model.data.encode import IGNORED, encode_rows
+from apt_model.data.encode import encode_rows
+from apt_model.data.encoded import IGNORED
 from tests.data.test_token_text import MADE, byte_level, sentencepiece
 
 TEXTS = st.text(st.sampled_from("the cat. 人工😀!\n"), max_size=12)

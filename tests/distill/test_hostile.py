@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
+from apt_model.data.notices import untold
 from apt_model.errors import DataError, StorageError
 from apt_model.events.records import Notice
 from apt_model.events.runfile import EVENTS, RunFile, read_events
@@ -209,7 +210,10 @@ tensors = st.builds(
     st.integers(-5, 100),
 )
 leaves = st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=4) | st.binary(max_size=3) | tensors
-names = st.sampled_from(["input_ids", "attention_mask", "labels", "text", "messages", "prompt", "completion", "other"])
+beside = ["position_ids", "completion_mask", "assistant_masks", "seq_lengths", "seq_idx", "cu_seq_lens_q", "tools"]
+names = st.sampled_from(
+    ["input_ids", "attention_mask", "labels", *beside, "text", "messages", "prompt", "completion", "other"]
+)
 raw_batches = st.recursive(
     leaves,
     lambda inner: (
@@ -224,7 +228,7 @@ raw_batches = st.recursive(
 def test_whatever_a_loader_yields_is_a_batch_or_a_data_error(chatty: Any, raw: Any) -> None:
     made = None
     with suppress(DataError):
-        made = to_batch(raw, tokenizer=chatty, max_length=8)
+        made = to_batch(raw, tokenizer=chatty, max_length=8, tell=untold)
     if made is not None:
         assert isinstance(made, Batch)
         assert made.input_ids.shape == made.attention_mask.shape == made.labels.shape

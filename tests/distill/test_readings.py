@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
 
-from apt_model.data.batch import TeachersRows, to_batch
+from apt_model.data.batch import to_batch
 from apt_model.data.rows import evenly_spaced, is_read_by_index, joined, plain_row, row_of, single_rows
+from apt_model.data.teachers_rows import TeachersRows
 from apt_model.distill.fixed_rows import MOST_ROWS, RowReader
 from apt_model.distill.losses.cross_vocabulary import Beginnings, CrossedLogits
 from apt_model.distill.losses.logit_blocks import TopRows

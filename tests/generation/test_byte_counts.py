@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encode import encode
+from apt_model.data.notices import untold
 from apt_model.generation.byte_counts import scored_bytes
 
 MIXED = ["the cat 互联网 👍🏽 done", "好", "é 🎓 ﬁn", "plain"]
@@ -72,7 +73,7 @@ def test_the_labels_are_what_is_spelled_where_they_differ_from_the_ids(byte_toke
 
 
 def test_a_batch_without_a_label_stands_for_nothing(byte_tokenizer: Any) -> None:
-    assert scored_bytes(to_batch([""], tokenizer=byte_tokenizer), byte_tokenizer).tolist() == [0]
+    assert scored_bytes(to_batch([""], tokenizer=byte_tokenizer, tell=untold), byte_tokenizer).tolist() == [0]
 
 
 def test_sentencepiece_with_byte_fallback_counts_the_same(tmp_path: Any) -> None:

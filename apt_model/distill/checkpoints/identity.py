@@ -49,5 +49,6 @@ def identity(
 
 
 def fingerprint(batch: Batch) -> str:
-    """sha256 of a batch's token ids and labels."""
-    return hashlib.sha256(batch.input_ids.numpy().tobytes() + batch.labels.numpy().tobytes()).hexdigest()
+    """sha256 of a batch's token ids, labels and, if it has its own, positions."""
+    parts = (part for part in (batch.input_ids, batch.labels, batch.position_ids) if part is not None)
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()

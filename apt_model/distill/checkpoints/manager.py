@@ -248,7 +248,8 @@ class Checkpoints:
         tensors = {
             f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
             for index, batch in enumerate(batches)
-            for name in ("input_ids", "attention_mask", "labels")
+            for name in ("input_ids", "attention_mask", "labels", "position_ids")
+            if getattr(batch, name) is not None
         }
         try:
             save_file(tensors, path)

@@ -14,8 +14,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.config.sections import CrossTokenizer
-from apt_model.data.batch import Batch, TeachersRows
-from apt_model.data.encode import IGNORED
+from apt_model.data.batch import Batch
+from apt_model.data.encoded import IGNORED
+from apt_model.data.teachers_rows import TeachersRows
 from apt_model.distill.losses.divergences import TINY
 from apt_model.distill.losses.label_numbers import LabelNumbers, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR

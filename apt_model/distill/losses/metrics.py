@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.reference import token_kl
 
 CHUNK_NUMBERS = 2**22  # logits that are looked at together: 16 MB in float32, however large the vocabulary

@@ -4,14 +4,14 @@ Knows nothing of what the numbers mean for a lesson.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.token_stats import Pulls, ShownTokens, SoftmaxRows, join, softmax_rows
 
 MEASURES = ("normalised_kl", "agreement", "entropy_gap", "kd_pull", "ce_pull", "softness", "gain", "echo")
@@ -103,6 +103,8 @@ def numbers(values: Sequence[Tensor]) -> list[float]:
 def choose_row(batch: Batch, *, turn: int, given_tokens: int, bos: int | None = None) -> CardRow | None:
     """The row to show, round and round by `turn` among those with something to learn; None if there is none.
 
+    Of packed rows it is one text, with nothing of its neighbours.
+
     The first token of a text is a guess for anyone, so the shown part begins after `given_tokens` real ones, where
     the row is long enough; a start token `bos` is none of them. Of what the student wrote itself, all is shown, and
     its prompt is what was given. Beside a teacher with another tokenizer the shown part begins where a span does.
@@ -112,13 +114,16 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int, bos: int | None = 
     valid = batch.labels[:, 1:] != IGNORED
     if batch.teachers is not None:
         valid &= batch.teachers.covers(batch.labels.shape[1])[:, 1:]
-    candidates = valid.any(dim=1).nonzero().flatten().tolist()
+    texts = torch.zeros_like(batch.labels) if batch.segments is None else batch.segments.numbers
+    rows = valid.nonzero()[:, 0].tolist()
+    candidates = list(dict.fromkeys(zip(rows, texts[:, 1:][valid].tolist(), strict=True)))
     if not candidates:
         return None
-    row = candidates[turn % len(candidates)]
-    ids, text = batch.input_ids[row], batch.attention_mask[row].nonzero().flatten()
+    row, number = candidates[turn % len(candidates)]
+    ids, is_own = batch.input_ids[row], texts[row] == number
+    text = (is_own & (batch.attention_mask[row] != 0)).nonzero().flatten()
     first, last = int(text[0]), int(text[-1])
-    learned = valid[row].nonzero().flatten()
+    learned = (valid[row] & is_own[1:]).nonzero().flatten()
     begins = learned if batch.teachers is None else learned[torch.isin(learned + 1, batch.teachers.begin(row))]
     starts = begins[begins + 1 >= first + given_tokens + (int(ids[first]) == bos)]
     shown = learned[learned >= (starts if len(starts) else begins)[0]][:MAX_CARD_TOKENS]
@@ -134,6 +139,15 @@ def choose_row(batch: Batch, *, turn: int, given_tokens: int, bos: int | None = 
         left=left,
         teachers=None if batch.teachers is None else batch.teachers.at(row, start, left),
     )
+
+
+def moved_card(card: CardRow, batch: Batch) -> CardRow:
+    """The same part of the text in `batch.apart`."""
+    if batch.segments is None:
+        return card
+    flat = batch.segments.back[card.row * batch.labels.shape[1] + card.positions]
+    width = batch.segments.places.shape[1]
+    return replace(card, row=int(flat[0]) // width, positions=flat % width)
 
 
 def _without_gap(positions: Tensor) -> int:

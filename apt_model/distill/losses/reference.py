@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.config.sections import LossKind
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.divergences import resolve
 from apt_model.distill.losses.logit_blocks import FLOOR
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from apt_model.data.batch import Batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.label_numbers import Compared, LabelNumbers, StudentLabels, label_numbers
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows
 from apt_model.distill.losses.objective import Objective

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from apt_model.data.batch import Batch, to_batch
+from apt_model.data.notices import untold
 from apt_model.distill.students.activation_stats import Activity, watch_activity
 from apt_model.distill.students.architecture import Architecture, architecture_of, layers_of, widths_of
 from apt_model.distill.students.calibrate import calibrate_gains
@@ -135,7 +136,7 @@ def _refuse_unknown(method: str, rank: str) -> None:
 
 def _read_text(batches: Iterable[Any], tokenizer: Any, max_length: int) -> tuple[list[Batch], int]:
     """The batches collated, and how many tokens they hold."""
-    text = [to_batch(batch, tokenizer=tokenizer, max_length=max_length) for batch in batches]
+    text = [to_batch(one, tokenizer=tokenizer, max_length=max_length, tell=untold).apart for one in batches]
     tokens = sum(int(batch.attention_mask.sum()) for batch in text)
     if not tokens:
         raise DataError(
@@ -230,7 +231,6 @@ def _first(batches: Sequence[Batch], tokens: int) -> list[Batch]:
         before = batch.attention_mask.sum(dim=1).cumsum(dim=0) - batch.attention_mask.sum(dim=1)
         rows = int((before < tokens).sum())
         if tokens > 0:
-            parts = (batch.input_ids[:rows], batch.attention_mask[:rows], batch.labels[:rows])
-            chosen.append(Batch(input_ids=parts[0], attention_mask=parts[1], labels=parts[2]))
+            chosen.append(batch.part(slice(rows)))
         tokens -= int(batch.attention_mask.sum())
     return chosen

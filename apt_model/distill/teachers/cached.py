@@ -13,7 +13,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows, TopSignal
 from apt_model.distill.losses.topk_logits import SparseLogits, refuse_narrow
 from apt_model.distill.teachers.cache.codec import StoredTopK, concatenate, empty
@@ -21,7 +21,7 @@ from apt_model.distill.teachers.cache.manifest import TEACHER, CacheIdentity, di
 from apt_model.distill.teachers.cache.reader import Cache
 from apt_model.errors import ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
-from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, row_keys
+from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, text_keys
 
 ROWS_AT_ONCE = 256
 
@@ -29,7 +29,8 @@ ROWS_AT_ONCE = 256
 class CachedTeacher:
     """A teacher source backed by a finished cache (`cache.writer`).
 
-    A row is found by its token ids and labels, so neither shuffling nor padding nor the batch size matters.
+    A text is found by its token ids, labels and positions, so neither shuffling nor padding nor the batch size matters,
+    nor what it is packed with.
 
     Args:
         directory: of the cache.
@@ -145,14 +146,15 @@ class CachedTeacher:
         Raises:
             DataError: says how many, and how the first one begins.
         """
-        learned = (batch.labels[:, 1:] != IGNORED).any(dim=1).tolist()
-        unknown = [row for row, key in enumerate(row_keys(batch)) if learned[row] and key not in self._cache]
+        texts = batch.apart
+        learned = (texts.labels[:, 1:] != IGNORED).any(dim=1).tolist()
+        unknown = [row for row, key in enumerate(text_keys(batch)) if learned[row] and key not in self._cache]
         if unknown:
-            ids = batch.input_ids[unknown[0]][batch.attention_mask[unknown[0]] != 0][:8].tolist()
+            ids = texts.input_ids[unknown[0]][texts.attention_mask[unknown[0]] != 0][:8].tolist()
             raise DataError(
                 f"{len(unknown)} of {len(learned)} rows are not in cache {self._directory}",
                 got=f"a row that begins with the ids {ids}",
-                expected="rows with exactly the token ids and labels that were cached",
+                expected="rows with exactly the token ids, labels and positions that were cached",
                 fix="cache this data, or train on the data that was cached",
             )
 
@@ -197,8 +199,8 @@ class CachedTeacher:
         return TopRows(*(part.to(batch.input_ids.device) for part in rows))
 
     def _stored(self, batch: Batch) -> StoredTopK:
-        learned = (batch.labels[:, 1:] != IGNORED).any(dim=1).tolist()
-        found = [self._cache[key] for key, some in zip(row_keys(batch), learned, strict=True) if some]
+        learned = (batch.apart.labels[:, 1:] != IGNORED).any(dim=1).tolist()
+        found = [self._cache[key] for key, some in zip(text_keys(batch), learned, strict=True) if some]
         return concatenate(found) if found else empty(self.identity.settings.k)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from apt_model.data.batch import Batch, TeachersRows
-from apt_model.data.encode import IGNORED
+from apt_model.data.batch import Batch
+from apt_model.data.encoded import IGNORED
+from apt_model.data.teachers_rows import TeachersRows
 from apt_model.distill.losses.cross_vocabulary import Beginnings, CrossedLogits, outcome_kl, sorted_distance, span_side
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.readout import choose_row

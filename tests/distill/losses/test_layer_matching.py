@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.layer_matching import LayerPair, hidden_distance, layer_pairs, relation_kl
 from apt_model.errors import ConfigError, ModelError
 from apt_model.events.records import Notice, StepDone

@@ -97,7 +97,7 @@ def test_an_equal_student_reads_as_exactly_zero_and_one_without_overlap_as_one()
     ("mask", "labels", "given", "positions", "given_ids"),
     [
         ([1, 1, 1, 1, 1, 1], None, 4, [3, 4], [10, 11, 12, 13]),
-        ([0, 0, 1, 1, 1, 1], None, 2, [3, 4], [12, 13]),  # padded on the left
+        ([0, 0, 1, 1, 1, 1], None, 2, [1, 2], [12, 13]),  # padded on the left: moved to the right
         ([1, 1, 1, 1, 1, 1], [-100, -100, -100, -100, 14, 15], 2, [3, 4], [10, 11, 12, 13]),  # a prompt is masked
         ([1, 1, 1, 0, 0, 0], None, 4, [0, 1], [10]),  # too short to give anything away
         ([1, 1, 1, 1, 1, 1], None, 0, [0, 1, 2, 3, 4], [10]),  # nothing predicts the first token

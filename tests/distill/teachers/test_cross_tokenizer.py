@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from apt_model.cli import main
-from apt_model.data.batch import TeachersRows
+from apt_model.data.teachers_rows import TeachersRows
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError
 from apt_model.events.cards import ScoredObservation

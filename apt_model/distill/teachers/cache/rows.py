@@ -1,5 +1,7 @@
 """The rows that a cache holds: every distinct one with a label, its key, and its number of positions with a label.
 
+Of packed rows each text counts as a row of its own: the teacher reads it alone, whatever it stands beside.
+
 Knows rows and batches; knows nothing of the cache's files, and of the teacher only that it checks a batch.
 """
 
@@ -10,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.errors import DataError
-from apt_model.models.fingerprints import row_keys
+from apt_model.models.fingerprints import text_keys
 
 SAMPLE_ROWS, SAMPLE_POSITIONS = 32, 8_192
 ROWS_AT_ONCE = 256
@@ -37,25 +39,30 @@ class DistinctRows:
 
     def __init__(self, data: Any, *, tokenizer: Any, max_length: int, check: Callable[[Batch], None]) -> None:
         self._data, self._tokenizer, self._max_length = data, tokenizer, max_length
-        seen: dict[bytes, tuple[int, int]] = {}
+        seen: dict[bytes, tuple[int, int, int]] = {}
         for index, batch in self._all():
             check(batch)
-            for offset, key in enumerate(row_keys(batch)):
-                positions = int((batch.labels[offset, 1:] != IGNORED).sum())
+            counts = (batch.apart.labels[:, 1:] != IGNORED).sum(dim=1).tolist()
+            for key, place, positions in zip(text_keys(batch), _places(batch), counts, strict=True):
                 if positions:
-                    seen.setdefault(key, (index + offset, positions))
+                    seen.setdefault(key, (index + place[0], place[1], positions))
         if not seen:
             raise DataError("no row has a label to learn from", got=f"{len(data)} rows")
         places = np.array(list(seen.values()), dtype=np.int64)
         self.keys: list[bytes] = list(seen)
-        self._indices, self.counts = places[:, 0], places[:, 1]
+        self._places, self.counts = places[:, :2], places[:, 2]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
-        """These rows in a batch."""
-        return self._collate(self._indices[rows].tolist())
+        """These rows in a batch, each by itself."""
+        indices, of_row = np.unique(self._places[rows, 0], return_inverse=True)
+        batch = self._collate(indices.tolist())
+        numbers = {place: number for number, place in enumerate(_places(batch))}
+        wanted = zip(of_row.tolist(), self._places[rows, 1].tolist(), strict=True)
+        texts = batch.apart.part([numbers[place] for place in wanted])
+        return texts.part(slice(None), slice(int(texts.attention_mask.sum(dim=1).max())))
 
     def sample(self) -> NDArray[np.int64]:
         """At most SAMPLE_ROWS rows, evenly spaced, of SAMPLE_POSITIONS positions together, but one row at least."""
@@ -77,3 +84,9 @@ class DistinctRows:
     def _collate(self, indices: Sequence[int]) -> Batch:
         rows = [self._data[index] for index in indices]
         return to_batch(rows, tokenizer=self._tokenizer, max_length=self._max_length)
+
+
+def _places(batch: Batch) -> list[tuple[int, int]]:
+    """The row of each text of a batch, and its number within that row."""
+    last = [0] * len(batch.input_ids) if batch.segments is None else batch.segments.numbers[:, -1].tolist()
+    return [(row, number) for row, most in enumerate(last) for number in range(most + 1)]

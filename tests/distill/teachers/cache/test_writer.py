@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.encode import IGNORED
+from apt_model.data.encoded import IGNORED
 from apt_model.distill.losses.reference import token_kl
 from apt_model.distill.losses.topk_logits import sparse_token_kl
 from apt_model.distill.teachers.cache import manifest, writer
@@ -23,7 +23,7 @@ from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, DataError, NumericError, StorageError
-from apt_model.models.fingerprints import row_keys
+from apt_model.models.fingerprints import text_keys
 
 VOCABULARY = 64
 SETTINGS = CacheSettings(k=8, temperature=2.0, value_type="float16", max_length=32, packing=False)
@@ -101,14 +101,14 @@ def test_a_row_is_found_in_any_batch_with_any_padding(teacher: Any, rows: Any, t
 def test_the_key_of_a_row_depends_on_ids_labels_and_holes_in_the_mask_only() -> None:
     ids, labels = torch.tensor([[5, 6, 7]]), torch.tensor([[IGNORED, 6, 7]])
     mask = torch.ones_like(ids)
-    plain = row_keys(Batch(input_ids=ids, attention_mask=mask, labels=labels))
+    plain = text_keys(Batch(input_ids=ids, attention_mask=mask, labels=labels))
     assert len(plain[0]) == 16
     for changed in (
         Batch(input_ids=torch.tensor([[5, 6, 8]]), attention_mask=mask, labels=labels),
         Batch(input_ids=ids, attention_mask=mask, labels=torch.tensor([[IGNORED, IGNORED, 7]])),
         Batch(input_ids=ids, attention_mask=torch.tensor([[1, 0, 1]]), labels=labels),
     ):
-        assert row_keys(changed) != plain
+        assert text_keys(changed) != plain
 
 
 def test_equal_rows_are_kept_once_and_rows_without_a_label_not_at_all(teacher: Any, rows: Any, tmp_path: Path) -> None:
