@@ -56,6 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     say, out = speaker(arguments.lang), arguments.out and _writable(Path(arguments.out))
     tell = teller(arguments.lang)
     with importing(arguments.lang):
+        from apt_model.data.answering import with_template
         from apt_model.data.dataset import load_dataset, make_dataloader
         from apt_model.data.encode import refuse_other_tokenizer
         from apt_model.generation.evaluator import evaluate_text_quality
@@ -73,7 +74,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         with waiting(arguments.lang, "teacher", name=arguments.teacher):
             teacher, teacher_tokenizer, _ = load_model(arguments.teacher, tell=tell)
         refuse_other_tokenizer(teacher_tokenizer, tokenizer)
-        tokenizer = tokenizer if tokenizer is not None else teacher_tokenizer
+        tokenizer = with_template(tokenizer, teacher_tokenizer)
     with waiting(arguments.lang, "evaluation"):
         results = evaluate_text_quality(
             model,

@@ -79,6 +79,7 @@ class Lesson:
         rows, looked_at: training and validation rows; `looked_at` may be None.
         batch_size: samples per batch.
         topics: keywords by topic, instead of the built-in ones; empty: those.
+        names: of the data, as they were given.
     """
 
     teacher: Any
@@ -88,6 +89,7 @@ class Lesson:
     teacher_tokenizer: Any = None
     looked_at: Any = None
     topics: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    names: Sequence[str] = ()
 
     def run(
         self,
@@ -122,6 +124,7 @@ class Lesson:
             run_dir=out,
             resume_from=resume_from,
             resume_anyway=resume_anyway,
+            data_names=self.names,
         )
 
     def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
@@ -187,6 +190,7 @@ def _distill(arguments: argparse.Namespace) -> None:
         rows=rows,
         looked_at=looked_at,
         batch_size=arguments.batch_size,
+        names=arguments.data,
     )
     control = None
     if arguments.control is not None:

@@ -97,10 +97,12 @@ class Material:
 
     @property
     def tokenizer(self) -> Any:
-        """The student's; the teacher's object if both are the same, or the student has none."""
-        if self.teacher_tokenizer is None or self.teachers_own_tokenizer is not None:
+        """The student's; if both are the same, the teacher's object, unless only the student's has a chat template."""
+        from apt_model.data.answering import with_template
+
+        if self.teachers_own_tokenizer is not None:
             return self.student_tokenizer
-        return self.teacher_tokenizer
+        return with_template(self.teacher_tokenizer, self.student_tokenizer)
 
     @cached_property  # cached: it compares every id of both
     def teachers_own_tokenizer(self) -> Any:

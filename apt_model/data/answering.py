@@ -12,6 +12,11 @@ ASKED, ANSWERED = "wozu", "dazu"  # words that no template has in it
 THOUGHT = "<think>"
 
 
+def with_template(first: Any, second: Any) -> Any:
+    """Of two tokenizers with the same ids (or None) the first, unless only the second has a chat template."""
+    return second if first is None or (has_template(second) and not has_template(first)) else first
+
+
 def question_ids(chat: Sequence[Mapping[str, str]], tokenizer: Any) -> list[int]:
     """Token ids of a chat with the generation prompt behind it, in the tokenizer's chat template.
 

@@ -3,7 +3,7 @@
 Knows types; knows nothing of what a run does with them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -61,10 +61,12 @@ class Data:
     Attributes:
         train: a DataLoader or any iterable; iterated once an epoch.
         validation: measured after each epoch by the main process, never learned from.
+        names: of the training data, for the student's model card.
     """
 
     train: Iterable[Any]
     validation: Iterable[Any] | None = None
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -41,8 +41,8 @@ def complete_settings(student: Any, teacher: Any, tokenizer: Any, *, tell: Tell 
     if _says_nothing(holder):
         inherit_settings(holder, teacher)
     own = deepcopy(holder.generation_config)
-    before = _listed(own.eos_token_id)
-    theirs = _listed(getattr(getattr(teacher, "generation_config", None), "eos_token_id", None))
+    before = listed(own.eos_token_id)
+    theirs = listed(getattr(getattr(teacher, "generation_config", None), "eos_token_id", None))
     others = [*theirs, getattr(tokenizer, "eos_token_id", None), turn_end(tokenizer)]
     ends = list(dict.fromkeys([*before, *(id_ for id_ in others if isinstance(id_, int))]))
     if ends != before:
@@ -81,7 +81,8 @@ def spelled(ids: list[int], tokenizer: Any) -> str:
     return ", ".join(map(str, ids if convert is None else convert(ids)))
 
 
-def _listed(value: int | list[int] | None) -> list[int]:
+def listed(value: int | list[int] | None) -> list[int]:
+    """An `eos_token_id` as a list: none, one id or several."""
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]

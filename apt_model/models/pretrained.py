@@ -26,6 +26,7 @@ from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.generation_settings import savable_settings
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
 from apt_model.models.quiet import quiet_transformers
+from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
 from apt_model.models.versions import INSTALLED, needed_version, newer_version, upgrade
 
@@ -192,11 +193,19 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
 
 
 @quiet_transformers()
-def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
-    """Save a model, and its tokenizer if there is one, as a directory that transformers can load.
+def save_model(
+    model: nn.Module,
+    tokenizer: Any,
+    path: str | Path,
+    *,
+    merge_adapters: bool = False,
+    training: Training | None = None,
+) -> None:
+    """Save a model, and its tokenizer if there is one, as a directory that transformers can load, with a model card.
 
     Of a plain module the weights alone are saved; `load_model(path, model=...)` loads them. Of a PEFT model
     the adapters alone are saved, or with `merge_adapters` a plain model with the adapters merged into its weights.
+    README.md tells of `training` what is known; a README.md that was not written here is kept.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -204,6 +213,7 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
     directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        says = may_write(directory)
         if has_adapters(model) and merge_adapters:
             model = merged(model)
         settings = getattr(model, "generation_config", None)
@@ -220,6 +230,8 @@ def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adap
             save_tensors(model, str(directory / WEIGHTS))
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(directory)
+        if says:
+            write_readme(directory, model, tokenizer, training)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         got = getattr(error, "strerror", None) or _first_line(error)
         raise StorageError(

@@ -50,6 +50,7 @@ class DistillationPlugin:
         run_dir: str | Path | None = None,
         resume_from: str | Path | None = None,
         resume_anyway: bool = False,
+        data_names: Sequence[str] = (),
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
         """Train `student_model` in place; arguments as in `VisualDistillationPlugin.visual_distill_model`."""
@@ -67,7 +68,7 @@ class DistillationPlugin:
                 optimizer=optimizer,
                 scheduler=scheduler,
             ),
-            Data(train=train_dataloader, validation=eval_dataloader),
+            Data(train=train_dataloader, validation=eval_dataloader, names=data_names),
             folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
             viewers=Viewers(sinks=sinks, scorer=None, guard=guard, notices=self._given.notices),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DisplayConfig
@@ -25,7 +26,9 @@ from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.models.devices import pick_device
+from apt_model.models.forward import model_card
 from apt_model.models.pretrained import get_model_size, save_model
+from apt_model.models.readme import Training
 from apt_model.plugins.viewer import Viewer
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
@@ -134,7 +137,7 @@ def run_session(
         finally:
             audience.close()
         if directory is not None:
-            _keep_student(models, directory, checkpoints, merge_adapters=config.train.merge_adapters)
+            _keep_student(models, directory, checkpoints, _training(config, models, data, verdict))
     return verdict
 
 
@@ -208,7 +211,21 @@ def _place(lesson: LessonConfig) -> tuple[torch.device, list[KeyedNotice]]:
         return torch.device("cpu"), [("notice.no_cuda", {"device": lesson.train.device})]
 
 
-def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | None, *, merge_adapters: bool) -> None:
+def _training(config: LessonConfig, models: Models, data: Data, verdict: RunFinished) -> Training:
+    """What the student's model card tells of its training."""
+    teacher = models.teacher
+    return Training(
+        teacher=model_card(teacher) if isinstance(teacher, nn.Module) else teacher.card,
+        teacher_name=str(getattr(teacher, "name_or_path", "") or ""),
+        data=data.names,
+        batch_size=getattr(data.train, "batch_size", None),
+        optimizer=None if models.optimizer is None else type(models.optimizer).__name__,
+        config=config,
+        finished=verdict,
+    )
+
+
+def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | None, training: Training) -> None:
     """Save the student whole or not at all: under a temporary name, then renamed.
 
     Raises:
@@ -217,7 +234,8 @@ def _keep_student(models: Models, directory: Path, checkpoints: Checkpoints | No
     unfinished = directory / f".{STUDENT}"
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        save_model(models.student, models.tokenizer, unfinished, merge_adapters=merge_adapters)
+        merges = training.config.train.merge_adapters
+        save_model(models.student, models.tokenizer, unfinished, merge_adapters=merges, training=training)
         shutil.rmtree(directory / STUDENT, ignore_errors=True)
         unfinished.rename(directory / STUDENT)
     except OSError as error:

@@ -60,6 +60,7 @@ class VisualDistillationPlugin(Classroom):
         run_dir: str | Path | None = None,
         resume_from: str | Path | None = None,
         resume_anyway: bool = False,
+        data_names: Sequence[str] = (),
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
         """Train `student_model` in place.
@@ -82,6 +83,7 @@ class VisualDistillationPlugin(Classroom):
             resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
                 settings are given as they were.
             resume_anyway: resume even if settings, models or data have changed.
+            data_names: what the student's model card (README.md) calls the training data.
             sinks: who watches; unless given, cards in a notebook or on the terminal.
 
         Returns:
@@ -104,7 +106,7 @@ class VisualDistillationPlugin(Classroom):
                 optimizer=optimizer,
                 scheduler=scheduler,
             ),
-            Data(train=train_dataloader, validation=eval_dataloader),
+            Data(train=train_dataloader, validation=eval_dataloader, names=data_names),
             folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
             viewers=Viewers(sinks=sinks, scorer=self._scorer, guard=self._guard, notices=self._given.notices),
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from apt_model.data.answering import has_template, is_asked_in_template, question_ids, turn_end
+from apt_model.data.answering import has_template, is_asked_in_template, question_ids, turn_end, with_template
 from apt_model.data.batch import to_batch
 from tests.chats import CHATML, LLAMA_2, NO_END, SPECIALS, THINKING, byte_level, chat
 
@@ -59,3 +59,14 @@ def test_a_text_that_spells_the_template_is_a_chat() -> None:
     pair, text = {"prompt": prompt, "completion": "Como."}, {"text": f"{prompt}Como.<|im_end|>"}
     for row in (pair, text):
         assert is_asked_in_template([to_batch([row], tokenizer=tokenizer)], tokenizer)
+
+
+def test_of_two_equal_tokenizers_the_one_with_a_template_serves() -> None:
+    chats, plain = byte_level(CHATML), byte_level(None)
+    other = byte_level(LLAMA_2)
+    assert with_template(plain, chats) is chats
+    assert with_template(chats, plain) is chats
+    assert with_template(chats, other) is chats
+    assert with_template(None, plain) is plain
+    assert with_template(plain, None) is plain
+    assert with_template(None, None) is None

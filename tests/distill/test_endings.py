@@ -196,7 +196,7 @@ def test_what_could_not_be_kept_is_refused_before_the_first_step(
 def test_a_student_that_cannot_be_saved_at_the_end_names_the_checkpoint_it_is_in(
     kind: OSError, student: Any, teacher: Any, make_batches: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(model: nn.Module, tokenizer: Any, path: Path, *, merge_adapters: bool) -> None:
+    def fail(model: nn.Module, tokenizer: Any, path: Path, **_: Any) -> None:
         path.mkdir()
         (path / "half").touch()
         raise kind

@@ -11,6 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from apt_model.distill.students.fresh import create_compressed_model
 from apt_model.distill.students.shrink import shrink
+from apt_model.distill.teachers.cache.manifest import CacheSettings
+from apt_model.distill.teachers.cache.writer import CacheWriter
+from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.models.generate import end_ids
 from apt_model.models.generation_settings import complete_settings
 from apt_model.models.lora import Lora, add_lora
@@ -129,3 +132,14 @@ def test_settings_that_transformers_will_not_save_do_not_cost_the_student(tmp_pa
 
 def test_a_module_without_settings_is_left_alone() -> None:
     complete_settings(torch.nn.Linear(2, 2), None, None)
+
+
+def test_a_cached_teacher_hands_its_settings_on(instructed: Any, tmp_path: Path) -> None:
+    tokenizer, rows = byte_level(CHATML), [{"messages": chat("A lake?", "Como.")}]
+    settings = CacheSettings(k=8, temperature=2.0, value_type="float16", max_length=64, packing=False)
+    CacheWriter(instructed, rows, settings=settings, tokenizer=tokenizer).run(tmp_path)
+    cached = CachedTeacher(tmp_path)
+    student = create_compressed_model(cached.load_config()[0], num_layers=1)
+    complete_settings(student, cached, tokenizer)
+    assert student.generation_config.eos_token_id == [2, IM_END]
+    assert student.generation_config.temperature == 0.6

@@ -1,5 +1,6 @@
 """Models go to disk and come back; nothing is unpickled, nothing from outside runs."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,54 @@ def test_a_models_size_counts_its_bytes_once(make_model: Any) -> None:
     assert get_model_size(layer.half()) == 0.5
     tied, untied = (make_model(tie_word_embeddings=tied) for tied in (True, False))
     assert get_model_size(untied) - get_model_size(tied) == pytest.approx(64 * 32 * 4 / 2**20)
+
+
+def saved_by(version: str, directory: Path, **more: Any) -> None:
+    """Write into a saved model's config that this version of transformers saved it."""
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"transformers_version": version, **more}))
+
+
+def test_a_model_saved_by_a_newer_transformers_says_so_once(teacher: Any, tmp_path: Path) -> None:
+    save_model(teacher, None, tmp_path)
+    saved_by("99.1.0", tmp_path)
+    told: list[Any] = []
+    load_model(tmp_path, tell=lambda key, **values: told.append((key, values)))
+    here = transformers.__version__
+    fix = "pip install -U 'transformers>=99.1.0'"
+    assert told == [("newer_transformers", {"name": str(tmp_path), "saved": "99.1.0", "here": here, "fix": fix})]
+    with pytest.warns(UserWarning, match=r"was saved by transformers 99\.1\.0, this is"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["4.30.0", transformers.__version__, "4.57.0.dev0", "mine"])
+def test_a_model_saved_by_this_or_an_older_transformers_says_nothing(
+    version: str, teacher: Any, tmp_path: Path
+) -> None:
+    save_model(teacher, None, tmp_path)
+    saved_by(version, tmp_path)
+    load_model(tmp_path)  # a warning would fail the test
+
+
+@pytest.mark.parametrize("change", [{"model_type": "llama9"}, {"num_attention_heads": "many"}])
+def test_a_model_that_a_newer_transformers_saved_and_this_cannot_load_names_the_version(
+    change: dict[str, Any], teacher: Any, tmp_path: Path
+) -> None:
+    save_model(teacher, None, tmp_path)
+    saved_by("99.1.0", tmp_path, **change)
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path)
+    line = str(caught.value)
+    assert f"it was saved by transformers 99.1.0, and this is {transformers.__version__}" in line
+    assert "Fix: pip install -U 'transformers>=99.1.0'" in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("templates", ["{{ messages }}", {"default": "{{ messages }}", "tool_use": "{{ tools }}"}])
+def test_a_chat_template_and_the_further_ones_come_back(
+    templates: Any, teacher: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = templates
+    save_model(teacher, made, tmp_path)
+    assert load_model(tmp_path)[1].chat_template == templates

@@ -454,7 +454,8 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
     made = sorted(
         str(path.relative_to(tmp_path / "lesson")) for path in (tmp_path / "lesson").rglob("*") if path.is_file()
     )
-    saved = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    saved = ["README.md", "config.json", "generation_config.json", "model.safetensors"]
+    saved += ["tokenizer.json", "tokenizer_config.json"]
     kept = ["generators.safetensors", "manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"]
     step = sorted(Path("lesson/checkpoints").iterdir())[-1].name
     kept = [f"checkpoints/{step}/{name}" for name in kept]

@@ -185,8 +185,8 @@ class CacheWriter:
             return manifest
         try:
             settings = getattr(self._model, "generation_config", None)
-            ends = settings and savable_settings(settings)
-            for part in (getattr(self._model, "config", None), ends, self._tokenizer):
+            settings = None if settings is None else savable_settings(settings)
+            for part in (getattr(self._model, "config", None), settings, self._tokenizer):
                 if part is not None and hasattr(part, "save_pretrained"):
                     part.save_pretrained(directory / TEACHER)
         except OSError as error:
