@@ -15,7 +15,7 @@ from huggingface_hub import ModelCardData
 from transformers import PreTrainedModel
 
 from apt_model.config import LessonConfig
-from apt_model.data.answering import has_template
+from apt_model.data.template import has_template
 from apt_model.events.records import ModelCard, RunFinished
 from apt_model.events.results import MeanEstimate
 from apt_model.models.generation_settings import listed, spelled
