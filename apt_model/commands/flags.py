@@ -187,7 +187,7 @@ def _value_of(flag: str, words: Sequence[str]) -> str | None:
 
 def _lacking(key: str, typed: Mapping[str, Any], command: str) -> str:
     theirs = ", ".join(flag_of(name) for name in typed if NAMES[name].ours == key)
-    return f"{theirs}: our name is {flag_of(key)}, and `{command}` has no such flag"
+    return f"{theirs}: our name is {flag_of(key)}, and `{command}` has no such flag; see {command} --help"
 
 
 def _fix(key: str, own: Mapping[str, bool], command: str) -> str:

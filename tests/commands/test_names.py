@@ -181,7 +181,7 @@ def test_another_command_says_where_our_name_lacks() -> None:
 
 
 FILES = {
-    "lesson.yaml": "base_model: s\nteacher: t\ndatasets: [d.jsonl]\noutput_dir: o\nlearning_rate: 1e-4\n"
+    "lesson.yaml": "base-model: s\nteacher: t\ndatasets: [d.jsonl]\noutput_dir: o\nlearning_rate: 1e-4\n"
     "micro_batch_size: 2\nmixed_precision: no\nshow_diff: yes\nreport_to: none\nbf16: off\npacking: on\n"
     "kd_alpha: 0.9\n",
     "lesson.toml": 'base_model = "s"\nteacher = "t"\ndatasets = ["d.jsonl"]\noutput_dir = "o"\nlearning_rate = 1e-4\n'
@@ -209,6 +209,7 @@ def test_a_file_names_models_data_and_settings_and_what_is_typed_wins(
     ("name", "text", "said"),
     [
         ("a.yaml", "temperature: 2\ntemperature: 3\n", "temperature stands in it twice"),
+        ("a.yaml", "max-steps: 2\nmax_steps: 3\n", "has a key twice, with a dash and with an underscore"),
         ("a.json", '{"seed": 1, "seed": 2}', "seed stands in it twice"),
         ("a.toml", "seed = 1\nseed = 2\n", "is not valid TOML"),
         ("a.yaml", "distillation:\n  temperature: 2.0\n  alpha: 0.5\n", "got distillation with temperature, alpha"),
