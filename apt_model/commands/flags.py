@@ -5,7 +5,7 @@ that are no settings for flags.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,7 +29,7 @@ class Translation:
 
     Attributes:
         words: flags and values, the file's before those that were typed, which win.
-        direct: settings that no word can give, such as max_steps None for -1.
+        direct: values that no word can give, such as max_steps None for -1.
         settings: those of the config file, under our names; None where there is no file.
     """
 
@@ -69,7 +69,7 @@ def in_our_flags(words: Sequence[str], own: Mapping[str, bool], command: str, *,
     problems += [_lacking(key, typed.values, command) for key in values if flag_of(key) not in own]
     if problems:
         raise ConfigError("; ".join(problems))
-    direct = {key: value for key, value in values.items() if value is None or value == ()}
+    direct = {key: value for key, value in values.items() if not _as_words({key: value}, own)}
     end = typed.words.index("--") if "--" in typed.words else len(typed.words)
     result = Translation(words=[*typed.words[:end], *_as_words(values, own), *typed.words[end:]], direct=direct)
     path = _value_of(CONFIG, typed.words) if CONFIG in own else None
@@ -88,7 +88,7 @@ def _of_file(path: str, own: Mapping[str, bool], *, without: set[str]) -> tuple[
     values = {key: value for key, value in values.items() if key not in without}
     keys = {key for _, key, _ in settings()} | {"config", "preset"}
     flags = {key: value for key, value in values.items() if key not in keys and flag_of(str(key)) in own}
-    return list(_as_words(flags, own)), {key: value for key, value in values.items() if key not in flags}
+    return _as_words(flags, own), {key: value for key, value in values.items() if key not in flags}
 
 
 def _read(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_words: bool) -> _Typed:
@@ -105,9 +105,16 @@ def _read(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_
         key, flag = name.replace("-", "_"), "--" + name.replace("_", "-")
         if key in NAMES and (flag not in own or NAMES[key].ours == key):
             typed.values[key] = _value(key, [value] if sign else _following(key, rest, takes_words))
+        elif own.get(flag) is False:
+            typed.own.add(key)
+            switched = _switched(flag, sign, value, rest, own)
+            typed.words += switched
+            typed.values |= {} if switched else {key: False}
         elif flag in own:
             typed.own.add(key)
-            typed.words += [flag + sign + value] if own[flag] else _switched(flag, sign, value, rest, own)
+            typed.words.append(flag + sign + value)
+        elif own.get(flag.replace("--no-", "--", 1)) is False:
+            typed.values[key.removeprefix("no_")] = False
         else:
             raise ConfigError(f"unrecognized arguments: {word[:500]}", fix=_fix(key, own, command))
     return typed
@@ -163,18 +170,20 @@ def _switched(flag: str, sign: str, value: str, rest: list[str], own: Mapping[st
     return [opposite] if opposite in own else []
 
 
-def _as_words(values: Mapping[str, Any], own: Mapping[str, bool]) -> Iterable[str]:
-    """Values under our names as flags; nothing for None and for no value."""
+def _as_words(values: Mapping[str, Any], own: Mapping[str, bool]) -> list[str]:
+    """Values under our names as flags; nothing for those that no flag can say."""
+    words: list[str] = []
     for key, value in values.items():
         flag = flag_of(key)
         if value is None or value == ():
             continue
         if isinstance(value, list | tuple):
-            yield from (flag, *map(str, value))
+            words += [flag, *map(str, value)]
         elif not own[flag]:
-            yield from _switched(flag, "=", str(value), [], own)
+            words += _switched(flag, "=", str(value), [], own)
         else:
-            yield flag if value == "" else f"{flag}={value}"
+            words.append(flag if value == "" else f"{flag}={value}")
+    return words
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str | None:

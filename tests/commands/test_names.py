@@ -62,6 +62,7 @@ TAKEN: list[tuple[str, dict[str, Any]]] = [
     ("--dataset_text_field body", {"text_column": "body"}),
     ("--packing True", {"packing": True}),
     ("--packing false", {"packing": False}),
+    ("--no_packing", {"packing": False}),
     ("--validation_file v.jsonl", {"validation_data": ["v.jsonl"]}),
     ("--val_size 0.1", {"validation_split": 0.1}),
     ("--use_peft", {"lora": ""}),
@@ -203,6 +204,8 @@ def test_a_file_names_models_data_and_settings_and_what_is_typed_wins(
     assert {key: found[key] for key in meant} == meant
     typed = parsed("--config", name, "--data", "e", "--per_device_train_batch_size", "8", "--beta", "0.5", needed=[])
     assert (typed["data"], typed["batch_size"], typed["alpha"], typed["teacher"]) == (["e"], 8, 0.5, "t")
+    for off in (["--packing", "false"], ["--no-packing"]):
+        assert parsed("--config", name, *off, needed=[])["packing"] is False
 
 
 @pytest.mark.parametrize(
