@@ -194,7 +194,7 @@ def run(*arguments: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[
 def test_help_names_every_command_and_setting_and_loads_no_torch(tmp_path: Path) -> None:
     overview = run("--help", cwd=tmp_path).stdout
     assert all(command in overview for command in ("demo", "distill", "talk", "replay"))
-    details = run("distill", "--help", cwd=tmp_path).stdout
+    details = run("distill", "--help-all", "--lang", "en", cwd=tmp_path).stdout
     for words in ("--temperature", "--no-show-diff", "default: 4.0", "layers=6,hidden=384", "--preset"):
         assert words in details
     assert run("--version", cwd=tmp_path).stdout.startswith("apt-model ")

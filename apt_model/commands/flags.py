@@ -5,9 +5,10 @@ that are no settings for flags.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from apt_model.config import settings
@@ -19,6 +20,7 @@ from apt_model.errors import ConfigError
 OTHER_NAMES = {"dashboard": "--watch"}  # settings whose flag has another name: here that of the command it starts
 TRUTH = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 CONFIG = "--config"
+ONE_OF = {"validation_data", "validation_split"}  # where one is typed, the file has neither
 
 
 @dataclass(kw_only=True)
@@ -27,12 +29,12 @@ class Translation:
 
     Attributes:
         words: flags and values, the file's before those that were typed, which win.
-        unset: settings that were typed as none of their values, such as max_steps -1.
+        direct: values that no word can give, such as max_steps None for -1.
         settings: those of the config file, under our names; None where there is no file.
     """
 
     words: list[str]
-    unset: tuple[str, ...] = ()
+    direct: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[Any, Any] | None = None
 
 
@@ -50,43 +52,46 @@ def flag_of(key: str) -> str:
     return OTHER_NAMES.get(key, "--" + key.replace("_", "-"))
 
 
-def in_our_flags(words: Sequence[str], own: Mapping[str, bool], command: str) -> Translation:
+def in_our_flags(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_words: bool) -> Translation:
     """The words of a command line in the flags of its command.
 
     Args:
         words: as typed, without the command's name.
         own: the command's flags, and whether each takes a value.
         command: its name, for errors.
+        takes_words: whether it takes words without a flag, which may follow a switch.
 
     Raises:
         ConfigError: a flag that nobody knows, one that is not taken, or a config file that cannot be read.
     """
-    typed = _read(words, own, command)
+    typed = _read(words, own, command, takes_words=takes_words)
     values, problems = translated(typed.values, flag_of, beside=typed.own - typed.values.keys())
     problems += [_lacking(key, typed.values, command) for key in values if flag_of(key) not in own]
     if problems:
         raise ConfigError("; ".join(problems))
-    unset = tuple(key for key, value in values.items() if value is None)
+    direct = {key: value for key, value in values.items() if not _as_words({key: value}, own)}
     end = typed.words.index("--") if "--" in typed.words else len(typed.words)
-    result = Translation(words=[*typed.words[:end], *_as_words(values, own), *typed.words[end:]], unset=unset)
+    result = Translation(words=[*typed.words[:end], *_as_words(values, own), *typed.words[end:]], direct=direct)
     path = _value_of(CONFIG, typed.words) if CONFIG in own else None
     if path is not None:
-        from_file, result.settings = _of_file(path, own)
+        typed_keys = typed.own | values.keys()
+        from_file, result.settings = _of_file(path, own, without=ONE_OF if ONE_OF & typed_keys else set())
         result.words = [*from_file, *result.words]
     return result
 
 
-def _of_file(path: str, own: Mapping[str, bool]) -> tuple[list[str], dict[Any, Any]]:
+def _of_file(path: str, own: Mapping[str, bool], *, without: set[str]) -> tuple[list[str], dict[Any, Any]]:
     """The file's keys that are flags but no settings, as words; and the others."""
     values, problems = translated(read_file(path))
     if problems:
         raise ConfigError(f"config file {path}: {'; '.join(problems)}")
+    values = {key: value for key, value in values.items() if key not in without}
     keys = {key for _, key, _ in settings()} | {"config", "preset"}
     flags = {key: value for key, value in values.items() if key not in keys and flag_of(str(key)) in own}
-    return list(_as_words(flags, own)), {key: value for key, value in values.items() if key not in flags}
+    return _as_words(flags, own), {key: value for key, value in values.items() if key not in flags}
 
 
-def _read(words: Sequence[str], own: Mapping[str, bool], command: str) -> _Typed:
+def _read(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_words: bool) -> _Typed:
     typed, rest = _Typed(), list(words)
     while rest:
         word = rest.pop(0)
@@ -99,20 +104,32 @@ def _read(words: Sequence[str], own: Mapping[str, bool], command: str) -> _Typed
         name, sign, value = word[2:].partition("=")
         key, flag = name.replace("-", "_"), "--" + name.replace("_", "-")
         if key in NAMES and (flag not in own or NAMES[key].ours == key):
-            typed.values[key] = _value(key, [value] if sign else _following(key, rest))
+            typed.values[key] = _value(key, [value] if sign else _following(key, rest, takes_words))
+        elif own.get(flag) is False:
+            typed.own.add(key)
+            switched = _switched(flag, sign, value, rest, own)
+            typed.words += switched
+            typed.values |= {} if switched else {key: False}
         elif flag in own:
             typed.own.add(key)
-            typed.words += [flag + sign + value] if own[flag] else _switched(flag, sign, value, rest, own)
+            typed.words.append(flag + sign + value)
+        elif own.get(flag.replace("--no-", "--", 1)) is False:
+            typed.values[key.removeprefix("no_")] = False
         else:
             raise ConfigError(f"unrecognized arguments: {word[:500]}", fix=_fix(key, own, command))
     return typed
 
 
-def _following(key: str, rest: list[str]) -> list[str]:
+def _following(key: str, rest: list[str], takes_words: bool) -> list[str]:
     """Take the values of a name from the words after it."""
     taken: list[str] = []
     while rest and (not rest[0].startswith("-") or re.match(r"-\.?\d", rest[0])):
-        if NAMES[key].is_switch and isinstance(plain(rest[0]), str) and NAMES[key].takes(rest[0]) is None:
+        if (
+            takes_words
+            and NAMES[key].is_switch
+            and isinstance(plain(rest[0]), str)
+            and NAMES[key].takes(rest[0]) is None
+        ):
             break
         taken.append(rest.pop(0))
         if not NAMES[key].several:
@@ -153,31 +170,33 @@ def _switched(flag: str, sign: str, value: str, rest: list[str], own: Mapping[st
     return [opposite] if opposite in own else []
 
 
-def _as_words(values: Mapping[str, Any], own: Mapping[str, bool]) -> Iterable[str]:
-    """Values under our names as flags; nothing for None."""
+def _as_words(values: Mapping[str, Any], own: Mapping[str, bool]) -> list[str]:
+    """Values under our names as flags; nothing for those that no flag can say."""
+    words: list[str] = []
     for key, value in values.items():
         flag = flag_of(key)
-        if value is None:
+        if value is None or value == ():
             continue
         if isinstance(value, list | tuple):
-            yield from (flag, *map(str, value))
+            words += [flag, *map(str, value)]
         elif not own[flag]:
-            yield from _switched(flag, "=", str(value), [], own)
+            words += _switched(flag, "=", str(value), [], own)
         else:
-            yield flag if value == "" else f"{flag}={value}"
+            words.append(flag if value == "" else f"{flag}={value}")
+    return words
 
 
 def _value_of(flag: str, words: Sequence[str]) -> str | None:
     """The last value of a flag among words."""
     found = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in pairwise([*words, ""]):
         found = following if word == flag else word.partition("=")[2] if word.startswith(f"{flag}=") else found
-    return found
+    return found or None
 
 
 def _lacking(key: str, typed: Mapping[str, Any], command: str) -> str:
     theirs = ", ".join(flag_of(name) for name in typed if NAMES[name].ours == key)
-    return f"{theirs}: our name is {flag_of(key)}, and `{command}` has no such flag"
+    return f"{theirs}: our name is {flag_of(key)}, and `{command}` has no such flag; see {command} --help"
 
 
 def _fix(key: str, own: Mapping[str, bool], command: str) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from apt_model.commands.options import Command, Parser
 
 DEFAULT_LANG = LANGUAGES[0]
+HELP_ALL = ("--help-all", "--help_all")
 WIDEST, NARROW = 100, 60  # columns
 LEFT = 24  # columns of a flag beside its text
 SAID = re.compile(r" \(default: ([^()]*)\)$")
@@ -45,7 +46,7 @@ def language_last(words: list[str]) -> list[str]:
 def asks_for_help(words: Sequence[str]) -> bool:
     """Whether the words of a command line ask for a page of help."""
     before = words[: words.index("--")] if "--" in words else words
-    return bool({"-h", "--help", "--help-all", "--help_all"} & set(before))
+    return bool({"-h", "--help", *HELP_ALL} & set(before))
 
 
 def print_page(page: str, file: Any = None) -> None:
@@ -121,12 +122,16 @@ class _Texts:
         return f"{said}（默认：{WORDS.get(default[1], default[1])}）"
 
 
-@lru_cache
 def _texts(lang: str) -> _Texts:
+    """The texts of a language; English ones if there are none in it, or the output cannot encode them."""
     from apt_model.render.sanitise import can_say
 
-    shown = lang if lang == "zh" and can_say("教", sys.stdout.encoding or "utf-8") else "en"
-    return _Texts(tomllib.loads(files("apt_model.locales").joinpath(f"help_{shown}.toml").read_text("utf-8")))
+    return _load(lang if lang == "zh" and can_say("教", sys.stdout.encoding or "utf-8") else "en")
+
+
+@lru_cache
+def _load(lang: str) -> _Texts:
+    return _Texts(tomllib.loads(files("apt_model.locales").joinpath(f"help_{lang}.toml").read_text("utf-8")))
 
 
 def _name(command: "Parser") -> str:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from apt_model.commands.flags import flag_of, in_our_flags
 from apt_model.commands.help import (
     DEFAULT_LANG,
+    HELP_ALL,
     asks_for_help,
     full_page,
     language_last,
@@ -78,18 +79,19 @@ class Command(Parser):
     """The parser of one command: takes names of other trainers, and keys of a config file that are its flags."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of the base class, of the words in our flags."""
+        """As argparse's, of the words in our flags."""
         words = list(sys.argv[1:] if args is None else args)
         self.lang = language_of(words) or self.lang
         if asks_for_help(words):
-            print_page(short_page(self) if "--help-all" not in words else full_page(self))
+            print_page(full_page(self) if set(HELP_ALL) & set(words) else short_page(self))
             self.exit()
-        found = in_our_flags(words, self.flags(), self.prog)
-        namespace, rest = super().parse_known_args(found.words, namespace)
-        for key in found.unset:
-            setattr(namespace, key, None)
-        namespace.file_settings = found.settings
-        return namespace, rest
+        takes_words = any(not action.option_strings for action in self._actions)
+        found = in_our_flags(words, self.flags(), self.prog, takes_words=takes_words)
+        arguments, rest = argparse.ArgumentParser.parse_known_args(self, found.words, namespace)
+        for key, value in found.direct.items():
+            setattr(arguments, key, value)
+        arguments.file_settings = found.settings
+        return arguments, rest
 
     def format_help(self) -> str:
         """The page of `--help`: one screen."""

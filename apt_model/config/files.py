@@ -26,7 +26,7 @@ class Word(str):
 
 
 def read_file(path: str | Path) -> dict[Any, Any]:
-    """The keys and values of a file, which are flat; no key may stand in it twice.
+    """The keys and values of a file, which are flat; no key may stand in it twice. A dash in a key is an underscore.
 
     Of YAML, numbers are those of YAML 1.2, `1e-4` among them; `no`, `off`, `yes` and `on` are each a `Word`.
 
@@ -49,7 +49,10 @@ def read_file(path: str | Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"config file {path} has no keys", got=brief(values), expected="temperature: 4.0")
     _refuse_sections(values, path)
-    return values
+    named = {key.replace("-", "_") if isinstance(key, str) else key: value for key, value in values.items()}
+    if len(named) < len(values):
+        raise ConfigError(f"config file {path} has a key twice, with a dash and with an underscore")
+    return named
 
 
 def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:

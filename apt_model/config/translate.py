@@ -51,11 +51,12 @@ def translated(
         spell: how a line shows a name.
         beside: our names that were given elsewhere, and may not be given twice.
     """
+    beside = set(beside)
     found: dict[Any, Any] = {}
     source: dict[Any, Any] = {name: name for name in beside}
     problems = _of_two_meanings({*values, *source}, spell)
     for name, value in values.items():
-        for key, ours in _meant(name, _plain(value, name), values, problems, spell).items():
+        for key, ours in _meant(name, _plain(value, name), {*values, *beside}, problems, spell).items():
             before = found.get(key)
             if key not in source or (isinstance(before, Mapping) and isinstance(ours, Mapping)):
                 found[key] = {**before, **ours} if isinstance(before, Mapping) else ours
@@ -65,7 +66,7 @@ def translated(
     return {key: _joined(value) if key == "lora" else value for key, value in found.items()}, problems
 
 
-def _meant(name: Any, value: Any, among: Mapping[Any, Any], problems: list[str], spell: Spell) -> Mapping[Any, Any]:
+def _meant(name: Any, value: Any, among: set[Any], problems: list[str], spell: Spell) -> Mapping[Any, Any]:
     known = NAMES.get(name) if isinstance(name, str) else None
     if known is None:
         return {name: value}

@@ -160,7 +160,7 @@ def test_the_demos_student_agrees_with_its_teacher_on_half_of_the_unseen_text(tm
 
 def test_the_help_of_demo_tells_the_demos_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["demo", "--help"])
+        main(["demo", "--help-all", "--lang", "en"])
     shown, english = " ".join(capsys.readouterr().out.split()), lesson_of("en").settings
     assert len(SETTINGS["exam_prompts"]) == 3
     assert DEMO_DEFAULTS.keys() == SETTINGS.keys() == english.keys()

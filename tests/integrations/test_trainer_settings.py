@@ -1,5 +1,6 @@
 """Which settings the callback reads: each that it takes shows, and each other one is refused."""
 
+import argparse
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -146,3 +147,10 @@ def test_exactly_the_trainers_of_trl_that_take_a_teacher_name_one() -> None:
     assert len(found) > 12
     assert names - takes == {"ServerDistillationTrainer", "AsyncDistillationTrainer"}, "their teacher is on a server"
     assert takes <= names
+
+
+def test_another_name_of_a_setting_that_is_not_read_is_refused_too(teacher: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^learning_rate cannot be in config"):
+        VisualDistillationCallback(teacher, config={"lr": 1e-3})
+    with pytest.raises(ConfigError, match="settings are not a mapping"):
+        VisualDistillationCallback(teacher, config=argparse.Namespace(lr=1e-3))
