@@ -23,7 +23,7 @@ from apt_model.data.notices import Tell, warn
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
-from apt_model.models.quiet import quiet_transformers
+from apt_model.models.quiet import quiet_peft, quiet_transformers
 from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
@@ -182,6 +182,7 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
     }
 
 
+@quiet_peft()
 @quiet_transformers()
 def save_model(model: nn.Module, tokenizer: Any, path: str | Path, *, merge_adapters: bool = False) -> None:
     """Save a model, and its tokenizer if there is one, as a directory that transformers can load.

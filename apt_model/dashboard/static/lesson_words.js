@@ -100,5 +100,7 @@ export const LESSON = {
   "notice.other_rows_learned": ["训练数据和中断前不同：学过的文本从这里重新测起", "the training data is not that from before the interruption: readings of learned text begin anew here"],
   "notice.predicted_cached": ["缓存里的教师不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: a cached teacher cannot go on with a text by itself"],
   "notice.predicted_mute": ["{model} 没有 generate()，不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: {model} has no generate(), so it cannot go on with a text by itself"],
+  "notice.router_loss": ["学生是混合专家模型，它的配置要求路由损失（output_router_logits）：已加入总损失，系数 {coefficient}", "the student has experts, and its config asks for their router loss (output_router_logits): it is added, times {coefficient}"],
+  "notice.router_loss_off": ["学生是混合专家模型，但按它的配置，让各专家负载均衡的路由损失没有加入；想加入，请在配置里设 output_router_logits=true", "the student has experts, but the loss that keeps them in balance is left out, as its config says: set output_router_logits=true in it to add that loss"],
   "notice.towers_left_out": ["{name}：只用其中处理文本的部分（{model}）；没有用到的是：{parts}", "{name}: its text part ({model}) is used alone; left out: {parts}"],
 };
