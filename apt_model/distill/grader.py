@@ -27,6 +27,7 @@ from apt_model.errors import ModelError
 from apt_model.models.forward import Forward
 from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
+from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
 
 T = TypeVar("T", float, Tensor)
@@ -39,6 +40,7 @@ class LossTerms(NamedTuple):
     ce: Tensor
     hidden: Tensor
     attention: Tensor
+    router: Tensor
 
 
 class Graded(NamedTuple):
@@ -81,6 +83,7 @@ class Grader:
         self._accelerator, self._say, self._matcher = accelerator, say, matcher
         self._objective, self._layer_weights = Objective.of(config), (config.hidden_weight, config.attention_weight)
         self._head_of = cache(find_head)  # of the student as it is wrapped: looked for once
+        self._router_weight: float | None = None  # of the student's router loss, once it is known
         self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
@@ -89,10 +92,13 @@ class Grader:
         self._forward.check(batch)
         self._teacher.check(batch)
 
-    def weigh(self, kd: T, ce: T, hidden: T | float = 0.0, attention: T | float = 0.0) -> T:
-        """The loss: `alpha * kd + beta * ce + hidden_weight * hidden + attention_weight * attention`."""
+    def weigh(self, kd: T, ce: T, hidden: T | float = 0.0, attention: T | float = 0.0, router: T | float = 0.0) -> T:
+        """The loss: `alpha * kd + beta * ce + hidden_weight * hidden + attention_weight * attention`, and the router's.
+
+        The last is that of a student with experts, by its own coefficient.
+        """
         inner = self._weigh_layers(hidden, attention) if self._matcher else 0.0
-        return self._objective.alpha * kd + self._objective.beta * ce + inner
+        return self._objective.alpha * kd + self._objective.beta * ce + inner + (self._router_weight or 0.0) * router
 
     def _weigh_layers(self, hidden: T | float, attention: T | float) -> T | float:
         hidden_weight, attention_weight = self._layer_weights
@@ -112,6 +118,7 @@ class Grader:
         Returns:
             The sums of `LossTerms` over this process's part, (4,), and the card statistics of each batch.
         """
+        self._tell_of_routers(student)
         accelerator, readouts = self._accelerator, []
         sums = torch.zeros(len(LossTerms._fields), device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
@@ -126,18 +133,29 @@ class Grader:
             self._say("notice.wide_matmul")
         return sums, readouts
 
+    def _tell_of_routers(self, student: nn.Module) -> None:
+        self._router_weight = router_coefficient(student)
+        if self._router_weight:
+            self._say("notice.router_loss", coefficient=self._router_weight)
+        elif self._router_weight is not None:
+            self._say("notice.router_loss_off")
+
     def _grade(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         if self._matcher is not None and batch.segments is not None and batch.segments.is_packed:
             found = self._grade(student, batch.apart, row and moved_card(row, batch), weight)  # layers are of one text
             return found if row is None else found.of_card(row)
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
-        with nullcontext() if self._matcher is None else self._matcher.recording() as seen:
+        with (
+            nullcontext() if self._matcher is None else self._matcher.recording() as seen,
+            router_losses(student) if self._router_weight else nullcontext([]) as routers,
+        ):
             if batch.teachers is None:
                 graded = self._fused(student, head, batch, row, learned, weight)
             else:
                 graded = self._crossed(student, batch, row, weight)
-        return graded if seen is None else self._matched(graded, seen, batch, learned, weight)
+        graded = graded if seen is None else self._matched(graded, seen, batch, learned, weight)
+        return self._balanced(graded, routers, len(learned), weight)
 
     def _crossed(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
         """The loss with a teacher of another tokenizer, from the full logits of both."""
@@ -199,7 +217,15 @@ class Grader:
 
     @staticmethod
     def _terms(kd: Tensor, ce: Tensor) -> LossTerms:
-        return LossTerms(kd.detach(), ce.detach(), *torch.zeros(2, device=kd.device))
+        return LossTerms(kd.detach(), ce.detach(), *torch.zeros(3, device=kd.device))
+
+    def _balanced(self, graded: Graded, routers: Sequence[Tensor], tokens: int, weight: float) -> Graded:
+        """Add the router loss of the batch, which counts by its tokens among those of the step."""
+        if not routers or self._router_weight is None:
+            return graded
+        router = routers[-1].float() * tokens
+        loss = graded.loss + weight * self._router_weight * router.to(graded.loss.device)
+        return Graded(loss, graded.terms._replace(router=router.detach()), graded.readout)
 
     def _matched(self, graded: Graded, seen: ForwardPair, batch: Batch, learned: Tensor, weight: float) -> Graded:
         """Add the layer matching terms at the same positions."""

@@ -29,6 +29,7 @@ class StepTaken(NamedTuple):
     ce: float
     hidden: float
     attention: float
+    router: float
     grad_norm: float
     learning_rate: float
     readouts: list[RowReadout | None]
@@ -79,9 +80,9 @@ class OptimizerStep:
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             norm = clip(self._accelerator, self._trained(), self._config)
-            kd, ce, hidden, attention, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
+            kd, ce, hidden, attention, router, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
-        loss, scaler = self._grader.weigh(kd, ce, hidden, attention), self._accelerator.scaler
+        loss, scaler = self._grader.weigh(kd, ce, hidden, attention, router), self._accelerator.scaler
         # An fp16 overflow of the gradient is GradScaler's to handle: it skips the step and halves its scale, until that
         # is 1 and nothing more can be gained.
         is_overflow = scaler is not None and isfinite(loss) and not isfinite(grad_norm) and scaler.get_scale() > 1
@@ -94,7 +95,7 @@ class OptimizerStep:
             self._optimizer.step()
         self._schedule(loss)
         self._optimizer.zero_grad()
-        return StepTaken(loss, kd, ce, hidden, attention, grad_norm, learning_rate, readouts)
+        return StepTaken(loss, kd, ce, hidden, attention, router, grad_norm, learning_rate, readouts)
 
     def _trained(self) -> list[nn.Parameter]:
         """The student's parameters, and the layer matcher's projections while they are trained with it."""

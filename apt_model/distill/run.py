@@ -262,6 +262,7 @@ class TrainingRun:
             skipped_batches=self._progress.skipped,
             hidden=taken.hidden if distill.hidden_weight else None,
             attention=taken.attention if distill.attention_weight else None,
+            router=taken.router or None,  # never 0 where there is one
         )
 
     def _keep(self, *, is_due: bool, score: float | None = None) -> None:

@@ -84,7 +84,8 @@ class StepDone(Event):
 
     Attributes:
         batch: index in the epoch, from 0, of the step's last batch.
-        loss: what was backpropagated: `alpha * kd + beta * ce`, plus the weighted `hidden` and `attention` terms.
+        loss: what was backpropagated: `alpha * kd + beta * ce`, plus the weighted `hidden`, `attention` and `router`
+            terms.
         kd: T² times the mean KL(teacher ‖ student) at temperature T, in nats, unweighted.
         ce: the mean cross-entropy on the labels at temperature 1, in nats, unweighted; None on an on-policy step, whose
             loss has no such term.
@@ -94,6 +95,7 @@ class StepDone(Event):
         skipped_batches: batches without any label so far.
         hidden: mean 1 - cosine between both models' hidden states, unweighted; None without this term.
         attention: mean KL between both models' attention relations, in nats, unweighted; None without this term.
+        router: the load-balancing loss of the student's experts, unweighted; None without this term.
     """
 
     kind = "step"
@@ -110,6 +112,7 @@ class StepDone(Event):
     skipped_batches: int
     hidden: float | None = None
     attention: float | None = None
+    router: float | None = None
 
     @property
     def is_on_policy(self) -> bool:

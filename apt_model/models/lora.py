@@ -108,9 +108,34 @@ def has_adapters(model: Any) -> bool:
     return isinstance(getattr(model, "peft_config", None), dict) and not isinstance(model, PreTrainedModel)
 
 
+@quiet_peft()
 def merged(model: Any) -> Any:
-    """A copy of a PEFT model with its adapters merged into the weights: a plain model of transformers."""
-    return deepcopy(model).merge_and_unload()
+    """A copy of a PEFT model with its adapters merged into the weights: a plain model of transformers.
+
+    Where one of two tied matrices, head and embeddings, was adapted, or both by adapters of their own, they are two in
+    the copy, and its config says so: merged into one they would both change.
+    """
+    copied = deepcopy(model)
+    base = copied.get_base_model()
+    head, embeddings = base.get_output_embeddings(), base.get_input_embeddings()
+    if head is not None and _plain(head).weight is _plain(embeddings).weight and _is_adapted(head, embeddings):
+        _plain(head).weight = nn.Parameter(_plain(head).weight.detach().clone(), requires_grad=False)
+    plain = copied.merge_and_unload()
+    head, embeddings = plain.get_output_embeddings(), plain.get_input_embeddings()
+    if head is not None and head.weight is not embeddings.weight:
+        for config in (plain.config, plain.config.get_text_config()):
+            config.tie_word_embeddings = False
+    return plain
+
+
+def _plain(layer: Any) -> Any:
+    """The layer within peft's, whether adapted or kept as a trained copy."""
+    inner = getattr(layer, "base_layer", None) or getattr(layer, "original_module", None)
+    return layer if inner is None else _plain(inner)
+
+
+def _is_adapted(*layers: Any) -> bool:
+    return any(_plain(layer) is not layer for layer in layers)
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:

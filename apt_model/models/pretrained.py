@@ -25,7 +25,7 @@ from apt_model.errors import AptModelError, ConfigError, ModelError, StorageErro
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.generation_settings import savable_settings
 from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
-from apt_model.models.quiet import quiet_transformers
+from apt_model.models.quiet import quiet_peft, quiet_transformers
 from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
 from apt_model.models.versions import INSTALLED, needed_version, newer_version, upgrade
@@ -192,6 +192,7 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
     }
 
 
+@quiet_peft()
 @quiet_transformers()
 def save_model(
     model: nn.Module,

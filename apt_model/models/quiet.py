@@ -39,7 +39,11 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Context manager: no warning about a name of transformers that peft still uses, and its user cannot change."""
+    """Context manager: no warning of peft about what its user cannot change, or what `lora` does itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", ".*tie_word_embeddings", UserWarning)  # `lora.merged` unties them
+        warnings.filterwarnings(
+            "ignore", ".*save_embedding_layers", UserWarning
+        )  # adapted ones are saved, as they must
         yield

@@ -13,7 +13,7 @@ def numbers(event: Event) -> dict[str, float]:
     """The metrics of an event by name; unknown and non-finite ones are left out."""
     found: dict[str, float | None] = {}
     if isinstance(event, StepDone):
-        terms = ("loss", "kd", "ce", "hidden", "attention", "learning_rate", "grad_norm")
+        terms = ("loss", "kd", "ce", "hidden", "attention", "router", "learning_rate", "grad_norm")
         found = {f"train/{key}": getattr(event, key) for key in terms}
         if event.tokens is not None and event.step_seconds:
             found["train/tokens_per_second"] = event.tokens / event.step_seconds

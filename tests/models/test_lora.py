@@ -17,6 +17,7 @@ from apt_model.models.generate import generate
 from apt_model.models.lora import Lora, adapter_tensors, add_lora, has_adapters, merged, parse_lora
 from apt_model.models.output_head import find_head
 from apt_model.models.pretrained import load_model, save_model
+from apt_model.models.quiet import quiet_peft
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from tests.distill.plain import write_everything_out
 
@@ -171,6 +172,81 @@ def test_merged_it_is_a_plain_model_that_says_the_same(
         expected = student(input_ids=BATCHES[0]).logits
         torch.testing.assert_close(plain(input_ids=BATCHES[0]).logits, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(merged(student)(input_ids=BATCHES[0]).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def said_by_a_plain_model(student: Any, place: Path) -> tuple[torch.Tensor, Any]:
+    """What a student says once it is merged, saved and loaded by plain transformers; that model."""
+    save_model(student, None, place, merge_adapters=True)
+    plain = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    with torch.no_grad():
+        return plain(input_ids=BATCHES[0]).logits, plain
+
+
+TIED = {
+    "all-linear": True, "q_proj": True, "lm_head": False, "embed_tokens": False, "embed_tokens+lm_head": False,
+    "lm_head+q_proj": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "stays_tied"), TIED.items())
+def test_adapters_on_tied_matrices_are_merged_into_the_one_that_they_adapt(
+    target: str, stays_tied: bool, make_model: Callable[..., Any], teacher: Any, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    base = make_model(hidden=16, layers=1, seed=2, tie_word_embeddings=True)
+    student = add_lora(base, Lora(r=4, target=target if target == "all-linear" else tuple(target.split("+"))))
+    taught(student, teacher)
+    with torch.no_grad():
+        expected = student(input_ids=BATCHES[0]).logits
+    said, plain = said_by_a_plain_model(student, tmp_path)
+    torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-5)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["tie_word_embeddings"] is stays_tied
+    assert (plain.lm_head.weight is plain.model.embed_tokens.weight) is stays_tied
+    assert base.config.tie_word_embeddings  # the one that was trained is as it was
+
+
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_adapters_of_a_tied_matrix_saved_alone_say_the_same_on_their_base(
+    target: str, make_model: Callable[..., Any], teacher: Any, tmp_path: Path
+) -> None:
+    base = make_model(hidden=16, layers=1, seed=2, tie_word_embeddings=True)
+    save_model(base, None, tmp_path / "base")
+    student = add_lora(base, Lora(r=4, target=(target,)), base=tmp_path / "base")
+    taught(student, teacher, run_dir=tmp_path / "run")
+    again = load_model(tmp_path / "run")[0]
+    with torch.no_grad():
+        expected = student(input_ids=BATCHES[0]).logits
+        torch.testing.assert_close(again(input_ids=BATCHES[0]).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kept", ["lm_head", "embed_tokens"])
+def test_a_tied_matrix_that_is_trained_whole_beside_adapters_is_merged_as_it_is(
+    kept: str, make_model: Callable[..., Any], teacher: Any, tmp_path: Path
+) -> None:
+    base = make_model(hidden=16, layers=1, seed=2, tie_word_embeddings=True)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=[kept], task_type="CAUSAL_LM")
+    with quiet_peft():
+        student = peft.get_peft_model(base, config)
+    taught(student, teacher)
+    with torch.no_grad():
+        expected = student(input_ids=BATCHES[0]).logits
+    said, plain = said_by_a_plain_model(student, tmp_path)
+    torch.testing.assert_close(said, expected, rtol=1e-4, atol=1e-5)
+    tied = json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"]
+    assert tied is (plain.lm_head.weight is plain.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_with_checkpointed_activations_all_adapters_of_a_tied_model_learn(
+    reentrant: bool, make_model: Callable[..., Any], teacher: Any
+) -> None:
+    base = make_model(hidden=16, layers=2, seed=2, tie_word_embeddings=True)
+    student = add_lora(base, Lora(r=4, target=("q_proj", "lm_head", "embed_tokens")))
+    student.base_model.model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    taught(student, teacher)
+    still = [name for name, tensor in adapter_tensors(student).items() if "lora_B" in name and not tensor.abs().sum()]
+    assert not still
 
 
 def test_the_teacher_with_adapters_is_no_student_of_itself(teacher: Any) -> None:

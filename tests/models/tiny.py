@@ -53,7 +53,7 @@ SPECIAL: dict[str, dict[str, Any]] = {  # what the names alone do not make fit
         "attn_config": {"rope_theta": 1e4, "clip_qkv": 8, "kv_n_heads": 2},
         "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
     },
-    "dots3_note_audio_encoder": {"adapter_input_size": 32},
+    "dots3_note_audio_encoder": {"adapter_input_size": 32, "adapter_out_dim": 32},
     "dots3_note_vision_encoder": {"mlp_layer_types": ["dense"] * LAYERS, "adapter_in_dim": 32, "adapter_out_dim": 32},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "dots3_note_text": {

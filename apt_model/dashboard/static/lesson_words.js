@@ -108,6 +108,8 @@ export const LESSON = {
   "notice.template_open": ["对话模板在回答后面什么也不写：学生学不到该在哪里停", "the chat template writes nothing behind an answer: the student does not learn where to stop"],
   "notice.control_tokens": ["有的消息里写着特殊 token 的名字，它们会变成真正的特殊 token：{tokens}", "some turns spell out special tokens, which become those tokens: {tokens}"],
   "notice.answers_unaligned": ["有的回答（例如工具调用）在两个对话模板里写法不同，对不齐，只凭标签来学", "answers whose words only one of the two chat templates writes, such as tool calls, are learned from the labels alone"],
+  "notice.router_loss": ["学生是混合专家模型，它的配置要求路由损失（output_router_logits）：已加入总损失，系数 {coefficient}", "the student has experts, and its config asks for their router loss (output_router_logits): it is added, times {coefficient}"],
+  "notice.router_loss_off": ["学生是混合专家模型，但按它的配置，让各专家负载均衡的路由损失没有加入；想加入，请在配置里设 output_router_logits=true", "the student has experts, but the loss that keeps them in balance is left out, as its config says: set output_router_logits=true in it to add that loss"],
   "notice.towers_left_out": ["{name}：只用其中处理文本的部分（{model}）；没有用到的是：{parts}", "{name}: its text part ({model}) is used alone; left out: {parts}"],
   "notice.end_tokens": ["学生的 generation_config 里原来没有结束符 {tokens}，已经补上：教师、分词器或者聊天模板都用它结束回答", "the student's generation_config lacked the end token {tokens}, which is added: its teacher, its tokenizer or its chat template ends an answer with it"],
   "notice.generation_reset": ["generation_config 里有互相矛盾的设置，transformers 不肯保存，只保留了其中的特殊 token：{why}", "settings in generation_config contradict each other, and transformers will not save them: only the special tokens are kept; {why}"],

@@ -53,8 +53,8 @@ def reader(
         logits: Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
         return logits
 
-    def hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        return hidden_states
+    def hand_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor | tuple[Tensor]:
+        return (hidden_states,) if architecture.returns_tuple else hidden_states
 
     layers = layers_of(model, architecture)
     with in_eval_mode(model), ExitStack() as stack, torch.no_grad():

@@ -33,6 +33,7 @@ class Architecture:
         last_norm: the norm before the output head.
         norm: "rms"; "rms_plus_one", Gemma's, whose stored gains are less by one; or "layer", LayerNorm with a bias.
         free_heads: whether the head size may differ from hidden size / number of heads.
+        returns_tuple: whether a layer returns its hidden states in a tuple.
         scaled_embeddings: whether token embeddings are multiplied by sqrt(hidden size), as in Gemma.
     """
 
@@ -46,6 +47,7 @@ class Architecture:
     norm: Literal["rms", "rms_plus_one", "layer"] = "rms"
     free_heads: bool = True
     scaled_embeddings: bool = False
+    returns_tuple: bool = False
 
 
 QKV: Mapping[str, Rows] = {"self_attn.q_proj": "q", "self_attn.k_proj": "kv", "self_attn.v_proj": "kv"}
@@ -89,6 +91,7 @@ GPT_NEO = replace(
         "ln_2": {"mlp.c_fc": "neurons"},
     },
     attention_out="attn.attention.out_proj",
+    returns_tuple=True,
 )
 OPT = Architecture(
     stack="model.decoder.layers",

@@ -32,7 +32,8 @@ def layers_by_angle(
     before: list[Tensor] = []
     real = torch.zeros(0, dtype=torch.bool)
 
-    def see(_: Any, inputs: Any, output: Tensor) -> None:
+    def see(_: Any, inputs: Any, output: Tensor | tuple[Tensor, ...]) -> None:
+        output = output[0] if isinstance(output, tuple) else output
         """arccos(x · y / |x| |y|) / π between the stream now and a block of layers earlier, summed over tokens."""
         if not before:
             before.append(inputs[0].flatten(0, 1)[real].float())

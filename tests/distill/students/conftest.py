@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Phi3": {"num_key_value_heads": 4},
     "Phi": {"num_key_value_heads": 4},
     "GPT2": {},
+    "GPTNeo": {"attention_types": [[["global", "local"], 2]], "window_size": 4},
     "GPTNeoX": {},
     "OPT": {"ffn_dim": 128, "word_embed_proj_dim": 64},
 }

@@ -64,9 +64,12 @@ def test_a_stream_that_lies_in_half_of_its_channels_is_cut_without_a_loss(kind: 
             torch.nn.init.zeros_(last.bias)
     if layer_norm and teacher.get_output_embeddings().bias is None:
         torch.nn.init.zeros_(last.bias)  # the head has no bias to take it, and of a turned one only a part fits
+    if kind == "GPTNeo":  # nor have its queries, keys and values
+        for layer in layers_of(teacher, architecture):
+            torch.nn.init.zeros_(layer.get_submodule("ln_1").bias)
     # heads and neurons all stay: where heads follow from the width, those that go write nothing
     sizes = {"hidden_size": 32, "intermediate_size": 256 if kind == "GPT2" else 128}
-    if kind in ("GPT2", "GPTNeoX", "OPT", "Phi"):
+    if kind in ("GPT2", "GPTNeo", "GPTNeoX", "OPT", "Phi"):
         for layer in layers_of(teacher, architecture):
             weight = layer.get_submodule(architecture.attention_out).weight.data
             (weight if kind == "GPT2" else weight.T)[32:] = 0.0
