@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from apt_model.commands.starting import starting
+from apt_model.data.notices import Tell
 from apt_model.i18n import Phrases
 
 LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
@@ -41,6 +42,17 @@ def print_line(line: str) -> None:
     from apt_model.render.sanitise import fit_encoding, sanitise
 
     print(fit_encoding(sanitise(line), sys.stdout.encoding))
+
+
+def teller(told: list[str], lang: str) -> Tell:
+    """A `Tell` that adds a notice's sentence to `told`, each once."""
+    say = speaker(lang)
+
+    def tell(key: str, /, **values: str | int | float) -> None:
+        if (said := say(f"notice.{key}", **values)) not in told:
+            told.append(said)
+
+    return tell
 
 
 @contextmanager
