@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import sacrebleu
@@ -174,15 +173,6 @@ def _(_: Path) -> None:
         (1, 2), (1, 4, 5, 8)
     )
     assert outer.attended.keys() == inner.attended.keys()
-
-
-@canary(
-    "datasets", "keeps the numbers of selected rows in _indices, a table of one column", "data/stored.py", "_indices"
-)
-def _(_: Path) -> None:
-    rows = datasets.Dataset.from_dict({"text": list("abcd")})
-    assert rows._indices is None
-    assert rows.select([3, 1])._indices.column(0).to_pylist() == [3, 1]
 
 
 @canary("datasets", "reads the configs of a data set's card, and finds the files of their patterns", "data/folders.py",

@@ -37,7 +37,7 @@ class ColumnChoice:
         Raises:
             DataError: a column that was to be renamed is nowhere.
         """
-        self._refuse_missing()
+        self.refuse_missing()
         return (
             list(dict.fromkeys(RENAMED.get(name, name) for name in (*self.kind.needs, *self.kind.may)))
             if self.kind
@@ -102,10 +102,15 @@ class ColumnChoice:
         try:
             return kind_of(shown, of="the row")
         except DataError:
-            self._refuse_missing(names)
+            self.refuse_missing(names)
             raise
 
-    def _refuse_missing(self, names: Iterable[str] = ()) -> None:
+    def refuse_missing(self, names: Iterable[str] = ()) -> None:
+        """Refuse a renaming of a column that no row had.
+
+        Raises:
+            DataError: names the columns that are there.
+        """
         for theirs in self._missing.values():
             there = ", ".join(names) or ", ".join(self.unused)
             raise DataError(f"there is no column {theirs!r} to be renamed", expected=there, fix="check --columns")

@@ -134,16 +134,18 @@ def tokenize_dataset(
         "batched": True,
         "with_indices": True,
         "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "code": code_stamp()},
-        "remove_columns": columns_of(rows),
     }
+    columns = columns_of(rows)
     if isinstance(rows, datasets.IterableDataset):
+        kind = kind_of(columns)  # a column may come later than the first row
         with readable("data to encode"):
-            return rows.map(streamed_tokens, **how)
+            return rows.map(streamed_tokens, remove_columns=[*{*columns, *kind.needs, *kind.may}], **how)
     if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
         num_proc = os.cpu_count()
     try:
         with readable("data to encode"):
-            made = rows.map(tokenized, num_proc=num_proc, cache_file_name=_elsewhere(rows, tell), **how)
+            how |= {"remove_columns": columns, "num_proc": num_proc, "cache_file_name": _elsewhere(rows, tell)}
+            made = rows.map(tokenized, **how)
     except RowError as error:
         raise at_row(error, where(rows, error.index)) from error
     return counted(made, len(rows), max_length, tell)

@@ -6,11 +6,11 @@ Knows names of files; knows nothing of what they hold.
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+from datasets.data_files import EmptyDatasetError, get_data_patterns, resolve_pattern, sanitize_patterns
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
@@ -52,10 +52,21 @@ def _resolved(twin: str, folder: Path) -> Mapping[str, Sequence[Path]]:
     base = Path(twin).resolve()
     try:
         patterns = _patterns_of_card(base, folder) or get_data_patterns(base.as_posix())
-    except datasets.data_files.EmptyDatasetError:
+    except EmptyDatasetError:
         return {}
-    found = DataFilesDict.from_patterns(patterns, base_path=base.as_posix())
-    return {str(split): [Path(file).relative_to(base) for file in files] for split, files in found.items()}
+    return {str(split): _matching(some, base, folder) for split, some in patterns.items()}
+
+
+def _matching(patterns: Sequence[str], base: Path, folder: Path) -> list[Path]:
+    """The names of the files that patterns match, each once."""
+    names: dict[Path, None] = {}
+    for pattern in patterns:
+        try:
+            names |= {Path(file).relative_to(base): None for file in resolve_pattern(pattern, base.as_posix())}
+        except FileNotFoundError as error:
+            if not has_magic(pattern):
+                raise DataError(f"{folder / CARD} names a file that is not there", got=pattern) from error
+    return list(names)
 
 
 def _patterns_of_card(base: Path, folder: Path) -> Mapping[str, Any]:

@@ -27,6 +27,7 @@ Keep = Callable[[Sequence[str]], Sequence[str]]  # of a table's columns, those t
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LARGEST_CELL = 2**31 - 1  # characters: Python's csv takes 131,072 unless told otherwise
 ROWS_AT_ONCE = 1000
+CORRECT = "correct or delete that line"
 
 
 def text_rows(file: Path) -> Numbered:
@@ -193,16 +194,24 @@ def _refuse_doubled(names: Sequence[str], where: str) -> None:
 def _json(content: bytes, file: Path, line: int | None) -> Any:
     """The value that a line, or without its number a whole file, holds."""
     try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
+        if b"\\ud" in content.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        fix = "write the whole letter, or delete that line"
+        raise DataError(
+            f"{file}, line {line or 1} holds half a letter", got=error.object[error.start], fix=fix
+        ) from error
     except RecursionError as error:
         raise DataError(f"{file}, line {line or 1} is nested too deeply", fix="delete it") from error
     except json.JSONDecodeError as error:
         where, got = f"{file}, line {line or error.lineno}", f"{error.msg} at column {error.colno}"
-        raise DataError(f"{where} is no JSON", got=got, fix="correct or delete that line") from error
+        raise DataError(f"{where} is no JSON", got=got, fix=CORRECT) from error
     except UnicodeDecodeError:
         raise
     except ValueError as error:
-        raise DataError(f"{file}, line {line or 1} cannot be read", got=str(error)[:200]) from error
+        raise DataError(f"{file}, line {line or 1} cannot be read", got=str(error)[:200], fix=CORRECT) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

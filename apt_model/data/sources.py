@@ -79,18 +79,17 @@ def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
 
 def _of_split(splits: Splits, path: Path, asked: Asked) -> Rows:
     """The rows of the split that is asked for: one of them, a part of one, or a sum of these."""
-    lengths = _Lengths(splits)
     if asked.split in splits:
         rows, used = splits[asked.split](), {asked.split}
     else:
+        lengths = _Lengths(splits, asked)
         try:
             parts = datasets.ReadInstruction.from_spec(asked.split).to_absolute(lengths)
+        except AptModelError:
+            raise
         except ValueError as error:
             fix = "leave --split out: a file has no other" if path.is_file() else None
             raise DataError(f"{path} has no split {asked.split!r}", expected=", ".join(splits), fix=fix) from error
-        if asked.streaming:
-            fix = "name one split, or read without --streaming"
-            raise DataError("a stream has no part of a split, nor a sum of them", got=asked.split, fix=fix)
         some = [lengths.rows[part.splitname].select(range(part.from_, part.to)) for part in parts]
         rows, used = datasets.concatenate_datasets(alike(some)), {part.splitname for part in parts}
     if others := [split for split in splits if split not in used]:
@@ -112,14 +111,17 @@ def _as_json(part: Rows, names: Iterable[str]) -> Rows:
 
 
 class _Lengths(dict[str, int]):
-    """Rows of each split, which is read when its length is asked for."""
+    """Rows of each split, which is read when its length is asked for; a stream has none."""
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: Splits, asked: Asked) -> None:
         super().__init__(dict.fromkeys(splits, 0))
-        self._splits = splits
+        self._splits, self._asked = splits, asked
         self.rows: dict[str, Rows] = {}
 
     def __getitem__(self, split: str) -> int:
+        if self._asked.streaming:
+            fix = "name one split, or read without --streaming"
+            raise DataError("a stream has no part of a split, nor a sum of them", got=self._asked.split, fix=fix)
         self.rows[split] = self.rows[split] if split in self.rows else self._splits[split]()
         return len(self.rows[split] or ())
 
@@ -148,6 +150,7 @@ def _learnable(rows: Rows, name: str, asked: Asked) -> Rows:
         return None
     try:
         pairs = choice.pairs(columns)
+        choice.refuse_missing()
     except DataError as error:
         raise at_row(error, name) from error
     tell_unused(choice.unused, name, asked.tell)
@@ -161,7 +164,8 @@ def columns_of(rows: Rows) -> list[str]:
 
 
 def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
+    """The first cause; of an exception in another process that is a text of its traceback, which says nothing new."""
+    while error.__cause__ is not None and type(error.__cause__).__name__ != "RemoteTraceback":
         error = error.__cause__
     return error
 

@@ -21,7 +21,7 @@ import pyarrow
 
 from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
-from apt_model.data.notices import Tell
+from apt_model.data.notices import Tell, warn
 from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
 from apt_model.data.structure import at_row
 from apt_model.errors import DataError, StorageError
@@ -49,17 +49,26 @@ def chosen_rows(files: Sequence[Path], choice: ColumnChoice) -> Iterator[tuple[i
 
 
 def streamed(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: Tell) -> Rows:
-    """The rows of files, read while they are asked for; the columns of the first hundred that take no part are told."""
+    """The rows of files, read while they are asked for; None without a row.
+
+    What takes no part in the first hundred rows is told now; a column that comes later, by a Python warning then.
+    """
     choice = ColumnChoice(columns)
     if not list(islice(chosen_rows(files, choice), FIRST_ROWS)):
         return None
     choice.names()
     tell_unused(choice.unused, name, tell)
-    return datasets.IterableDataset.from_generator(_stream, gen_kwargs={"files": list(files), "columns": dict(columns)})
+    how = {"files": list(files), "columns": dict(columns), "told": tuple(choice.unused)}
+    return datasets.IterableDataset.from_generator(_stream, gen_kwargs=how)
 
 
-def _stream(files: Sequence[Path], columns: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    for _, _, row in chosen_rows(files, ColumnChoice(columns)):
+def _stream(files: Sequence[Path], columns: Mapping[str, str], told: Sequence[str]) -> Iterator[dict[str, Any]]:
+    choice = ColumnChoice(columns)
+    known = set(told)
+    for index, _, row in chosen_rows(files, choice):
+        if not choice.unused.keys() <= known:
+            tell_unused(choice.unused.keys() - known, str(files[index]), warn)
+            known |= choice.unused.keys()
         yield row
 
 
@@ -84,20 +93,36 @@ def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: T
 
 
 def where(rows: Rows, index: int) -> str:
-    """A row by its file and line, whatever was selected or shuffled since; by its number if it was not read by us."""
-    selected = rows._indices
-    at = index if selected is None else selected.column(0)[index].as_py()
-    kept = [Path(one["filename"]) for one in rows.cache_files if Path(one["filename"]).name == ROWS]
-    tables = [datasets.Dataset.from_file(str(file)) for file in kept]
-    if sum(map(len, tables)) != len(rows.data):
+    """A row by its file and line, whatever was selected or shuffled since: the first that holds just the same.
+
+    Rows that were not read by us are named by their number in what they were loaded from, else in `rows`.
+    """
+    row, features = rows[index], rows.features
+    names = list(row)
+    wanted = [_as_kept(row[name], features[name]) for name in names]
+    before = 0
+    for file in (Path(one["filename"]) for one in rows.cache_files):
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
+            if not set(names) <= set(batches.schema.names):
+                continue
+            for batch in batches:
+                values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+                at = next((at for at, some in enumerate(values) if list(some) == wanted), None)
+                if at is not None:
+                    return _place(file, batch.slice(at, 1), before + at)
+                before += len(batch)
+    return f"row {index + 1}"
+
+
+def _as_kept(value: Any, feature: Any) -> Any:
+    return feature.encode_example(value) if isinstance(feature, ExactJson) else value
+
+
+def _place(file: Path, row: pyarrow.RecordBatch, at: int) -> str:
+    if file.name != ROWS:
         return f"row {at + 1}"
-    for file, table in zip(kept, tables, strict=True):
-        if at < len(table):
-            row = table.select_columns([FILE, NUMBER])[at]
-            files = json.loads(file.with_name(ABOUT).read_text("utf-8"))["files"]
-            return place_of(Path(files[row[FILE]]), row[NUMBER])
-        at -= len(table)
-    return f"row {at + 1}"
+    files = json.loads(file.with_name(ABOUT).read_text("utf-8"))["files"]
+    return place_of(Path(files[row.column(FILE)[0].as_py()]), row.column(NUMBER)[0].as_py())
 
 
 def cache_home(tell: Tell) -> Path:
@@ -203,10 +228,7 @@ def _table(rows: Sequence[tuple[int, int, Mapping[str, Any]]], features: Any) ->
             values = [number for _, number, _ in rows]
         else:
             values = [row.get(name) for _, _, row in rows]
-        is_json = isinstance(feature, ExactJson)
         columns.append(
-            pyarrow.array(
-                map(feature.encode_example, values) if is_json else values, features.arrow_schema.field(name).type
-            )
+            pyarrow.array([_as_kept(value, feature) for value in values], features.arrow_schema.field(name).type)
         )
     return pyarrow.Table.from_arrays(columns, schema=features.arrow_schema)

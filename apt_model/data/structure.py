@@ -21,9 +21,14 @@ CORRECT = "correct or delete this row"
 class RowError(DataError):
     """A row cannot be learned from; `index` is its number among the rows that were given, from 0."""
 
-    def __init__(self, error: DataError, index: int) -> None:
-        super().__init__(error.what, got=error.got, expected=error.expected, fix=error.fix)
-        self.index = index
+    index: int
+
+    @classmethod
+    def of(cls, error: DataError, index: int) -> "RowError":
+        """The error with its row; it can be sent from one process to another."""
+        made = cls(error.what, got=error.got, expected=error.expected, fix=error.fix)
+        made.index = index
+        return made
 
 
 def at_row(error: DataError, where: str) -> DataError:
@@ -48,9 +53,10 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def _check_ids(values: Any, column: str) -> None:
-    kinds = set(map(type, values)) if isinstance(values, list) else {type(values)}
-    if not kinds <= {int, bool} or (values and not -LARGEST <= min(values) <= max(values) < LARGEST):
-        raise DataError(f"{column} of a row is no list of ids", got=_seen(values), expected="a list of whole numbers")
+    are_whole = isinstance(values, list) and set(map(type, values)) <= {int, bool}
+    if not are_whole or (values and not -LARGEST <= min(values) <= max(values) < LARGEST):
+        expected = "a list of whole numbers"
+        raise DataError(f"{column} of a row is no list of ids", got=_seen(values), expected=expected, fix=CORRECT)
 
 
 def _check_turns(turns: Any, column: str) -> None:

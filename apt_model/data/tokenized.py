@@ -92,7 +92,7 @@ def _encoded(
             try:
                 encode_rows([row], tokenizer, UNLIMITED)
             except DataError as error:
-                raise RowError(error, index) from error
+                raise RowError.of(error, index) from error
         raise
 
 
