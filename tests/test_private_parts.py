@@ -26,6 +26,7 @@ from uvicorn.server import ServerState
 import apt_model
 from apt_model.commands.options import Command, Parser
 from apt_model.dashboard import connection
+from apt_model.data.folders import splits_of
 from apt_model.distill.setup import trained
 from apt_model.errors import ConfigError
 from apt_model.generation.speed import _LiveTensors
@@ -181,6 +182,14 @@ def _(_: Path) -> None:
         (1, 2), (1, 4, 5, 8)
     )
     assert outer.attended.keys() == inner.attended.keys()
+
+
+@canary("datasets", "reads the configs of a data set's card, and finds the files of their patterns", "data/folders.py",
+        "MetadataConfigs")  # fmt: skip
+def _(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "README.md").write_text("---\nconfigs:\n- config_name: one\n  data_files: a.txt\n---\n")
+    assert splits_of(tmp_path, lambda *_, **__: None) == {"train": [tmp_path / "a.txt"]}
 
 
 @canary("transformers", "says where a config was loaded from under _name_or_path alone", "models/fingerprints.py",

@@ -4,8 +4,9 @@ import argparse
 import shlex
 from typing import Any
 
-from apt_model.commands.console import importing, print_line, program, speaker, waiting
+from apt_model.commands.console import collector, importing, print_line, program, speaker, teller, waiting
 from apt_model.commands.options import PACKING_HELP, add_command, add_settings, add_source, read_settings
+from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
 
@@ -63,11 +64,21 @@ def _cache(arguments: argparse.Namespace) -> None:
     )
     check_settings(settings, arguments.batch_size)
     device, out = pick_device(config.train.device), prepare_directory(arguments.out)
+    told: list[str] = []
     with waiting(lang, "data"):
-        rows = load_dataset(arguments.data, split=arguments.split, text_column=arguments.text_column)
+        rows = load_dataset(
+            arguments.data,
+            split=arguments.split,
+            text_column=arguments.text_column,
+            columns=arguments.columns,
+            tell=collector(told, lang),
+        )
     teacher, tokenizer = load_precisely(arguments, config)
     with waiting(lang, "tokens"):
-        rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing)
+        rows = tokenize_dataset(
+            rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=collector(told, lang)
+        )
+    tell(told)
     caching = CacheWriter(
         teacher,
         rows,

@@ -61,6 +61,17 @@ def teller(lang: str) -> Tell:
     return tell
 
 
+def collector(told: list[str], lang: str) -> Tell:
+    """A `Tell` that adds a notice's sentence to `told`, each once."""
+    say = speaker(lang)
+
+    def tell(key: str, /, **values: str | int | float) -> None:
+        if (said := say(f"notice.{key}", **values)) not in told:
+            told.append(said)
+
+    return tell
+
+
 @contextmanager
 def waiting(lang: str, what: str, **values: object) -> Iterator[None]:
     """Context manager: what is being waited for, the sentence `loading.<what>`, on the terminal until the end.

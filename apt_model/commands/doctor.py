@@ -6,6 +6,7 @@ from typing import Any
 
 from apt_model.commands.material import add_material, gather, material_settings
 from apt_model.commands.options import add_command
+from apt_model.commands.set_aside import tell
 from apt_model.events.runfile import check_run_directory
 
 
@@ -24,4 +25,6 @@ def _doctor(arguments: argparse.Namespace) -> None:
     config, out = material_settings(arguments), arguments.out and Path(arguments.out)
     if out:
         check_run_directory(next(path for path in (out.absolute(), *out.absolute().parents) if path.exists()))
-    gather(arguments, config).examine(config, run_dir=out or None)
+    material = gather(arguments, config)
+    tell(material.told)
+    material.examine(config, run_dir=out or None)

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import importing, teller, waiting
+from apt_model.commands.console import collector, importing, teller, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
 from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings
 from apt_model.commands.recipes import find_recipe
@@ -135,6 +135,7 @@ class Material:
         if self.teachers_own_tokenizer is not None:  # each batch is then encoded by both, from its text
             return self.rows, self.looked_at
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
+        how["tell"] = collector(self.told, config.display.lang)
         with waiting(config.display.lang, "tokens"):
             data = tokenize_dataset(self.rows, **how), self.looked_at and tokenize_dataset(self.looked_at, **how)
         if self.split is not None:
@@ -257,10 +258,14 @@ def _load_data(arguments: argparse.Namespace, config: LessonConfig, told: list[s
     with importing(config.display.lang):
         from apt_model.data.dataset import load_dataset
 
-    how = {"split": arguments.split, "text_column": arguments.text_column, "streaming": arguments.streaming}
+    how = {name: getattr(arguments, name) for name in ("text_column", "columns", "streaming")}
+    how["tell"] = collector(told, config.display.lang)
+    validation = arguments.validation_data or []
+    are_files = all(Path(one).is_file() for one in validation)  # which have no splits
     with waiting(config.display.lang, "data"):
-        rows = load_dataset(arguments.data, **how)
-        looked_at = load_dataset(arguments.validation_data, **how) if arguments.validation_data else None
+        rows = load_dataset(arguments.data, split=arguments.split, **how)
+        split = "train" if are_files else arguments.split
+        looked_at = load_dataset(validation, split=split, **how) if validation else None
     if looked_at is not None or splits_blocks(arguments):
         return rows, looked_at
     return set_aside(rows, arguments, config, told)

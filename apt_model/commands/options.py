@@ -98,6 +98,18 @@ class Command(Parser):
         return short_page(self)
 
 
+class _Pairs(argparse.Action):
+    """Takes words such as prompt=question into a dict."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        """Set the dict."""
+        pairs = [word.partition("=")[::2] for word in values]
+        wrong = next((word for word, (ours, theirs) in zip(values, pairs, strict=True) if not (ours and theirs)), None)
+        if wrong is not None:
+            parser.error(f"argument {self.option_strings[0]}: {wrong!r} is no pair such as prompt=question")
+        setattr(namespace, self.dest, dict(pairs))
+
+
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
     """Add a command's parser, with the flags that all commands share."""
     parser: Command = commands.add_parser(
@@ -117,13 +129,23 @@ def add_source(parser: Command) -> Any:
         required=True,
         nargs="+",
         metavar="FILE",
-        help="txt (one sample per line), jsonl, csv or parquet files, folders of them, a saved dataset, or a hub id",
+        help="txt (one sample per line), jsonl, json, csv, tsv, parquet or arrow files, folders of them, "
+        "a saved dataset, or a hub id",
     )
     group.add_argument(
-        "--split", default="train", metavar="NAME", help="split of a dataset that has several (default: train)"
+        "--split",
+        default="train",
+        metavar="NAME",
+        help="split of a dataset that has several, or a part of one: train[:10%%] (default: train)",
     )
+    group.add_argument("--text-column", metavar="NAME", help="column of the text; same as --columns text=NAME")
     group.add_argument(
-        "--text-column", metavar="NAME", help="column of the text (default: messages, prompt and completion, or text)"
+        "--columns",
+        nargs="+",
+        action=_Pairs,
+        default={},
+        metavar="OURS=THEIRS",
+        help="columns that have other names in the data: prompt=question completion=answer",
     )
     group.add_argument("--batch-size", type=int, default=16, metavar="N", help="samples per batch (default: 16)")
     return group

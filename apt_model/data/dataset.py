@@ -1,54 +1,33 @@
-"""Load training data with Hugging Face `datasets`: files, folders and hub names become rows with known columns.
+"""Load training data: files, folders, saved datasets and hub names become rows with known columns.
 
-Rows are cached on disk and memory-mapped, or streamed. Knows files and columns; knows nothing of models, losses or
-lessons. `encode` turns rows into token ids, `batch` into batches.
+Rows are cached on disk and memory-mapped, or streamed. Knows sources and splits; knows nothing of models, losses or
+lessons. `readers` reads the files, `encode` turns rows into token ids, `batch` into batches.
 """
 
-import lzma
 import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import chain, islice
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import datasets
-import fsspec
-import pyarrow
 import torch
 from torch.utils.data import DataLoader
 
 from apt_model.data.columns import kind_of
-from apt_model.data.encode import encode_rows
-from apt_model.data.encoded import as_columns
-from apt_model.data.packing import pack_rows
+from apt_model.data.notices import Tell, once, warn
 from apt_model.data.quiet import quiet_datasets
-from apt_model.data.token_rows import POSITIONS
-from apt_model.errors import AptModelError, ConfigError, DataError
+from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
+from apt_model.data.stored import code_stamp, is_writable, spare_home, where
+from apt_model.data.structure import RowError, at_row
+from apt_model.data.tokenized import counted, tokenized
+from apt_model.data.tokenized import streamed as streamed_tokens
+from apt_model.errors import ConfigError, DataError
 
-_TEXT = ("text", {"encoding": "utf-8-sig", "features": datasets.Features({"text": datasets.Value("string")})})
-FORMATS: Mapping[str, tuple[str, Mapping[str, Any]]] = {  # the builder of `datasets` for an ending, and its options
-    ".txt": _TEXT,
-    ".text": _TEXT,
-    ".md": _TEXT,
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
-    ".parquet": ("parquet", {}),
-}
-SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 WORTH_MORE_PROCESSES = 20_000  # rows; below that, starting processes takes longer than they save
 SHUFFLE_BUFFER = 10_000
-UNREADABLE = (  # exceptions that `datasets`, pandas, arrow and the decompressors have been seen to raise on bad files
-    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
-    zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
-)  # fmt: skip
-
 Source = str | Path
-Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 
 
 @quiet_datasets()
@@ -57,45 +36,51 @@ def load_dataset(
     *,
     split: str = "train",
     text_column: str | None = None,
+    columns: Mapping[str, str] | None = None,
     streaming: bool = False,
+    tell: Tell = warn,
 ) -> Rows:
-    """Load rows of text, chats, or prompts with completions.
+    """Load rows of text, chats, prompts with completions, questions with answers, or token ids.
 
-    A row has `text`, `messages` (a chat; ShareGPT's `conversations` become it), or `prompt` and `completion`; token
-    ids (`input_ids`, `labels`) are taken as they are. A text file gives one row a line, stripped, empty lines left out.
+    What makes a row, and which columns may stand beside it, says `columns.KINDS`; other columns are left out, and told
+    of once. All rows are of one kind. Values are those in the file: a cell of a table in text is a string, and an empty
+    one the empty string; of a text file each line is a row, stripped, blank lines left out.
 
     Args:
-        source: a file (txt, jsonl, json, csv, tsv, parquet; may be compressed), several of them, a folder of them, a
-            directory that `Dataset.save_to_disk` wrote, or the name of a dataset on the hub ("owner/name", or
-            "owner/name:config").
-        split: which split of a dataset that has several.
-        text_column: the column that holds the text, if it is not called `text`.
+        source: a file (txt, md, jsonl, ndjson, json, csv, tsv, parquet, arrow, feather; may be compressed), several of
+            them, a folder of them with splits told by names as `datasets` does, a directory that `Dataset.save_to_disk`
+            wrote, or the name of a dataset on the hub ("owner/name", or "owner/name:config").
+        split: which split of a dataset that has several; also part of one, as "train[:10%]", or a sum, "train+test".
+        text_column: the column that holds the text; the same as `columns={"text": text_column}`.
+        columns: our name of a column, and the name that it has in the data: {"prompt": "question"}.
         streaming: read while training goes on, for data that does not fit on this disk.
+        tell: takes what is left out: columns, files, splits. Of a stream the first hundred rows are looked at.
 
     Returns:
         A `datasets.Dataset`, or an `IterableDataset` if `streaming`.
 
     Raises:
-        DataError: no such file or dataset, one that cannot be read, or rows without a known column.
+        DataError: no such file, split or dataset, an unknown ending, or a row that cannot be read or learned from,
+            named by file and line. StorageError: rows cannot be cached.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
         raise DataError("no data was named", got="an empty list of files", fix="name at least one file or dataset")
+    named = {**(columns or {}), **({"text": text_column} if text_column is not None else {})}
     with readable("data " + ", ".join(map(str, sources))):
-        return _load(sources, split, text_column, streaming)
+        return _load(sources, Asked(split=split, columns=named, streaming=streaming, tell=tell))
 
 
-def _load(sources: Sequence[Source], split: str, text_column: str | None, streaming: bool) -> Rows:
-    read = chain.from_iterable(_read(one, split, streaming) for one in sources)
-    parts = [_learnable(rows, text_column, name) for name, rows in read if _columns(rows)]
-    kinds = sorted({" and ".join(sorted(_columns(part))) for part in parts})
+def _load(sources: Sequence[Source], asked: Asked) -> Rows:
+    parts = list(chain.from_iterable(read(one, asked) for one in sources))
+    kinds = sorted({" and ".join(sorted(kind_of(columns_of(part)).needs)) for part in parts})
     if len(kinds) > 1:
         seen = ", ".join(kinds)
         fix = "use files with the same columns"
         raise DataError("the files hold rows of different kinds", got=f"columns {seen}", fix=fix)
-    if not any(list(islice(part, 1)) for part in parts):
+    if not parts:
         raise DataError("no text to learn from", got=f"0 rows in {', '.join(map(str, sources))}")
-    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    return parts[0] if len(parts) == 1 else datasets.concatenate_datasets(alike(parts))
 
 
 def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows, Rows]:
@@ -120,11 +105,17 @@ def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows
 
 @quiet_datasets()
 def tokenize_dataset(
-    rows: Rows, tokenizer: Any, *, max_length: int = 512, packing: bool = False, num_proc: int | None = None
+    rows: Rows,
+    tokenizer: Any,
+    *,
+    max_length: int = 512,
+    packing: bool = False,
+    num_proc: int | None = None,
+    tell: Tell = warn,
 ) -> Rows:
     """Tokenize rows into `input_ids`, `labels` and, where they have their own, `position_ids`.
 
-    In parallel; `datasets` caches the result on disk.
+    In parallel; `datasets` caches the result on disk. Rows without a token are left out.
 
     Args:
         rows: as `load_dataset` returns them.
@@ -134,21 +125,41 @@ def tokenize_dataset(
             a block do not see each other: their positions begin anew (`pack_rows`). Each thousand rows are packed
             together.
         num_proc: processes; None: one for each core from 20,000 rows on, else one.
+        tell: takes how many rows had no token, were cut, or have no label left, and what of them is not used; of a
+            stream while it is read, each once.
 
     Raises:
-        DataError: rows that cannot be encoded; says what was seen.
+        DataError: a row that cannot be encoded, by its file and line where they are known; says what was seen.
     """
     how: dict[str, Any] = {
         "batched": True,
-        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing},
-        "remove_columns": _columns(rows),
+        "with_indices": True,
+        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "code": code_stamp()},
     }
-    with readable("data to encode"):
-        if isinstance(rows, datasets.IterableDataset):
-            return rows.map(_tokenize, **how)
-        if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
-            num_proc = os.cpu_count()
-        return rows.map(_tokenize, num_proc=num_proc, **how)
+    columns = columns_of(rows)
+    if isinstance(rows, datasets.IterableDataset):
+        kind = kind_of(columns)  # a column may come later than the first row
+        with readable("data to encode"):
+            how["fn_kwargs"]["tell"] = once(tell)
+            return rows.map(streamed_tokens, remove_columns=[*{*columns, *kind.needs, *kind.may}], **how)
+    if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
+        num_proc = os.cpu_count()
+    try:
+        with readable("data to encode"):
+            how |= {"remove_columns": columns, "num_proc": num_proc, "cache_file_name": _elsewhere(rows, tell)}
+            made = rows.map(tokenized, **how)
+    except RowError as error:
+        raise at_row(error, where(rows, error.index)) from error
+    return counted(made, len(rows), max_length, tell)
+
+
+def _elsewhere(rows: Rows, tell: Tell) -> str | None:
+    """A file for the tokens if `datasets` would put them beside rows that lie where nothing can be written."""
+    beside = [Path(file["filename"]).parent for file in rows.cache_files]
+    if not beside or is_writable(beside[0]):
+        return None
+    tell("cache_elsewhere", path=str(beside[0]), spare=str(spare_home()))
+    return str(Path(mkdtemp(dir=spare_home()), "tokens.arrow"))
 
 
 def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
@@ -175,116 +186,3 @@ class _CheckedLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with readable("data"):
             yield from super().__iter__()
-
-
-@contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read"."""
-    try:
-        yield
-    except AptModelError:
-        raise
-    except UNREADABLE as error:
-        fix = "convert it to UTF-8, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
-        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
-
-
-def _read(source: Source, split: str, streaming: bool) -> Iterable[tuple[str, Rows]]:
-    """The parts of a source as (name, rows), one part for each file format."""
-    path = Path(source)
-    with readable(f"data {source}"):
-        if path.is_file():
-            if path.stat().st_size:
-                yield str(path), _from_files([path], _ending(path), streaming)
-        elif any((path / name).exists() for name in SAVED):
-            yield str(path), _from_disk(path, split, streaming)
-        elif path.is_dir():
-            for ending, files in _by_ending(path).items():
-                yield str(path), _from_files(files, ending, streaming)
-        elif path.suffix or len(path.parts) > 2 or path.is_absolute():
-            raise DataError(f"there is no file {path}", fix="check the path")
-        else:
-            name, _, config = str(source).partition(":")
-            yield str(source), datasets.load_dataset(name, config or None, split=split, streaming=streaming)
-
-
-def _by_ending(folder: Path) -> dict[str, list[Path]]:
-    """The data files below a folder that are not empty, sorted, by the ending that tells their format."""
-    found: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and _ending(file) in FORMATS and file.stat().st_size:
-            found.setdefault(_ending(file), []).append(file)
-    if not found:
-        raise DataError(f"folder {folder} holds no data file", expected=f"files that end in {', '.join(FORMATS)}")
-    return found
-
-
-def _ending(file: Path) -> str:
-    """The file extension that tells the format, without that of a compression: `.jsonl` of `chats.jsonl.gz`."""
-    endings = [suffix for suffix in map(str.lower, file.suffixes) if suffix not in COMPRESSED]
-    return endings[-1] if endings else ""
-
-
-def _from_files(files: Sequence[Path], ending: str, streaming: bool) -> Rows:
-    kind, options = FORMATS.get(ending, FORMATS[".txt"])
-    if kind == "json":
-        _refuse_null(files)
-    names = {"train": [str(file) for file in files]}
-    loaded: Rows = datasets.load_dataset(kind, data_files=names, split="train", streaming=streaming, **options)
-    return loaded.map(_strip, batched=True) if kind == "text" else loaded
-
-
-def _refuse_null(files: Sequence[Path]) -> None:
-    """pyarrow's JSON reader (26.0) crashes the process if the first row is null."""
-    for file in files:
-        with fsspec.open(str(file), "rb", compression="infer") as content:
-            if content.read(4096).lstrip().startswith(b"null"):
-                raise DataError(f"the first row of {file} is null", expected="a JSON object", fix="delete that line")
-
-
-def _from_disk(path: Path, split: str, streaming: bool) -> Rows:
-    loaded = datasets.load_from_disk(str(path))
-    if isinstance(loaded, datasets.DatasetDict):
-        if split not in loaded:
-            raise DataError(f"{path} has no split {split!r}", expected=", ".join(loaded))
-        loaded = loaded[split]
-    return loaded.to_iterable_dataset() if streaming else loaded
-
-
-def _learnable(rows: Rows, text_column: str | None, name: str) -> Rows:
-    """The rows with only the columns to train on, under the names that `encode_rows` knows."""
-    columns = _columns(rows)
-    if text_column is not None:
-        if text_column not in columns:
-            raise DataError(f"{name} has no column {text_column!r}", expected=", ".join(columns))
-        return rows.select_columns([text_column]).rename_column(text_column, "text")
-    kept = rows.select_columns(kind_of(columns, of=name).used(columns))
-    return kept.rename_column("conversations", "messages") if "conversations" in _columns(kept) else kept
-
-
-def _columns(rows: Rows) -> list[str]:
-    """Column names; read from the first row if a stream does not know them yet."""
-    return list(rows.column_names or next(iter(rows), {}))
-
-
-def _strip(batch: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    return {"text": [line for line in map(str.strip, batch["text"]) if line]}
-
-
-def _tokenize(
-    batch: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int, packing: bool
-) -> dict[str, list[list[int]]]:
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
-    kept = [row for row in encoded if row.ids]
-    return as_columns(kept, with_positions=packing or not batch.keys().isdisjoint(POSITIONS))
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:300]

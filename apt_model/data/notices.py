@@ -23,3 +23,15 @@ def warn(key: str, /, **values: str | int | float) -> None:
 
 def untold(key: str, /, **values: str | int | float) -> None:
     """Tell nobody: of rows that are looked at, and told of where they are learned from."""
+
+
+def once(tell: Tell) -> Tell:
+    """Tells each key once, whatever fills its sentence."""
+    told = set[str]()
+
+    def tell_once(key: str, /, **values: str | int | float) -> None:
+        if key not in told:
+            told.add(key)
+            tell(key, **values)
+
+    return tell_once

@@ -22,8 +22,13 @@ def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int
     A row that is longer than a block is cut. What is left of it begins anew, behind the BOS token if there is one, else
     behind the last token before the cut; neither is learned there, so every label is learned once.
     """
+    return pack(encode_rows(rows, tokenizer, UNLIMITED), tokenizer, max_length)
+
+
+def pack(rows: Sequence[Encoded], tokenizer: Any, max_length: int) -> list[Encoded]:
+    """`pack_rows` for rows that are in tokens already."""
     bos = getattr(tokenizer, "bos_token_id", None)
-    pieces = [piece for row in encode_rows(rows, tokenizer, UNLIMITED) for piece in _pieces(row, bos, max_length)]
+    pieces = [piece for row in rows for piece in _pieces(row, bos, max_length)]
     return [_joined([pieces[index] for index in block]) for block in best_fit([len(p.ids) for p in pieces], max_length)]
 
 

@@ -20,7 +20,7 @@ from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_datas
 from apt_model.errors import DataError
 
 pytestmark = pytest.mark.slow
-ENDINGS = ["txt", "jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.zst"]
+ENDINGS = ["txt", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "feather", "jsonl.gz", "csv.zst", "tsv.xz"]
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=6)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | any_text | st.sampled_from(["user", "assistant"])
@@ -59,9 +59,14 @@ def damaged(content: bytes, at: float, length: int, patch: bytes) -> bytes:
 maybe_damaged = contents | st.builds(damaged, contents, st.floats(0, 1), st.integers(0, 8), st.binary(max_size=8))
 
 
+def told(key: str, /, **values: str | int | float) -> None:
+    """A `Tell` that says nothing."""
+
+
 def read(path: Path, tokenizer: Any, streaming: bool) -> Any:
     """The first batch of a file, all the way."""
-    tokenized = tokenize_dataset(load_dataset(path, streaming=streaming), tokenizer, max_length=8)
+    rows = load_dataset(path, streaming=streaming, tell=told)
+    tokenized = tokenize_dataset(rows, tokenizer, max_length=8, tell=told)
     raw = next(iter(make_dataloader(tokenized, batch_size=2)), None)
     return None if raw is None else to_batch(raw, tokenizer=tokenizer, max_length=8)
 

@@ -1,0 +1,102 @@
+"""Folders: which of their files are data, and of which split, as `datasets` sees it.
+
+Knows names of files; knows nothing of what they hold.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+
+from datasets.data_files import EmptyDatasetError, get_data_patterns, resolve_pattern, sanitize_patterns
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCard
+
+from apt_model.data.notices import Tell
+from apt_model.data.readers import ENDINGS, ending_of
+from apt_model.errors import DataError
+
+CARD = "README.md"
+NO_DATA = (CARD, "LICENSE", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "config.json", "state.json")
+
+
+def splits_of(folder: Path, tell: Tell) -> dict[str, list[Path]]:
+    """The data files of a folder by split; all are "train" where no name tells a split.
+
+    Files of another kind are told of once; hidden ones, and those that stand beside data everywhere, are left out.
+
+    Raises:
+        DataError: there is no data file, or the folder's card describes something that is not read here.
+    """
+    files = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    data = {name: file for name, file in files.items() if ending_of(file) and file.name not in NO_DATA}
+    with tempfile.TemporaryDirectory() as twin:  # `datasets` takes brackets and colons in a path for patterns
+        for name in data:
+            Path(twin, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(twin, name).touch()
+        if (folder / CARD).is_file():
+            shutil.copyfile(folder / CARD, Path(twin, CARD))
+        found = _resolved(twin, folder) if data else {}
+    splits = {split: [data[name] for name in names if name in data] for split, names in found.items()}
+    splits = {split: some for split, some in splits.items() if some}
+    if not splits:
+        raise DataError(f"folder {folder} holds no data file", expected=f"files that end in {', '.join(ENDINGS)}")
+    _tell_others(folder, [name for name in files if name not in data], tell)
+    return splits
+
+
+def _resolved(twin: str, folder: Path) -> Mapping[str, Sequence[Path]]:
+    """The names of the files of each split, in the order in which `datasets` reads them."""
+    base = Path(twin).resolve()
+    try:
+        patterns = _patterns_of_card(base, folder) or get_data_patterns(base.as_posix())
+    except EmptyDatasetError:
+        return {}
+    return {str(split): _matching(some, base, folder) for split, some in patterns.items()}
+
+
+def _matching(patterns: Sequence[str], base: Path, folder: Path) -> list[Path]:
+    """The names of the files that patterns match, each once."""
+    names: dict[Path, None] = {}
+    for pattern in patterns:
+        try:
+            names |= {Path(file).relative_to(base): None for file in resolve_pattern(pattern, base.as_posix())}
+        except FileNotFoundError as error:
+            if not has_magic(pattern):
+                raise DataError(f"{folder / CARD} names a file that is not there", got=pattern) from error
+    return list(names)
+
+
+def _patterns_of_card(base: Path, folder: Path) -> Mapping[str, Any]:
+    """The files that the folder's card names for each split; empty if it names none."""
+    if not (base / CARD).is_file():
+        return {}
+    configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(base / CARD).data)
+    if not configs:
+        return {}
+    default = configs.get_default_config_name() or (next(iter(configs)) if len(configs) == 1 else None)
+    card = f"{folder / CARD}"
+    if default is None:
+        got, fix = ", ".join(configs), "name the files of one of them"
+        raise DataError(f"{card} describes several data sets", got=got, expected="one, or a default", fix=fix)
+    if set(configs[default]) - {"data_files", "default"}:
+        got = ", ".join(sorted(set(configs[default]) - {"data_files", "default"}))
+        raise DataError(
+            f"{card} says how to read its files", got=got, expected="data_files alone", fix="name the files"
+        )
+    return sanitize_patterns(configs[default]["data_files"]) if "data_files" in configs[default] else {}
+
+
+def _tell_others(folder: Path, names: Sequence[Path], tell: Tell) -> None:
+    others = [
+        str(name)
+        for name in names
+        if name.name not in NO_DATA
+        and name.suffix != ".lock"
+        and not any(part.startswith((".", "__")) for part in name.parts)
+    ]
+    if others:
+        listed = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
+        tell("files_unused", folder=str(folder), count=len(others), files=listed)

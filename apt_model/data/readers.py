@@ -1,0 +1,259 @@
+"""Readers: a data file, by its ending, as numbered rows, each value as it stands in the file.
+
+Nothing is guessed: the cells of a table in text are strings, the values of JSON what JSON says. Knows files; knows
+nothing of which columns a row needs.
+"""
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow
+from pyarrow import feather, ipc, parquet
+
+from apt_model.data.columns import kind_of
+from apt_model.errors import DataError, brief
+
+Row = Mapping[str, Any]
+Numbered = Iterator[tuple[int, Row]]  # the number of a line in its file, or of a row where there are no lines
+Keep = Callable[[Sequence[str]], Sequence[str]]  # of a table's columns, those to be read
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LARGEST_CELL = 2**31 - 1  # characters: Python's csv takes 131,072 unless told otherwise
+ROWS_AT_ONCE = 1000
+CORRECT = "correct or delete that line"
+
+
+def text_rows(file: Path) -> Numbered:
+    """Each line of a text file, stripped; empty ones are no rows."""
+    with _text(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            if text := line.strip():
+                yield number, {"text": text}
+
+
+def json_lines(file: Path) -> Numbered:
+    """Each line of JSON lines; empty ones are no rows."""
+    with opened(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _object(_json(line, file, number), f"{file}, line {number}")
+
+
+def json_document(file: Path) -> Numbered:
+    """The rows of an array of objects, of an object that holds one list of objects, of one object, or of JSON lines."""
+    with opened(file) as lines:
+        first = next((line for line in lines if line.strip()), b"")
+        has_more = any(line.strip() for line in lines)
+    if has_more and _is_object(first, file):
+        yield from ((row, value) for row, (_, value) in enumerate(json_lines(file), start=1))
+        return
+    with opened(file) as content:
+        for number, value in enumerate(_list_of_rows(_json(content.read(), file, None), file), start=1):
+            yield number, _object(value, f"{file}, row {number}")
+
+
+def csv_rows(file: Path) -> Numbered:
+    """The rows of comma-separated values, by the names in the first line."""
+    return _cells(file, ",")
+
+
+def tsv_rows(file: Path) -> Numbered:
+    """The rows of tab-separated values, quoted as in a csv file where they are."""
+    return _cells(file, "\t")
+
+
+def parquet_rows(file: Path, keep: Keep) -> Numbered:
+    """The rows of a parquet file."""
+    with opened(file) as content, parquet.ParquetFile(_seekable(content)) as table:
+        columns = list(keep(table.schema_arrow.names))
+        yield from _numbered(table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns))
+
+
+def arrow_rows(file: Path, keep: Keep) -> Numbered:
+    """The rows of an Arrow file or stream, or of a Feather file."""
+    with opened(file) as content:
+        source = _seekable(content)
+        is_stream = source.read(6) not in (b"ARROW1", b"FEA1")
+        source.seek(0)
+        table = ipc.open_stream(source).read_all() if is_stream else feather.read_table(source)
+        yield from _numbered(table.select(list(keep(table.column_names))).to_batches(max_chunksize=ROWS_AT_ONCE))
+
+
+LINES: Mapping[str, Callable[[Path], Numbered]] = {
+    **dict.fromkeys((".txt", ".text", ".md"), text_rows),
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines", ".jl"), json_lines),
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
+}
+DOCUMENTS: Mapping[str, Callable[[Path], Numbered]] = {".json": json_document}
+TABLES: Mapping[str, Callable[[Path, Keep], Numbered]] = {
+    ".parquet": parquet_rows,
+    **dict.fromkeys((".arrow", ".feather"), arrow_rows),
+}
+ENDINGS = (*LINES, *DOCUMENTS, *TABLES)
+
+
+def ending_of(file: Path) -> str:
+    """The ending that tells the format, without that of a compression: `.jsonl` of `chats.jsonl.gz`; "" if unknown."""
+    name = file.name.lower()
+    plain = next((name.removesuffix(packed) for packed in COMPRESSED if name.endswith(packed)), name)
+    return next((ending for ending in ENDINGS if plain.endswith(ending)), "")
+
+
+def rows_of(file: Path, keep: Keep) -> Numbered:
+    """The rows of a file of any known format.
+
+    Raises:
+        DataError: its ending is unknown, or a row cannot be read; names it.
+    """
+    ending = ending_of(file)
+    if ending in TABLES:
+        return TABLES[ending](file, keep)
+    read = {**LINES, **DOCUMENTS}.get(ending)
+    if read is None:
+        expected = f"{', '.join(ENDINGS)}, each also with {', '.join(COMPRESSED)} behind it"
+        fix = "give it the ending of what it holds, or save it as one of these"
+        raise DataError(f"{file} has an unknown ending", got=file.suffix or "none", expected=expected, fix=fix)
+    return read(file)
+
+
+def place_of(file: Path, number: int) -> str:
+    """A row by its file and number: "a.jsonl, line 7"."""
+    return f"{file}, {'line' if ending_of(file) in LINES else 'row'} {number}"
+
+
+def opened(file: Path) -> Any:
+    """A file, open to be read as bytes, decompressed."""
+    match file.suffix.lower():
+        case ".gz":
+            return gzip.open(file, "rb")
+        case ".bz2":
+            return bz2.open(file, "rb")
+        case ".xz":
+            return lzma.open(file, "rb")
+        case ".zst":
+            packed: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
+            return io.BufferedReader(packed)
+    return file.open("rb")
+
+
+def _text(file: Path, newline: str | None = None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline=newline)
+
+
+def _seekable(content: BinaryIO) -> BinaryIO:
+    return content if isinstance(content, io.BufferedReader) and content.seekable() else io.BytesIO(content.read())
+
+
+def _numbered(batches: Any) -> Numbered:
+    number = 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
+
+
+def _cells(file: Path, delimiter: str) -> Numbered:
+    csv.field_size_limit(LARGEST_CELL)
+    with _text(file, newline="") as lines:
+        table = csv.reader(lines, delimiter=delimiter, strict=True)
+        names: list[str] | None = None
+        start = 1
+        try:
+            for cells in table:
+                if cells and names is None:
+                    names = cells
+                    _refuse_doubled(names, f"{file}, line {start}")
+                elif cells and names is not None:
+                    if len(cells) != len(names):
+                        fix = "put cells with a separator or a line break in them into double quotes"
+                        got, expected = f"{len(cells)} cells", f"{len(names)}, as in its first line"
+                        raise DataError(
+                            f"{file}, line {start} has another number of cells", got=got, expected=expected, fix=fix
+                        )
+                    yield start, dict(zip(names, cells, strict=True))
+                start = table.line_num + 1
+        except csv.Error as error:
+            fix = 'close the quote that opens a cell; double the quotes within one: "a ""b"" c"'
+            raise DataError(f"{file}, line {start} cannot be read", got=str(error), fix=fix) from error
+
+
+def _refuse_doubled(names: Sequence[str], where: str) -> None:
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled is not None:
+        raise DataError(f"{where} names two columns the same", got=doubled or "two without a name", fix="rename one")
+
+
+def _json(content: bytes, file: Path, line: int | None) -> Any:
+    """The value that a line, or without its number a whole file, holds."""
+    try:
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
+        if b"\\ud" in content.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        fix = "write the whole letter, or delete that line"
+        raise DataError(
+            f"{file}, line {line or 1} holds half a letter", got=error.object[error.start], fix=fix
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{file}, line {line or 1} is nested too deeply", fix="delete it") from error
+    except json.JSONDecodeError as error:
+        where, got = f"{file}, line {line or error.lineno}", f"{error.msg} at column {error.colno}"
+        raise DataError(f"{where} is no JSON", got=got, fix=CORRECT) from error
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{file}, line {line or 1} cannot be read", got=str(error)[:200], fix=CORRECT) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {brief(next(name for name in names if names.count(name) > 1))} stands there twice")
+    return values
+
+
+def _is_object(line: bytes, file: Path) -> bool:
+    try:
+        return isinstance(_json(line, file, 1), dict)
+    except DataError:
+        return False
+
+
+def _list_of_rows(value: Any, file: Path) -> Sequence[Any]:
+    if isinstance(value, list):
+        return value
+    _object(value, str(file))
+    lists = [name for name, some in value.items() if isinstance(some, list) and some and isinstance(some[0], dict)]
+    if not lists or _is_row(value):
+        return [value]
+    if len(lists) > 1:
+        raise DataError(f"{file} holds several lists of rows", got=", ".join(lists), fix="save one of them as .jsonl")
+    rows: list[Any] = value[lists[0]]
+    return rows
+
+
+def _is_row(value: Mapping[str, Any]) -> bool:
+    try:
+        return bool(kind_of(value.keys()))
+    except DataError:
+        return False
+
+
+def _object(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        got, fix = (
+            "null" if value is None else brief(value),
+            "delete it, or write an object; an array of rows is a .json",
+        )
+        raise DataError(f"{where} is no JSON object", got=got, expected='a row such as {"text": ...}', fix=fix)
+    return value

@@ -1,0 +1,234 @@
+"""Rows on disk: what was read from files, kept as an Arrow file that is mapped into memory, and found again.
+
+Each row is kept with its file and line, so that an error can name it after rows were shuffled or split. Knows rows and
+`datasets`; knows nothing of formats.
+"""
+
+import atexit
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+
+from apt_model.data.choice import ColumnChoice
+from apt_model.data.exact_json import ExactJson
+from apt_model.data.notices import Tell, warn
+from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
+from apt_model.data.structure import at_row
+from apt_model.errors import DataError, StorageError
+
+ROWS, ABOUT = "rows.arrow", "about.json"
+FILE, NUMBER = "__file__", "__number__"  # columns of a kept row: which of the files, which line or row of it
+IDS = ("input_ids", "labels")
+FIRST_ROWS = 100  # of a stream, looked at before it begins
+
+Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
+
+
+def chosen_rows(files: Sequence[Path], choice: ColumnChoice) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The rows of files as (which file, line or row number, the columns that take part).
+
+    Raises:
+        DataError: a row cannot be read or learned from; names file and line.
+    """
+    for index, file in enumerate(files):
+        for number, row in rows_of(file, choice.table):
+            try:
+                yield index, number, choice.row(row)
+            except DataError as error:
+                raise at_row(error, place_of(file, number)) from error
+
+
+def streamed(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: Tell) -> Rows:
+    """The rows of files, read while they are asked for; None without a row.
+
+    What takes no part in the first hundred rows is told now; a column that comes later, by a Python warning then.
+    """
+    choice = ColumnChoice(columns)
+    if not list(islice(chosen_rows(files, choice), FIRST_ROWS)):
+        return None
+    choice.names()
+    tell_unused(choice.unused, name, tell)
+    how = {"files": list(files), "columns": dict(columns), "told": tuple(choice.unused)}
+    return datasets.IterableDataset.from_generator(_stream, gen_kwargs=how)
+
+
+def _stream(files: Sequence[Path], columns: Mapping[str, str], told: Sequence[str]) -> Iterator[dict[str, Any]]:
+    choice = ColumnChoice(columns)
+    known = set(told)
+    for index, _, row in chosen_rows(files, choice):
+        if not choice.unused.keys() <= known:
+            tell_unused(choice.unused.keys() - known, str(files[index]), warn)
+            known |= choice.unused.keys()
+        yield row
+
+
+def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: Tell) -> Rows:
+    """The rows of files, read once and kept until size, time of change, or name of one of them are other ones.
+
+    Returns:
+        A `datasets.Dataset` with the columns that take part; None without a row.
+
+    Raises:
+        DataError: as `chosen_rows`. StorageError: the rows cannot be written.
+    """
+    place = cache_home(tell) / "apt_model" / _key(files, columns)
+    if not (place / ABOUT).is_file():
+        _keep(files, ColumnChoice(columns), place)
+    about = json.loads((place / ABOUT).read_text("utf-8"))
+    tell_unused(about["unused"], name, tell)
+    if not about["columns"]:
+        return None
+    info = datasets.DatasetInfo(features=_features(about["kept"]))
+    return datasets.Dataset.from_file(str(place / ROWS), info=info).select_columns(about["columns"])
+
+
+def where(rows: Rows, index: int) -> str:
+    """A row by its file and line, whatever was selected or shuffled since: the first that holds just the same.
+
+    Rows that were not read by us are named by their number in what they were loaded from, else in `rows`.
+    """
+    row, features = rows[index], rows.features
+    names = list(row)
+    wanted = [_as_kept(row[name], features[name]) for name in names]
+    before = 0
+    for file in (Path(one["filename"]) for one in rows.cache_files):
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
+            if not set(names) <= set(batches.schema.names):
+                continue
+            for batch in batches:
+                values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+                at = next((at for at, some in enumerate(values) if list(some) == wanted), None)
+                if at is not None:
+                    return _place(file, batch.slice(at, 1), before + at)
+                before += len(batch)
+    return f"row {index + 1}"
+
+
+def _as_kept(value: Any, feature: Any) -> Any:
+    return feature.encode_example(value) if isinstance(feature, ExactJson) else value
+
+
+def _place(file: Path, row: pyarrow.RecordBatch, at: int) -> str:
+    if file.name != ROWS:
+        return f"row {at + 1}"
+    files = json.loads(file.with_name(ABOUT).read_text("utf-8"))["files"]
+    return place_of(Path(files[row.column(FILE)[0].as_py()]), row.column(NUMBER)[0].as_py())
+
+
+def cache_home(tell: Tell) -> Path:
+    """The directory in which data is cached: that of `datasets`; if it cannot be written, one that goes with us."""
+    usual = Path(datasets.config.HF_DATASETS_CACHE)
+    if is_writable(usual):
+        return usual
+    spare = spare_home()
+    tell("cache_elsewhere", path=str(usual), spare=str(spare))
+    return spare
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written in a directory, which is made if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@cache
+def spare_home() -> Path:
+    """A temporary directory, removed when Python ends.
+
+    Raises:
+        StorageError: there is none that can be written.
+    """
+    try:
+        spare = Path(tempfile.mkdtemp(prefix="apt_model-"))
+    except OSError as error:
+        fix = "set HF_HOME to a directory that can be written"
+        raise StorageError("no directory to cache data in", got=str(error), fix=fix) from error
+    atexit.register(shutil.rmtree, spare, ignore_errors=True)
+    return spare
+
+
+@cache
+def code_stamp() -> str:
+    """A hash of the code that reads and encodes: what other code has kept on disk is not used."""
+    room = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in room)).hexdigest()
+
+
+def tell_unused(unused: Iterable[str], name: str, tell: Tell) -> None:
+    """Tell of the columns, if there are any, that take no part."""
+    if names := ", ".join(column or '""' for column in unused):
+        tell("columns_unused", name=name, columns=names)
+
+
+def _key(files: Sequence[Path], columns: Mapping[str, str]) -> str:
+    """What tells kept rows apart: our code, files, their sizes and times of change, columns."""
+    stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(
+        repr((code_stamp(), stamps, sorted(columns.items()))).encode("utf-8", "surrogateescape")
+    ).hexdigest()
+
+
+def _features(columns: Sequence[str]) -> Any:
+    ids, number = datasets.List(datasets.Value("int64")), datasets.Value("int64")
+    known = {"text": datasets.Value("string"), FILE: number, NUMBER: number, **dict.fromkeys(IDS, ids)}
+    return datasets.Features({column: known.get(column, ExactJson()) for column in columns})
+
+
+def _keep(files: Sequence[Path], choice: ColumnChoice, place: Path) -> None:
+    """Write the rows, and what is to be known of them, under another name first: `place` is whole, or is not there."""
+    rows = chosen_rows(files, choice)
+    first = list(islice(rows, ROWS_AT_ONCE))
+    kept = [FILE, NUMBER, *choice.names()]
+    seen: set[str] = set()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as started:
+        features = _features(kept)
+        with (
+            pyarrow.OSFile(str(Path(started, ROWS)), "wb") as file,
+            pyarrow.ipc.new_stream(file, features.arrow_schema) as out,
+        ):
+            while first:
+                seen.update(
+                    name for _, _, row in first for name, value in row.items() if value is not None or name == "text"
+                )
+                out.write_table(_table(first, features))
+                first = list(islice(rows, ROWS_AT_ONCE))
+        about = {
+            "files": [str(file.absolute()) for file in files],
+            "kept": kept,
+            "columns": [name for name in choice.names() if name in seen],
+            "unused": list(choice.unused),
+        }
+        Path(started, ABOUT).write_text(json.dumps(about), "utf-8")
+        with suppress(OSError):  # another process was faster
+            Path(started).rename(place)
+            Path(started).mkdir()  # for the removal
+
+
+def _table(rows: Sequence[tuple[int, int, Mapping[str, Any]]], features: Any) -> pyarrow.Table:
+    columns: list[Any] = []
+    for name, feature in features.items():
+        if name == FILE:
+            values: list[Any] = [index for index, _, _ in rows]
+        elif name == NUMBER:
+            values = [number for _, number, _ in rows]
+        else:
+            values = [row.get(name) for _, _, row in rows]
+        columns.append(
+            pyarrow.array([_as_kept(value, feature) for value in values], features.arrow_schema.field(name).type)
+        )
+    return pyarrow.Table.from_arrays(columns, schema=features.arrow_schema)
