@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import Any
 
-from apt_model.commands.console import collector, importing, print_line, program, speaker, teller, waiting
+from apt_model.commands.console import collector, importing, print_line, program, speaker, waiting
 from apt_model.commands.options import PACKING_HELP, add_command, add_settings, add_source, read_settings
 from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely

@@ -5,9 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from apt_model.commands.console import collector, importing, print_line, speaker, teller, waiting
+from apt_model.commands.console import importing, print_line, speaker, teller, waiting
 from apt_model.commands.options import add_command, add_source
-from apt_model.commands.set_aside import tell
 from apt_model.errors import ConfigError, StorageError
 
 LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1}
@@ -66,14 +65,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from apt_model.render.evaluation import show_evaluation
 
     device = pick_device(arguments.device)
-    told: list[str] = []
     with waiting(arguments.lang, "data"):
         rows = load_dataset(
             arguments.data,
             split=arguments.split,
             text_column=arguments.text_column,
             columns=arguments.columns,
-            tell=collector(told, arguments.lang),
+            tell=tell,
         )
     with waiting(arguments.lang, "model", name=arguments.model):
         model, tokenizer, _ = load_model(arguments.model, tell=tell)
@@ -96,7 +94,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             speed=arguments.speed,
             lang=arguments.lang,
         )
-    tell(told)
     show_evaluation(results, lang=arguments.lang)
     if out:
         results.save(out)

@@ -33,7 +33,7 @@ def tokenized(
     packing: bool,
     code: str = "",
 ) -> Columns:
-    """Rows as `input_ids`, `labels` and, where they have their own, `position_ids`; in columns of their own what to tell.
+    """Rows as `input_ids`, `labels` and, where they have their own, `position_ids`; in further columns what to tell.
 
     A row without a token stays, so that it is counted; `counted` takes it out. `code` changes nothing here: `datasets`
     keeps results by the arguments, and those of other code are not to be found again.
@@ -65,7 +65,7 @@ def tokenized(
 def streamed(
     batch: Mapping[str, Sequence[Any]], indices: Sequence[int], tell: Tell, max_length: int, **how: Any
 ) -> Columns:
-    """`tokenized` of a stream, which cannot be counted beforehand: told of is the first batch in which there is a thing."""
+    """`tokenized` of a stream, which cannot be counted beforehand: each batch is told of, without empty rows."""
     columns = tokenized(batch, indices, max_length=max_length, **how)
     _tell({name: pyarrow.chunked_array([columns[name]]) for name in COUNTS}, len(indices), max_length, tell)
     kept = [row for row, ids in enumerate(columns["input_ids"]) if ids]
@@ -104,9 +104,7 @@ def _tell(columns: Mapping[str, Any], count: int, max_length: int, tell: Tell) -
         tell(key, **values)
 
 
-def _encoded(
-    rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenizer: Any, tell: Tell
-) -> list[Encoded]:
+def _encoded(rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenizer: Any, tell: Tell) -> list[Encoded]:
     try:
         return encode_rows(rows, tokenizer, UNLIMITED, tell=tell)
     except DataError:
@@ -114,7 +112,7 @@ def _encoded(
             try:
                 encode_rows([row], tokenizer, UNLIMITED, tell=tell)
             except DataError as error:
-                raise RowError(error, index) from error
+                raise RowError.of(error, index) from error
         raise
 
 

@@ -61,10 +61,8 @@ def chat_of(row: Mapping[str, Any]) -> Chat | None:
         answered = _turns(row, kind.needs[0])
     elif kind.name == "question":
         answered = [*_history(row, kind), *_question(row, kind)]
-    elif kind.name == "pair" and any(
-        isinstance(row[column], Sequence) and not _is_text(row[column]) for column in kind.needs
-    ):
-        asked, answered = _side(row, "prompt", USER), _side(row, "completion", ASSISTANT)
+    elif kind.name == "pair" and (sides := _sides(row)) is not None:
+        asked, answered = sides
     else:
         return None
     asked = [*_system(row, [*asked, *answered]), *asked]
@@ -120,10 +118,26 @@ def is_text_part(part: Any) -> bool:
     return isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
 
 
-def _side(row: Mapping[str, Any], column: str, role: str) -> list[Turn]:
-    """The turns of a prompt or a completion of which one is a list of turns; a string is one turn."""
-    value = row[column]
-    return [{"role": role, "content": value}] if isinstance(value, str) else _turns(row, column)
+def _sides(row: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]] | None:
+    """The turns of a prompt and of a completion if one of them is a list, or both say so in JSON, as in a csv file.
+
+    A string beside a list is one turn. None for two strings of text.
+    """
+    sides = [row["prompt"], row["completion"]]
+    parsed = [_parsed(side) for side in sides]
+    if all(isinstance(side, list) and side and all(map(_is_turn, side)) for side in parsed):
+        sides = parsed
+    if all(side is None or isinstance(side, str) for side in sides):
+        return None
+    prompt, completion = (
+        [{"role": role, "content": side}] if isinstance(side, str) else _turns({column: side}, column)
+        for side, role, column in zip(sides, (USER, ASSISTANT), ("prompt", "completion"), strict=True)
+    )
+    return prompt, completion
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(speaker in value for speaker, _ in NAMES)
 
 
 def _question_text(row: Mapping[str, Any], kind: Kind) -> str:
@@ -219,10 +233,6 @@ def _parsed(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str | bytes)
 
 
 def _without(turn: Turn, keys: Sequence[str]) -> Turn:

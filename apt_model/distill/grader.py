@@ -148,7 +148,7 @@ class Grader:
         head = self._head_of(student)  # looked for before the layers are watched
         with (
             nullcontext() if self._matcher is None else self._matcher.recording() as seen,
-            router_losses(student) if self._router_weight else nullcontext([]) as routers,
+            router_losses(student) if self._router_weight else nullcontext(list[Tensor]()) as routers,
         ):
             if batch.teachers is None:
                 graded = self._fused(student, head, batch, row, learned, weight)

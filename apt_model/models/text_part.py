@@ -71,8 +71,9 @@ def towers_of(model: nn.Module) -> tuple[str, ...]:
     parts = [(name, part) for name, part in model.named_modules() if name and isinstance(part, PreTrainedModel)]
     found: list[str] = []
     for name, part in parts:
-        kind = type(part.config)
-        is_medium = kind is not type(model.config) and any(word in kind.__name__.lower() for word in MEDIA)
+        kind: type = type(part.config)
+        own: type = type(getattr(model, "config", None))
+        is_medium = kind is not own and any(word in kind.__name__.lower() for word in MEDIA)
         if is_medium and not name.startswith(tuple(f"{one}." for one in found)):
             found.append(name)
     return tuple(found)

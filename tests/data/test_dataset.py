@@ -179,7 +179,9 @@ def test_tokens_are_made_once_and_found_again(tokenizer: Any, tmp_path: Path) ->
 def test_a_stream_is_tokenized_and_shuffled_on_the_way(tokenizer: Any, tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("\n".join("ab" * (n + 1) for n in range(9)))
     rows = load_dataset(tmp_path / "train.txt", streaming=True)
-    batches = [to_batch(raw) for raw in make_dataloader(tokenize_dataset(rows, tokenizer, max_length=6), batch_size=4)]
+    tokens = tokenize_dataset(rows, tokenizer, max_length=6)
+    with pytest.warns(UserWarning, match="7 of 9 samples are longer than 6 tokens"):
+        batches = [to_batch(raw) for raw in make_dataloader(tokens, batch_size=4)]
     assert [len(batch.input_ids) for batch in batches] == [4, 4, 1]
     lengths = [int(n) for batch in batches for n in batch.attention_mask.sum(dim=1)]
     assert sorted(lengths) == [4] + [6] * 8

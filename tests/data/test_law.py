@@ -171,7 +171,8 @@ def another(value: Any) -> Any:
     if isinstance(value, float):
         return value + 1
     if isinstance(value, list):
-        return [*value[:-1], another(value[-1])]
+        middle = len(value) // 2
+        return [*value[:middle], another(value[middle]), *value[middle + 1 :]]
     if isinstance(value, dict):
         last = next(reversed(value))
         return {**value, last: another(value[last])}

@@ -235,7 +235,7 @@ def test_a_row_that_no_template_takes_is_named_by_its_line_after_shuffles_and_sp
             path.write_text(lines(*rows))
     expected = {"jsonl": "line 43", "csv": "line 44", "parquet": "row 43", "saved": "row 43", "txt": "line 85"}[ending]
 
-    def refuses(rows: Sequence[Any], *_: Any) -> Any:
+    def refuses(rows: Sequence[Any], *_: Any, **__: Any) -> Any:
         if any(row["text"] == "row 42" for row in rows):
             raise DataError("the template refuses a chat")
         return [Encoded([1], [1])] * len(rows)

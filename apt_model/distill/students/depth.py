@@ -241,8 +241,9 @@ def blocks_of(weight: Tensor, shape: torch.Size, depth: int, layers: Sequence[in
     apart = [at for at, (theirs, mine) in enumerate(zip(weight.shape, shape, strict=False)) if theirs != mine]
     if len(apart) != 1 or weight.ndim != len(shape) or weight.shape[apart[0]] * len(layers) != shape[apart[0]] * depth:
         return weight
-    blocks = weight.unflatten(apart[0], (depth, -1))
-    return blocks.index_select(apart[0], torch.tensor(layers, device=weight.device)).flatten(apart[0], apart[0] + 1)
+    at = apart[0]
+    blocks = weight.reshape(*weight.shape[:at], depth, -1, *weight.shape[at + 1 :])
+    return blocks.index_select(at, torch.tensor(layers, device=weight.device)).flatten(at, at + 1)
 
 
 def refuse_other_kinds(teacher: nn.Module, student: nn.Module, stacks: Collection[str], layers: Sequence[int]) -> None:
