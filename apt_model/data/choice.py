@@ -38,11 +38,11 @@ class ColumnChoice:
             DataError: a column that was to be renamed is nowhere.
         """
         self.refuse_missing()
-        return (
-            list(dict.fromkeys(RENAMED.get(name, name) for name in (*self.kind.needs, *self.kind.may)))
-            if self.kind
-            else []
-        )
+        return _ours((*self.kind.needs, *self.kind.may)) if self.kind else []
+
+    def needs(self) -> list[str]:
+        """Our names of the columns that make this kind of row."""
+        return _ours(self.kind.needs) if self.kind else []
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a row that take part, under our names.
@@ -84,7 +84,7 @@ class ColumnChoice:
         if idle is not None:
             got = f"{renamed[idle]} renamed {idle}, in rows with {' and '.join(kind.needs)}"
             raise DataError("a renamed column would not be used", got=got, fix="leave that renaming out")
-        if self.kind is not None and _same(kind.needs) != _same(self.kind.needs):
+        if self.kind is not None and _ours(kind.needs) != self.needs():
             got = f"columns {' and '.join(kind.needs)} after {' and '.join(self.kind.needs)}"
             raise DataError("the data holds rows of different kinds", got=got, fix="use rows with the same columns")
         self.kind = kind
@@ -116,5 +116,5 @@ class ColumnChoice:
             raise DataError(f"there is no column {theirs!r} to be renamed", expected=there, fix="check --columns")
 
 
-def _same(needs: Sequence[str]) -> list[str]:
-    return [RENAMED.get(name, name) for name in needs]
+def _ours(names: Sequence[str]) -> list[str]:
+    return [RENAMED.get(name, name) for name in names]

@@ -3,6 +3,7 @@
 Knows sources, splits and columns; knows nothing of tokens.
 """
 
+import errno
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import datasets
 import pyarrow
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
@@ -21,7 +23,7 @@ from apt_model.data.folders import splits_of
 from apt_model.data.notices import Tell
 from apt_model.data.stored import cache_home, stored, streamed, tell_unused
 from apt_model.data.structure import at_row
-from apt_model.errors import AptModelError, DataError
+from apt_model.errors import AptModelError, DataError, StorageError
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
 UNREADABLE = (  # exceptions that `datasets`, arrow and the decompressors have been seen to raise on bad files
@@ -29,6 +31,7 @@ UNREADABLE = (  # exceptions that `datasets`, arrow and the decompressors have b
     zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
 )  # fmt: skip
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 Splits = Mapping[str, Callable[[], Rows]]
 
@@ -45,14 +48,20 @@ class Asked:
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read"."""
+    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read".
+
+    Those about a full disk or a cache that cannot be written become a `StorageError` that names it.
+    """
     try:
         yield
     except AptModelError:
         raise
     except UNREADABLE as error:
-        fix = "convert it to UTF-8, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
-        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
+        if _is_of_cache(_root(error)):
+            fix = "free some space, or set HF_HOME to a directory that can be written"
+            raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=fix) from error
+        convert = "convert it to UTF-8, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
+        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=convert) from error
 
 
 def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
@@ -90,8 +99,8 @@ def _of_split(splits: Splits, path: Path, asked: Asked) -> Rows:
         except ValueError as error:
             fix = "leave --split out: a file has no other" if path.is_file() else None
             raise DataError(f"{path} has no split {asked.split!r}", expected=", ".join(splits), fix=fix) from error
-        some = [lengths.rows[part.splitname].select(range(part.from_, part.to)) for part in parts]
-        rows, used = datasets.concatenate_datasets(alike(some)), {part.splitname for part in parts}
+        some = [lengths.rows[part.splitname].select(range(part.from_, part.to)) for part in parts if part.to]
+        rows, used = datasets.concatenate_datasets(alike(some)) if some else None, {part.splitname for part in parts}
     if others := [split for split in splits if split not in used]:
         asked.tell("splits_unused", name=str(path), split=asked.split, others=", ".join(others))
     return rows
@@ -161,6 +170,14 @@ def _learnable(rows: Rows, name: str, asked: Asked) -> Rows:
 def columns_of(rows: Rows) -> list[str]:
     """Column names; read from the first row if a stream does not know them yet."""
     return list(rows.column_names or next(iter(rows), {}))
+
+
+def _is_of_cache(error: BaseException) -> bool:
+    """Whether an exception is about a place where data is kept, and not about the data."""
+    if not isinstance(error, OSError):
+        return False
+    kept = {str(place) for place in (datasets.config.HF_CACHE_HOME, datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)}
+    return error.errno in NO_ROOM or any(str(error.filename).startswith(place) for place in kept)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import datasets
 import pyarrow
+from filelock import FileLock
 
 from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
@@ -82,8 +82,10 @@ def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: T
         DataError: as `chosen_rows`. StorageError: the rows cannot be written.
     """
     place = cache_home(tell) / "apt_model" / _key(files, columns)
-    if not (place / ABOUT).is_file():
-        _keep(files, ColumnChoice(columns), place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_suffix(".lock")):  # several processes of a run read the same files
+        if not place.is_dir():
+            _keep(files, ColumnChoice(columns), place)
     about = json.loads((place / ABOUT).read_text("utf-8"))
     tell_unused(about["unused"], name, tell)
     if not about["columns"]:
@@ -104,7 +106,7 @@ def where(rows: Rows, index: int) -> str:
     for file in (Path(one["filename"]) for one in rows.cache_files):
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             if not set(names) <= set(batches.schema.names):
-                continue
+                continue  # numbers of selected rows, or columns under other names
             for batch in batches:
                 values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
                 at = next((at for at, some in enumerate(values) if list(some) == wanted), None)
@@ -191,22 +193,18 @@ def _features(columns: Sequence[str]) -> Any:
 def _keep(files: Sequence[Path], choice: ColumnChoice, place: Path) -> None:
     """Write the rows, and what is to be known of them, under another name first: `place` is whole, or is not there."""
     rows = chosen_rows(files, choice)
-    first = list(islice(rows, ROWS_AT_ONCE))
+    some = list(islice(rows, ROWS_AT_ONCE))
     kept = [FILE, NUMBER, *choice.names()]
-    seen: set[str] = set()
-    place.parent.mkdir(parents=True, exist_ok=True)
+    features, seen = _features(kept), set(choice.needs())
     with tempfile.TemporaryDirectory(dir=place.parent) as started:
-        features = _features(kept)
         with (
             pyarrow.OSFile(str(Path(started, ROWS)), "wb") as file,
             pyarrow.ipc.new_stream(file, features.arrow_schema) as out,
         ):
-            while first:
-                seen.update(
-                    name for _, _, row in first for name, value in row.items() if value is not None or name == "text"
-                )
-                out.write_table(_table(first, features))
-                first = list(islice(rows, ROWS_AT_ONCE))
+            while some:
+                seen.update(name for _, _, row in some for name, value in row.items() if value is not None)
+                out.write_table(_table(some, features))
+                some = list(islice(rows, ROWS_AT_ONCE))
         about = {
             "files": [str(file.absolute()) for file in files],
             "kept": kept,
@@ -214,9 +212,9 @@ def _keep(files: Sequence[Path], choice: ColumnChoice, place: Path) -> None:
             "unused": list(choice.unused),
         }
         Path(started, ABOUT).write_text(json.dumps(about), "utf-8")
-        with suppress(OSError):  # another process was faster
-            Path(started).rename(place)
-            Path(started).mkdir()  # for the removal
+        Path(started).chmod(place.parent.stat().st_mode & 0o777)  # as others may read what `datasets` keeps
+        Path(started).rename(place)
+        Path(started).mkdir()  # for its removal
 
 
 def _table(rows: Sequence[tuple[int, int, Mapping[str, Any]]], features: Any) -> pyarrow.Table:

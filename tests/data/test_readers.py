@@ -2,7 +2,9 @@
 
 import bz2
 import csv
+import errno
 import gzip
+import io
 import json
 import lzma
 import os
@@ -17,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
+from apt_model.commands.console import teller
+from apt_model.commands.options import Parser, add_source
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.data.encode import Encoded, encode
-from apt_model.errors import DataError
+from apt_model.errors import ConfigError, DataError, StorageError
 
 CELLS = [
     *("None", "NA", "null", "n/a", "nan", "", "42", "007", "1.10", "3.00", "1e5", "-0", "True", "FALSE"),
@@ -589,3 +593,58 @@ def test_a_cache_that_cannot_be_written_is_told_of_and_the_rows_are_read(
     assert tokenize_dataset(rows, tokenizer, tell=told)["input_ids"][:] == encode(["ab"], tokenizer, 9)
     assert len(told) == 1
     assert told[0].startswith(f"cache_elsewhere path={tmp_path}/file/cache spare=")
+
+
+def test_tokens_go_elsewhere_if_nothing_can_be_written_beside_the_rows(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets.Dataset.from_dict({"text": ["ab", "c"]}).save_to_disk(tmp_path / "saved")
+    before = set(tmp_path.rglob("*"))
+    monkeypatch.setattr("apt_model.data.dataset.is_writable", lambda folder: folder != tmp_path / "saved")
+    told = Told()
+    rows = tokenize_dataset(load_dataset(tmp_path / "saved"), tokenizer, tell=told)
+    assert rows["input_ids"][:] == encode(["ab", "c"], tokenizer, 9)
+    assert told[0].startswith(f"cache_elsewhere path={tmp_path}/saved spare=")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("what", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_names_the_cache_and_not_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: int
+) -> None:
+    (tmp_path / "a.txt").write_text("ab\n")
+
+    def fails(*_: Any) -> None:
+        raise OSError(what, os.strerror(what))
+
+    monkeypatch.setattr("apt_model.data.stored._table", fails)
+    with pytest.raises(StorageError, match=rf"data cannot be cached; got OSError: .*{os.strerror(what)}.*HF_HOME"):
+        load_dataset(tmp_path / "a.txt")
+    monkeypatch.undo()
+    assert load_dataset(tmp_path / "a.txt")["text"][:] == ["ab"]
+
+
+def test_a_column_that_is_null_everywhere_is_no_reason_to_forget_the_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines({"prompt": "p", "completion": None, "tools": None}))
+    assert list(load_dataset(tmp_path / "a.jsonl")) == [{"prompt": "p", "completion": None}]
+
+
+@pytest.mark.parametrize("words", [["prompt=question", "completion=answer"], ["text=story"]])
+def test_the_command_takes_columns_by_other_names(words: list[str]) -> None:
+    parser = Parser()
+    add_source(parser)
+    given = parser.parse_args(["--data", "a.jsonl", "--columns", *words]).columns
+    assert given == dict(word.split("=") for word in words)
+    assert parser.parse_args(["--data", "a.jsonl"]).columns == {}
+    with pytest.raises(ConfigError, match="'story' is no pair such as prompt=question"):
+        parser.parse_args(["--data", "a.jsonl", "--columns", "story"])
+
+
+def test_the_command_says_in_its_language_what_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text(lines({"text": "a", "id": 1}))
+    for lang, said in (("en", "a.jsonl: columns not used: id"), ("zh", "a.jsonl：以下各列没有用到：id")):
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+        told: list[str] = []
+        for _ in range(2):
+            load_dataset(tmp_path / "a.jsonl", tell=teller(told, lang))
+        assert told == [f"{tmp_path}/{said}"]
