@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import feather
 
-from apt_model.commands.console import teller
+from apt_model.commands.console import collector
 from apt_model.commands.options import Parser, add_source
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.data.encode import Encoded, encode
@@ -646,5 +646,5 @@ def test_the_command_says_in_its_language_what_is_left_out(tmp_path: Path, monke
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
         told: list[str] = []
         for _ in range(2):
-            load_dataset(tmp_path / "a.jsonl", tell=teller(told, lang))
+            load_dataset(tmp_path / "a.jsonl", tell=collector(told, lang))
         assert told == [f"{tmp_path}/{said}"]
