@@ -40,7 +40,7 @@ DOCUMENTED_STORES = {
     *("training", "grad"),  # torch: of modules, of parameters
     *("generation_config", "quantization_config", "base_model_name_or_path"),  # transformers, peft
     *("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim"),  # of configs
-    "word_embed_proj_dim",
+    *("word_embed_proj_dim", "mamba_d_ssm", "per_layer_config", "tie_word_embeddings"),
     *("maxstring", "maxlong", "maxother"),  # reprlib
     "redirect_slashes",  # starlette's router
     "help",  # argparse: of an action

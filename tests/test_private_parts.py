@@ -28,6 +28,7 @@ from apt_model.commands.options import Command, Parser
 from apt_model.dashboard import connection
 from apt_model.data.folders import splits_of
 from apt_model.distill.setup import trained
+from apt_model.distill.students.depth import as_saved
 from apt_model.errors import ConfigError
 from apt_model.generation.speed import _LiveTensors
 from apt_model.models import wide_matmul
@@ -36,6 +37,7 @@ from apt_model.models.devices import accelerate_state_of_our_own
 from apt_model.models.fingerprints import hash_config
 from apt_model.models.output_head import _is_hooked, forward_of
 from apt_model.models.pretrained import _forget_gguf
+from apt_model.models.text_part import loader_of
 from tests.models.test_pretrained import write_gguf
 from tests.private_uses import Canary, foreign_uses
 
@@ -110,6 +112,22 @@ def _(_: Path) -> None:
 def _(_: Path) -> None:
     assert {"llama", "gpt2", "mamba", "bert"} <= MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
     assert MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys().isdisjoint({"t5", "modernbert", "distilbert"})
+
+
+@canary("transformers", "maps configs of each kind of model to its class", "models/text_part.py",
+        "MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
+        "MODEL_FOR_MULTIMODAL_LM_MAPPING")  # fmt: skip
+def _(_: Path) -> None:
+    llava = transformers.LlavaConfig()
+    assert loader_of(llava) is transformers.AutoModelForImageTextToText
+    assert loader_of(llava.get_text_config()) is transformers.AutoModelForCausalLM
+
+
+@canary("transformers", "keeps a config's attention as _attn_implementation", "distill/students/depth.py",
+        "_attn_implementation")  # fmt: skip
+def _(_: Path) -> None:
+    eager = transformers.AutoModelForCausalLM.from_config(tiny_qwen().config, attn_implementation="eager").config
+    assert transformers.AutoModelForCausalLM.from_config(as_saved(eager)).config._attn_implementation == "eager"
 
 
 @canary("sacrebleu", "makes a corpus's score from the sum of its lines' statistics",

@@ -148,7 +148,7 @@ class Grader:
         head = self._head_of(student)  # looked for before the layers are watched
         with (
             nullcontext() if self._matcher is None else self._matcher.recording() as seen,
-            router_losses(student) if self._router_weight else nullcontext(list[Tensor]()) as routers,
+            router_losses(student) as routers,
         ):
             if batch.teachers is None:
                 graded = self._fused(student, head, batch, row, learned, weight)
@@ -221,7 +221,7 @@ class Grader:
 
     def _balanced(self, graded: Graded, routers: Sequence[Tensor], tokens: int, weight: float) -> Graded:
         """Add the router loss of the batch, which counts by its tokens among those of the step."""
-        if not routers or self._router_weight is None:
+        if not routers or not self._router_weight:
             return graded
         router = routers[-1].float() * tokens
         loss = graded.loss + weight * self._router_weight * router.to(graded.loss.device)

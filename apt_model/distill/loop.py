@@ -27,6 +27,7 @@ from apt_model.events.records import RunFinished
 from apt_model.models.devices import accelerate_state_of_our_own, pick_device
 from apt_model.models.generation_settings import complete_settings
 from apt_model.models.modes import frozen
+from apt_model.models.output_head import refuse_unheard
 from apt_model.models.wide_matmul import full_width
 
 
@@ -109,7 +110,9 @@ def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> 
     """Refuse models and settings that cannot be trained together, before anything is changed."""
     if config.display.show_on == "validation" and data.validation is None:
         raise ConfigError("show_on is 'validation', but there is no validation data", fix="pass eval_dataloader=")
+    refuse_unheard(models.student, models.tokenizer, "student")
     if isinstance(models.teacher, nn.Module):
+        refuse_unheard(models.teacher, models.teacher_tokenizer or models.tokenizer, "teacher")
         refuse_shared_weights(models.student, models.teacher)
     check_trainable(models.student, models.optimizer)
     if models.scheduler is not None and models.optimizer is None:

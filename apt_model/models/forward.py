@@ -197,7 +197,7 @@ def limits(model: nn.Module) -> tuple[int | None, int | None]:
     config = getattr(model, "config", None)
     rotary = getattr(config, "rope_parameters", None) is not None
     positions = None if rotary else getattr(config, "max_position_embeddings", None)
-    return vocabulary, positions if isinstance(positions, int) else None
+    return vocabulary, positions if isinstance(positions, int) and positions > 0 else None  # XLNet says -1
 
 
 def vocabulary_of(model: nn.Module) -> int | None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig
 
+from apt_model.errors import ModelError
+
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # names in Cohere, Granite, ...
 CAPS = ("final_logit_softcapping",)  # Gemma
 STEEPEST = 50.0  # end of the probing ramp: far into the soft-cap of any known model
@@ -164,3 +166,34 @@ def forward_of(module: nn.Module, stand_in: Any) -> Iterator[None]:
             del module.forward
         else:
             module.forward = before
+
+
+def unheard_tokens(model: nn.Module, tokenizer: Any) -> dict[int, str]:
+    """The tokens of a tokenizer, by id, for which the model's head has no column; none if either tells nothing."""
+    get_head, vocabulary = getattr(model, "get_output_embeddings", None), getattr(tokenizer, "get_vocab", None)
+    head = get_head() if callable(get_head) else None
+    columns = getattr(head, "out_features", None)
+    if columns is None or not callable(vocabulary):
+        return {}
+    return {number: token for token, number in sorted(vocabulary().items()) if number >= columns}
+
+
+def refuse_unheard(model: nn.Module, tokenizer: Any, role: str) -> None:
+    """Refuse a tokenizer whose special tokens, or tokens of its chat template, have no column in the model's head.
+
+    Other tokens without one, such as those for images in Gemma 3, may never occur: a row with one is refused by its id.
+
+    Raises:
+        ModelError: names the first of them and its id.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    written = "".join(template.values()) if isinstance(template, dict) else template or ""
+    special = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad")}
+    for number, token in sorted(unheard_tokens(model, tokenizer).items()):
+        if number in special or token in written:
+            head: Any = model.get_output_embeddings()  # type: ignore[operator]
+            raise ModelError(
+                f"a token of the tokenizer has no column in the {role}'s head",
+                got=f"{token!r}, id {number}, and {head.out_features} columns",
+                fix=f"add columns with resize_token_embeddings({len(tokenizer)}), or give that token's part to another",
+            )

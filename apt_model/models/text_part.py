@@ -69,10 +69,9 @@ def loader_of(config: Any) -> Any:
 def towers_of(model: nn.Module) -> tuple[str, ...]:
     """Names of the models of images or sound within a model that is of one piece with them (Phi-4 multimodal, GIT)."""
     parts = [(name, part) for name, part in model.named_modules() if name and isinstance(part, PreTrainedModel)]
-    found: list[str] = []
+    found, own = list[str](), type(getattr(model, "config", None))
     for name, part in parts:
-        kind: type = type(part.config)
-        own: type = type(getattr(model, "config", None))
+        kind = type(part.config)
         is_medium = kind is not own and any(word in kind.__name__.lower() for word in MEDIA)
         if is_medium and not name.startswith(tuple(f"{one}." for one in found)):
             found.append(name)
@@ -88,7 +87,7 @@ def text_part(model: Any) -> tuple[Any, tuple[str, ...]]:
         ModelError: transformers has no causal language model of that part's kind.
     """
     config = getattr(model, "config", None)
-    text = config.get_text_config() if isinstance(config, PretrainedConfig) else config
+    text: Any = config.get_text_config() if isinstance(config, PretrainedConfig) else config
     if text is config:
         return model, ()
     inner, head = model.get_decoder(), model.get_output_embeddings()

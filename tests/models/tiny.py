@@ -38,7 +38,8 @@ for _value, _names in (
      "hc_mult hc_count"),
     (1, "topk_group n_shared_experts num_shared_experts"),
     (8, "head_dim qk_nope_head_dim qk_rope_head_dim v_head_dim linear_key_head_dim linear_value_head_dim "
-     "linear_head_dim swa_head_dim dim_head d_head global_head_dim index_head_dim kv_channels attention_head_dim d_rel rotary_dim mamba_d_state "
+     "linear_head_dim swa_head_dim dim_head d_head global_head_dim index_head_dim kv_channels attention_head_dim d_rel "
+     "rotary_dim mamba_d_state "
      "state_size ssm_state_size mamba_d_head mamba_head_dim time_step_rank mamba_dt_rank chunk_size mamba_chunk_size "
      "sliding_window sliding_window_size window_size attention_window_size attention_chunk_size local_attention "
      "index_topk query_pre_attn_scalar attention_head_size"),

@@ -233,7 +233,7 @@ def teachers_name(name: str, stacks: Collection[str], layers: Sequence[int]) -> 
     return name
 
 
-def blocks_of(weight: Tensor, shape: torch.Size, depth: int, layers: Sequence[int]) -> Tensor:
+def blocks_of(weight: Tensor, shape: Sequence[int], depth: int, layers: Sequence[int]) -> Tensor:
     """The part of a weight that has a block for each layer, one after the other (Gemma 4's `embed_tokens_per_layer`).
 
     Another weight is returned as it is; its shape may not be `shape`.
@@ -241,9 +241,9 @@ def blocks_of(weight: Tensor, shape: torch.Size, depth: int, layers: Sequence[in
     apart = [at for at, (theirs, mine) in enumerate(zip(weight.shape, shape, strict=False)) if theirs != mine]
     if len(apart) != 1 or weight.ndim != len(shape) or weight.shape[apart[0]] * len(layers) != shape[apart[0]] * depth:
         return weight
-    at = apart[0]
-    blocks = weight.reshape(*weight.shape[:at], depth, -1, *weight.shape[at + 1 :])
-    return blocks.index_select(at, torch.tensor(layers, device=weight.device)).flatten(at, at + 1)
+    at, shape = apart[0], list(shape)
+    blocks = weight.reshape([*shape[:at], depth, weight.shape[at] // depth, *shape[at + 1 :]])
+    return blocks.index_select(at, torch.tensor(layers, device=weight.device)).reshape(shape)
 
 
 def refuse_other_kinds(teacher: nn.Module, student: nn.Module, stacks: Collection[str], layers: Sequence[int]) -> None:
@@ -255,13 +255,15 @@ def refuse_other_kinds(teacher: nn.Module, student: nn.Module, stacks: Collectio
     Raises:
         ModelError: they differ.
     """
-    theirs = dict(teacher.named_modules())
+    theirs, copied = dict(teacher.named_modules()), student.state_dict().keys()
     for name, mine in student.named_modules():
         source_name = teachers_name(name, stacks, layers)
         source = theirs.get(source_name)
         if source_name == name and not name.startswith(tuple(f"{stack}." for stack in stacks)):
             continue
-        differing = ["its class"] if type(source) is not type(mine) else _differing(_makeup(mine), _makeup(source))
+        anew = {part for part, _ in mine.named_buffers(recurse=False) if f"{name}.{part}" not in copied}
+        is_other = source is None or type(source) is not type(mine)
+        differing = ["its class"] if is_other else _differing(_makeup(mine, anew), _makeup(source, anew))
         if differing:
             raise ModelError(
                 "the teacher's layers depend on their place, so those of a shorter student are of another make",
@@ -280,11 +282,10 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _makeup(module: nn.Module | None) -> dict[str, Any]:
-    """What a module is made of besides weights: numbers, words, and buffers that are computed anew."""
-    assert module is not None  # noqa: S101 - its class has been compared
+def _makeup(module: Any, anew: Collection[str]) -> dict[str, Any]:
+    """What a module is made of besides weights: numbers, words, and the buffers that are computed anew."""
     plain = {k: v for k, v in vars(module).items() if k not in PLACES and not k.startswith("_") and _is_plain(v)}
-    return plain | {k: v for k, v in module._buffers.items() if k in module._non_persistent_buffers_set}
+    return plain | {k: v for k, v in module.named_buffers(recurse=False) if k in anew}
 
 
 def _is_plain(value: Any) -> bool:
