@@ -50,6 +50,7 @@ def test_packed_texts_are_laid_out_as_rows_of_their_own_and_put_back() -> None:
     assert [row[mask == 1].tolist() for row, mask in zip(apart.input_ids, apart.attention_mask, strict=True)] == ROWS
     assert segments.put_back(apart.input_ids.unsqueeze(-1))[..., 0].tolist() == FLAT.tolist()
     assert apart.position_ids is None
+    assert batch.labels.tolist() == FLAT_LABELS  # of their first tokens, only the row's own could ever be asked for
 
 
 def test_rows_that_are_padded_on_the_left_are_moved_with_all_that_stands_beside_them() -> None:

@@ -175,6 +175,37 @@ def test_somebodys_own_module_reads_packed_texts_in_rows_of_their_own() -> None:
     assert counts.tolist() == (batch.position_ids[batch.attention_mask == 1] + 1).tolist()
 
 
+class Glancing(nn.Module):
+    """Takes positions; a little of its logits is of all tokens before, or of where in the row a token stands."""
+
+    def __init__(self, glances_at: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(VOCABULARY, VOCABULARY)
+        self.glances_at = glances_at
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        own = self.embedding(input_ids)
+        if self.glances_at == "neighbours":
+            return own + 1e-3 * own.cumsum(dim=1)
+        return own + 0.1 * torch.arange(input_ids.shape[1])[:, None] * torch.linspace(-1, 1, VOCABULARY)
+
+
+@pytest.mark.parametrize("glances_at", ["neighbours", "places"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_model_that_glances_aside_or_counts_from_the_rows_beginning_is_found_out(
+    glances_at: str, precision: torch.dtype
+) -> None:
+    model, batch = Glancing(glances_at).to(precision), packed()
+    logits = Forward(model, "student")(model, batch)
+    for row, number in ((0, 0), (0, 1), (1, 0)):
+        assert batch.segments is not None
+        own = batch.segments.numbers[row] == number
+        own &= batch.attention_mask[row] == 1
+        expected = model(batch.input_ids[row][own][None])[0]
+        torch.testing.assert_close(logits[row][own], expected)
+
+
 def test_a_model_is_tried_out_once_and_left_as_it_was() -> None:
     model = steep(ACCEPTED[1]).train()  # GPT-2 has dropout
     calls: list[int] = []
@@ -199,6 +230,23 @@ def test_a_batchs_own_positions_go_to_the_model(family: Family) -> None:
         expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions).logits
         assert torch.equal(Forward(model, "student")(model, batch), expected)
         assert not torch.allclose(model(input_ids=ids).logits, expected)
+
+
+def test_packed_texts_with_gaps_and_padding_between_are_those_alone() -> None:
+    model, ids = steep(ACCEPTED[0]), torch.tensor([[5, 6, 7, 11, 8, 9, 10, 12]])
+    for own_mask, positions in (
+        ([1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 3, 0, 0, 2, 3, 0]),
+        ([1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 2, 3, 0, 1, 2, 3]),
+        ([1, 1, 0, 1, 1, 1, 0, 1], [0, 1, 1, 2, 0, 1, 1, 2]),  # padding within each text
+    ):
+        mask, given = torch.tensor([own_mask]), torch.tensor([positions])
+        batch = to_batch({"input_ids": ids, "attention_mask": mask, "position_ids": given})
+        with torch.no_grad():
+            found = Forward(model, "student")(model, batch)[0]
+            for text in (range(4), range(4, 8)):
+                own = [place for place in text if own_mask[place]]
+                read = model(input_ids=ids[:, own], position_ids=given[:, own])
+                torch.testing.assert_close(found[own], read.logits[0])
 
 
 def test_positions_that_a_model_does_not_take_refuse_the_batch() -> None:
