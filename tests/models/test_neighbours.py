@@ -4,6 +4,7 @@ The right values are transformers' own, of each row by itself: its loss, and wha
 """
 
 import copy
+import logging
 import warnings
 from typing import Any
 
@@ -219,6 +220,22 @@ def test_a_model_is_tried_out_once_and_left_as_it_was() -> None:
     torch.set_rng_state(state)
     assert torch.equal(Forward(model, "student")(model, packed()), again)  # the trial has drawn no random number
     assert model.training
+
+
+def test_transformers_advises_no_mask_where_positions_keep_the_texts_apart(caplog: pytest.LogCaptureFixture) -> None:
+    kind, config, sizes = ACCEPTED[1]
+    model = steep((kind, config, {**sizes, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}))
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert (packed().input_ids[:, -1] == 0).any()
+        Forward(model, "student")(model, packed())
+        assert caplog.text == ""
+        transformers.utils.logging.warning_once.cache_clear()
+        model(input_ids=torch.tensor([[5, 0]]))
+        assert "attention_mask" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 @pytest.mark.parametrize("family", [ACCEPTED[0], ACCEPTED[1], NEO], ids=lambda family: family[0])
