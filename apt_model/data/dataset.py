@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from apt_model.data.encode import COLUMNS, encode_rows
-from apt_model.data.encoded import as_columns
+from apt_model.data.encoded import VERSION, as_columns
 from apt_model.data.packing import pack_rows
 from apt_model.data.quiet import quiet_datasets
 from apt_model.data.token_rows import POSITIONS
@@ -139,7 +139,7 @@ def tokenize_dataset(
     """
     how: dict[str, Any] = {
         "batched": True,
-        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing},
+        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "version": VERSION},
         "remove_columns": _columns(rows),
     }
     with readable("data to encode"):
@@ -278,8 +278,9 @@ def _strip(batch: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _tokenize(
-    batch: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int, packing: bool
+    batch: Mapping[str, Sequence[Any]], tokenizer: Any, max_length: int, packing: bool, version: int
 ) -> dict[str, list[list[int]]]:
+    """Columns of tokens; `version` is there for the key in `datasets`' cache, which does not see our code change."""
     rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
     encoded = pack_rows(rows, tokenizer, max_length) if packing else encode_rows(rows, tokenizer, max_length)
     kept = [row for row in encoded if row.ids]

@@ -6,6 +6,7 @@ Knows lists of numbers; knows nothing of texts, tokenizers or batches.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+VERSION = 2  # one more whenever the same row gives other tokens: `datasets` has the old ones in its cache
 IGNORED = -100  # the label of a token that is not learned: `ignore_index` of torch's cross-entropy
 
 

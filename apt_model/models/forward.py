@@ -70,7 +70,9 @@ class Forward:
         segments = batch.segments
         if segments is None or not segments.is_packed:
             return batch
-        if not segments.is_dense or "position_ids" not in self._accepted:
+        most, length = self._limits[1], batch.input_ids.shape[1]
+        is_beyond = most is not None and length > most  # GPT-Neo has a mask of that size
+        if not segments.is_dense or is_beyond or "position_ids" not in self._accepted:
             return batch.apart
         if self._keeps_apart is None:
             plain = extract_model_from_parallel(model, keep_torch_compile=False)  # no other process need take part

@@ -106,8 +106,8 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(beside: dict[str, Tensor
 
 def test_keys_that_take_no_part_are_told_of() -> None:
     ids = torch.tensor([[5, 6, 7]])
-    _, told = told_of({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "idx": 3, "images": None})
-    assert told == [("keys_unused", {"keys": "idx, token_type_ids"})]
+    _, told = told_of({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "max_length_q": 3, "images": None})
+    assert told == [("keys_unused", {"keys": "max_length_q, token_type_ids"})]
     with pytest.warns(UserWarning, match="not used: idx"):
         to_batch({"input_ids": ids, "idx": 3})
 

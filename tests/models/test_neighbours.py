@@ -276,6 +276,17 @@ def test_positions_that_a_model_does_not_take_refuse_the_batch() -> None:
     forward.check(to_batch(raw | {"position_ids": torch.tensor([[0, 1, 0]])}))
 
 
+@pytest.mark.parametrize("family", [ACCEPTED[1], NEO], ids=lambda family: family[0])
+def test_a_flattened_batch_may_be_longer_than_the_models_positions(family: Family) -> None:
+    kind, config, sizes = family
+    model = steep(
+        (kind, config, {**sizes, "n_positions": 12} if kind != NEO[0] else {**sizes, "max_position_embeddings": 12})
+    )
+    Forward(model, "student").check(flattened())
+    assert flattened().input_ids.shape[1] == sum(LENGTHS) > 12
+    assert together(model, flattened())[0] == pytest.approx(alone(model, rows_of_tokens())[0], rel=2e-5)
+
+
 def test_positions_outside_a_models_table_refuse_the_batch() -> None:
     forward = Forward(make(("OPTForCausalLM", "OPTConfig", {**COMMON, **OPT, "max_position_embeddings": 8})), "teacher")
     for positions, got in (([0, 1, 8], "got 8"), ([-1, 0, 1], "got -1")):
