@@ -239,14 +239,12 @@ def _encoded(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int,
 
 def _tell_lost(number: int, whole: Encoded, max_length: int, tell: Tell) -> None:
     """Tell of a row without a token, or whose end is cut off, or all that was to be learned of it."""
-    learned = [place for place, label in enumerate(whole.labels) if place and label != IGNORED]
-    cut = {"row": number, "tokens": len(whole.ids), "max_length": max_length}
     if not whole.ids:
         tell("row_empty", row=number)
-    elif learned and learned[0] >= max_length:
-        tell("row_unlearned", **cut)
     elif len(whole.ids) > max_length:
-        tell("row_cut", **cut)
+        first = next((place for place, label in enumerate(whole.labels) if place and label != IGNORED), 0)
+        key = "row_cut" if first < max_length else "row_unlearned"
+        tell(key, row=number, tokens=len(whole.ids), max_length=max_length)
 
 
 def _from_both(
@@ -284,7 +282,9 @@ def _padded(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
         columns["position_ids"] = ([row.positions or list(range(len(row.ids))) for row in rows], 0)
     return _from_tensors(
         {
-            key: pad_sequence([torch.tensor(row) for row in column], batch_first=True, padding_value=value)
+            key: pad_sequence(
+                [torch.tensor(row, dtype=torch.int64) for row in column], batch_first=True, padding_value=value
+            )
             for key, (column, value) in columns.items()
         },
         untold,

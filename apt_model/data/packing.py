@@ -49,19 +49,21 @@ def best_fit(lengths: Sequence[int], size: int) -> list[list[int]]:
 
 def _pieces(row: Encoded, bos: int | None, size: int) -> Iterator[Encoded]:
     """The row, cut into pieces of at most `size` tokens; a row without a token has none."""
-    yield from [Encoded(row.ids[:size], row.labels[:size], _begin(row.positions, 0, size))] if row.ids else []
+    if row.ids:
+        yield Encoded(row.ids[:size], row.labels[:size], row.positions and row.positions[:size])
     at = size
     while at < len(row.ids):
         lead = [bos if bos is not None else row.ids[at - 1]] if size > 1 and row.ids[at] != bos else []
         end = at + size - len(lead)
-        positions = _begin(row.positions, at - len(lead), end)
+        positions = row.positions and _anew(row.positions[at - len(lead) : end])
         yield Encoded(lead + row.ids[at:end], [IGNORED] * len(lead) + row.labels[at:end], positions)
         at = end
 
 
-def _begin(positions: list[int] | None, start: int, end: int) -> list[int] | None:
-    """The row's own positions of these places; None if they are 0, 1, 2 …"""
-    return None if positions is None else positions[start:end]
+def _anew(positions: list[int]) -> list[int]:
+    """A row's own positions behind a cut: those of the text that was cut begin at 0."""
+    rest = next((at for at in range(1, len(positions)) if positions[at] <= positions[at - 1]), len(positions))
+    return [position - positions[0] for position in positions[:rest]] + positions[rest:]
 
 
 def _joined(pieces: Sequence[Encoded]) -> Encoded:

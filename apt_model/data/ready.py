@@ -16,7 +16,8 @@ from apt_model.data.segments import beginnings_of
 from apt_model.errors import DataError
 
 LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k")  # where the texts of a flattened batch begin, and its end
-FLATTENED = (*LENGTHS, "seq_idx", "max_length_q", "max_length_k")
+LONGEST = ("max_length_q", "max_length_k")  # say nothing beyond these
+FLATTENED = (*LENGTHS, "seq_idx")
 TAKEN = ("input_ids", "attention_mask", "labels", "position_ids", *MASKS, *FLATTENED)
 ANEW = "give position_ids that begin anew with each text, and no such mask"
 
@@ -43,7 +44,8 @@ def read_tensors(raw: Mapping[Any, Any], tell: Tell) -> ReadyColumns:
     Raises:
         DataError: no integers, shapes that differ, a mask of other values than 0 and 1, columns that do not agree.
     """
-    unused = sorted(str(key) for key in raw if key not in TAKEN and raw[key] is not None)
+    taken = {*TAKEN, *(() if raw.keys().isdisjoint(LENGTHS) else LONGEST)}
+    unused = sorted(str(key) for key in raw if key not in taken and raw[key] is not None)
     if unused:
         tell("keys_unused", keys=", ".join(unused))
     ids = as_rows("input_ids", raw["input_ids"])

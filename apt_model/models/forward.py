@@ -5,6 +5,7 @@ Knows how models differ in what they take and return; knows nothing of losses or
 
 import inspect
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from apt_model.events.records import ModelCard
 from apt_model.models.neighbours import keeps_apart
 from apt_model.models.output_head import OutputHead
 from apt_model.models.pretrained import get_model_size
+from apt_model.models.quiet import quiet_about_masks
 
 
 class Forward:
@@ -68,7 +70,9 @@ class Forward:
         segments = batch.segments
         if segments is None or not segments.is_packed:
             return batch
-        if not segments.is_dense or "position_ids" not in self._accepted:
+        most, length = self._limits[1], batch.input_ids.shape[1]
+        is_beyond = most is not None and length > most  # GPT-Neo has a mask of that size
+        if not segments.is_dense or is_beyond or "position_ids" not in self._accepted:
             return batch.apart
         if self._keeps_apart is None:
             plain = extract_model_from_parallel(model, keep_torch_compile=False)  # no other process need take part
@@ -90,9 +94,10 @@ class Forward:
             if segments.is_packed:  # transformers looks for packed texts only where there is no mask
                 del known["attention_mask"]
         arguments = {name: value for name, value in known.items() if name in self._accepted}
-        if "input_ids" in self._accepted:
-            return model(input_ids=batch.input_ids, **arguments)
-        return model(batch.input_ids, **arguments)
+        with nullcontext() if "attention_mask" in known else quiet_about_masks():
+            if "input_ids" in self._accepted:
+                return model(input_ids=batch.input_ids, **arguments)
+            return model(batch.input_ids, **arguments)
 
     def _refuse_positions(self, batch: Batch) -> None:
         """Refuse positions that do not count each text's tokens from 0, if the model does not take any.

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import Filter, LogRecord
 
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not listed
     are_progress_bars_disabled,
@@ -47,3 +48,20 @@ def quiet_peft() -> Iterator[None]:
             "ignore", ".*save_embedding_layers", UserWarning
         )  # adapted ones are saved, as they must
         yield
+
+
+@contextmanager
+def quiet_about_masks() -> Iterator[None]:
+    """Context manager: no advice to pass a mask, where packed texts are kept apart by their positions instead."""
+    logger = logging.get_logger("transformers.modeling_utils")
+    advice = _MaskAdvice()
+    logger.addFilter(advice)
+    try:
+        yield
+    finally:
+        logger.removeFilter(advice)
+
+
+class _MaskAdvice(Filter):
+    def filter(self, record: LogRecord) -> bool:
+        return not record.getMessage().startswith("We strongly recommend passing in an `attention_mask`")

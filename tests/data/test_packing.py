@@ -1,13 +1,15 @@
 """Packing: whole rows side by side, positions that begin anew, every label once."""
 
+from pathlib import Path
 from typing import Any
 
 import datasets
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apt_model.data.batch import to_batch
-from apt_model.data.dataset import tokenize_dataset
+from apt_model.data.dataset import load_dataset, tokenize_dataset
 from apt_model.data.encode import UNLIMITED, encode_rows
 from apt_model.data.packing import best_fit, pack_rows
 
@@ -66,3 +68,21 @@ def test_packed_rows_come_out_of_a_data_set_with_their_positions(tokenizer: Any)
     made = tokenize_dataset(rows, tokenizer, max_length=8, packing=True)
     assert made["position_ids"][:] == [[0, 1, 2, 3], [0, 1, 2, 0, 1, 2, 3, 4]]
     assert to_batch(list(made)).position_ids is not None
+
+
+def test_a_text_that_is_cut_within_a_packed_row_begins_anew() -> None:
+    row = {"input_ids": list(range(10, 18)), "seq_lengths": [2, 6]}
+    blocks = pack_rows([row], None, 5)
+    assert [block.ids for block in blocks] == [[10, 11, 12, 13, 14], [14, 15, 16, 17]]
+    assert [block.positions for block in blocks] == [[0, 1, 0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_blocks_in_the_cache_of_an_older_version_are_not_used(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.txt").write_text("ab\nc\ndef")
+    rows = load_dataset(tmp_path / "rows.txt")
+    made = tokenize_dataset(rows, tokenizer, max_length=8, packing=True)
+    assert tokenize_dataset(rows, tokenizer, max_length=8, packing=True).cache_files == made.cache_files
+    monkeypatch.setattr("apt_model.data.dataset.VERSION", 1)
+    assert tokenize_dataset(rows, tokenizer, max_length=8, packing=True).cache_files != made.cache_files

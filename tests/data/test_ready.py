@@ -50,6 +50,7 @@ def test_packed_texts_are_laid_out_as_rows_of_their_own_and_put_back() -> None:
     assert [row[mask == 1].tolist() for row, mask in zip(apart.input_ids, apart.attention_mask, strict=True)] == ROWS
     assert segments.put_back(apart.input_ids.unsqueeze(-1))[..., 0].tolist() == FLAT.tolist()
     assert apart.position_ids is None
+    assert batch.labels.tolist() == FLAT_LABELS  # of their first tokens, only the row's own could ever be asked for
 
 
 def test_rows_that_are_padded_on_the_left_are_moved_with_all_that_stands_beside_them() -> None:
@@ -105,8 +106,8 @@ def test_what_cannot_be_honoured_is_refused_by_its_name(beside: dict[str, Tensor
 
 def test_keys_that_take_no_part_are_told_of() -> None:
     ids = torch.tensor([[5, 6, 7]])
-    _, told = told_of({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "idx": 3, "images": None})
-    assert told == [("keys_unused", {"keys": "idx, token_type_ids"})]
+    _, told = told_of({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "max_length_q": 3, "images": None})
+    assert told == [("keys_unused", {"keys": "max_length_q, token_type_ids"})]
     with pytest.warns(UserWarning, match="not used: idx"):
         to_batch({"input_ids": ids, "idx": 3})
 

@@ -68,11 +68,10 @@ def test_rows_of_ids_keep_their_columns_through_tokenizing(tokenizer: Any) -> No
 
 
 def test_rows_that_trl_has_packed_stay_apart(tokenizer: Any) -> None:
-    from trl.data_utils import pack_dataset
-
+    trl = pytest.importorskip("trl.data_utils")
     lengths = [2, 3, 5, 1]
     rows = datasets.Dataset.from_dict({"input_ids": [[10 * n + i for i in range(n)] for n in lengths]})
-    packed = pack_dataset(rows, seq_length=6)
+    packed = trl.pack_dataset(rows, seq_length=6)
     batch = to_batch(list(tokenize_dataset(packed, tokenizer)))
     apart = batch.apart
     found = [row[mask == 1].tolist() for row, mask in zip(apart.input_ids, apart.attention_mask, strict=True)]

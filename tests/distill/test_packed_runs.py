@@ -217,10 +217,13 @@ def test_a_cache_holds_texts_whatever_they_are_packed_with(teacher: Any, tmp_pat
 
 
 def test_a_cache_knows_no_row_whose_positions_are_others(teacher: Any, tmp_path: Path) -> None:
-    made = cache(teacher, PACKED, tmp_path)
+    made = cache(teacher, PACKED, tmp_path / "now")
     whole = {"input_ids": PACKED[0]["input_ids"], "labels": PACKED[0]["labels"]}  # as one text, its neighbours seen
     with pytest.raises(DataError, match="1 of 1 rows are not in cache"):
         made.check(to_batch([whole]))
+    before = cache(teacher, [whole], tmp_path / "before")  # a block as one text, as it was cached once
+    with pytest.raises(DataError, match="rows are not in cache"):
+        before.check(to_batch(PACKED[:1]))
     moved = {"input_ids": ROWS[0], "position_ids": list(range(1, len(ROWS[0]) + 1))}
     with pytest.raises(DataError, match="1 of 1 rows are not in cache"):
         made.check(to_batch([moved]))

@@ -4,6 +4,7 @@ The right values are transformers' own, of each row by itself: its loss, and wha
 """
 
 import copy
+import logging
 import warnings
 from typing import Any
 
@@ -175,6 +176,37 @@ def test_somebodys_own_module_reads_packed_texts_in_rows_of_their_own() -> None:
     assert counts.tolist() == (batch.position_ids[batch.attention_mask == 1] + 1).tolist()
 
 
+class Glancing(nn.Module):
+    """Takes positions; a little of its logits is of all tokens before, or of where in the row a token stands."""
+
+    def __init__(self, glances_at: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.embedding = nn.Embedding(VOCABULARY, VOCABULARY)
+        self.glances_at = glances_at
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        own = self.embedding(input_ids)
+        if self.glances_at == "neighbours":
+            return own + 1e-3 * own.cumsum(dim=1)
+        return own + 0.1 * torch.arange(input_ids.shape[1])[:, None] * torch.linspace(-1, 1, VOCABULARY)
+
+
+@pytest.mark.parametrize("glances_at", ["neighbours", "places"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_model_that_glances_aside_or_counts_from_the_rows_beginning_is_found_out(
+    glances_at: str, precision: torch.dtype
+) -> None:
+    model, batch = Glancing(glances_at).to(precision), packed()
+    logits = Forward(model, "student")(model, batch)
+    for row, number in ((0, 0), (0, 1), (1, 0)):
+        assert batch.segments is not None
+        own = batch.segments.numbers[row] == number
+        own &= batch.attention_mask[row] == 1
+        expected = model(batch.input_ids[row][own][None])[0]
+        torch.testing.assert_close(logits[row][own], expected)
+
+
 def test_a_model_is_tried_out_once_and_left_as_it_was() -> None:
     model = steep(ACCEPTED[1]).train()  # GPT-2 has dropout
     calls: list[int] = []
@@ -190,6 +222,22 @@ def test_a_model_is_tried_out_once_and_left_as_it_was() -> None:
     assert model.training
 
 
+def test_transformers_advises_no_mask_where_positions_keep_the_texts_apart(caplog: pytest.LogCaptureFixture) -> None:
+    kind, config, sizes = ACCEPTED[1]
+    model = steep((kind, config, {**sizes, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}))
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert (packed().input_ids[:, -1] == 0).any()
+        Forward(model, "student")(model, packed())
+        assert caplog.text == ""
+        transformers.utils.logging.warning_once.cache_clear()
+        model(input_ids=torch.tensor([[5, 0]]))
+        assert "attention_mask" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
 @pytest.mark.parametrize("family", [ACCEPTED[0], ACCEPTED[1], NEO], ids=lambda family: family[0])
 def test_a_batchs_own_positions_go_to_the_model(family: Family) -> None:
     model = steep(family)
@@ -201,6 +249,23 @@ def test_a_batchs_own_positions_go_to_the_model(family: Family) -> None:
         assert not torch.allclose(model(input_ids=ids).logits, expected)
 
 
+def test_packed_texts_with_gaps_and_padding_between_are_those_alone() -> None:
+    model, ids = steep(ACCEPTED[0]), torch.tensor([[5, 6, 7, 11, 8, 9, 10, 12]])
+    for own_mask, positions in (
+        ([1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 3, 0, 0, 2, 3, 0]),
+        ([1, 1, 1, 0, 1, 1, 1, 0], [0, 1, 2, 3, 0, 1, 2, 3]),
+        ([1, 1, 0, 1, 1, 1, 0, 1], [0, 1, 1, 2, 0, 1, 1, 2]),  # padding within each text
+    ):
+        mask, given = torch.tensor([own_mask]), torch.tensor([positions])
+        batch = to_batch({"input_ids": ids, "attention_mask": mask, "position_ids": given})
+        with torch.no_grad():
+            found = Forward(model, "student")(model, batch)[0]
+            for text in (range(4), range(4, 8)):
+                own = [place for place in text if own_mask[place]]
+                read = model(input_ids=ids[:, own], position_ids=given[:, own])
+                torch.testing.assert_close(found[own], read.logits[0])
+
+
 def test_positions_that_a_model_does_not_take_refuse_the_batch() -> None:
     model = steep(("MambaForCausalLM", "MambaConfig", MAMBA))
     raw = {"input_ids": torch.tensor([[5, 6, 7]])}
@@ -209,6 +274,17 @@ def test_positions_that_a_model_does_not_take_refuse_the_batch() -> None:
         forward.check(to_batch(raw | {"position_ids": torch.tensor([[0, 2, 4]])}))
     forward.check(to_batch(raw | {"position_ids": torch.tensor([[0, 1, 2]])}))
     forward.check(to_batch(raw | {"position_ids": torch.tensor([[0, 1, 0]])}))
+
+
+@pytest.mark.parametrize("family", [ACCEPTED[1], NEO], ids=lambda family: family[0])
+def test_a_flattened_batch_may_be_longer_than_the_models_positions(family: Family) -> None:
+    kind, config, sizes = family
+    model = steep(
+        (kind, config, {**sizes, "n_positions": 12} if kind != NEO[0] else {**sizes, "max_position_embeddings": 12})
+    )
+    Forward(model, "student").check(flattened())
+    assert flattened().input_ids.shape[1] == sum(LENGTHS) > 12
+    assert together(model, flattened())[0] == pytest.approx(alone(model, rows_of_tokens())[0], rel=2e-5)
 
 
 def test_positions_outside_a_models_table_refuse_the_batch() -> None:
