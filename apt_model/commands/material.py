@@ -132,8 +132,8 @@ class Material:
         from apt_model.data.dataset import tokenize_dataset
         from apt_model.distill.teachers.cached import CachedTeacher
 
-        if self.teachers_own_tokenizer is not None:  # each batch is then encoded by both, from its text
-            return self.rows, self.looked_at
+        if self.teachers_own_tokenizer is not None or (self.streaming and not self.packing):
+            return self.rows, self.looked_at  # each batch is then encoded from its text, in the run
         how = {"tokenizer": self.tokenizer, "max_length": config.train.max_length, "packing": self.packing}
         how["tell"] = collector(self.told, config.display.lang)
         with waiting(config.display.lang, "tokens"):

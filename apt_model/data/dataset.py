@@ -21,7 +21,7 @@ from apt_model.data.quiet import quiet_datasets
 from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
 from apt_model.data.stored import code_stamp, is_writable, spare_home, where
 from apt_model.data.structure import RowError, at_row
-from apt_model.data.tokenized import counted, tokenized
+from apt_model.data.tokenized import counted, structs_of, tokenized
 from apt_model.data.tokenized import streamed as streamed_tokens
 from apt_model.errors import ConfigError, DataError
 
@@ -134,8 +134,9 @@ def tokenize_dataset(
     how: dict[str, Any] = {
         "batched": True,
         "with_indices": True,
-        "fn_kwargs": {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "code": code_stamp()},
     }
+    how["fn_kwargs"] = {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "code": code_stamp()}
+    how["fn_kwargs"]["structs"] = structs_of(rows.features)
     columns = columns_of(rows)
     if isinstance(rows, datasets.IterableDataset):
         kind = kind_of(columns)  # a column may come later than the first row

@@ -3,19 +3,15 @@
 Knows rows; knows nothing of files, tokenizers or templates.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from apt_model.data.columns import MASKS
+from apt_model.data.columns import MASKS, kind_of
+from apt_model.data.turns import chat_of, text_of
 from apt_model.errors import DataError, brief
 
 IDS = ("input_ids", "labels", "attention_mask", "position_ids", *MASKS)
-TURNS = ("messages", "prompt", "completion")  # the last two may be strings
 LARGEST = 2**63
-
-QUOTE = "write it in quotes, or delete this row"
-CORRECT = "correct or delete this row"
 
 
 class RowError(DataError):
@@ -42,48 +38,24 @@ def check_row(row: Mapping[str, Any]) -> None:
     Raises:
         DataError: a text that is no string, a chat without turns, a turn without speaker or words, ids that are none.
     """
-    if "text" in row and not isinstance(row["text"], str | None):
-        raise DataError("text of a row is no string", got=_seen(row["text"]), expected="a string or null", fix=QUOTE)
-    for column in IDS:
-        if row.get(column) is not None:
-            _check_ids(row[column], column)
-    for column in TURNS:
-        if column in row and (column == "messages" or not isinstance(row[column], str | None)):
-            _check_turns(row[column], column)
-
-
-def _check_ids(values: Any, column: str) -> None:
-    are_whole = isinstance(values, list) and set(map(type, values)) <= {int, bool}
-    if not are_whole or (values and not -LARGEST <= min(values) <= max(values) < LARGEST):
-        expected = "a list of whole numbers"
-        raise DataError(f"{column} of a row is no list of ids", got=_seen(values), expected=expected, fix=CORRECT)
-
-
-def _check_turns(turns: Any, column: str) -> None:
-    turns = _parsed(turns)
-    if not isinstance(turns, Sequence) or isinstance(turns, str) or not all(isinstance(t, Mapping) for t in turns):
-        expected = '[{"role": ..., "content": ...}, ...]'
-        raise DataError(f"{column} of a row is no list of turns", got=_seen(turns), expected=expected, fix=CORRECT)
-    if not turns:
-        raise DataError(f"{column} of a row has no turn", got="an empty list", fix="delete this row")
-    for number, turn in enumerate(turns, start=1):
-        if isinstance(turn.get("role"), str) and ("content" in turn or turn.get("tool_calls")):
-            continue
-        if isinstance(turn.get("from"), str) and "value" in turn:
-            continue
-        got, expected = f"keys {sorted(map(str, turn))}", "role and content, or from and value"
-        raise DataError(f"turn {number} of a chat has no role or no content", got=got, expected=expected, fix=CORRECT)
-
-
-def _parsed(turns: Any) -> Any:
-    """Turns that stand as JSON in a cell."""
-    if not isinstance(turns, str) or not turns.lstrip().startswith("["):
-        return turns
+    kind = kind_of(row.keys())
     try:
-        return json.loads(turns)
-    except (ValueError, RecursionError):
-        return turns
+        if kind.name == "ids":
+            _check_ids(row)
+        elif kind.name == "text" or chat_of(row) is None:
+            for column in kind.needs:
+                text_of(row, column)
+    except DataError as error:
+        fix = error.fix or "correct or delete this row"
+        raise DataError(error.what, got=error.got, expected=error.expected, fix=fix) from error
 
 
-def _seen(value: Any) -> str:
-    return "null" if value is None else f"{type(value).__name__} {brief(value)}"
+def _check_ids(row: Mapping[str, Any]) -> None:
+    for column in IDS:
+        values = row.get(column)
+        if values is None:
+            continue
+        are_whole = isinstance(values, list) and set(map(type, values)) <= {int, bool}
+        if not are_whole or (values and not -LARGEST <= min(values) <= max(values) < LARGEST):
+            got = f"{type(values).__name__} {brief(values)}"
+            raise DataError(f"{column} of a row is no list of ids", got=got, expected="a list of whole numbers")

@@ -4,7 +4,7 @@ Knows rows and the encoder; knows nothing of files or batches.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow
@@ -31,17 +31,21 @@ def tokenized(
     tokenizer: Any,
     max_length: int,
     packing: bool,
+    structs: Collection[str] = (),
     code: str = "",
 ) -> Columns:
     """Rows as `input_ids`, `labels` and, where they have their own, `position_ids`; in further columns what to tell.
 
-    A row without a token stays, so that it is counted; `counted` takes it out. `code` changes nothing here: `datasets`
-    keeps results by the arguments, and those of other code are not to be found again.
+    In the columns `structs`, whose objects are Arrow's, keys that are null are left out: Arrow gives each object the
+    keys of all, so that a tool call would have the arguments of the others. A row without a token stays, so that it is
+    counted; `counted` takes it out. `code` changes nothing here: `datasets` keeps results by the arguments, and those
+    of other code are not to be found again.
 
     Raises:
         RowError: a row cannot be encoded; its index is that of `indices`.
     """
-    rows = [_present(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+    filled = {name: list(map(_without_null, values)) if name in structs else values for name, values in batch.items()}
+    rows = [_present(dict(zip(filled, values, strict=True))) for values in zip(*filled.values(), strict=True)]
     notes: dict[str, None] = {}
 
     def note(key: str, /, **values: str | int | float) -> None:
@@ -119,6 +123,23 @@ def _encoded(rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenize
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without the columns that are null in it; a null text stays, as an empty one."""
     return {name: value for name, value in row.items() if value is not None or name == "text"}
+
+
+def _without_null(value: Any) -> Any:
+    """A value without the keys of its objects that are null."""
+    if isinstance(value, Mapping):
+        return {key: _without_null(inside) for key, inside in value.items() if inside is not None}
+    return list(map(_without_null, value)) if isinstance(value, list) else value
+
+
+def structs_of(features: Mapping[str, Any] | None) -> list[str]:
+    """The columns that hold objects of Arrow's, not JSON."""
+    return [name for name, feature in (features or {}).items() if _has_struct(feature)]
+
+
+def _has_struct(feature: Any) -> bool:
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
+    return isinstance(feature, Mapping) or (inner is not None and _has_struct(inner))
 
 
 def _until(row: Encoded, length: int) -> Encoded:

@@ -81,7 +81,8 @@ def _turns(row: Mapping[str, Any], column: str) -> list[Turn]:
     turns = _parsed(row[column])
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not all(isinstance(t, Mapping) for t in turns):
         expected = '[{"role": ..., "content": ...}, ...]'
-        raise DataError(f"{column} of a row is no list of turns", got=brief(turns), expected=expected)
+        got = "null" if turns is None else f"{type(turns).__name__} {brief(turns)}"
+        raise DataError(f"{column} of a row is no list of turns", got=got, expected=expected)
     if not turns:
         raise DataError(f"{column} of a row has no turn", got="an empty list", fix="delete this row")
     return [_turn(turn, number) for number, turn in enumerate(turns, start=1)]
@@ -222,7 +223,8 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
         return value
     if value is None:  # an empty cell
         return ""
-    raise DataError(f"{column} of a row is no string", got=type(value).__name__, expected="a string or null")
+    got, fix = f"{type(value).__name__} {brief(value)}", "write it in quotes, or delete this row"
+    raise DataError(f"{column} of a row is no string", got=got, expected="a string or null", fix=fix)
 
 
 def _parsed(value: Any) -> Any:

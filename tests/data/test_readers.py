@@ -24,6 +24,7 @@ from apt_model.commands.options import Parser, add_source
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.data.encode import Encoded, encode
 from apt_model.errors import ConfigError, DataError, StorageError
+from tests.data.test_chat import TEMPLATES, tokenizer_with
 
 CELLS = [
     *("None", "NA", "null", "n/a", "nan", "", "42", "007", "1.10", "3.00", "1e5", "-0", "True", "FALSE"),
@@ -125,13 +126,13 @@ def test_a_column_or_a_type_that_comes_late_is_not_lost(tmp_path: Path) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"x": 1}}}]
     rows = [{"messages": CHAT}] * 1500 + [
         {"messages": CHAT, "tools": tools, "id": 7},
-        {"messages": CHAT, "tools": "none"},
+        {"messages": CHAT, "tools": "[]"},
     ]
     path = tmp_path / "a.jsonl"
     path.write_text(lines(*rows))
     told = Told()
     read = load_dataset(path, tell=told)
-    assert (read[0], read[1500]["tools"], read[1501]["tools"]) == ({"messages": CHAT, "tools": None}, tools, "none")
+    assert (read[0], read[1500]["tools"], read[1501]["tools"]) == ({"messages": CHAT, "tools": None}, tools, "[]")
     assert told == ["columns_unused columns=id"]
     with pytest.warns(UserWarning, match=r"a\.jsonl: columns not used: id"):
         assert list(load_dataset(path, streaming=True))[1500] == {"messages": CHAT, "tools": tools}
@@ -648,3 +649,17 @@ def test_the_command_says_in_its_language_what_is_left_out(tmp_path: Path, monke
         for _ in range(2):
             load_dataset(tmp_path / "a.jsonl", tell=collector(told, lang))
         assert told == [f"{tmp_path}/{said}"]
+
+
+def test_a_tool_call_from_arrow_has_its_own_arguments_alone(tmp_path: Path) -> None:
+    def call(**arguments: Any) -> dict[str, Any]:
+        calls = [{"type": "function", "function": {"name": "f", "arguments": arguments}}]
+        return {"messages": [CHAT[0], {"role": "assistant", "content": "", "tool_calls": calls}]}
+
+    rows = [call(town="Bath"), call(day=3)]
+    qwen = tokenizer_with((TEMPLATES / "qwen2_5.jinja").read_text("utf-8"))
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text(lines(*rows))
+    made = [tokenize_dataset(load_dataset(tmp_path / f"a.{ending}"), qwen)[:] for ending in ("parquet", "jsonl")]
+    assert made[0] == made[1]
+    assert '"arguments": {"day": 3}' in qwen.decode(made[0]["input_ids"][1])
