@@ -5,6 +5,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -27,3 +28,13 @@ class ExactJson(datasets.Json):  # type: ignore[misc]
         if isinstance(storage, pyarrow.JsonArray):
             return storage
         return pyarrow.array(map(self.encode_example, storage.to_pylist()), self.pa_type)
+
+
+def without_null(value: Any) -> Any:
+    """A value without the keys of its objects that are null.
+
+    Arrow gives each object the keys of all, with null: a tool call would have the arguments of the others.
+    """
+    if isinstance(value, Mapping):
+        return {key: without_null(inside) for key, inside in value.items() if inside is not None}
+    return list(map(without_null, value)) if isinstance(value, list) else value

@@ -18,6 +18,7 @@ import pyarrow
 from pyarrow import feather, ipc, parquet
 
 from apt_model.data.columns import kind_of
+from apt_model.data.exact_json import without_null
 from apt_model.errors import DataError, brief
 
 Row = Mapping[str, Any]
@@ -157,7 +158,7 @@ def _numbered(batches: Any) -> Numbered:
     for batch in batches:
         for row in batch.to_pylist():
             number += 1
-            yield number, row
+            yield number, {name: without_null(value) for name, value in row.items()}
 
 
 def _cells(file: Path, delimiter: str) -> Numbered:

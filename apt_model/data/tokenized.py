@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from apt_model.data.encode import UNLIMITED, encode_rows
 from apt_model.data.encoded import IGNORED, Encoded, as_columns
+from apt_model.data.exact_json import without_null
 from apt_model.data.notices import Tell
 from apt_model.data.packing import pack
 from apt_model.data.structure import RowError
@@ -36,15 +37,14 @@ def tokenized(
 ) -> Columns:
     """Rows as `input_ids`, `labels` and, where they have their own, `position_ids`; in further columns what to tell.
 
-    In the columns `structs`, whose objects are Arrow's, keys that are null are left out: Arrow gives each object the
-    keys of all, so that a tool call would have the arguments of the others. A row without a token stays, so that it is
-    counted; `counted` takes it out. `code` changes nothing here: `datasets` keeps results by the arguments, and those
-    of other code are not to be found again.
+    In the columns `structs`, whose objects are Arrow's, keys that are null are left out. A row without a token stays,
+    so that it is counted; `counted` takes it out. `code` changes nothing here: `datasets` keeps results by the
+    arguments, and those of other code are not to be found again.
 
     Raises:
         RowError: a row cannot be encoded; its index is that of `indices`.
     """
-    filled = {name: list(map(_without_null, values)) if name in structs else values for name, values in batch.items()}
+    filled = {name: list(map(without_null, values)) if name in structs else values for name, values in batch.items()}
     rows = [_present(dict(zip(filled, values, strict=True))) for values in zip(*filled.values(), strict=True)]
     notes: dict[str, None] = {}
 
@@ -123,13 +123,6 @@ def _encoded(rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenize
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without the columns that are null in it; a null text stays, as an empty one."""
     return {name: value for name, value in row.items() if value is not None or name == "text"}
-
-
-def _without_null(value: Any) -> Any:
-    """A value without the keys of its objects that are null."""
-    if isinstance(value, Mapping):
-        return {key: _without_null(inside) for key, inside in value.items() if inside is not None}
-    return list(map(_without_null, value)) if isinstance(value, list) else value
 
 
 def structs_of(features: Mapping[str, Any] | None) -> list[str]:
