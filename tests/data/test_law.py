@@ -1,7 +1,7 @@
 """The law of the data: every column of a row takes part, or is told of, or refuses the run, however the row is read.
 
 A column takes part if the tokens, labels or positions are others once its value is another; it is told of if a notice
-names it; it refuses the run by a DataError. docs/data.md has the table of kinds of rows and columns that is tested here.
+names it; it refuses the run by a DataError. docs/data.md has the table of rows and columns that is tested here.
 """
 
 import copy
