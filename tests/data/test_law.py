@@ -19,9 +19,10 @@ import torch
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_dataset
 from apt_model.errors import DataError
-from tests.data.test_chat import TOOL, tokenizer_with
+from tests.chats import byte_level
+from tests.data.test_chat import TOOL
 
-TOKENIZER = tokenizer_with(
+TOKENIZER = byte_level(
     "{% if tools %}{{ '<s>' + tools | tojson }}{% endif %}{% for d in documents or [] %}{{ d.text }}{% endfor %}"
     "{% if terse %}{{ '<s>terse' }}{% endif %}{% for m in messages %}{{ '<s>' + m.role + ' ' + (m.content or '') }}"
     "{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{{ '</s>' }}{% endfor %}"
