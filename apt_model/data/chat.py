@@ -6,11 +6,13 @@ may write an earlier turn otherwise once later ones follow (Qwen 3 drops its thi
 """
 
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
+from apt_model.data.marks import marks_of
 from apt_model.data.notices import Tell
 from apt_model.data.placing import pieces_of, place
 from apt_model.data.template import SENTINEL, Template, apply, content_text
@@ -19,6 +21,7 @@ from apt_model.errors import DataError, brief
 
 SPECIAL = re.compile(r"<[^<>\s]{1,40}>")  # a special token as templates spell them
 Span = tuple[int, int]  # first letter, and one past the last
+Frame = tuple[bool, bool, tuple[str, ...], str, str]  # first, last; roles; the text before and behind a turn's words
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,15 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
     template = Template.of(tokenizer, chat.given)
     chat = template.fitted(chat, tell)
     whole = template.write(chat)
+    marks = marks_of(template, chat, whole)
     for number, turn in enumerate(chat.turns):
         words = content_text(turn["content"]).strip()
-        if words and words not in whole and _is_left_out(template, chat, number, whole):
+        is_written = words in whole and (marks is None or number in marks.seen)
+        if words and not is_written and _is_left_out(template, chat, number, whole):
             got = f"{turn['role']}: {brief(words)}"
-            fix = "leave the turn out, or use a template that writes it"
-            raise DataError(f"the chat template leaves out turn {number + 1} of a chat", got=got, fix=fix)
+            what, those = ("the words of turn", "those words") if turn.get("tool_calls") else ("turn", "the turn")
+            fix = f"leave {those} out, or use a template that writes them all"
+            raise DataError(f"the chat template leaves out {what} {number + 1} of a chat", got=got, fix=fix)
     forged = sorted(
         {token for turn in chat.turns for token in template.controls if token in content_text(turn["content"])}
     )
@@ -66,14 +72,16 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
     last = content_text(chat.turns[-1]["content"]).strip()
     if turns and last and chat.learned[-1] and whole.rstrip().endswith(last):
         tell("template_open")
-    finder = _Finder(template, chat, whole)
+    finder = _Finder(template, chat, whole, marks.words if marks is not None else {})
     return Rendered(whole, [finder.answer(number) for number in turns], turns, chat)
 
 
 def _is_left_out(template: Template, chat: Chat, number: int, whole: str) -> bool:
-    """Whether the text of a chat does not depend on what a turn says."""
+    """Whether the text of a chat does not depend on what a turn says, whatever it calls."""
+    other = silenced(chat, number)
+    other.turns[number] = {**chat.turns[number], "content": other.turns[number]["content"]}
     try:
-        return template.write(silenced(chat, number)) == whole
+        return template.write(other) == whole
     except DataError:
         return False
 
@@ -117,16 +125,52 @@ class _Finder:
     A turn is found by what changes in the text when the turn says something else.
     """
 
-    def __init__(self, template: Template, chat: Chat, whole: str) -> None:
-        self._template, self._chat, self._whole = template, chat, whole
+    def __init__(self, template: Template, chat: Chat, whole: str, words: Mapping[int, Span]) -> None:
+        self._template, self._chat, self._whole, self._marked = template, chat, whole, words
         self._changes: dict[int, Callable[[Chat, int], Chat]] = {}
+        self._edges: dict[Frame, Span] = {}
+        self._ordered = sorted((*at, number) for number, at in words.items())
 
     def answer(self, number: int) -> Span:
         """From the end of the generation prompt to the end of the turn.
 
+        Looked for once in each frame, since looking renders the chat anew: in a long chat most turns stand in the same.
+
         Raises:
-            DataError: the answer is not found, or the template refuses the first turns alone.
+            DataError: the answer is not found, or another turn stands in it.
         """
+        frame = self._frame(number)
+        if frame is None:
+            found = self._found(number)
+        else:
+            start, stop = self._marked[number]
+            if frame not in self._edges:
+                begin, end = self._found(number)
+                self._edges[frame] = start - begin, end - stop
+            before, behind = self._edges[frame]
+            found = start - before, stop + behind
+        first = bisect_left(self._ordered, (found[0],))
+        inside = next((n for start, _, n in self._ordered[first : first + 2] if n != number and start < found[1]), None)
+        if inside is not None:
+            got, fix = repr(self._whole[slice(*found)])[:200], "leave the words out of turns that call tools"
+            raise DataError(f"the chat template writes turn {inside + 1} within turn {number + 1}", got=got, fix=fix)
+        return found
+
+    def _frame(self, number: int) -> Frame | None:
+        """What stands around a turn's words, up to those of its neighbours; None if that is not known."""
+        turns, last = self._chat.turns, len(self._chat.turns) - 1
+        beside = [n for n in (number - 1, number, number + 1) if 0 <= n <= last]
+        if any(n not in self._marked for n in beside) or turns[number].keys() != {"role", "content"}:
+            return None
+        start, stop = self._marked[number]
+        before = self._marked[number - 1][1] if number else 0
+        behind = self._marked[number + 1][0] if number < last else len(self._whole)
+        if not before <= start or not stop <= behind:
+            return None
+        roles = tuple(turns[n]["role"] for n in beside)
+        return number == 0, number == last, roles, self._whole[before:start], self._whole[stop:behind]
+
+    def _found(self, number: int) -> Span:
         asked, told = self._written(number, add_generation_prompt=True), self._written(number + 1)
         if asked and told and self._whole.startswith(told) and told.startswith(asked):
             return len(asked), self._end(len(told), "") if self._is_open(number, told) else len(told)  # it only appends

@@ -4,6 +4,7 @@ Knows tokenizers; knows nothing of batches, models or losses. `columns` says whi
 is, `chat` which of its text is learned.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -163,9 +164,12 @@ def labelled(rendered: Rendered, tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids of a rendered chat, and as labels those of the tokens with a byte of an answer."""
     ids, placed = place(rendered.text, tokenizer, pieces_of(tokenizer))
     at = bytes_of(rendered.text)
-    answers = [(at[start], at[stop]) for start, stop in rendered.answers]
+    answers = sorted((at[start], at[stop]) for start, stop in rendered.answers)
+    stops = [stop for _, stop in answers]
+    nearest = [None if here is None else bisect_right(stops, here[0]) for here in placed]  # the first to end behind it
     is_learned = [
-        here is not None and any(here[0] < stop and start < here[1] for start, stop in answers) for here in placed
+        here is not None and index is not None and index < len(answers) and answers[index][0] < here[1]
+        for here, index in zip(placed, nearest, strict=True)
     ]
     return ids, [token if learned else IGNORED for token, learned in zip(ids, is_learned, strict=True)]
 
