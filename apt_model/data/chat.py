@@ -7,7 +7,7 @@ may write an earlier turn otherwise once later ones follow (Qwen 3 drops its thi
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from apt_model.data.marks import marks_of
 from apt_model.data.notices import Tell
 from apt_model.data.placing import pieces_of, place
-from apt_model.data.template import SENTINEL, Template, apply, content_text
-from apt_model.data.turns import ASSISTANT, Chat
+from apt_model.data.template import REASONING, SENTINEL, Template, apply, content_text
+from apt_model.data.turns import ASSISTANT, Chat, Turn
 from apt_model.errors import DataError, brief
 
 SPECIAL = re.compile(r"<[^<>\s]{1,40}>")  # a special token as templates spell them
@@ -59,6 +59,8 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
             what, those = ("the words of turn", "those words") if turn.get("tool_calls") else ("turn", "the turn")
             fix = f"leave {those} out, or use a template that writes them all"
             raise DataError(f"the chat template leaves out {what} {number + 1} of a chat", got=got, fix=fix)
+    if any(thought not in whole for turn in chat.turns for thought in _thoughts(turn, template.words)):
+        tell("thoughts_left_out")
     forged = sorted(
         {token for turn in chat.turns for token in template.controls if token in content_text(turn["content"])}
     )
@@ -74,6 +76,16 @@ def render(chat: Chat, tokenizer: Any, tell: Tell) -> Rendered:
         tell("template_open")
     finder = _Finder(template, chat, whole, marks.words if marks is not None else {})
     return Rendered(whole, [finder.answer(number) for number in turns], turns, chat)
+
+
+def _thoughts(turn: Turn, read: Collection[str]) -> list[str]:
+    """What a turn thinks: in a key for it, if the template reads one, or before the end of a thought in its words."""
+    words, end, _ = content_text(turn["content"]).rpartition("</think>")
+    said = [
+        words.rpartition("<think>")[2] if end else "",
+        *(turn.get(key) for key in REASONING if not REASONING.isdisjoint(read)),
+    ]
+    return [thought.strip() for thought in said if isinstance(thought, str)]
 
 
 def _is_left_out(template: Template, chat: Chat, number: int, whole: str) -> bool:
@@ -197,6 +209,13 @@ class _Finder:
     def _words(self, number: int) -> Span:
         """What differs in the whole text from one in which this turn says something else."""
         other = self._changed(self._chat, number)
+        if self._changes[number] is _renamed:  # what answers a call may have its name too, but stands behind it
+            names = [call["function"]["name"] for call in self._chat.turns[number]["tool_calls"]]
+            before = other.split(SENTINEL)[: len(names)]
+            until = "".join(text + name for text, name in zip(before, names, strict=False))
+            is_alone = self._changed(self._chat.until(number + 1), number).count(SENTINEL) == len(names)
+            if is_alone and self._whole.startswith(until):
+                return len(before[0]), len(until)
         start = _common(self._whole, other)
         most = min(len(self._whole), len(other)) - start
         return start, len(self._whole) - min(_common(self._whole[::-1], other[::-1]), most)

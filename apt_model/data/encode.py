@@ -16,7 +16,7 @@ from apt_model.data.notices import Tell, untold, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable, without_warning
 from apt_model.data.template import has_template, render_chat
 from apt_model.data.token_rows import row_of_ids
-from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, text_of
+from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, needed_text, text_of
 from apt_model.errors import ConfigError, DataError
 
 UNLIMITED = 10**9
@@ -180,7 +180,7 @@ def pair_of(row: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "text":
         return "", text_of(row, "text")
     if kind == "pair":
-        return text_of(row, "prompt"), text_of(row, "completion")
+        return needed_text(row, "prompt"), needed_text(row, "completion")
     chat = chat_of(row)
     *asked, answer = [turn["content"] for turn in chat.turns] if chat is not None else [""]
     return "".join(f"{said}\n" for said in asked), answer

@@ -23,7 +23,7 @@ class Marks:
     """Where the turns of a chat stand in its text.
 
     Attributes:
-        words: first letter, and one past the last, of a turn's words without outer whitespace, by the number of the turn
+        words: first letter, and one past the last, of a turn's words without outer whitespace, by the number of a turn
             from 0; turns that are written in part, twice, or have no words are not in it.
         seen: the numbers of turns of whose words something is written.
     """

@@ -63,3 +63,34 @@ def test_a_long_chat_takes_no_more_renderings_than_a_short_one(family: str, monk
         if family == "chatml":  # the answers with their ends, written out
             assert said == "".join(f"A{n}.\n<|im_end|>\n" for n in range(rounds))
     assert counts[2] <= counts[1]
+
+
+def test_a_call_is_learned_up_to_its_end_where_its_functions_name_stands_in_the_answer_too() -> None:
+    """gpt-oss names the function in the header of what it answers; of a thought that is dropped there it is told."""
+    tokenizer = tokenizer_with((TEMPLATES / "gptoss.jinja").read_text())
+    chat = [user("Rain?"), assistant("", reasoning_content="hm?", tool_calls=[CALL]), ANSWERED, assistant("No.")]
+    with pytest.warns(UserWarning, match="leaves out thoughts"):
+        found = learned({"messages": chat, "tools": [TOOL]}, tokenizer)
+    call = ' to=functions.weather<|channel|>commentary json<|message|>{"town": "Bath"}<|call|>'  # OpenAI's harmony form
+    assert found == call + "<|channel|>final<|message|>No.<|return|>"
+
+
+def test_a_second_call_that_the_template_drops_refuses_the_row_though_its_name_stands_in_the_text() -> None:
+    tokenizer = tokenizer_with((TEMPLATES / "gptoss.jinja").read_text())
+    other = {**CALL, "function": {"name": "weather", "arguments": {"town": "York"}}}
+    chat = [user("Rain?"), assistant("", tool_calls=[CALL, other])]
+    assert "York" not in tokenizer.apply_chat_template(chat, tools=[TOOL], tokenize=False)
+    with pytest.raises(DataError, match="does not write the tool calls"):
+        learned({"messages": chat, "tools": [TOOL]}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ m['content'][0]['text'] }}", "{% for p in m['content'] %}{{ p['text'] }}\n{% endfor %}"]
+)
+def test_every_part_of_a_content_is_written_also_by_a_template_that_takes_the_first_alone(template: str) -> None:
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n" + template + "<|im_end|>\n{% endfor %}"
+    )
+    parts = [{"type": "input_text", "text": "A river?"}, {"text": "In France?"}]
+    ((ids, _, _),) = encode_rows([{"messages": [user(parts), assistant("The Loire.")]}], tokenizer, 10**9)
+    assert "A river?\nIn France?" in tokenizer.decode(ids)

@@ -109,6 +109,7 @@ export const LESSON = {
   "notice.predicted_cached": ["缓存里的教师不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: a cached teacher cannot go on with a text by itself"],
   "notice.predicted_mute": ["{model} 没有 generate()，不能自己往下写，卡片改为显示逐词预测", "cards show predictions, not continuations: {model} has no generate(), so it cannot go on with a text by itself"],
   "notice.template_arguments": ["对话模板用不到 {names}：学生看不到它", "the chat template has no use for {names}: the student does not see them"],
+  "notice.thoughts_left_out": ["对话模板略去了一些轮次的思考内容，使用学生模型时也是如此：这些内容不会被学习", "the chat template leaves out thoughts of some turns, as it does when the student is used: they are not learned"],
   "notice.turn_keys": ["对话模板用不到消息里的这些字段：{names}", "the chat template has no use for these keys of the turns: {names}"],
   "notice.question_chat": ["带 {question} 和 {answer} 的行当作对话来学：{question} 是用户说的话，{answer} 是要学的回答", "rows with {question} and {answer} are learned as chats: {question} as the user's turn, {answer} as the answer"],
   "notice.question_lines": ["分词器没有对话模板，带 {question} 和 {answer} 的行当作一行行文字来学：{question} 是给出的，{answer} 是要学的", "there is no chat template, so rows with {question} and {answer} are learned as lines of text: {question} is given, {answer} is learned"],
