@@ -58,7 +58,12 @@ class Template:
         if not has_template(tokenizer):
             fix = "use a tokenizer with a chat_template, or rows with text"
             raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
-        return _template(tokenizer, tokenizer.get_chat_template(tools=given.get("tools")))
+        try:
+            source = tokenizer.get_chat_template(tools=given.get("tools"))
+        except ValueError as error:
+            names, fix = ", ".join(tokenizer.chat_template), "set the tokenizer's chat_template to one of them"
+            raise DataError("the tokenizer has several chat templates and no default", got=names, fix=fix) from error
+        return _template(tokenizer, source)
 
     def write(self, chat: Chat, **how: Any) -> str:
         """The chat as text, without lone surrogates.
@@ -209,13 +214,14 @@ def _template(tokenizer: Any, source: str) -> Template:
 
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", source))
+        variables = frozenset(meta.find_undeclared_variables(tree))
     except TemplateSyntaxError as error:
         raise DataError("the tokenizer's chat template is no jinja", got=str(error)[:200]) from error
     words = {str(node.value) for node in tree.find_all(nodes.Const)}
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
     return Template(
         tokenizer=tokenizer,
-        variables=frozenset(meta.find_undeclared_variables(tree)),
+        variables=variables,
         words=frozenset(words),
         controls=frozenset(map(str, tokenizer.all_special_tokens))
         | {token.content for token in tokenizer.added_tokens_decoder.values() if token.special},

@@ -94,3 +94,35 @@ def test_every_part_of_a_content_is_written_also_by_a_template_that_takes_the_fi
     parts = [{"type": "input_text", "text": "A river?"}, {"text": "In France?"}]
     ((ids, _, _),) = encode_rows([{"messages": [user(parts), assistant("The Loire.")]}], tokenizer, 10**9)
     assert "A river?\nIn France?" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("ask", ["<|im_start|>assistant\n", "<|start_header_id|>assistant<|end_header_id|>\n\n"])
+def test_a_prompt_that_a_template_writes_behind_every_chat_is_not_learned(ask: str) -> None:
+    """As Llama 3's first template did; `asked` is what a template without that prompt writes."""
+    head = ask.replace("assistant", "' + m['role'] + '").replace("\n", "\\n")
+    asked = "{% for m in messages %}{{ '" + head + "' + m['content'] + '<|im_end|>' }}{% endfor %}"
+    always = tokenizer_with(asked + "{{ '" + ask.replace("\n", "\\n") + "' }}")
+    chat = [user("Q?"), assistant("A."), user("R?"), assistant("B.")]
+    assert always.apply_chat_template(chat, tokenize=False).endswith(ask)
+    assert learned({"messages": chat}, always) == "A.<|im_end|>B.<|im_end|>"
+
+
+def test_the_header_of_an_answer_is_not_learned_where_only_the_last_turn_has_an_end() -> None:
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}{{ eos_token if loop.last else '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '\\nassistant:' }}{% endif %}"
+    )
+    chat = [user("Q?"), assistant("A."), user("R?"), assistant("B.")]
+    assert learned({"messages": chat}, tokenizer) == "A.B.</s>"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ({"rag": CHATML, "tool_use": CHATML}, "several chat templates and no default; got .*rag"),
+        ("{% for m in messages %}{{ m.content | nowhere }}{% endfor %}", "no jinja; got No filter named 'nowhere'"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_in_our_words(template: Any, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        learned({"messages": [user("Q?"), assistant("A.")]}, tokenizer_with(template))
