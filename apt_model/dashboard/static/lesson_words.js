@@ -113,6 +113,7 @@ export const LESSON = {
   "notice.turn_keys": ["对话模板用不到消息里的这些字段：{names}", "the chat template has no use for these keys of the turns: {names}"],
   "notice.question_chat": ["带 {question} 和 {answer} 的行当作对话来学：{question} 是用户说的话，{answer} 是要学的回答", "rows with {question} and {answer} are learned as chats: {question} as the user's turn, {answer} as the answer"],
   "notice.question_lines": ["分词器没有对话模板，带 {question} 和 {answer} 的行当作一行行文字来学：{question} 是给出的，{answer} 是要学的", "there is no chat template, so rows with {question} and {answer} are learned as lines of text: {question} is given, {answer} is learned"],
+  "notice.text_columns": ["有的行按纯文本来学，不用对话模板，它们的 {names} 不起作用；如果分词器带对话模板，用 --columns question=prompt answer=completion 就能当作对话来学", "rows that are learned as text, not in a chat template, leave out their {names}; with a tokenizer that has a template, --columns question=prompt answer=completion makes them chats"],
   "notice.template_open": ["对话模板在回答后面什么也不写：学生学不到该在哪里停", "the chat template writes nothing behind an answer: the student does not learn where to stop"],
   "notice.control_tokens": ["有的消息里写着特殊 token 的名字，它们会变成真正的特殊 token：{tokens}", "some turns spell out special tokens, which become those tokens: {tokens}"],
   "notice.answers_unaligned": ["有的回答（例如工具调用）在两个对话模板里写法不同，对不齐，只凭标签来学", "answers whose words only one of the two chat templates writes, such as tool calls, are learned from the labels alone"],
