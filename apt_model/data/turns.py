@@ -23,7 +23,7 @@ ROLES = {  # other names of the roles, in lower case
     **dict.fromkeys(("tool", "function", "observation", "tool_response", "function_response"), TOOL),
     **dict.fromkeys(("function_call", "tool_call", "function-call"), CALL),
 }
-FLAGS = ("weight", "train", "training", "loss")  # whether a turn is learned: OpenAI, axolotl, ms-swift
+FLAGS = ("weight", "train", "training", "loss", "loss_scale")  # whether a turn is learned: OpenAI, axolotl, ms-swift
 DETAILS = ("train_detail", "training_detail")  # axolotl: which parts of a turn are learned
 TEXTS = ("text", "input_text", "output_text")  # types of a part that is text: the latter of OpenAI's Responses
 NAMES = (("role", "content"), ("from", "value"))

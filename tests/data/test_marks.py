@@ -8,14 +8,15 @@ from apt_model.data import template as template_module
 from apt_model.data.encode import encode_rows
 from apt_model.data.encoded import IGNORED
 from apt_model.errors import DataError
-from tests.data.test_chat import CALL, CHATML, TEMPLATES, TOOL, assistant, learned, tokenizer_with, user
+from tests.chats import CHATML, byte_level
+from tests.data.test_chat import CALL, TEMPLATES, TOOL, assistant, learned, user
 
 ANSWERED = {"role": "tool", "name": "weather", "tool_call_id": "abcdefghi", "content": "dry"}
 
 
 @pytest.mark.parametrize("family", ["llama3_1", "llama3_2", "gptoss", "muse_glimmer"])
 def test_words_beside_a_tool_call_that_the_template_drops_refuse_the_row(family: str) -> None:
-    tokenizer = tokenizer_with((TEMPLATES / f"{family}.jinja").read_text())
+    tokenizer = byte_level((TEMPLATES / f"{family}.jinja").read_text())
     chat = [user("Rain?"), assistant("Let me see.", tool_calls=[CALL]), ANSWERED, assistant("No.")]
     assert "Let me see." not in tokenizer.apply_chat_template(chat, tools=[TOOL], tokenize=False)
     with pytest.raises(DataError, match="leaves out the words of turn 2"):
@@ -24,7 +25,7 @@ def test_words_beside_a_tool_call_that_the_template_drops_refuse_the_row(family:
 
 @pytest.mark.parametrize("dropped", ["system", "user", "assistant"])
 def test_a_dropped_turn_is_refused_although_another_turn_has_the_same_words(dropped: str) -> None:
-    tokenizer = tokenizer_with(CHATML.replace("messages %}", f"messages if m['role'] != '{dropped}' %}}", 1))
+    tokenizer = byte_level(CHATML.replace("messages %}", f"messages if m['role'] != '{dropped}' %}}", 1))
     chat = [{"role": "system", "content": "Yes."}, user("Yes."), assistant("Yes.")]
     turn = [said["role"] for said in chat].index(dropped) + 1
     with pytest.raises(DataError, match=f"leaves out turn {turn}"):
@@ -34,7 +35,7 @@ def test_a_dropped_turn_is_refused_although_another_turn_has_the_same_words(drop
 @pytest.mark.parametrize("family", ["gemma4", "diffusion_gemma"])
 def test_what_a_tool_says_is_not_learned_where_the_template_writes_it_within_an_answer(family: str) -> None:
     """Gemma 4 writes the words of a turn with calls behind what the tools answered."""
-    tokenizer = tokenizer_with((TEMPLATES / f"{family}.jinja").read_text())
+    tokenizer = byte_level((TEMPLATES / f"{family}.jinja").read_text())
     chat = [user("Rain?"), assistant("Let me see.", tool_calls=[CALL]), ANSWERED, assistant("No.")]
     text = tokenizer.apply_chat_template(chat, tools=[TOOL], tokenize=False)
     assert text.index("call:weather") < text.index("dry") < text.index("Let me see.")
@@ -45,7 +46,7 @@ def test_what_a_tool_says_is_not_learned_where_the_template_writes_it_within_an_
 
 @pytest.mark.parametrize("family", ["chatml", "qwen3", "deepseekv3", "gptoss", "gemma3", "phi3"])
 def test_a_long_chat_takes_no_more_renderings_than_a_short_one(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = tokenizer_with(CHATML if family == "chatml" else (TEMPLATES / f"{family}.jinja").read_text())
+    tokenizer = byte_level(CHATML if family == "chatml" else (TEMPLATES / f"{family}.jinja").read_text())
     counts, apply = [0], template_module.apply
 
     def counting(*args: Any, **how: Any) -> Any:
@@ -67,7 +68,7 @@ def test_a_long_chat_takes_no_more_renderings_than_a_short_one(family: str, monk
 
 def test_a_call_is_learned_up_to_its_end_where_its_functions_name_stands_in_the_answer_too() -> None:
     """gpt-oss names the function in the header of what it answers; of a thought that is dropped there it is told."""
-    tokenizer = tokenizer_with((TEMPLATES / "gptoss.jinja").read_text())
+    tokenizer = byte_level((TEMPLATES / "gptoss.jinja").read_text())
     chat = [user("Rain?"), assistant("", reasoning_content="hm?", tool_calls=[CALL]), ANSWERED, assistant("No.")]
     with pytest.warns(UserWarning, match="leaves out thoughts"):
         found = learned({"messages": chat, "tools": [TOOL]}, tokenizer)
@@ -76,7 +77,7 @@ def test_a_call_is_learned_up_to_its_end_where_its_functions_name_stands_in_the_
 
 
 def test_a_second_call_that_the_template_drops_refuses_the_row_though_its_name_stands_in_the_text() -> None:
-    tokenizer = tokenizer_with((TEMPLATES / "gptoss.jinja").read_text())
+    tokenizer = byte_level((TEMPLATES / "gptoss.jinja").read_text())
     other = {**CALL, "function": {"name": "weather", "arguments": {"town": "York"}}}
     chat = [user("Rain?"), assistant("", tool_calls=[CALL, other])]
     assert "York" not in tokenizer.apply_chat_template(chat, tools=[TOOL], tokenize=False)
@@ -88,7 +89,7 @@ def test_a_second_call_that_the_template_drops_refuses_the_row_though_its_name_s
     "template", ["{{ m['content'][0]['text'] }}", "{% for p in m['content'] %}{{ p['text'] }}\n{% endfor %}"]
 )
 def test_every_part_of_a_content_is_written_also_by_a_template_that_takes_the_first_alone(template: str) -> None:
-    tokenizer = tokenizer_with(
+    tokenizer = byte_level(
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n" + template + "<|im_end|>\n{% endfor %}"
     )
     parts = [{"type": "input_text", "text": "A river?"}, {"text": "In France?"}]
@@ -101,14 +102,14 @@ def test_a_prompt_that_a_template_writes_behind_every_chat_is_not_learned(ask: s
     """As Llama 3's first template did; `asked` is what a template without that prompt writes."""
     head = ask.replace("assistant", "' + m['role'] + '").replace("\n", "\\n")
     asked = "{% for m in messages %}{{ '" + head + "' + m['content'] + '<|im_end|>' }}{% endfor %}"
-    always = tokenizer_with(asked + "{{ '" + ask.replace("\n", "\\n") + "' }}")
+    always = byte_level(asked + "{{ '" + ask.replace("\n", "\\n") + "' }}")
     chat = [user("Q?"), assistant("A."), user("R?"), assistant("B.")]
     assert always.apply_chat_template(chat, tokenize=False).endswith(ask)
     assert learned({"messages": chat}, always) == "A.<|im_end|>B.<|im_end|>"
 
 
 def test_the_header_of_an_answer_is_not_learned_where_only_the_last_turn_has_an_end() -> None:
-    tokenizer = tokenizer_with(
+    tokenizer = byte_level(
         "{% for m in messages %}{{ m['role'] + ':' + m['content'] }}{{ eos_token if loop.last else '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '\\nassistant:' }}{% endif %}"
     )
@@ -125,4 +126,4 @@ def test_the_header_of_an_answer_is_not_learned_where_only_the_last_turn_has_an_
 )
 def test_a_template_that_cannot_be_used_is_refused_in_our_words(template: Any, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        learned({"messages": [user("Q?"), assistant("A.")]}, tokenizer_with(template))
+        learned({"messages": [user("Q?"), assistant("A.")]}, byte_level(template))

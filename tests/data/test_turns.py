@@ -59,7 +59,7 @@ def test_of_a_prompt_and_a_completion_in_turns_the_completion_alone_is_learned()
 
 @pytest.mark.parametrize(
     "flag",
-    [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"training": False}, {"loss": False}, {"weight": 1, "train": 0}],
+    [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"training": False}, {"loss": False}, {"loss_scale": 0}],
 )
 def test_a_turn_that_says_so_is_not_learned_and_its_flag_does_not_reach_the_template(flag: dict[str, Any]) -> None:
     chat = chat_of({"messages": [*ASKED, {**ANSWERED[0], **flag}, *ASKED, {**ANSWERED[0], "weight": 1}]})
