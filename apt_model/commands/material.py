@@ -50,7 +50,11 @@ def add_material(parser: Command) -> None:
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument(
-        "--validation-data", nargs="+", metavar="FILE", help="data to validate on, not trained on; as --data"
+        "--validation-data",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="data to validate on, not trained on; as --data",
     )
     validation.add_argument(
         "--validation-split",

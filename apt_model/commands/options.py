@@ -99,7 +99,7 @@ class Command(Parser):
 
 
 class _Pairs(argparse.Action):
-    """Takes words such as prompt=question into a dict."""
+    """Takes words such as prompt=question into a dict, also over several flags."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         """Set the dict."""
@@ -107,7 +107,12 @@ class _Pairs(argparse.Action):
         wrong = next((word for word, (ours, theirs) in zip(values, pairs, strict=True) if not (ours and theirs)), None)
         if wrong is not None:
             parser.error(f"argument {self.option_strings[0]}: {wrong!r} is no pair such as prompt=question")
-        setattr(namespace, self.dest, dict(pairs))
+        before: dict[str, str] = getattr(namespace, self.dest)
+        for ours, theirs in pairs:
+            if before.get(ours, theirs) != theirs:
+                parser.error(f"argument {self.option_strings[0]}: {ours} is named twice, {before[ours]} and {theirs}")
+            before = {**before, ours: theirs}
+        setattr(namespace, self.dest, before)
 
 
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
@@ -128,6 +133,7 @@ def add_source(parser: Command) -> Any:
         "--data",
         required=True,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help="txt (one sample per line), jsonl, json, csv, tsv, parquet or arrow files, folders of them, "
         "a saved dataset, or a hub id",

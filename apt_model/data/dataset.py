@@ -67,6 +67,9 @@ def load_dataset(
     if not sources:
         raise DataError("no data was named", got="an empty list of files", fix="name at least one file or dataset")
     named = {**(columns or {}), **({"text": text_column} if text_column is not None else {})}
+    if columns and "text" in columns and named["text"] != columns["text"]:
+        got = f"text_column={text_column} and columns text={columns['text']}"
+        raise ConfigError("the column of the text is named twice", got=got, fix="leave one of them out")
     with readable("data " + ", ".join(map(str, sources))):
         return _load(sources, Asked(split=split, columns=named, streaming=streaming, tell=tell))
 
