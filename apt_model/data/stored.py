@@ -20,6 +20,7 @@ import pyarrow
 from filelock import FileLock
 
 from apt_model.data.choice import ColumnChoice
+from apt_model.data.columns import listed
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.notices import Tell, warn
 from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
@@ -172,13 +173,17 @@ def code_stamp() -> str:
 
 def tell_unused(unused: Iterable[str], name: str, tell: Tell) -> None:
     """Tell of the columns, if there are any, that take no part."""
-    if names := ", ".join(column or '""' for column in unused):
-        tell("columns_unused", name=name, columns=names)
+    if names := list(unused):
+        tell("columns_unused", name=name, columns=listed(names))
 
 
 def _key(files: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """What tells kept rows apart: our code, files, their sizes and times of change, columns."""
-    stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """What tells kept rows apart: our code, files, their sizes and times of change, columns.
+
+    Both times: a file that another one was moved or copied over may have kept the time of its content.
+    """
+    seen = [(str(file.absolute()), file.stat()) for file in files]
+    stamps = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in seen]
     return hashlib.sha256(
         repr((code_stamp(), stamps, sorted(columns.items()))).encode("utf-8", "surrogateescape")
     ).hexdigest()
