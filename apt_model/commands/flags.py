@@ -120,9 +120,7 @@ def _read(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_
         name, sign, value = word[2:].partition("=")
         key, flag = name.replace("-", "_"), "--" + name.replace("_", "-")
         if key in NAMES and (flag not in own or NAMES[key].ours == key):
-            given = _value(key, [value] if sign else _following(key, rest, takes_words))
-            again = key in typed.values and NAMES[key].several
-            typed.values[key] = [*_listed(typed.values[key]), *_listed(given)] if again else given
+            typed.values[key] = _value(key, [value] if sign else _following(key, rest, takes_words))
         elif own.get(flag) is False:
             typed.own.add(key)
             switched = _switched(flag, sign, value, rest, own)
@@ -161,10 +159,6 @@ def _value(key: str, words: list[str]) -> Any:
     if NAMES[key].several and len(words) > 1:
         return words
     return plain(words[0]) if words else True
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def plain(text: str) -> Any:

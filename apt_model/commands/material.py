@@ -11,7 +11,7 @@ from typing import Any
 
 from apt_model.commands.console import collector, importing, teller, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
-from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings
+from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings, tell_overruled
 from apt_model.commands.recipes import find_recipe
 from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
@@ -52,7 +52,6 @@ def add_material(parser: Command) -> None:
     validation.add_argument(
         "--validation-data",
         nargs="+",
-        action="extend",
         metavar="FILE",
         help="data to validate on, not trained on; as --data",
     )
@@ -156,8 +155,11 @@ class Material:
         Raises:
             AptModelError: of the first finding that would spoil the run.
         """
+        from apt_model.data.stored import with_place
+        from apt_model.data.structure import RowError
         from apt_model.distill.teachers.cached import CachedTeacher
         from apt_model.doctor.examine import examine
+        from apt_model.events.checkup import wrong
         from apt_model.models.devices import pick_device
         from apt_model.render.checkup import show_findings
 
@@ -174,6 +176,10 @@ class Material:
                 student_tokenizer=self.student_tokenizer,
                 run_dir=run_dir,
             )
+        found = tuple(
+            wrong(one.key, with_place(one.error, self.rows)) if isinstance(one.error, RowError) else one
+            for one in found
+        )
         with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
@@ -191,10 +197,12 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
         rows = rows.select([index * len(rows) // few for index in range(few)])
     some = list(islice(rows, count))
     if packs_with:
+        from apt_model.data.dataset import placed
         from apt_model.data.encoded import as_columns
         from apt_model.data.packing import pack_rows
 
-        columns = as_columns(pack_rows(some, packs_with, config.train.max_length), with_positions=True)
+        with placed(rows):
+            columns = as_columns(pack_rows(some, packs_with, config.train.max_length), with_positions=True)
         some = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 
@@ -264,6 +272,7 @@ def _load_data(arguments: argparse.Namespace, config: LessonConfig, told: list[s
 
     how = {name: getattr(arguments, name) for name in ("text_column", "columns", "streaming")}
     how["tell"] = collector(told, config.display.lang)
+    tell_overruled(arguments, how["tell"])
     validation = arguments.validation_data or []
     are_files = all(Path(one).is_file() for one in validation)  # which have no splits
     with waiting(config.display.lang, "data"):

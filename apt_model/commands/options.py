@@ -115,6 +115,22 @@ class _Pairs(argparse.Action):
         setattr(namespace, self.dest, before)
 
 
+class _Last(argparse.Action):
+    """Takes the words of the last flag, and keeps those of the flags before, to be told of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        """Set them."""
+        before = getattr(namespace, self.dest, None) or []
+        namespace.overruled = [*getattr(namespace, "overruled", []), *(one for one in before if one not in values)]
+        setattr(namespace, self.dest, values)
+
+
+def tell_overruled(arguments: argparse.Namespace, tell: Callable[..., None]) -> None:
+    """Tell of the data of a flag that another one came after."""
+    if before := getattr(arguments, "overruled", None):
+        tell("data_overruled", before=", ".join(before), last=", ".join(arguments.data))
+
+
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
     """Add a command's parser, with the flags that all commands share."""
     parser: Command = commands.add_parser(
@@ -133,7 +149,7 @@ def add_source(parser: Command) -> Any:
         "--data",
         required=True,
         nargs="+",
-        action="extend",
+        action=_Last,
         metavar="FILE",
         help="txt (one sample per line), jsonl, json, csv, tsv, parquet or arrow files, folders of them, "
         "a saved dataset, or a hub id",

@@ -6,6 +6,7 @@ lessons. `readers` reads the files, `encode` turns rows into token ids, `batch` 
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,7 +20,7 @@ from apt_model.data.columns import kind_of
 from apt_model.data.notices import Tell, once, warn
 from apt_model.data.quiet import quiet_datasets
 from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
-from apt_model.data.stored import code_stamp, is_writable, spare_home, where
+from apt_model.data.stored import code_stamp, is_writable, spare_home, where, with_place
 from apt_model.data.structure import RowError, at_row
 from apt_model.data.tokenized import counted, structs_of, tokenized
 from apt_model.data.tokenized import streamed as streamed_tokens
@@ -155,6 +156,15 @@ def tokenize_dataset(
     except RowError as error:
         raise at_row(error, where(rows, error.index)) from error
     return counted(made, len(rows), max_length, tell)
+
+
+@contextmanager
+def placed(rows: Rows) -> Iterator[None]:
+    """Context manager: an error of one of the rows names its file and line."""
+    try:
+        yield
+    except RowError as error:
+        raise with_place(error, rows) from error
 
 
 def _elsewhere(rows: Rows, tell: Tell) -> str | None:

@@ -6,7 +6,7 @@ Knows rows; knows nothing of files, tokenizers or templates.
 from collections.abc import Mapping
 from typing import Any
 
-from apt_model.data.columns import MASKS, kind_of
+from apt_model.data.columns import MASKS, Kind, kind_of
 from apt_model.data.turns import chat_of, text_of
 from apt_model.errors import DataError, brief
 
@@ -15,15 +15,16 @@ LARGEST = 2**63
 
 
 class RowError(DataError):
-    """A row cannot be learned from; `index` is its number among the rows that were given, from 0."""
+    """A row cannot be learned from: `row`, whose number among the rows that were given is `index`, from 0."""
 
     index: int
+    row: Mapping[str, Any]
 
     @classmethod
-    def of(cls, error: DataError, index: int) -> "RowError":
+    def of(cls, error: DataError, index: int, row: Mapping[str, Any]) -> "RowError":
         """The error with its row; it can be sent from one process to another."""
         made = cls(error.what, got=error.got, expected=error.expected, fix=error.fix)
-        made.index = index
+        made.index, made.row = index, row
         return made
 
 
@@ -48,6 +49,17 @@ def check_row(row: Mapping[str, Any]) -> None:
     except DataError as error:
         fix = error.fix or "correct or delete this row"
         raise DataError(error.what, got=error.got, expected=error.expected, fix=fix) from error
+
+
+def refuse_null(row: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse a question or an answer that is null; a text that is null is an empty one.
+
+    Raises:
+        DataError: names the column.
+    """
+    null = next((column for column in kind.needs if row[column] is None), None)
+    if null is not None and kind.name in ("pair", "question"):
+        raise DataError(f"{null} of a row is null", fix="write something there, or delete this row")
 
 
 def _check_ids(row: Mapping[str, Any]) -> None:

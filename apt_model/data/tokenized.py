@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute as pc
 
+from apt_model.data.columns import kind_of
 from apt_model.data.encode import UNLIMITED, encode_rows
 from apt_model.data.encoded import IGNORED, Encoded, as_columns
 from apt_model.data.exact_json import without_null
@@ -116,13 +117,14 @@ def _encoded(rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenize
             try:
                 encode_rows([row], tokenizer, UNLIMITED, tell=tell)
             except DataError as error:
-                raise RowError.of(error, index) from error
+                raise RowError.of(error, index, row) from error
         raise
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the columns that are null in it; a null text stays, as an empty one."""
-    return {name: value for name, value in row.items() if value is not None or name == "text"}
+    """A row without the columns that are null in it, but with those that make its kind."""
+    needs = kind_of(row.keys()).needs
+    return {name: value for name, value in row.items() if value is not None or name in needs}
 
 
 def structs_of(features: Mapping[str, Any] | None) -> list[str]:

@@ -77,6 +77,7 @@ export const LESSON = {
   "notice.files_unused": ["{folder}：有 {count} 个文件不是可读的数据，已略过：{files}", "{folder}: left out, as no data that is read here ({count}): {files}"],
   "notice.shards_missing": ["{folder}：{all} 个分片里缺了 {count} 个，第一个是 {first}；其余的照读", "{folder}: of {all} shards {count} are not there, the first one is {first}; the others are read"],
   "notice.text_of_other_format": ["{name}：看起来是 {ending}，却当作纯文本逐字学习；想学其中的行，请把扩展名改成 {ending}", "{name}: looks like {ending}, but is learned as text, letter by letter; for its rows, give it the ending {ending}"],
+  "notice.data_overruled": ["--data 给了不止一次，以最后一次为准：{last}；没有读：{before}", "--data was given several times, and the last one counts: {last}; not read: {before}"],
   "notice.splits_unused": ["{name}：只用了 {split} 这一部分，另外还有：{others}", "{name}: only the split {split} is used; there are others: {others}"],
   "notice.rows_empty": ["{rows} 条样本中有 {count} 条没有文字，已略过", "{count} of {rows} samples have no text and are left out"],
   "notice.rows_cut": ["{rows} 条样本中有 {count} 条超过 {length} 个 token，后面共 {tokens} 个 token 被截掉、学不到；想学到就调大 max_length", "{count} of {rows} samples are longer than {length} tokens and are cut there: {tokens} tokens are not learned; raise max_length to learn them"],
