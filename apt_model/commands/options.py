@@ -49,8 +49,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As of the base class; the language may stand before the command."""
-        words = language_last(list(sys.argv[1:] if args is None else args))
-        self.lang = language_of(words) or self.lang
+        typed = list(sys.argv[1:] if args is None else args)
+        self.lang, words = language_of(typed) or self.lang, language_last(typed)
+        if words[:1] and words[0] in HELP_ALL:
+            self.print_help()
+            self.exit()
         return super().parse_known_args(words, namespace)
 
     def flags(self) -> dict[str, bool]:
