@@ -5,7 +5,14 @@ import shlex
 from typing import Any
 
 from apt_model.commands.console import collector, importing, print_line, program, speaker, waiting
-from apt_model.commands.options import PACKING_HELP, add_command, add_settings, add_source, read_settings
+from apt_model.commands.options import (
+    PACKING_HELP,
+    add_command,
+    add_settings,
+    add_source,
+    read_settings,
+    tell_overruled,
+)
 from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
@@ -65,6 +72,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     check_settings(settings, arguments.batch_size)
     device, out = pick_device(config.train.device), prepare_directory(arguments.out)
     told: list[str] = []
+    tell_overruled(arguments, collector(told, lang))
     with waiting(lang, "data"):
         rows = load_dataset(
             arguments.data,

@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from apt_model.commands.console import importing, print_line, speaker, teller, waiting
-from apt_model.commands.options import add_command, add_source
+from apt_model.commands.options import add_command, add_source, tell_overruled
 from apt_model.errors import ConfigError, StorageError
 
 LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1}
@@ -57,7 +57,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     tell = teller(arguments.lang)
     with importing(arguments.lang):
         from apt_model.data.answering import with_template
-        from apt_model.data.dataset import load_dataset, make_dataloader
+        from apt_model.data.dataset import load_dataset, make_dataloader, placed
         from apt_model.data.encode import refuse_other_tokenizer
         from apt_model.generation.evaluator import evaluate_text_quality
         from apt_model.models.devices import pick_device
@@ -73,6 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             columns=arguments.columns,
             tell=tell,
         )
+    tell_overruled(arguments, tell)
     with waiting(arguments.lang, "model", name=arguments.model):
         model, tokenizer, _ = load_model(arguments.model, tell=tell)
     teacher = None
@@ -81,7 +82,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             teacher, teacher_tokenizer, _ = load_model(arguments.teacher, tell=tell)
         refuse_other_tokenizer(teacher_tokenizer, tokenizer)
         tokenizer = with_template(tokenizer, teacher_tokenizer)
-    with waiting(arguments.lang, "evaluation"):
+    with waiting(arguments.lang, "evaluation"), placed(rows):
         results = evaluate_text_quality(
             model,
             make_dataloader(rows, batch_size=arguments.batch_size, shuffle=False),

@@ -5,7 +5,7 @@ that are no settings for flags.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -14,13 +14,14 @@ from typing import Any
 from apt_model.config import settings
 from apt_model.config.files import read_file
 from apt_model.config.names import NAMES
-from apt_model.config.translate import suggestion, translated
+from apt_model.config.translate import joined, suggestion, translated
 from apt_model.errors import ConfigError
 
 OTHER_NAMES = {"dashboard": "--watch"}  # settings whose flag has another name: here that of the command it starts
 TRUTH = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 CONFIG = "--config"
-ONE_OF = {"validation_data", "validation_split"}  # where one is typed, the file has neither
+ONE_OF = ({"validation_data", "validation_split"}, {"columns", "text_column"})  # one is typed: the file has neither
+NO_KEYS = ("help", "help_all", "config")  # flags that say nothing in a file
 
 
 @dataclass(kw_only=True)
@@ -69,26 +70,41 @@ def in_our_flags(words: Sequence[str], own: Mapping[str, bool], command: str, *,
     problems += [_lacking(key, typed.values, command) for key in values if flag_of(key) not in own]
     if problems:
         raise ConfigError("; ".join(problems))
+    path = _value_of(CONFIG, typed.words) if CONFIG in own else None
+    from_file, rest = _of_file(path, own, typed, values.keys()) if path is not None else ({}, None)
+    if any(name.startswith("lora_") for name in typed.values) and from_file.get("lora"):
+        values["lora"] = joined(_pairs(from_file["lora"]) | _pairs(values["lora"]))
     direct = {key: value for key, value in values.items() if not _as_words({key: value}, own)}
     end = typed.words.index("--") if "--" in typed.words else len(typed.words)
-    result = Translation(words=[*typed.words[:end], *_as_words(values, own), *typed.words[end:]], direct=direct)
-    path = _value_of(CONFIG, typed.words) if CONFIG in own else None
-    if path is not None:
-        typed_keys = typed.own | values.keys()
-        from_file, result.settings = _of_file(path, own, without=ONE_OF if ONE_OF & typed_keys else set())
-        result.words = [*from_file, *result.words]
-    return result
+    words_of_file, words_typed = _as_words(from_file, own), _as_words(values, own)
+    all_words = [*words_of_file, *typed.words[:end], *words_typed, *typed.words[end:]]
+    return Translation(words=all_words, direct=direct, settings=rest)
 
 
-def _of_file(path: str, own: Mapping[str, bool], *, without: set[str]) -> tuple[list[str], dict[Any, Any]]:
-    """The file's keys that are flags but no settings, as words; and the others."""
+def _pairs(said: str) -> dict[str, str]:
+    return {name: value for name, _, value in (part.partition("=") for part in said.split(",")) if name}
+
+
+def _of_file(
+    path: str, own: Mapping[str, bool], typed: _Typed, typed_keys: Collection[str]
+) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The file's keys that are flags but no settings, and the others; without those that were typed otherwise."""
     values, problems = translated(read_file(path))
     if problems:
         raise ConfigError(f"config file {path}: {'; '.join(problems)}")
-    values = {key: value for key, value in values.items() if key not in without}
-    keys = {key for _, key, _ in settings()} | {"config", "preset"}
+    values = {key: value for key, value in values.items() if not _is_off(key, value, typed)}
+    keys = {key for _, key, _ in settings()} | {"preset", *NO_KEYS}
     flags = {key: value for key, value in values.items() if key not in keys and flag_of(str(key)) in own}
-    return _as_words(flags, own), {key: value for key, value in values.items() if key not in flags}
+    rest = {key: value for key, value in values.items() if key not in flags}
+    elsewhere = {*typed.own, *typed_keys} - {"lora"}
+    elsewhere |= {key for group in ONE_OF if group & elsewhere for key in group}
+    return {key: value for key, value in flags.items() if key not in elsewhere}, rest
+
+
+def _is_off(key: str, value: Any, typed: _Typed) -> bool:
+    """Whether a name of others' was typed as off that, as on, means this very value: `--bf16 false` over bf16."""
+    offs = [name for name, said in typed.values.items() if said is False and name in NAMES]
+    return any(NAMES[name].takes(True) == {key: value} for name in offs)
 
 
 def _read(words: Sequence[str], own: Mapping[str, bool], command: str, *, takes_words: bool) -> _Typed:
@@ -177,6 +193,8 @@ def _as_words(values: Mapping[str, Any], own: Mapping[str, bool]) -> list[str]:
         flag = flag_of(key)
         if value is None or value == ():
             continue
+        if isinstance(value, Mapping):
+            value = [f"{one}={said}" for one, said in value.items()]
         if isinstance(value, list | tuple):
             words += [flag, *map(str, value)]
         elif not own[flag]:

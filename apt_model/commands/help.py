@@ -40,7 +40,7 @@ def language_of(words: Sequence[str]) -> str | None:
 def language_last(words: list[str]) -> list[str]:
     """A language before the command moved behind it: `--lang en distill` → `distill --lang en`."""
     own = 2 if words[:1] == ["--lang"] else 1 if words[:1] and words[0].startswith("--lang=") else 0
-    return [*words[own : own + 1], *words[:own], *words[own + 1 :]] if own and len(words) > own else words
+    return [*words[own : own + 1], *words[:own], *words[own + 1 :]] if len(words) > own else []
 
 
 def asks_for_help(words: Sequence[str]) -> bool:

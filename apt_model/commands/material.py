@@ -11,13 +11,12 @@ from typing import Any
 
 from apt_model.commands.console import collector, importing, teller, waiting
 from apt_model.commands.newcomer import LOOKED_AT, make_student
-from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings
+from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings, tell_overruled
 from apt_model.commands.recipes import find_recipe
 from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
-from apt_model.events.checkup import Finding, wrong
 
 BATCHES = 4  # checked by the doctor
 
@@ -51,7 +50,10 @@ def add_material(parser: Command) -> None:
     group = add_source(parser)
     validation = group.add_mutually_exclusive_group()
     validation.add_argument(
-        "--validation-data", nargs="+", metavar="FILE", help="data to validate on, not trained on; as --data"
+        "--validation-data",
+        nargs="+",
+        metavar="FILE",
+        help="data to validate on, not trained on; as --data",
     )
     validation.add_argument(
         "--validation-split",
@@ -153,8 +155,11 @@ class Material:
         Raises:
             AptModelError: of the first finding that would spoil the run.
         """
+        from apt_model.data.stored import with_place
+        from apt_model.data.structure import RowError
         from apt_model.distill.teachers.cached import CachedTeacher
         from apt_model.doctor.examine import examine
+        from apt_model.events.checkup import wrong
         from apt_model.models.devices import pick_device
         from apt_model.render.checkup import show_findings
 
@@ -171,28 +176,15 @@ class Material:
                 student_tokenizer=self.student_tokenizer,
                 run_dir=run_dir,
             )
-        found = tuple(self._placed(finding) for finding in found)
+        found = tuple(
+            wrong(one.key, with_place(one.error, self.rows)) if isinstance(one.error, RowError) else one
+            for one in found
+        )
         with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
             if finding.error is not None:
                 raise finding.error
-
-    def _placed(self, finding: Finding) -> Finding:
-        """A finding about a row that was looked at, with the file and line of the row."""
-        from apt_model.data.stored import where
-        from apt_model.data.structure import RowError, at_row
-
-        if not isinstance(finding.error, RowError) or not hasattr(self.rows, "select") or self.packing:
-            return finding
-        at = spread(len(self.rows), BATCHES * self.batch_size)[finding.error.index]
-        return wrong(finding.key, at_row(finding.error, where(self.rows, at)))
-
-
-def spread(length: int, count: int) -> list[int]:
-    """At most `count` indices, evenly spaced over so many rows."""
-    few = min(length, count)
-    return [index * length // few for index in range(few)]
 
 
 def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config: LessonConfig) -> list[Any]:
@@ -201,14 +193,18 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
     Left as text, because tokenizing all the data first would take long; packed if `packs_with` is a tokenizer.
     """
     if hasattr(rows, "select"):
-        rows = rows.select(spread(len(rows), count))
+        few = min(len(rows), count)
+        rows = rows.select([index * len(rows) // few for index in range(few)])
     some = list(islice(rows, count))
     if packs_with:
+        from apt_model.data.dataset import placed
         from apt_model.data.encoded import as_columns
         from apt_model.data.notices import untold
         from apt_model.data.packing import pack_rows
 
-        columns = as_columns(pack_rows(some, packs_with, config.train.max_length, tell=untold), with_positions=True)
+        with placed(rows):
+            packed = pack_rows(some, packs_with, config.train.max_length, tell=untold)
+        columns = as_columns(packed, with_positions=True)
         some = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 
@@ -278,6 +274,7 @@ def _load_data(arguments: argparse.Namespace, config: LessonConfig, told: list[s
 
     how = {name: getattr(arguments, name) for name in ("text_column", "columns", "streaming")}
     how["tell"] = collector(told, config.display.lang)
+    tell_overruled(arguments, how["tell"])
     validation = arguments.validation_data or []
     are_files = all(Path(one).is_file() for one in validation)  # which have no splits
     with waiting(config.display.lang, "data"):

@@ -49,8 +49,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As of the base class; the language may stand before the command."""
-        words = language_last(list(sys.argv[1:] if args is None else args))
-        self.lang = language_of(words) or self.lang
+        typed = list(sys.argv[1:] if args is None else args)
+        self.lang, words = language_of(typed) or self.lang, language_last(typed)
+        if words[:1] and words[0] in HELP_ALL:
+            self.print_help()
+            self.exit()
         return super().parse_known_args(words, namespace)
 
     def flags(self) -> dict[str, bool]:
@@ -99,7 +102,7 @@ class Command(Parser):
 
 
 class _Pairs(argparse.Action):
-    """Takes words such as prompt=question into a dict."""
+    """Takes words such as prompt=question into a dict, also over several flags."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         """Set the dict."""
@@ -107,7 +110,28 @@ class _Pairs(argparse.Action):
         wrong = next((word for word, (ours, theirs) in zip(values, pairs, strict=True) if not (ours and theirs)), None)
         if wrong is not None:
             parser.error(f"argument {self.option_strings[0]}: {wrong!r} is no pair such as prompt=question")
-        setattr(namespace, self.dest, dict(pairs))
+        before: dict[str, str] = getattr(namespace, self.dest)
+        for ours, theirs in pairs:
+            if before.get(ours, theirs) != theirs:
+                parser.error(f"argument {self.option_strings[0]}: {ours} is named twice, {before[ours]} and {theirs}")
+            before = {**before, ours: theirs}
+        setattr(namespace, self.dest, before)
+
+
+class _Last(argparse.Action):
+    """Takes the words of the last flag, and keeps those of the flags before, to be told of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        """Set them."""
+        before = getattr(namespace, self.dest, None) or []
+        namespace.overruled = [*getattr(namespace, "overruled", []), *(one for one in before if one not in values)]
+        setattr(namespace, self.dest, values)
+
+
+def tell_overruled(arguments: argparse.Namespace, tell: Callable[..., None]) -> None:
+    """Tell of the data of a flag that another one came after."""
+    if before := getattr(arguments, "overruled", None):
+        tell("data_overruled", before=", ".join(before), last=", ".join(arguments.data))
 
 
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
@@ -128,6 +152,7 @@ def add_source(parser: Command) -> Any:
         "--data",
         required=True,
         nargs="+",
+        action=_Last,
         metavar="FILE",
         help="txt (one sample per line), jsonl, json, csv, tsv, parquet or arrow files, folders of them, "
         "a saved dataset, or a hub id",

@@ -132,6 +132,7 @@ def _explain_one(problem: Mapping[str, Any]) -> str:
     if not problem["loc"]:
         return str(problem["ctx"]["error"])
     wanted = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ").removeprefix("a ")
+    wanted = "list" if wanted == "tuple" else wanted
     got = problem["input"]
     key = problem["loc"][0]
     hint = "; try alpha=0.7, beta=0.3" if key in ("alpha", "beta") else ""

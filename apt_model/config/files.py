@@ -11,9 +11,14 @@ import yaml
 
 from apt_model.errors import ConfigError, brief
 
-NUMBER = re.compile(r"^[-+]?(?:\d+(?:\.\d*)?|\.\d+)[eE][-+]?\d+$")  # PyYAML wants a point and a sign in these
+WHOLE = re.compile(r"^(?:[-+]?\d+|0x[0-9a-fA-F]+|0o[0-7]+)$")
+NUMBER = re.compile(
+    r"^(?:[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
 TRUE = ("yes", "on", "true")
 WORDS = re.compile(r"^(?:yes|no|on|off)$", re.IGNORECASE)
+
+OF_PAIRS = ("columns", "lora", "student")  # what may be a mapping: the flag takes KEY=VALUE
 
 
 class Word(str):
@@ -56,9 +61,9 @@ def read_file(path: str | Path) -> dict[Any, Any]:
 
 
 def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:
-    sections = [str(key) for key, value in values.items() if isinstance(value, Mapping)]
-    if sections:
-        within = ", ".join(str(key) for value in values.values() if isinstance(value, Mapping) for key in value)
+    found = {str(key): value for key, value in values.items() if isinstance(value, Mapping) and key not in OF_PAIRS}
+    if sections := list(found):
+        within = ", ".join(str(key) for value in found.values() for key in value)
         got, fix = f"{', '.join(sections)} with {within}"[:200], "write these keys outside any section"
         raise ConfigError(f"config file {path} has sections, and settings are flat here", got=got, fix=fix)
 
@@ -66,14 +71,15 @@ def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Plain YAML: no tag makes an object, no key stands twice, and scalars are read as in YAML 1.2."""
 
-    yaml_implicit_resolvers: ClassVar = {  # without PyYAML's own words for truth
-        first: [one for one in some if one[0] != "tag:yaml.org,2002:bool"]
+    yaml_implicit_resolvers: ClassVar = {  # without PyYAML's own words for truth, nor 010 as eight and 1:30 as ninety
+        first: [one for one in some if one[0].rpartition(":")[2] not in ("bool", "int", "float")]
         for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As of the base class, but a repeated key is an error."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        merged = "tag:yaml.org,2002:merge"
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merged]
         _refuse_twice([key for key in keys if isinstance(key, str)])
         found: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return found
@@ -83,9 +89,16 @@ def _words_of_yaml(loader: _Loader, node: yaml.ScalarNode) -> Word:
     return Word(node.value)
 
 
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
+    base = {"0x": 16, "0o": 8}.get(node.value[:2], 10)
+    return int(node.value, base)
+
+
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver("!word", WORDS, list("yYnNoO"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", WHOLE, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("!word", _words_of_yaml)
 
 

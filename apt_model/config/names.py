@@ -223,6 +223,7 @@ NAMES: Mapping[str, Name] = {
     **_not_here("{seed} is the seed of the data too", "data_seed", fine=()),
     **_not_here("not here; see {seed}", "full_determinism"),
     # adapters
+    **_some("lora", {True: {"lora": {}}, False: {"lora": None}}, "", "lora", other=True),
     **_some("lora", ADAPTERS, "{lora}=r=16,alpha=32", "use_peft", "use_lora", "adapter", "finetuning_type"),
     **_special("lora", _lora("r"), "{lora}=r=16", "lora_r", "lora_rank"),
     **_special("lora", _lora("alpha"), "{lora}=alpha=32", "lora_alpha"),
@@ -266,7 +267,7 @@ IN_THE_CALL: Mapping[str, str] = {  # names of the command line that are no sett
     "batch_size": "the DataLoader that you pass has its own batches",
     "lora": "pass a student with adapters, from apt_model.models.lora",
     **dict.fromkeys(
-        ("split", "text_column", "packing", "streaming", "validation_split"),
+        ("split", "text_column", "columns", "packing", "streaming", "validation_split"),
         "prepare the rows that you pass with apt_model.data.dataset",
     ),
     **dict.fromkeys(

@@ -5,9 +5,10 @@ Knows names; knows nothing of files or flags, nor of whether a value is in its r
 
 import dataclasses
 import difflib
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from apt_model.config.files import Word
@@ -63,7 +64,7 @@ def translated(
                 source[key] = name
             elif key not in found or before != ours:
                 problems.append(f"{spell(source[key])} and {spell(name)} are one setting here, and were given twice")
-    return {key: _joined(value) if key == "lora" else value for key, value in found.items()}, problems
+    return {key: joined(value) if key in ("lora", "student") else value for key, value in found.items()}, problems
 
 
 def _meant(name: Any, value: Any, among: set[Any], problems: list[str], spell: Spell) -> Mapping[Any, Any]:
@@ -99,9 +100,12 @@ def _plain(value: Any, name: Any = None) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _joined(parts: Any) -> Any:
-    """The description of an adapter from its parts: {"r": 16, "alpha": 32} → "r=16,alpha=32"."""
-    return ",".join(f"{part}={value}" for part, value in parts.items()) if isinstance(parts, Mapping) else parts
+def joined(parts: Any) -> Any:
+    """The description of an adapter or a student from its parts: {"r": 16, "alpha": 32} → "r=16,alpha=32"."""
+    if not isinstance(parts, Mapping):
+        return parts
+    values = {name: "+".join(map(str, one)) if isinstance(one, list | tuple) else one for name, one in parts.items()}
+    return ",".join(f"{name}={value}" for name, value in values.items())
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:
@@ -156,7 +160,14 @@ def _attributes(given: object) -> dict[str, Any]:
     if isinstance(given, type | ModuleType) or callable(given) or not hasattr(given, "__dict__"):
         expected = '{"temperature": 4.0, ...}, or an object such as TrainingArguments'
         raise ConfigError("settings are not a mapping", got=brief(given), expected=expected)
-    return {name: value for name, value in vars(given).items() if not name.startswith("_")}
+    kind = type(given)
+    plain = [one for one in reversed(kind.__mro__) if one is not object] if type(kind) is type else []
+    of_class = {name: value for one in plain for name, value in vars(one).items() if not hasattr(value, "__get__")}
+    found = {name: value for name, value in {**of_class, **vars(given)}.items() if not name.startswith("_")}
+    if not found and kind not in (Namespace, SimpleNamespace):
+        expected = "attributes such as temperature, or a mapping"
+        raise ConfigError("settings hold no attribute that can be read", got=brief(given), expected=expected)
+    return found
 
 
 def _defaults(given: object) -> dict[str, Any]:
@@ -172,6 +183,8 @@ def _defaults(given: object) -> dict[str, Any]:
 def _says_nothing(name: str, value: Any, usual: Mapping[str, Any], settings: set[str]) -> bool:
     """Whether a value is no setting and says nothing: None, its default, or as empty as its default."""
     known = NAMES.get(name)
+    if value is None and name in settings and usual.get(name) is not None:  # such as max_grad_norm: off
+        return False
     if value is None or (name == "output_dir" and value == FILLED_IN):
         return True
     if name not in usual or (known.ours if known else name) in settings:

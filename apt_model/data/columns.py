@@ -64,6 +64,11 @@ def kind_of(names: Collection[str], *, of: str = "a row") -> Kind:
     return _kind_of(tuple(sorted(map(str, names))), of)
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names in a line; those that are empty, or begin or end with a space, in quotes."""
+    return ", ".join(name if name and name == name.strip() else f'"{name}"' for name in names) or "none"
+
+
 @lru_cache(maxsize=64)
 def _kind_of(names: tuple[str, ...], of: str) -> Kind:
     found = next((kind for kind in KINDS if set(kind.needs) <= set(names)), None)
@@ -77,4 +82,4 @@ def _kind_of(names: tuple[str, ...], of: str) -> Kind:
         else RENAMING
     )
     expected = "text, messages, conversations, prompt and completion, or input_ids"
-    raise DataError(f"{of} has no column to learn from", got=", ".join(names) or "none", expected=expected, fix=fix)
+    raise DataError(f"{of} has no column to learn from", got=listed(names), expected=expected, fix=fix)

@@ -6,6 +6,7 @@ lessons. `readers` reads the files, `encode` turns rows into token ids, `batch` 
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,8 +20,8 @@ from apt_model.data.columns import kind_of
 from apt_model.data.notices import Tell, once, warn
 from apt_model.data.quiet import quiet_datasets
 from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
-from apt_model.data.stored import code_stamp, is_writable, spare_home, where
-from apt_model.data.structure import RowError, at_row
+from apt_model.data.stored import code_stamp, is_writable, spare_home, with_place
+from apt_model.data.structure import RowError
 from apt_model.data.tokenized import counted, structs_of, tokenized
 from apt_model.data.tokenized import streamed as streamed_tokens
 from apt_model.errors import ConfigError, DataError
@@ -67,6 +68,9 @@ def load_dataset(
     if not sources:
         raise DataError("no data was named", got="an empty list of files", fix="name at least one file or dataset")
     named = {**(columns or {}), **({"text": text_column} if text_column is not None else {})}
+    if columns and "text" in columns and named["text"] != columns["text"]:
+        got = f"text_column={text_column} and columns text={columns['text']}"
+        raise ConfigError("the column of the text is named twice", got=got, fix="leave one of them out")
     with readable("data " + ", ".join(map(str, sources))):
         return _load(sources, Asked(split=split, columns=named, streaming=streaming, tell=tell))
 
@@ -145,13 +149,19 @@ def tokenize_dataset(
             return rows.map(streamed_tokens, remove_columns=[*{*columns, *kind.needs, *kind.may}], **how)
     if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
         num_proc = os.cpu_count()
-    try:
-        with readable("data to encode"):
-            how |= {"remove_columns": columns, "num_proc": num_proc, "cache_file_name": _elsewhere(rows, tell)}
-            made = rows.map(tokenized, **how)
-    except RowError as error:
-        raise at_row(error, where(rows, error.index)) from error
+    with placed(rows), readable("data to encode"):
+        how |= {"remove_columns": columns, "num_proc": num_proc, "cache_file_name": _elsewhere(rows, tell)}
+        made = rows.map(tokenized, **how)
     return counted(made, len(rows), max_length, tell)
+
+
+@contextmanager
+def placed(rows: Rows) -> Iterator[None]:
+    """Context manager: an error of one of the rows names its file and line."""
+    try:
+        yield
+    except RowError as error:
+        raise with_place(error, rows) from error
 
 
 def _elsewhere(rows: Rows, tell: Tell) -> str | None:

@@ -14,6 +14,7 @@ from apt_model.data.columns import CHAT, SYSTEMS, kind_of
 from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.notices import Tell, untold, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable, without_warning
+from apt_model.data.structure import RowError
 from apt_model.data.template import has_template, render_chat
 from apt_model.data.token_rows import row_of_ids
 from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, needed_text, text_of
@@ -46,8 +47,21 @@ def encode_rows(
         tell: is told of what a row has that is not used.
 
     Raises:
-        DataError: no callable tokenizer, another kind of row, or a chat that the template does not write.
+        RowError: another kind of row, or a chat that the template does not write; has the row.
+        DataError: no callable tokenizer.
     """
+    try:
+        return _encode_rows(rows, tokenizer, max_length, tell)
+    except DataError:
+        for index, row in enumerate(rows if callable(tokenizer) else ()):
+            try:
+                _encode_rows([row], tokenizer, max_length, untold)
+            except DataError as error:
+                raise RowError.of(error, index, row) from error
+        raise
+
+
+def _encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int, tell: Tell) -> list[Encoded]:
     kinds = [kind_of(row.keys()).name for row in rows]
     texts = [text_of(row, "text") for row, kind in zip(rows, kinds, strict=True) if kind == "text"]
     from_texts = iter(encode(texts, tokenizer, max_length) if texts else [])

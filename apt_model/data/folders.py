@@ -3,6 +3,8 @@
 Knows names of files; knows nothing of what they hold.
 """
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,11 +17,16 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from apt_model.data.notices import Tell
-from apt_model.data.readers import ENDINGS, ending_of
+from apt_model.data.readers import ENDINGS, ending_of, is_of_text
 from apt_model.errors import DataError
 
 CARD = "README.md"
 NO_DATA = (CARD, "LICENSE", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "config.json", "state.json")
+BESIDE = re.compile(  # told of, where they are no files of NO_DATA
+    r"(readme|licen[sc]e|copying|notice|authors|changelog|contributing|citation|code_of_conduct)\b|requirements.*\.txt$",
+    re.IGNORECASE,
+)
+SHARD = re.compile(r"(.*?)(\d{5})-of-(\d{5})(\D.*)?$")
 
 
 def splits_of(folder: Path, tell: Tell) -> dict[str, list[Path]]:
@@ -30,8 +37,8 @@ def splits_of(folder: Path, tell: Tell) -> dict[str, list[Path]]:
     Raises:
         DataError: there is no data file, or the folder's card describes something that is not read here.
     """
-    files = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
-    data = {name: file for name, file in files.items() if ending_of(file) and file.name not in NO_DATA}
+    files = _files_of(folder)
+    data = _data_among(files)
     with tempfile.TemporaryDirectory() as twin:  # `datasets` takes brackets and colons in a path for patterns
         for name in data:
             Path(twin, name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +51,42 @@ def splits_of(folder: Path, tell: Tell) -> dict[str, list[Path]]:
     if not splits:
         raise DataError(f"folder {folder} holds no data file", expected=f"files that end in {', '.join(ENDINGS)}")
     _tell_others(folder, [name for name in files if name not in data], tell)
+    _tell_missing_shards(folder, list(data), tell)
     return splits
+
+
+def _files_of(folder: Path) -> dict[Path, Path]:
+    """All files below a folder by their names there; of folders that are linked to, each once.
+
+    Raises:
+        DataError: a link named as data leads nowhere.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    for here, inner, names in os.walk(folder, followlinks=True):
+        at = Path(here).resolve()
+        inner[:] = [] if at in seen else inner
+        found += [] if at in seen else [Path(here, name) for name in names]
+        seen.add(at)
+    for file in found:
+        if not file.exists() and ending_of(file) and not _is_hidden(file.relative_to(folder)):
+            got, fix = file.readlink(), "get the file that it points to, or remove the link"
+            raise DataError(f"{file} is a link to a file that is not there", got=got, fix=fix)
+    return {file.relative_to(folder): file for file in sorted(found)}
+
+
+def _data_among(files: Mapping[Path, Path]) -> dict[Path, Path]:
+    """The files that are data: not what stands beside data, and no .md where there is something else."""
+    some = {name: file for name, file in files.items() if ending_of(file) and file.is_file() and not _is_beside(name)}
+    return {name: file for name, file in some.items() if name.suffix != ".md"} or some
+
+
+def _is_beside(name: Path) -> bool:
+    return name.name in NO_DATA or (is_of_text(ending_of(name)) and BESIDE.match(name.name) is not None)
+
+
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in name.parts)
 
 
 def _resolved(twin: str, folder: Path) -> Mapping[str, Sequence[Path]]:
@@ -91,12 +133,21 @@ def _patterns_of_card(base: Path, folder: Path) -> Mapping[str, Any]:
 
 def _tell_others(folder: Path, names: Sequence[Path], tell: Tell) -> None:
     others = [
-        str(name)
-        for name in names
-        if name.name not in NO_DATA
-        and name.suffix != ".lock"
-        and not any(part.startswith((".", "__")) for part in name.parts)
+        str(name) for name in names if name.name not in NO_DATA and name.suffix != ".lock" and not _is_hidden(name)
     ]
     if others:
         listed = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
         tell("files_unused", folder=str(folder), count=len(others), files=listed)
+
+
+def _tell_missing_shards(folder: Path, names: Sequence[Path], tell: Tell) -> None:
+    """Tell where of the shards of a set, NAME-00000-of-00012, not all are there."""
+    found: dict[tuple[str, str, int], set[int]] = {}
+    for name in names:
+        if shard := SHARD.match(str(name)):
+            found.setdefault((shard[1], shard[4] or "", int(shard[3])), set()).add(int(shard[2]))
+    for (before, after, count), there in found.items():
+        if len(there) < count:
+            missing = next(number for number in range(count + 1) if number not in there)
+            first = f"{before}{missing:05d}-of-{count:05d}{after}"
+            tell("shards_missing", folder=str(folder), count=count - len(there), all=count, first=first)

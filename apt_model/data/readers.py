@@ -28,6 +28,7 @@ Keep = Callable[[Sequence[str]], Sequence[str]]  # of a table's columns, those t
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LARGEST_CELL = 2**31 - 1  # characters: Python's csv takes 131,072 unless told otherwise
 ROWS_AT_ONCE = 1000
+HEAD = 4096  # bytes looked at before a text is read
 CORRECT = "correct or delete that line"
 
 
@@ -35,7 +36,7 @@ def text_rows(file: Path) -> Numbered:
     """Each line of a text file, stripped; empty ones are no rows."""
     with _text(file) as lines:
         for number, line in enumerate(lines, start=1):
-            if text := line.strip():
+            if text := line.strip().lstrip("\ufeff"):  # of files that were joined
                 yield number, {"text": text}
 
 
@@ -73,6 +74,7 @@ def tsv_rows(file: Path) -> Numbered:
 def parquet_rows(file: Path, keep: Keep) -> Numbered:
     """The rows of a parquet file."""
     with opened(file) as content, parquet.ParquetFile(_seekable(content)) as table:
+        _refuse_doubled(table.schema_arrow.names, f"{file}")
         columns = list(keep(table.schema_arrow.names))
         yield from _numbered(table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns))
 
@@ -84,6 +86,7 @@ def arrow_rows(file: Path, keep: Keep) -> Numbered:
         is_stream = source.read(6) not in (b"ARROW1", b"FEA1")
         source.seek(0)
         table = ipc.open_stream(source).read_all() if is_stream else feather.read_table(source)
+        _refuse_doubled(table.column_names, f"{file}")
         yield from _numbered(table.select(list(keep(table.column_names))).to_batches(max_chunksize=ROWS_AT_ONCE))
 
 
@@ -108,6 +111,16 @@ def ending_of(file: Path) -> str:
     return next((ending for ending in ENDINGS if plain.endswith(ending)), "")
 
 
+def is_of_text(ending: str) -> bool:
+    """Whether files with an ending are read as lines of text."""
+    return LINES.get(ending) is text_rows
+
+
+def may_be_empty(file: Path) -> bool:
+    """Whether a file of its format without a byte is one without a row, and not a broken one."""
+    return ending_of(file) not in TABLES and file.suffix.lower() not in COMPRESSED
+
+
 def rows_of(file: Path, keep: Keep) -> Numbered:
     """The rows of a file of any known format.
 
@@ -122,7 +135,32 @@ def rows_of(file: Path, keep: Keep) -> Numbered:
         expected = f"{', '.join(ENDINGS)}, each also with {', '.join(COMPRESSED)} behind it"
         fix = "give it the ending of what it holds, or save it as one of these"
         raise DataError(f"{file} has an unknown ending", got=file.suffix or "none", expected=expected, fix=fix)
-    return read(file)
+    return _of_utf8(read, file)
+
+
+def _of_utf8(read: Callable[[Path], Numbered], file: Path) -> Numbered:
+    """The rows of a text file; what is not UTF-8 is named by its line."""
+    fix = "convert the file to UTF-8, e.g. with iconv"
+    with opened(file) as content:
+        head = content.read(HEAD)
+    fewer, more = sorted((head[::2].count(0), head[1::2].count(0)))
+    if len(head) < 6 * more and 4 * fewer < more:
+        raise DataError(f"{file} cannot be read", got="a zero byte beside each letter, as in UTF-16", fix=fix)
+    try:
+        yield from read(file)
+    except UnicodeDecodeError as error:
+        got = f"UnicodeDecodeError: byte 0x{error.object[error.start]:02x} in line {_line_of_other_bytes(file)}"
+        raise DataError(f"{file} cannot be read", got=got, fix=fix) from error
+
+
+def _line_of_other_bytes(file: Path) -> int:
+    with opened(file) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def place_of(file: Path, number: int) -> str:
@@ -171,7 +209,7 @@ def _cells(file: Path, delimiter: str) -> Numbered:
             for cells in table:
                 if cells and names is None:
                     names = cells
-                    _refuse_doubled(names, f"{file}, line {start}")
+                    _check_names(names, f"{file}, line {start}", delimiter)
                 elif cells and names is not None:
                     if len(cells) != len(names):
                         fix = "put cells with a separator or a line break in them into double quotes"
@@ -184,6 +222,13 @@ def _cells(file: Path, delimiter: str) -> Numbered:
         except csv.Error as error:
             fix = 'close the quote that opens a cell; double the quotes within one: "a ""b"" c"'
             raise DataError(f"{file}, line {start} cannot be read", got=str(error), fix=fix) from error
+
+
+def _check_names(names: Sequence[str], where: str, delimiter: str) -> None:
+    if len(names) == 1 and set(names[0]) & set(",;\t|"):
+        fix = f"separate the cells by {'tabs' if delimiter != ',' else 'commas'}, or give the file the other ending"
+        raise DataError(f"{where} has one cell, and a separator in it", got=brief(names[0]), fix=fix)
+    _refuse_doubled(names, where)
 
 
 def _refuse_doubled(names: Sequence[str], where: str) -> None:
@@ -210,7 +255,7 @@ def _json(content: bytes, file: Path, line: int | None) -> Any:
         where, got = f"{file}, line {line or error.lineno}", f"{error.msg} at column {error.colno}"
         raise DataError(f"{where} is no JSON", got=got, fix=CORRECT) from error
     except UnicodeDecodeError:
-        raise
+        raise  # `_of_utf8` finds its line
     except ValueError as error:
         raise DataError(f"{file}, line {line or 1} cannot be read", got=str(error)[:200], fix=CORRECT) from error
 

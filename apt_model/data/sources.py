@@ -4,10 +4,11 @@ Knows sources, splits and columns; knows nothing of tokens.
 """
 
 import errno
+import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.folders import splits_of
 from apt_model.data.notices import Tell
+from apt_model.data.readers import ending_of, is_of_text, may_be_empty, opened
 from apt_model.data.stored import cache_home, stored, streamed, tell_unused
 from apt_model.data.structure import at_row
 from apt_model.errors import AptModelError, DataError, StorageError
@@ -31,6 +33,7 @@ UNREADABLE = (  # exceptions that `datasets`, arrow and the decompressors have b
     zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
 )  # fmt: skip
 
+LONGEST_LOOK = 2**16  # bytes of a text's first line
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 Splits = Mapping[str, Callable[[], Rows]]
@@ -47,7 +50,7 @@ class Asked:
 
 
 @contextmanager
-def readable(what: str) -> Iterator[None]:
+def readable(what: str, fix: str | None = None) -> Iterator[None]:
     """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read".
 
     Those about a full disk or a cache that cannot be written become a `StorageError` that names it.
@@ -58,15 +61,16 @@ def readable(what: str) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         if _is_of_cache(_root(error)):
-            fix = "free some space, or set HF_HOME to a directory that can be written"
-            raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=fix) from error
-        convert = "convert it to UTF-8, e.g. with iconv" if isinstance(_root(error), UnicodeDecodeError) else None
-        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=convert) from error
+            space = "free some space, or set HF_HOME to a directory that can be written"
+            raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=space) from error
+        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
 
 
 def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
     """The rows of a source, with the columns that take part; nothing where it is empty."""
     path = Path(source)
+    if not str(source).strip():
+        raise DataError("a name of data is empty", got=repr(str(source)), fix="name a file, a folder or a data set")
     with readable(f"data {source}"):
         if path.is_file():
             rows = _of_split({"train": partial(_from_files, [path], path, asked)}, path, asked)
@@ -77,13 +81,27 @@ def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
             readers = {split: partial(_from_files, files, path, asked) for split, files in splits.items()}
             rows = _of_split(readers, path, asked)
         elif path.suffix or len(path.parts) > 2 or path.is_absolute():
-            raise DataError(f"there is no file {path}", fix="check the path")
+            raise DataError(f"there is no file {source}", fix=_why_missing(str(source)))
         else:
-            name, _, config = str(source).partition(":")
-            how = {"split": asked.split, "streaming": asked.streaming, "cache_dir": str(cache_home(asked.tell))}
-            rows = _learnable(datasets.load_dataset(name, config or None, **how), str(source), asked)
+            rows = _of_hub(str(source), asked)
         if rows is not None:
             yield rows
+
+
+def _why_missing(source: str) -> str:
+    if "://" in source:
+        return "download it first"
+    if source.startswith("~"):
+        return "write the home directory out: the shell replaces ~ only where a word begins with it"
+    return "leave the quotes out, so that the shell finds the files" if set(source) & set("*?") else "check the path"
+
+
+def _of_hub(source: str, asked: Asked) -> Rows:
+    name, _, config = source.partition(":")
+    how = {"split": asked.split, "streaming": asked.streaming, "cache_dir": str(cache_home(asked.tell))}
+    fix = "no file or folder here has this name: check it, or, of a data set of the hub, the connection"
+    with readable(f"data {source}", fix):
+        return _learnable(datasets.load_dataset(name, config or None, **how), source, asked)
 
 
 def _of_split(splits: Splits, path: Path, asked: Asked) -> Rows:
@@ -99,8 +117,12 @@ def _of_split(splits: Splits, path: Path, asked: Asked) -> Rows:
         except ValueError as error:
             fix = "leave --split out: a file has no other" if path.is_file() else None
             raise DataError(f"{path} has no split {asked.split!r}", expected=", ".join(splits), fix=fix) from error
-        some = [lengths.rows[part.splitname].select(range(part.from_, part.to)) for part in parts if part.to]
-        rows, used = datasets.concatenate_datasets(alike(some)) if some else None, {part.splitname for part in parts}
+        filled = [part for part in parts if part.from_ < part.to]
+        if not filled:
+            got = ", ".join(f"{len(some or ())} rows of {name}" for name, some in lengths.rows.items())
+            raise DataError(f"{path} has no rows at {asked.split}", got=got, fix="check the slice of --split")
+        some = [lengths.rows[part.splitname].select(range(part.from_, part.to)) for part in filled]
+        rows, used = datasets.concatenate_datasets(alike(some)), {part.splitname for part in parts}
     if others := [split for split in splits if split not in used]:
         asked.tell("splits_unused", name=str(path), split=asked.split, others=", ".join(others))
     return rows
@@ -137,7 +159,19 @@ class _Lengths(dict[str, int]):
 
 def _from_files(files: Sequence[Path], path: Path, asked: Asked) -> Rows:
     read = streamed if asked.streaming else stored
-    return read([file for file in files if file.stat().st_size], asked.columns, str(path), asked.tell)
+    for file in files:
+        if is_of_text(ending_of(file)) and (other := _other_format(file)):
+            asked.tell("text_of_other_format", name=str(file), ending=other)
+    filled = [file for file in files if file.stat().st_size or not may_be_empty(file)]
+    return read(filled, asked.columns, str(path), asked.tell)
+
+
+def _other_format(file: Path) -> str:
+    """The ending of the format that a text file seems to have: JSON in its first line, or that ending before `.txt`."""
+    with opened(file) as lines, suppress(ValueError, RecursionError):
+        if isinstance(json.loads(lines.readline(LONGEST_LOOK)), dict):
+            return ".jsonl"
+    return next((one for one in (".csv", ".tsv") if one in map(str.lower, file.suffixes)), "")
 
 
 def _saved(path: Path, asked: Asked) -> Splits:

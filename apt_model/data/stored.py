@@ -9,6 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -20,11 +21,12 @@ import pyarrow
 from filelock import FileLock
 
 from apt_model.data.choice import ColumnChoice
+from apt_model.data.columns import listed
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.notices import Tell, warn
 from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
-from apt_model.data.structure import IDS, at_row
-from apt_model.errors import DataError, StorageError
+from apt_model.data.structure import IDS, RowError, at_row
+from apt_model.errors import DataError, StorageError, brief
 
 ROWS, ABOUT = "rows.arrow", "about.json"
 FILE, NUMBER = "__file__", "__number__"  # columns of a kept row: which of the files, which line or row of it
@@ -98,10 +100,21 @@ def where(rows: Rows, index: int) -> str:
 
     Rows that were not read by us are named by their number in what they were loaded from, else in `rows`.
     """
-    row, features = rows[index], rows.features
-    names = list(row)
+    return where_is(rows, rows[index], index)
+
+
+def with_place(error: RowError, rows: Rows) -> DataError:
+    """The error with its row's file and line; of a stream, which has neither, with what stands in the row."""
+    if not hasattr(rows, "cache_files"):
+        return at_row(error, f"a row of a stream, {brief(error.row)}")
+    return at_row(error, where_is(rows, error.row, error.index))
+
+
+def where_is(rows: Rows, row: Mapping[str, Any], index: int) -> str:
+    """`where`, of the row itself, which is the one of that number where no file of ours holds it."""
+    features, names = rows.features, list(row)
     wanted = [_as_kept(row[name], features[name]) for name in names]
-    before = 0
+    before: Counter[Path] = Counter()  # rows of a folder in the files before
     for file in (Path(one["filename"]) for one in rows.cache_files):
         with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
             if not set(names) <= set(batches.schema.names):
@@ -110,8 +123,8 @@ def where(rows: Rows, index: int) -> str:
                 values = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
                 at = next((at for at, some in enumerate(values) if list(some) == wanted), None)
                 if at is not None:
-                    return _place(file, batch.slice(at, 1), before + at)
-                before += len(batch)
+                    return _place(file, batch.slice(at, 1), before[file.parent] + at)
+                before[file.parent] += len(batch)
     return f"row {index + 1}"
 
 
@@ -124,7 +137,8 @@ def _as_kept(value: Any, feature: Any) -> Any:
 
 def _place(file: Path, row: pyarrow.RecordBatch, at: int) -> str:
     if file.name != ROWS:
-        return f"row {at + 1}"
+        is_saved = file.with_name("state.json").is_file()
+        return f"{file.parent}, row {at + 1}" if is_saved else f"row {at + 1}"
     files = json.loads(file.with_name(ABOUT).read_text("utf-8"))["files"]
     return place_of(Path(files[row.column(FILE)[0].as_py()]), row.column(NUMBER)[0].as_py())
 
@@ -174,13 +188,17 @@ def code_stamp() -> str:
 
 def tell_unused(unused: Iterable[str], name: str, tell: Tell) -> None:
     """Tell of the columns, if there are any, that take no part."""
-    if names := ", ".join(column or '""' for column in unused):
-        tell("columns_unused", name=name, columns=names)
+    if names := list(unused):
+        tell("columns_unused", name=name, columns=listed(names))
 
 
 def _key(files: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """What tells kept rows apart: our code, files, their sizes and times of change, columns."""
-    stamps = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """What tells kept rows apart: our code, files, their sizes and times of change, columns.
+
+    Both times: a file that another one was moved or copied over may have kept the time of its content.
+    """
+    seen = [(str(file.absolute()), file.stat()) for file in files]
+    stamps = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in seen]
     return hashlib.sha256(
         repr((code_stamp(), stamps, sorted(columns.items()))).encode("utf-8", "surrogateescape")
     ).hexdigest()

@@ -15,15 +15,16 @@ LARGEST = 2**63
 
 
 class RowError(DataError):
-    """A row cannot be learned from; `index` is its number among the rows that were given, from 0."""
+    """A row cannot be learned from: `row`, whose number among the rows that were given is `index`, from 0."""
 
     index: int
+    row: Mapping[str, Any]
 
     @classmethod
-    def of(cls, error: DataError, index: int) -> "RowError":
+    def of(cls, error: DataError, index: int, row: Mapping[str, Any]) -> "RowError":
         """The error with its row; it can be sent from one process to another."""
         made = cls(error.what, got=error.got, expected=error.expected, fix=error.fix)
-        made.index = index
+        made.index, made.row = index, row
         return made
 
 

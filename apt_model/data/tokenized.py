@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow
 import pyarrow.compute as pc
 
+from apt_model.data.columns import kind_of
 from apt_model.data.encode import UNLIMITED, encode_rows
 from apt_model.data.encoded import IGNORED, Encoded, as_columns
 from apt_model.data.exact_json import without_null
@@ -17,7 +18,6 @@ from apt_model.data.notices import Tell
 from apt_model.data.packing import pack
 from apt_model.data.structure import RowError
 from apt_model.data.token_rows import POSITIONS
-from apt_model.errors import DataError
 
 EMPTY, CUT, UNLABELLED = "__empty__", "__cut__", "__unlabelled__"  # rows without a token; tokens cut off; 1: no label
 NOTES = "__notes__"  # what else is to be told, in the first row of a batch
@@ -111,18 +111,14 @@ def _tell(columns: Mapping[str, Any], count: int, max_length: int, tell: Tell) -
 def _encoded(rows: Sequence[Mapping[str, Any]], indices: Sequence[int], tokenizer: Any, tell: Tell) -> list[Encoded]:
     try:
         return encode_rows(rows, tokenizer, UNLIMITED, tell=tell)
-    except DataError:
-        for index, row in zip(indices, rows, strict=True):
-            try:
-                encode_rows([row], tokenizer, UNLIMITED, tell=tell)
-            except DataError as error:
-                raise RowError.of(error, index) from error
-        raise
+    except RowError as error:
+        raise RowError.of(error, indices[error.index], error.row) from error
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without the columns that are null in it; a null text stays, as an empty one."""
-    return {name: value for name, value in row.items() if value is not None or name == "text"}
+    """A row without the columns that are null in it, but with those that make its kind."""
+    needs = kind_of(row.keys()).needs
+    return {name: value for name, value in row.items() if value is not None or name in needs}
 
 
 def structs_of(features: Mapping[str, Any] | None) -> list[str]:

@@ -164,7 +164,7 @@ def _is_turn(value: Any) -> bool:
 
 def _question_text(row: Mapping[str, Any], kind: Kind) -> str:
     """What a row with a question asks: the question, and on further lines its input or context."""
-    parts = [text_of(row, column) for column in (kind.needs[0], *CONTEXTS) if column in row]
+    parts = [needed_text(row, kind.needs[0]), *(text_of(row, column) for column in CONTEXTS if column in row)]
     return "\n".join(part for part in parts if part)
 
 

@@ -118,3 +118,32 @@ def test_the_doctor_tells_nothing_of_the_rows_in_warnings(
     for more in ([], ["--packing"]):
         assert main([*given, *more, "--lang", "zh"]) == 0
         assert "Warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"prompt": "q", "completion": None}, "completion of a row is null"),
+        ({"prompt": [{"role": "narrator", "content": "q"}], "completion": "a"}, "narrator"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--packing"], ["--no-doctor"]])
+def test_a_row_that_cannot_be_learned_is_named_by_its_line_by_every_command(
+    bad: Any, said: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = {"prompt": "the network", "completion": "is large."}
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (good, good, bad)), encoding="utf-8")
+    lesson = [*FIXED, *NEW, "--data", "rows.jsonl", *more]
+    for words in (["distill", "--out", "run", *lesson], ["evaluate", "teacher", "--data", "rows.jsonl"]):
+        assert main(words) == 3
+        shown = capsys.readouterr().err
+        assert "rows.jsonl, line 3: " in shown
+        assert said in shown or "chat template" in shown
+        assert shown.count("error[") == 1
+
+
+def test_data_that_another_flag_overruled_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("more.txt").write_text("the network, is large.\n" * 8, encoding="utf-8")
+    words = ["distill", "--out", "run", *FIXED, *NEW, "--data", "more.txt", "--num-epochs", "1", "--no-doctor"]
+    assert main(words) == 0
+    assert "以最后一次为准：more.txt；没有读：" in "".join(capsys.readouterr().out.split())

@@ -128,3 +128,20 @@ def test_an_ascii_terminal_gets_english_help(
         main(["distill", "--help"])
     sys.stdout.flush()
     assert b"Distill a teacher into a student" in buffer.getvalue()
+
+
+@pytest.mark.parametrize("words", [["--help-all"], ["--lang", "en", "--help-all"], ["--help_all", "--lang=en"]])
+def test_all_help_without_a_command_is_the_page_of_commands(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "cache-teacher" in shown
+    assert ("commands" in shown.lower()) is ("en" in "".join(words))
+
+
+def test_a_language_without_a_command_asks_for_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--lang", "en"]) == 2
+    assert "required: COMMAND" in capsys.readouterr().err

@@ -1,21 +1,25 @@
 """Names that people type from other trainers: taken, or answered with ours in one line."""
 
+import argparse
 import json
 import string
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from apt_model.cli import main, make_parser
 from apt_model.commands.flags import flag_of
 from apt_model.commands.options import read_settings
 from apt_model.config import LessonConfig, settings
 from apt_model.config.names import IN_THE_CALL, NAMES
+from apt_model.data.dataset import load_dataset
 from apt_model.errors import ConfigError
 from apt_model.events.records import StepDone
 from apt_model.events.runfile import CONFIG, read_events
 from apt_model.models.pretrained import save_model
+from apt_model.plugins.given import Given
 
 NEEDED = ["--teacher", "t", "--student", "s", "--data", "d", "--out", "o"]
 
@@ -236,6 +240,81 @@ def test_a_file_that_cannot_be_taken_is_one_line(
     shown = capsys.readouterr().err
     assert said in shown
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "meant"),
+    [
+        ("max_length: 010\n", [], {"max_length": 10}),  # YAML 1.2: a zero in front makes no octal number
+        ("max_length: 0o20\n", [], {"max_length": 16}),
+        ("learning_rate: .5e-4\nseed: +3\n", [], {"learning_rate": 5e-5, "seed": 3}),
+        ("columns: {prompt: ask, completion: reply}\n", [], {"columns": {"prompt": "ask", "completion": "reply"}}),
+        ("lora: {r: 4, target: [q_proj, v_proj]}\n", [], {"lora": "r=4,target=q_proj+v_proj"}),
+        ("lora: true\n", [], {"lora": ""}),
+        ("lora: false\n", [], {"lora": None}),
+        ("student: {layers: 2, hidden: 32}\n", [], {"student": "layers=2,hidden=32"}),
+        ("bf16: true\n", ["--bf16", "false"], {"mixed_precision": "no"}),
+        ("device: cpu\n", ["--use_cpu=False"], {"device": "auto"}),
+        ("mixed_precision: fp16\n", ["--bf16", "false"], {"mixed_precision": "fp16"}),
+        ("lora: r=16,alpha=32\n", ["--lora_alpha", "4"], {"lora": "r=16,alpha=4"}),
+        ("lora_r: 16\n", ["--lora", "alpha=4"], {"lora": "alpha=4"}),
+        ("text_column: a\n", ["--columns", "text=b"], {"text_column": None, "columns": {"text": "b"}}),
+        ("columns: {prompt: a, completion: b}\n", ["--columns", "text=c"], {"columns": {"text": "c"}}),
+        ("data: [c, d]\n", ["--data", "a", "--data", "b"], {"data": ["b"], "overruled": ["a"]}),
+        ("data: [c, d]\n", ["--data", "b"], {"data": ["b"], "overruled": []}),
+        ("", ["--data", "d", "--columns", "prompt=a", "--columns", "completion=b"],
+         {"columns": {"prompt": "a", "completion": "b"}}),
+    ],
+)  # fmt: skip
+def test_a_file_means_what_it_says_and_nothing_typed_is_lost(
+    text: str, words: list[str], meant: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "lesson.yaml"
+    file.write_text(text + ("" if "data" in text + str(words) else "data: d\n"), encoding="utf-8")
+    needed = ["--teacher", "t", "--out", "o", *([] if "student" in text else ["--student", "s"])]
+    found = parsed("--config", str(file), *words, needed=needed)
+    assert {key: found[key] for key in meant} == meant
+
+
+@pytest.mark.parametrize("text", ["max_length: 12:30:45\n", "max_length: 1_024\n", "help: true\n", "help_all: on\n"])
+def test_a_file_has_no_number_of_old_yaml_and_asks_for_no_help(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "lesson.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=text.partition(":")[0]):
+        parsed("--config", str(file))
+
+
+def test_a_column_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="text is named twice, a and b"):
+        parsed("--columns", "text=a", "--columns", "text=b")
+    with pytest.raises(ConfigError, match="text_column=b and columns text=a"):
+        load_dataset("a.jsonl", text_column="b", columns={"text": "a"})
+
+
+class _OfClass:
+    learning_rate = 1e-3
+    max_grad_norm = None
+
+    def learn(self) -> None: ...
+
+
+class _Hidden:
+    __slots__ = ("learning_rate",)
+
+
+def test_settings_of_an_objects_class_count_and_an_object_without_any_is_refused() -> None:
+    config = Given.of(_OfClass()).config.train
+    assert (config.learning_rate, config.max_grad_norm) == (1e-3, LessonConfig().train.max_grad_norm)
+    with pytest.raises(ConfigError, match="settings"):
+        Given.of(_Hidden())
+    with pytest.raises(ConfigError, match="no attribute that can be read"):
+        Given.of(type("Empty", (), {})())
+    assert Given.of(argparse.Namespace()).config == LessonConfig()
+
+
+def test_no_clipping_in_training_arguments_is_no_clipping_here(tmp_path: Path) -> None:
+    arguments = TrainingArguments(output_dir=str(tmp_path), max_grad_norm=None, report_to="none", use_cpu=True)
+    assert Given.of(arguments).config.train.max_grad_norm is None
 
 
 def test_a_dict_takes_the_same_names_and_says_where_the_others_belong() -> None:

@@ -23,6 +23,7 @@ from apt_model.commands.console import collector
 from apt_model.commands.options import Parser, add_source
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.data.encode import Encoded, encode
+from apt_model.data.structure import RowError
 from apt_model.errors import ConfigError, DataError, StorageError
 from tests.chats import byte_level
 from tests.data.test_chat import TEMPLATES
@@ -242,8 +243,9 @@ def test_a_row_that_no_template_takes_is_named_by_its_line_after_shuffles_and_sp
     expected = {"jsonl": "line 43", "csv": "line 44", "parquet": "row 43", "saved": "row 43", "txt": "line 85"}[ending]
 
     def refuses(rows: Sequence[Any], *_: Any, **__: Any) -> Any:
-        if any(row["text"] == "row 42" for row in rows):
-            raise DataError("the template refuses a chat")
+        for index, row in enumerate(rows):
+            if row["text"] == "row 42":
+                raise RowError.of(DataError("the template refuses a chat"), index, row)
         return [Encoded([1], [1])] * len(rows)
 
     monkeypatch.setattr("apt_model.data.tokenized.encode_rows", refuses)
@@ -391,6 +393,160 @@ def test_files_of_a_folder_that_are_no_data_are_told_of(tmp_path: Path) -> None:
     told = Told()
     assert load_dataset(tmp_path, tell=told)["text"][:] == ["a.jsonl"]
     assert told == [f"files_unused folder={tmp_path} count=2 files=deep/b.bak, notes.docx"]
+
+
+def test_in_a_folder_what_stands_beside_data_is_told_of_and_not_learned(tmp_path: Path) -> None:
+    beside = ["CHANGELOG.md", "LICENSE.txt", "README.txt", "notes.md", "readme.md", "requirements-dev.txt"]
+    for name in ("a.jsonl", "book.txt", "authors.csv", *beside):
+        (tmp_path / name).write_text("text\na\n" if name.endswith(".csv") else lines({"text": "a"}))
+    told = Told()
+    assert len(load_dataset(tmp_path, tell=told)) == 3
+    assert told[0] == f"files_unused folder={tmp_path} count=6 files={', '.join(beside[:5])} …"
+    for name in ("a.jsonl", "book.txt", "authors.csv"):
+        (tmp_path / name).unlink()
+    assert load_dataset(tmp_path, tell=Told())["text"][:] == ['{"text": "a"}']  # notes alone are a corpus
+
+
+def test_a_folder_that_is_linked_to_is_read_once_and_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "b.jsonl").write_text(lines({"text": "b"}))
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "a.jsonl").write_text(lines({"text": "a"}))
+    (tmp_path / "near" / "more").symlink_to(tmp_path / "far")
+    (tmp_path / "near" / "round").symlink_to(tmp_path / "near")
+    assert load_dataset(tmp_path / "near")["text"][:] == ["a", "b"]
+    (tmp_path / "near" / "c.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(DataError, match=r"near/c\.jsonl is a link to a file that is not there; got .*gone\.jsonl"):
+        load_dataset(tmp_path / "near")
+
+
+def test_shards_that_are_missing_are_told_of(tmp_path: Path) -> None:
+    for number in (0, 1, 3):
+        (tmp_path / f"train-{number:05d}-of-00005.jsonl").write_text(lines({"text": str(number)}))
+    told = Told()
+    assert load_dataset(tmp_path, tell=told)["text"][:] == ["0", "1", "3"]
+    first = "train-00002-of-00005.jsonl"
+    assert told == [f"shards_missing folder={tmp_path} count=2 all=5 first={first}"]
+    for number in (2, 4):
+        (tmp_path / f"train-{number:05d}-of-00005.jsonl").write_text(lines({"text": str(number)}))
+    told.clear()
+    assert len(load_dataset(tmp_path, tell=told)) == 5
+    assert told == []
+
+
+def test_a_table_of_a_folder_without_a_byte_is_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(lines({"text": "a"}))
+    (tmp_path / "b.jsonl").touch()
+    assert len(load_dataset(tmp_path)) == 1
+    (tmp_path / "c.parquet").touch()
+    with pytest.raises(DataError, match="cannot be read"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ending"),
+    [
+        ("a.jsonl.txt", '{"text": "a"}\n', ".jsonl"),
+        ("a.txt", '{"text": "a"}\n{"text": "b"}\n', ".jsonl"),
+        ("a.csv.txt", "text\na\n", ".csv"),
+    ],
+)
+def test_a_text_that_looks_like_rows_is_told_of(tmp_path: Path, name: str, content: str, ending: str) -> None:
+    (tmp_path / name).write_text(content)
+    told = Told()
+    assert load_dataset(tmp_path / name, tell=told)["text"][:] == content.splitlines()
+    assert told == [f"text_of_other_format ending={ending}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "bad"),
+    [
+        ("a.txt", b"good\n" * 6999, b"caf\xe9\n"),
+        ("a.csv", b"text\n" + b"good\n" * 6998, b"caf\xe9\n"),
+        ("a.jsonl", b'{"text": "good"}\n' * 6999, b'{"text": "caf\xe9"}\n'),
+        ("a.jsonl.gz", b'{"text": "good"}\n' * 6999, b'{"text": "caf\xe9"}\n'),
+    ],
+)
+def test_a_line_that_is_no_utf8_is_named(tmp_path: Path, name: str, before: bytes, bad: bytes) -> None:
+    content = before + bad + before
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    for streaming in (False, True):
+        with pytest.raises(DataError, match=rf"{name} cannot be read; got .*0xe9 in line 7000\. Fix: .*iconv"):
+            list(load_dataset(tmp_path / name, streaming=streaming))
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_utf16_is_never_learned_as_letters_with_zero_bytes(tmp_path: Path, code: str, name: str) -> None:
+    (tmp_path / name).write_bytes('text\n{"text": "a lake"}\n'.encode(code))
+    with pytest.raises(DataError, match=r"cannot be read; got a zero byte .*UTF-16\. Fix: .*iconv"):
+        load_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "prompt;completion\na;b\n", r"line 1 has one cell, and a separator in it; got 'prompt;completion'"),
+        ("a.csv", "text\tlabel\na\tb\n", r"line 1 has one cell.*separate the cells by commas"),
+        ("a.tsv", "text,label\na,b\n", r"line 1 has one cell.*separate the cells by tabs"),
+        ("a.csv", "prompt, completion\na, b\n", r'got " completion", prompt'),
+    ],
+)
+def test_a_table_with_another_separator_is_refused_by_its_first_line(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        load_dataset(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.feather"])
+def test_a_table_that_names_two_columns_the_same_is_refused(tmp_path: Path, name: str) -> None:
+    doubled = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    (pq.write_table if name.endswith("parquet") else feather.write_feather)(doubled, tmp_path / name)
+    with pytest.raises(DataError, match=r"names two columns the same; got text"):
+        load_dataset(tmp_path / name)
+
+
+def test_joined_files_of_text_leave_no_byte_order_mark_in_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("a\n".encode("utf-8-sig") * 2)
+    assert both_ways(tmp_path / "a.txt") == [{"text": "a"}] * 2
+
+
+@pytest.mark.parametrize("split", ["train[10:]", "train[2:1]", "train[:0]"])
+def test_a_slice_without_a_row_says_how_many_there_are(tmp_path: Path, split: str) -> None:
+    (tmp_path / "a.txt").write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match=r"has no rows at train\[.*got 3 rows of train"):
+        load_dataset(tmp_path / "a.txt", split=split)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "a name of data is empty"),
+        (" ", "a name of data is empty"),
+        ("~/a.jsonl", r"there is no file ~/a\.jsonl.*home directory"),
+        ("shards/*.jsonl", "leave the quotes out"),
+        ("https://example.org/a.jsonl", r"no file https://example\.org/a\.jsonl.*download"),
+        ("nowhere", "no file or folder here has this name"),
+    ],
+)
+def test_a_name_of_nothing_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(lines({"text": "not asked for"}))
+    with pytest.raises(DataError, match=said):
+        load_dataset(source)
+
+
+def test_a_file_that_took_anothers_place_is_read_anew(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name[0])
+        os.utime(tmp_path / name, (1_000_000_000, 1_000_000_000))
+    assert load_dataset(tmp_path / "a.txt")["text"][:] == ["a"]
+    (tmp_path / "b.txt").replace(tmp_path / "a.txt")
+    assert load_dataset(tmp_path / "a.txt")["text"][:] == ["b"]
 
 
 CARD = "---\nconfigs:\n- config_name: {}\n  data_files:\n  - split: train\n    path: one/*.jsonl\n---\nWords.\n"
