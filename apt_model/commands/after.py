@@ -1,14 +1,16 @@
 """`apt-model talk` and `apt-model replay`: ask a student, or let it complete prompts; show a recorded run again."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import importing, print_line, speaker, teller, waiting
 from apt_model.commands.options import add_command, add_settings, given_settings
 from apt_model.config import LessonConfig
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, brief
 from apt_model.events.runfile import read_events
 
 DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
@@ -28,6 +30,10 @@ def add(commands: Any) -> None:
         "--plain-text",
         action="store_true",
         help="complete the prompts as plain text, even if the model has a chat template",
+    )
+    talk.add_argument("--system", metavar="TEXT", help="instructions before the chat, in the model's chat template")
+    talk.add_argument(
+        "--tools", metavar="FILE", help="JSON file with a list of functions that the model may call, for its template"
     )
     talk.add_argument("--lang", default="zh", help="language of the input prompt (default: zh)")
     talk.add_argument(
@@ -57,9 +63,13 @@ def _talk(arguments: argparse.Namespace) -> None:
         model, tokenizer, _ = load_model(arguments.model, tell=tell)
     goes_on = not arguments.prompt and sys.stdin.isatty()  # a conversation; else each prompt stands for itself
     how, chat = {"max_new_tokens": arguments.max_new_tokens}, None
+    tools = _tools(arguments.tools) if arguments.tools is not None else []
     if has_template(tokenizer) and not arguments.plain_text:
         tell("talk_in_template")
-        chat = Conversation(model, tokenizer, **how, tell=tell)
+        chat = Conversation(model, tokenizer, system=arguments.system, tools=tools, **how, tell=tell)
+    elif arguments.system is not None or arguments.tools is not None:
+        fix = "leave out --system and --tools" + (", or --plain-text" if arguments.plain_text else "")
+        raise ConfigError("system and tools stand in a chat template, and none is used", fix=fix)
     for prompt in arguments.prompt or _ask(speaker(arguments.lang)("talk.question" if chat else "talk.prompt")):
         if chat is None:
             print_line(continue_text(model, tokenizer, prompt, **how))
@@ -67,6 +77,21 @@ def _talk(arguments: argparse.Namespace) -> None:
         if not goes_on:
             chat.begin()
         print_line(chat.ask(prompt))
+
+
+def _tools(path: str) -> list[Any]:
+    """The functions in a JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no list of objects.
+    """
+    try:
+        tools = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"tools {path} cannot be read", got=str(error)[:200], expected="a JSON file") from error
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise ConfigError(f"tools {path} are no list of objects", got=brief(tools), expected='[{"name": ...}, ...]')
+    return tools
 
 
 def _ask(question: str) -> Iterator[str]:

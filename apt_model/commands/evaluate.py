@@ -93,6 +93,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             max_prompts=arguments.max_prompts,
             speed=arguments.speed,
             lang=arguments.lang,
+            tell=tell,
         )
     show_evaluation(results, lang=arguments.lang)
     if out:

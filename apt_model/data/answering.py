@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from apt_model.data.batch import Batch
+from apt_model.data.notices import Tell, untold
 from apt_model.data.placing import without_warning
 from apt_model.data.template import has_template, render_chat
+from apt_model.data.turns import Chat
 from apt_model.errors import DataError
 
 ASKED, ANSWERED = "wozu", "dazu"  # words that no template has in it
@@ -17,13 +19,15 @@ def with_template(first: Any, second: Any) -> Any:
     return second if first is None or (has_template(second) and not has_template(first)) else first
 
 
-def question_ids(chat: Sequence[Mapping[str, str]], tokenizer: Any) -> list[int]:
+def question_ids(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, *, tell: Tell = untold) -> list[int]:
     """Token ids of a chat with the generation prompt behind it, in the tokenizer's chat template.
+
+    `tell` is told of what the template has no use for.
 
     Raises:
         DataError: the template refuses the chat.
     """
-    text = render_chat(chat, tokenizer, add_generation_prompt=True)
+    text = render_chat(chat, tokenizer, tell=tell, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False, **without_warning(tokenizer))["input_ids"]
     return ids
 
@@ -52,12 +56,13 @@ def is_asked_in_template(batches: Iterable[Batch], tokenizer: Any) -> bool:
     return tail != "" and any(tail in "".join(tokenizer.decode(ids).split()) for ids in rows)
 
 
-def _behind(word: str, tokenizer: Any, *more: Mapping[str, str], **how: bool) -> str:
+def _behind(word: str, tokenizer: Any, *more: Mapping[str, str], add_generation_prompt: bool = False) -> str:
     """What the template writes behind a word of a short chat, spaces before it left out; empty if it does not."""
     if not has_template(tokenizer):
         return ""
     try:
-        text = render_chat([{"role": "user", "content": ASKED}, *more], tokenizer, **how)
+        chat = [{"role": "user", "content": ASKED}, *more]
+        text = render_chat(chat, tokenizer, add_generation_prompt=add_generation_prompt)
     except DataError:
         return ""
     return text.rpartition(word)[2].lstrip() if word in text else ""

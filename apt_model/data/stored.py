@@ -23,12 +23,11 @@ from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.notices import Tell, warn
 from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
-from apt_model.data.structure import at_row
+from apt_model.data.structure import IDS, at_row
 from apt_model.errors import DataError, StorageError
 
 ROWS, ABOUT = "rows.arrow", "about.json"
 FILE, NUMBER = "__file__", "__number__"  # columns of a kept row: which of the files, which line or row of it
-IDS = ("input_ids", "labels")
 FIRST_ROWS = 100  # of a stream, looked at before it begins
 
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
@@ -117,7 +116,10 @@ def where(rows: Rows, index: int) -> str:
 
 
 def _as_kept(value: Any, feature: Any) -> Any:
-    return feature.encode_example(value) if isinstance(feature, ExactJson) else value
+    """A value as its column holds it: truth values in a column of whole numbers are 0 and 1."""
+    if isinstance(feature, ExactJson):
+        return feature.encode_example(value)
+    return list(map(int, value)) if isinstance(value, list) else value
 
 
 def _place(file: Path, row: pyarrow.RecordBatch, at: int) -> str:

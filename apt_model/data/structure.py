@@ -10,7 +10,7 @@ from apt_model.data.columns import MASKS, kind_of
 from apt_model.data.turns import chat_of, text_of
 from apt_model.errors import DataError, brief
 
-IDS = ("input_ids", "labels", "attention_mask", "position_ids", *MASKS)
+IDS = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths", *MASKS)  # columns of whole numbers
 LARGEST = 2**63
 
 

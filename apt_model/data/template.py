@@ -213,15 +213,21 @@ def has_template(tokenizer: Any) -> bool:
     return getattr(tokenizer, "chat_template", None) is not None
 
 
-def render_chat(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, **how: bool) -> str:
-    """Render a chat, or a list of turns, as text with the tokenizer's chat template.
+def render_chat(
+    chat: Chat | Sequence[Mapping[str, Any]],
+    tokenizer: Any,
+    *,
+    tell: Tell = untold,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Render a chat, or a list of turns, as text with the tokenizer's chat template; `tell` as in `fitted`.
 
     Raises:
         DataError: there is no template, or it refuses the chat.
     """
     found = chat if isinstance(chat, Chat) else cast("Chat", chat_of({"messages": chat}))
     template = Template.of(tokenizer, found.given)
-    return template.write(template.fitted(found, untold), **how)
+    return template.write(template.fitted(found, tell), add_generation_prompt=add_generation_prompt)
 
 
 def apply(tokenizer: Any, chat: Chat, **how: Any) -> Any:

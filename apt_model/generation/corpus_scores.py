@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch, rows_of, to_batch
 from apt_model.data.encode import prompt_and_reference
-from apt_model.data.notices import untold
+from apt_model.data.notices import Tell, once
 from apt_model.distill.losses.metrics import RowSums, row_sums
 from apt_model.errors import DataError, NumericError
 from apt_model.generation.answer_scores import need_sacrebleu
@@ -35,6 +35,7 @@ class CorpusScores:
         max_length: tokens of a text at most.
         max_new_tokens: length of an answer at most; 0 asks nothing.
         max_prompts: how many prompts are answered; None for all.
+        tell: told of what is not scored: rows that are cut, columns that take no part.
 
     Attributes:
         answers: by role, in the order of `references`.
@@ -50,9 +51,11 @@ class CorpusScores:
         max_length: int,
         max_new_tokens: int,
         max_prompts: int | None,
+        tell: Tell,
     ) -> None:
         self._models, self._tokenizer, self._places = models, tokenizer, places
         self._max_length, self._max_new_tokens, self._max_prompts = max_length, max_new_tokens, max_prompts
+        self._tell = once(tell)
         self._forwards = {role: Forward(model, role) for role, model in models.items()}
         self._sums: dict[str, list[dict[str, Numbers]]] = {role: [] for role in models}
         self.answers: dict[str, list[str]] = {role: [] for role in models}
@@ -66,7 +69,7 @@ class CorpusScores:
         """
         index = -1
         for index, raw in enumerate(batches):
-            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length, tell=untold).apart
+            batch = to_batch(raw, tokenizer=self._tokenizer, max_length=self._max_length, tell=self._tell).apart
             asked = self._asked(raw)
             if asked:
                 need_sacrebleu()

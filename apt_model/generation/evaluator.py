@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from apt_model.data.notices import Tell, warn
 from apt_model.data.rng import undisturbed
 from apt_model.errors import ConfigError
 from apt_model.events.evaluation import Evaluation
@@ -50,6 +51,7 @@ def evaluate_text_quality(
     seed: int = 0,
     speed: bool = False,
     lang: str = "zh",
+    tell: Tell = warn,
 ) -> Evaluation:
     """Evaluate a model, and its teacher if given, in one pass over the data.
 
@@ -79,6 +81,7 @@ def evaluate_text_quality(
         seed: of the resampling.
         speed: measure tokens a second and memory, too (`speed.measure_inference`).
         lang: language of `str()` of the result.
+        tell: told of what is not scored: the first row that is cut, columns that take no part.
 
     Returns:
         A dict of plain numbers; figures that cannot be computed are left out, and intervals of a single document.
@@ -105,6 +108,7 @@ def evaluate_text_quality(
             max_length=max_length,
             max_new_tokens=max_new_tokens,
             max_prompts=max_prompts,
+            tell=tell,
         )
         scores.read(dataloader)
         results = {role: _results(scores, role, resamples=resamples, seed=seed) for role in models}

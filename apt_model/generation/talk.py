@@ -1,10 +1,12 @@
 """Talk to a model by greedy decoding: complete a text, or ask in its chat template. Knows nothing of training."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from apt_model.data.answering import question_ids
 from apt_model.data.encode import UNLIMITED, encode
 from apt_model.data.notices import Tell, warn
+from apt_model.data.turns import Chat, chat_of
 from apt_model.errors import DataError
 from apt_model.models.generate import answer_ids
 
@@ -29,12 +31,24 @@ class Conversation:
     Args:
         model: a causal language model with `generate()`.
         tokenizer: has a chat template.
+        system: instructions that stand before the chat.
+        tools: functions that the model may call, as a list of JSON schemas; the template writes them.
         max_new_tokens: length of an answer at most.
         tell: told once if the first turns no longer fit into the model's positions and are left out.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_new_tokens: int = 60, tell: Tell = warn) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        max_new_tokens: int = 60,
+        tell: Tell = warn,
+    ) -> None:
         self._model, self._tokenizer = model, tokenizer
+        self._beside = {"system": system, "tools": list(tools)}
         self._max_new_tokens, self._tell = max_new_tokens, tell
         self._turns: list[dict[str, str]] = []
 
@@ -49,15 +63,19 @@ class Conversation:
             DataError: the question alone fills all positions of the model, or the template refuses it.
         """
         self._turns.append({"role": "user", "content": question})
-        ids = question_ids(self._turns, self._tokenizer)
+        ids = self._ids()
         while len(ids) >= _positions(self._model) and len(self._turns) > 1:
             self._tell("forgotten_turns")
             del self._turns[:2]
-            ids = question_ids(self._turns, self._tokenizer)
+            ids = self._ids()
         new = _answer(self._model, self._tokenizer, ids, self._max_new_tokens)
         answer: str = self._tokenizer.decode(new, skip_special_tokens=True).strip()
         self._turns.append({"role": "assistant", "content": answer})
         return answer
+
+    def _ids(self) -> list[int]:
+        chat = cast("Chat", chat_of({"messages": self._turns, **self._beside}))
+        return question_ids(chat, self._tokenizer, tell=self._tell)
 
 
 def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> list[int]:

@@ -52,9 +52,14 @@ def test_a_students_table_stands_beside_its_teachers(school: Path, capsys: pytes
     assert found["decode_tokens_per_second"] > 0
 
 
-def test_it_finds_what_the_function_finds(school: Path, student: Any, teacher: Any, tokenizer: Any) -> None:
-    assert evaluate("--teacher", "teacher", "--out", "o.json", "--no-speed", "--max-length", "9") == 0
-    expected = evaluate_text_quality(student, [LINES], tokenizer, teacher, max_length=9)
+def test_it_finds_what_the_function_finds_and_tells_of_what_is_cut(
+    school: Path, student: Any, teacher: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--teacher", "teacher", "--out", "o.json", "--no-speed", "--max-length", "9", "--lang", "en")
+    assert evaluate(*words) == 0
+    assert capsys.readouterr().err.count("a sample is longer than max_length") == 1
+    with pytest.warns(UserWarning, match="a sample is longer than max_length"):
+        expected = evaluate_text_quality(student, [LINES], tokenizer, teacher, max_length=9)
     assert json.loads(Path("o.json").read_text()) == json.loads(json.dumps(expected))
 
 

@@ -6,19 +6,13 @@ from typing import Any
 
 import pytest
 import trl
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from apt_model.data.encode import count_answers, encode_rows, prompt_and_reference
 from apt_model.data.encoded import IGNORED
 from apt_model.errors import DataError
+from tests.chats import CHATML, byte_level
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-SPECIAL = ("<pad>", "<s>", "</s>")
-CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 TOOL = {
     "type": "function",
     "function": {
@@ -55,18 +49,6 @@ CHATS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def tokenizer_with(template: str) -> Any:
-    """Byte-level, so that it reads anything and gives it back."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate([*SPECIAL, *letters])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    made = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    made.chat_template = template
-    return made
-
-
 def learned(row: dict[str, Any], tokenizer: Any) -> str:
     ((_, labels, _),) = encode_rows([row], tokenizer, 10_000)
     return str(tokenizer.decode([label for label in labels if label != IGNORED]))
@@ -78,8 +60,8 @@ def test_what_is_learned_is_what_transformers_marks_in_the_template_that_trl_wro
     family: str, chat: str
 ) -> None:
     """TRL has each template twice: as its model's makers wrote it, and with `{% generation %}` around the answers."""
-    marked = tokenizer_with((TEMPLATES / f"{family}_training.jinja").read_text("utf-8"))
-    plain = tokenizer_with((TEMPLATES / f"{family}.jinja").read_text("utf-8"))
+    marked = byte_level((TEMPLATES / f"{family}_training.jinja").read_text("utf-8"))
+    plain = byte_level((TEMPLATES / f"{family}.jinja").read_text("utf-8"))
     row = {"messages": CHATS[chat], **({"tools": [TOOL]} if chat == "tools" else {})}
     how = {"return_dict": True, "return_assistant_tokens_mask": True, "tools": row.get("tools")}
     if chat == "tools" and family not in ("qwen3_instruct_2507",):
@@ -94,7 +76,7 @@ def test_what_is_learned_is_what_transformers_marks_in_the_template_that_trl_wro
 
 
 def test_a_template_that_drops_earlier_thoughts_has_every_answer_learned_as_it_stands_there() -> None:
-    qwen = tokenizer_with((TEMPLATES / "qwen3.jinja").read_text("utf-8"))
+    qwen = byte_level((TEMPLATES / "qwen3.jinja").read_text("utf-8"))
     row = {"messages": CHATS["think"]}
     assert learned(row, qwen) == "The Loire.<|im_end|>\n<think>\n\n</think>\n\nComo.<|im_end|>\n"
     assert count_answers(row, qwen, 10_000) == (2, 2)
@@ -104,14 +86,14 @@ def test_a_template_that_drops_earlier_thoughts_has_every_answer_learned_as_it_s
 
 
 def test_a_turn_that_ends_otherwise_than_the_last_one_is_learned_with_its_own_end() -> None:
-    gpt_oss = tokenizer_with((TEMPLATES / "gptoss.jinja").read_text("utf-8"))
+    gpt_oss = byte_level((TEMPLATES / "gptoss.jinja").read_text("utf-8"))
     said = "<|channel|>final<|message|>The Loire.<|end|><|channel|>final<|message|>Como.<|return|>"
     assert learned({"messages": CHATS["two"]}, gpt_oss) == said
 
 
 def test_a_template_that_writes_the_tools_before_the_last_question_has_every_call_and_answer_learned() -> None:
     """As Mistral's: it has no generation prompt, and refuses turns that do not alternate, tool calls left out."""
-    mistral = tokenizer_with(
+    mistral = byte_level(
         "{%- for m in messages | rejectattr('role', 'equalto', 'tool') | selectattr('tool_calls', 'undefined') %}"
         "{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
         "{%- endfor %}"
@@ -131,14 +113,14 @@ def test_a_template_that_writes_the_tools_before_the_last_question_has_every_cal
 
 
 def test_an_answer_that_nothing_ends_is_learned_with_the_token_behind_it_and_told_of() -> None:
-    glm = tokenizer_with((TEMPLATES / "glm4moe.jinja").read_text("utf-8"))
+    glm = byte_level((TEMPLATES / "glm4moe.jinja").read_text("utf-8"))
     with pytest.warns(UserWarning, match="does not learn where to stop"):
         said = learned({"messages": CHATS["two"]}, glm)
     assert said == "\n<think></think>\nThe Loire.<|user|>\n<think></think>\nComo."
 
 
 def test_a_prompt_that_opens_a_thought_leaves_the_answers_without_one_learned() -> None:
-    opens = tokenizer_with(
+    opens = byte_level(
         "{% for m in messages %}{% if m.role == 'user' %}{{ '<|u|>' + m.content }}"
         "{% else %}{{ '<|a|>' + m.content.split('</think>')[-1] + '</s>' }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|a|><think>\n' }}{% endif %}"
@@ -148,7 +130,7 @@ def test_a_prompt_that_opens_a_thought_leaves_the_answers_without_one_learned() 
 
 
 def test_an_assistant_that_speaks_first_or_twice_is_learned() -> None:
-    chatml = tokenizer_with("{{ messages[0]['role'] and '' }}" + CHATML)  # fails on a chat without turns
+    chatml = byte_level("{{ messages[0]['role'] and '' }}" + CHATML)  # fails on a chat without turns
     hello = [assistant("Good day."), user("A river?"), assistant("The Loire."), assistant("Or the Po."), user("Fine.")]
     said = "Good day.<|im_end|>\nThe Loire.<|im_end|>\nOr the Po.<|im_end|>\n"
     assert learned({"messages": hello}, chatml) == said
@@ -158,9 +140,9 @@ def test_an_assistant_that_speaks_first_or_twice_is_learned() -> None:
 def test_arguments_of_a_tool_call_are_written_once_as_json(arguments: Any) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "weather", "arguments": arguments}}
     row = {"messages": [user("Rain?"), {"role": "assistant", "content": None, "tool_calls": [call]}], "tools": [TOOL]}
-    llama = tokenizer_with((TEMPLATES / "llama3_1.jinja").read_text("utf-8"))
+    llama = byte_level((TEMPLATES / "llama3_1.jinja").read_text("utf-8"))
     assert learned(row, llama) == '{"name": "weather", "parameters": {"town": "Bath"}}<|eot_id|>'
-    deepseek = tokenizer_with((TEMPLATES / "deepseekv3.jinja").read_text("utf-8"))  # takes strings alone
+    deepseek = byte_level((TEMPLATES / "deepseekv3.jinja").read_text("utf-8"))  # takes strings alone
     del row["tools"]  # which it does not write
     assert 'weather\n```json\n{"town": "Bath"}\n```' in learned(row, deepseek)
 
@@ -175,18 +157,18 @@ def test_a_function_call_of_sharegpt_is_a_tool_call_or_words_and_its_answer_a_to
         ],
         "tools": json.dumps([TOOL["function"]]),
     }
-    qwen = tokenizer_with((TEMPLATES / "qwen2_5.jinja").read_text("utf-8"))
+    qwen = byte_level((TEMPLATES / "qwen2_5.jinja").read_text("utf-8"))
     call = '<tool_call>\n{"name": "weather", "arguments": {"town": "Bath"}}\n</tool_call><|im_end|>\n'
     assert learned(row, qwen) == f"{call}No rain.<|im_end|>\n"
     with pytest.warns(UserWarning, match="no use for tools"):
-        said = learned(row, tokenizer_with(CHATML))
+        said = learned(row, byte_level(CHATML))
     assert said == '{"name": "weather", "arguments": {"town": "Bath"}}<|im_end|>\nNo rain.<|im_end|>\n'
 
 
 @pytest.mark.parametrize("content", ["A river?", [{"type": "text", "text": "A river?"}]])
 @pytest.mark.parametrize("family", ["llama3", "qwen2_5_vl", "smolvlm", "gemma3"])
 def test_words_and_parts_of_text_are_written_as_words_whatever_the_template_takes(family: str, content: Any) -> None:
-    template = tokenizer_with((TEMPLATES / f"{family}.jinja").read_text("utf-8"))
+    template = byte_level((TEMPLATES / f"{family}.jinja").read_text("utf-8"))
     answer = content if isinstance(content, str) else [{"type": "text", "text": "The Loire."}]
     row = {"messages": [user(content), assistant(answer)]}
     ((ids, _, _),) = encode_rows([row], template, 10_000)
@@ -197,14 +179,14 @@ def test_words_and_parts_of_text_are_written_as_words_whatever_the_template_take
 
 
 def test_a_turn_that_the_template_leaves_out_and_an_unknown_speaker_are_refused() -> None:
-    deaf = tokenizer_with(
+    deaf = byte_level(
         CHATML.replace("{{ '<|im_start|>'", "{% if m.role != 'system' %}{{ '<|im_start|>'", 1).replace(
             "{% endfor %}", "{% endif %}{% endfor %}", 1
         )
     )
     with pytest.raises(DataError, match=r"leaves out turn 1 of a chat; got system: 'Be terse\.'"):
         encode_rows([{"messages": CHATS["system"]}], deaf, 100)
-    chatml = tokenizer_with(CHATML)
+    chatml = byte_level(CHATML)
     with pytest.raises(DataError, match="turn 1 of a chat has an unknown speaker; got 'narrator'"):
         encode_rows([{"messages": [{"role": "narrator", "content": "Once"}, assistant("What?")]}], chatml, 100)
     with pytest.raises(DataError, match="leaves out the tool calls of turn 2"):
@@ -217,7 +199,7 @@ def test_what_a_template_has_no_use_for_is_told() -> None:
         "messages": [user("A river?"), assistant("The Loire.", reasoning_content="long", id="7")],
         "chat_template_kwargs": {"enable_thinking": False},
     }
-    encode_rows([row], tokenizer_with(CHATML), 100, tell=lambda key, **values: said.append((key, values)))
+    encode_rows([row], byte_level(CHATML), 100, tell=lambda key, **values: said.append((key, values)))
     assert said == [
         ("template_arguments", {"names": "enable_thinking"}),
         ("turn_keys", {"names": "id, reasoning_content"}),
@@ -225,7 +207,7 @@ def test_what_a_template_has_no_use_for_is_told() -> None:
 
 
 def test_the_reference_of_a_chat_is_what_a_student_that_knows_it_answers_to_its_prompt() -> None:
-    qwen = tokenizer_with((TEMPLATES / "qwen3.jinja").read_text("utf-8"))
+    qwen = byte_level((TEMPLATES / "qwen3.jinja").read_text("utf-8"))
     asked = prompt_and_reference({"messages": CHATS["two"]}, qwen)
     assert asked is not None
     prompt = qwen.apply_chat_template(CHATS["two"][:-1], add_generation_prompt=True, return_dict=False)

@@ -84,5 +84,5 @@ def test_blocks_in_the_cache_of_an_older_version_are_not_used(
     rows = load_dataset(tmp_path / "rows.txt")
     made = tokenize_dataset(rows, tokenizer, max_length=8, packing=True)
     assert tokenize_dataset(rows, tokenizer, max_length=8, packing=True).cache_files == made.cache_files
-    monkeypatch.setattr("apt_model.data.dataset.VERSION", 1)
+    monkeypatch.setattr("apt_model.data.dataset.code_stamp", lambda: "other code")
     assert tokenize_dataset(rows, tokenizer, max_length=8, packing=True).cache_files != made.cache_files

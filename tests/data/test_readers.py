@@ -24,7 +24,8 @@ from apt_model.commands.options import Parser, add_source
 from apt_model.data.dataset import load_dataset, make_dataloader, split_dataset, tokenize_dataset
 from apt_model.data.encode import Encoded, encode
 from apt_model.errors import ConfigError, DataError, StorageError
-from tests.data.test_chat import TEMPLATES, tokenizer_with
+from tests.chats import byte_level
+from tests.data.test_chat import TEMPLATES
 
 CELLS = [
     *("None", "NA", "null", "n/a", "nan", "", "42", "007", "1.10", "3.00", "1e5", "-0", "True", "FALSE"),
@@ -657,7 +658,7 @@ def test_a_tool_call_from_arrow_has_its_own_arguments_alone(tmp_path: Path) -> N
         return {"messages": [CHAT[0], {"role": "assistant", "content": "", "tool_calls": calls}]}
 
     rows = [call(town="Bath"), call(day=3)]
-    qwen = tokenizer_with((TEMPLATES / "qwen2_5.jinja").read_text("utf-8"))
+    qwen = byte_level((TEMPLATES / "qwen2_5.jinja").read_text("utf-8"))
     datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text(lines(*rows))
     made = [tokenize_dataset(load_dataset(tmp_path / f"a.{ending}"), qwen)[:] for ending in ("parquet", "jsonl")]

@@ -76,7 +76,7 @@ def test_on_a_terminal_the_turns_are_kept(
     asked: list[Any] = []
     monkeypatch.setattr(
         "apt_model.generation.talk.question_ids",
-        lambda turns, _: asked.append([*turns]) or [1, 2, 3],  # type: ignore[func-returns-value]
+        lambda chat, _, **__: asked.append([*chat.turns]) or [1, 2, 3],  # type: ignore[func-returns-value]
     )
     monkeypatch.setattr(sys, "stdin", Terminal("A lake?\nA town?\n\n"))
     assert main(["talk", str(student), "--max-new-tokens", "2", "--lang", "en"]) == 0

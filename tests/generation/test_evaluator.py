@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 import apt_model
 from apt_model.data.batch import to_batch
+from apt_model.data.notices import untold
 from apt_model.errors import ConfigError, DataError, DeviceError, ModelError, NumericError, StorageError
 from apt_model.generation.evaluator import evaluate_text_quality
 
@@ -333,7 +334,7 @@ def test_data_that_cannot_be_scored_is_refused_in_one_line(student: Any, tokeniz
     with pytest.raises(DataError, match="no token has a label to score; got 0 batches"):
         evaluate_text_quality(student, [], tokenizer)
     with pytest.raises(DataError, match="no token has a label to score; got 2 batches"):
-        evaluate_text_quality(student, [[""], torch.tensor([[5]])], tokenizer)
+        evaluate_text_quality(student, [[""], torch.tensor([[5]])], tokenizer, tell=untold)
     with pytest.raises(DataError, match="outside the student's vocabulary"):
         evaluate_text_quality(student, [torch.tensor([[5, 99]])])
     with pytest.raises(DataError, match="no tokenizer that can encode"):

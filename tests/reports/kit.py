@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
 from apt_model import VisualDistillationPlugin, load_dataset
 from apt_model.data.batch import to_batch
 from apt_model.data.dataset import tokenize_dataset
 from apt_model.errors import AptModelError
 from apt_model.events.event import Event
 from apt_model.events.records import Notice, StepDone
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>")
 CHATML = (

@@ -8,9 +8,9 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from apt_model.data.dataset import make_dataloader, tokenize_dataset
 from transformers import DataCollatorWithFlattening
 
+from apt_model.data.dataset import make_dataloader, tokenize_dataset
 from tests.reports.kit import byte_tokenizer, outcome_of, row_losses, steps_of, tiny
 
 IDS = [[1, 20, 31, 42, 53, 2], [1, 60, 71, 2], [1, 80, 91, 102, 113, 124, 135, 2]]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import datasets
 import pytest
+
 from apt_model import load_dataset
 from apt_model.data.dataset import make_dataloader
-
 from tests.reports.kit import byte_tokenizer, jsonl, learned, outcome_of
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from apt_model import load_dataset
 from apt_model.data.dataset import make_dataloader
-
 from tests.reports.kit import (
     CHATML,
     TOOLS,

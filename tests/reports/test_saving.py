@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, get_scheduler
+
 from apt_model import (
     VisualDistillationPlugin,
     create_compressed_model,
@@ -19,8 +21,6 @@ from apt_model import (
     save_model,
 )
 from apt_model.models.lora import Lora, add_lora
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, get_scheduler
-
 from tests.reports.kit import (
     CHATML,
     FAST,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from apt_model import load_dataset
-from apt_model.data.batch import to_batch
-from apt_model.data.dataset import tokenize_dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from apt_model import load_dataset
+from apt_model.data.batch import to_batch
+from apt_model.data.dataset import tokenize_dataset
 from tests.reports.kit import CHATML, assistant, byte_tokenizer, jsonl, learned, outcome_of, steps_of, tiny, user
 
 

@@ -202,12 +202,13 @@ class Checkpoints:
         if self.newest is not None:
             try:
                 state = read_json(self.newest / STATE)
-                then, done = dict(state["identity"]), (int(state["progress"]["step"]), int(state["progress"]["epoch"]))
+                then, done = dict(state["identity"]), Progress()
+                done.load_state_dict(state["progress"])
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             self._refuse_another_run(then, run.identity)
-            self._refuse_past_the_end(*done)
+            self._refuse_past_the_end(done)
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
@@ -275,8 +276,9 @@ class Checkpoints:
             what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
             raise ConfigError(what, got="; ".join(differ), fix=fix)
 
-    def _refuse_past_the_end(self, step: int, epoch: int) -> None:
-        name, done = ("num_epochs", epoch) if self._config.max_steps is None else ("max_steps", step)
+    def _refuse_past_the_end(self, progress: Progress) -> None:
+        steps = self._config.max_steps
+        name, done = ("num_epochs", progress.epoch) if steps is None else ("max_steps", progress.step)
         end = getattr(self._config, name)
         if done > end:
             fix = f"set {name} to {done} or more, or resume from an earlier checkpoint"
