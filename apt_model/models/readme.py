@@ -13,7 +13,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not listed
 from transformers import PreTrainedModel
 
 from apt_model.config import LessonConfig
