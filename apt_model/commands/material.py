@@ -17,6 +17,7 @@ from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
+from apt_model.events.checkup import Finding, wrong
 
 BATCHES = 4  # checked by the doctor
 
@@ -170,11 +171,28 @@ class Material:
                 student_tokenizer=self.student_tokenizer,
                 run_dir=run_dir,
             )
+        found = tuple(self._placed(finding) for finding in found)
         with suppress(OSError):  # a closed pipe or a full disk behind standard output is no reason not to train
             show_findings(found, lang=config.display.lang)
         for finding in found:
             if finding.error is not None:
                 raise finding.error
+
+    def _placed(self, finding: Finding) -> Finding:
+        """A finding about a row that was looked at, with the file and line of the row."""
+        from apt_model.data.stored import where
+        from apt_model.data.structure import RowError, at_row
+
+        if not isinstance(finding.error, RowError) or not hasattr(self.rows, "select") or self.packing:
+            return finding
+        at = spread(len(self.rows), BATCHES * self.batch_size)[finding.error.index]
+        return wrong(finding.key, at_row(finding.error, where(self.rows, at)))
+
+
+def spread(length: int, count: int) -> list[int]:
+    """At most `count` indices, evenly spaced over so many rows."""
+    few = min(length, count)
+    return [index * length // few for index in range(few)]
 
 
 def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config: LessonConfig) -> list[Any]:
@@ -183,14 +201,14 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
     Left as text, because tokenizing all the data first would take long; packed if `packs_with` is a tokenizer.
     """
     if hasattr(rows, "select"):
-        few = min(len(rows), count)
-        rows = rows.select([index * len(rows) // few for index in range(few)])
+        rows = rows.select(spread(len(rows), count))
     some = list(islice(rows, count))
     if packs_with:
         from apt_model.data.encoded import as_columns
+        from apt_model.data.notices import untold
         from apt_model.data.packing import pack_rows
 
-        columns = as_columns(pack_rows(some, packs_with, config.train.max_length), with_positions=True)
+        columns = as_columns(pack_rows(some, packs_with, config.train.max_length, tell=untold), with_positions=True)
         some = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return [some[at : at + batch_size] for at in range(0, len(some), batch_size)]
 

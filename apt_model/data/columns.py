@@ -9,7 +9,8 @@ from functools import lru_cache
 
 from apt_model.errors import DataError
 
-CHAT = ("tools", "documents", "chat_template_kwargs", "system")  # what a chat template may be given beside the turns
+SYSTEMS = ("system", "system_prompt")
+CHAT = ("tools", "documents", "chat_template_kwargs", *SYSTEMS)  # what a chat template may be given beside the turns
 MASKS = ("assistant_masks", "completion_mask")  # 1 where a token is to be learned, if there are no labels
 QUESTIONS = ("instruction", "question", "query", "prompt")
 ANSWERS = ("output", "answer", "response", "completion")
@@ -24,7 +25,9 @@ UNHEARD = {  # columns of token ids that say what to learn in a way that no loss
     "loss_scale": "give labels, -100 where nothing is to be learned: tokens have no weights",
 }
 
-RENAMING = "rename the columns, as in --columns prompt=QUESTION completion=ANSWER, or --columns text=STORY"
+RENAMING = (
+    "rename the columns, as in --columns messages=CHAT, --columns question=ASK answer=REPLY, or --columns text=STORY"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,13 @@ def _kind_of(names: tuple[str, ...], of: str) -> Kind:
         if found.name == "ids":
             refuse_unheard_columns(names)
         return found
-    fix = "rename chosen to completion: distillation learns one answer" if set(PREFERENCES) & set(names) else RENAMING
+    asked = next((question for question in QUESTIONS if question in names), None)
+    ours = "messages" if asked is None else "completion" if asked == "prompt" else "answer"
+    fix = (
+        f"rename chosen to {ours}, --columns {ours}=chosen: distillation learns one answer"
+        if set(PREFERENCES) & set(names)
+        else RENAMING
+    )
     expected = "text, messages, conversations, prompt and completion, or input_ids"
     raise DataError(f"{of} has no column to learn from", got=", ".join(names) or "none", expected=expected, fix=fix)
 

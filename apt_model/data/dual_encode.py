@@ -10,7 +10,7 @@ from typing import Any
 
 from apt_model.data.alignment import Span, align
 from apt_model.data.chat import Rendered, bytes_of, render
-from apt_model.data.encode import as_chat, labelled, pair_of, place_pair
+from apt_model.data.encode import as_chat, labelled, pair_of, place_pair, tell_unwritten
 from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.notices import Tell, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable
@@ -70,6 +70,7 @@ def _placed(row: Mapping[str, Any], tokenizer: Any, tell: Tell) -> tuple[list[in
         rendered = render(chat, tokenizer, tell)
         ids, labels = labelled(rendered, tokenizer)
         return ids, labels, _place_answers(rendered, ids, tokenizer, pieces, tell)
+    tell_unwritten(row, tell)
     prompt, completion = pair_of(row)
     ids, labels, ranges = place_pair(prompt, completion, tokenizer)
     cut, size = len(readable(prompt).encode()), len(readable(completion).encode())

@@ -4,18 +4,19 @@ Knows tokenizers; knows nothing of batches, models or losses. `columns` says whi
 is, `chat` which of its text is learned.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from apt_model.data.chat import Rendered, bytes_of, render
-from apt_model.data.columns import kind_of
+from apt_model.data.columns import CHAT, SYSTEMS, kind_of
 from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.notices import Tell, untold, warn
 from apt_model.data.placing import Placed, pieces_of, place, readable, without_warning
 from apt_model.data.template import has_template, render_chat
 from apt_model.data.token_rows import row_of_ids
-from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, text_of
+from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, needed_text, text_of
 from apt_model.errors import ConfigError, DataError
 
 UNLIMITED = 10**9
@@ -134,6 +135,7 @@ def _encode_row(
     if chat is not None:
         ids, labels = labelled(render(chat, tokenizer, tell), tokenizer)
     else:
+        tell_unwritten(row, tell)
         ids, labels, _ = place_pair(*pair_of(row), tokenizer)
     return Encoded(ids[:max_length], labels[:max_length])
 
@@ -159,13 +161,32 @@ def as_chat(row: Mapping[str, Any], tokenizer: Any) -> Chat | None:
     return chat_of(row) if kind_of(row.keys()).name != "question" or has_template(tokenizer) else None
 
 
+def tell_unwritten(row: Mapping[str, Any], tell: Tell) -> None:
+    """Tell of columns for a chat template in a row learned without one; a question's system words are a line there."""
+    kind = kind_of(row.keys())
+    lines = SYSTEMS if kind.name == "question" else ()
+    names = [column for column in CHAT if column in kind.may and column not in lines and row.get(column)]
+    if names:
+        tell("text_columns", names=", ".join(names))
+
+
 def labelled(rendered: Rendered, tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids of a rendered chat, and as labels those of the tokens with a byte of an answer."""
+    """Ids of a rendered chat, and as labels those of the tokens with a byte of an answer.
+
+    A token behind an answer is none of it because a tokenizer drops the space between the two.
+    """
     ids, placed = place(rendered.text, tokenizer, pieces_of(tokenizer))
-    at = bytes_of(rendered.text)
-    answers = [(at[start], at[stop]) for start, stop in rendered.answers]
+    at, text = bytes_of(rendered.text), rendered.text.encode()
+    answers = sorted((at[start], at[stop]) for start, stop in rendered.answers)
+    stops = [stop for _, stop in answers]
+    nearest = [None if here is None else bisect_right(stops, here[0]) for here in placed]  # the first to end behind it
     is_learned = [
-        here is not None and any(here[0] < stop and start < here[1] for start, stop in answers) for here in placed
+        here is not None
+        and index is not None
+        and index < len(answers)
+        and answers[index][0] < here[1]
+        and (here[1] <= stops[index] or text[here[0] : stops[index]].strip() != b"")
+        for here, index in zip(placed, nearest, strict=True)
     ]
     return ids, [token if learned else IGNORED for token, learned in zip(ids, is_learned, strict=True)]
 
@@ -176,7 +197,7 @@ def pair_of(row: Mapping[str, Any]) -> tuple[str, str]:
     if kind == "text":
         return "", text_of(row, "text")
     if kind == "pair":
-        return text_of(row, "prompt"), text_of(row, "completion")
+        return needed_text(row, "prompt"), needed_text(row, "completion")
     chat = chat_of(row)
     *asked, answer = [turn["content"] for turn in chat.turns] if chat is not None else [""]
     return "".join(f"{said}\n" for said in asked), answer

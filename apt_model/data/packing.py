@@ -10,9 +10,12 @@ from typing import Any
 
 from apt_model.data.encode import UNLIMITED, encode_rows
 from apt_model.data.encoded import IGNORED, Encoded
+from apt_model.data.notices import Tell, warn
 
 
-def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int) -> list[Encoded]:
+def pack_rows(
+    rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int, *, tell: Tell = warn
+) -> list[Encoded]:
     """The rows of `encode_rows`, untruncated, packed into blocks of at most `max_length` tokens.
 
     A row stands whole in one block: the longest ones are placed first, each where the least room is left behind it
@@ -22,7 +25,7 @@ def pack_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int
     A row that is longer than a block is cut. What is left of it begins anew, behind the BOS token if there is one, else
     behind the last token before the cut; neither is learned there, so every label is learned once.
     """
-    return pack(encode_rows(rows, tokenizer, UNLIMITED), tokenizer, max_length)
+    return pack(encode_rows(rows, tokenizer, UNLIMITED, tell=tell), tokenizer, max_length)
 
 
 def pack(rows: Sequence[Encoded], tokenizer: Any, max_length: int) -> list[Encoded]:

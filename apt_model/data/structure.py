@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apt_model.data.columns import MASKS, kind_of
-from apt_model.data.turns import chat_of, text_of
+from apt_model.data.turns import chat_of, needed_text, text_of
 from apt_model.errors import DataError, brief
 
 IDS = ("input_ids", "labels", "attention_mask", "position_ids", "seq_lengths", *MASKS)  # columns of whole numbers
@@ -42,9 +42,11 @@ def check_row(row: Mapping[str, Any]) -> None:
     try:
         if kind.name == "ids":
             _check_ids(row)
-        elif kind.name == "text" or chat_of(row) is None:
+        elif kind.name == "text":
+            text_of(row, "text")
+        elif chat_of(row) is None:
             for column in kind.needs:
-                text_of(row, column)
+                needed_text(row, column)
     except DataError as error:
         fix = error.fix or "correct or delete this row"
         raise DataError(error.what, got=error.got, expected=error.expected, fix=fix) from error

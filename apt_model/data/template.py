@@ -35,7 +35,8 @@ class Template:
         words: the keys and constants in it: what it looks up in a turn, and compares roles with.
         controls: the tokenizer's special tokens as they are spelled.
         marks: whether it marks what the assistant says, with `{% generation %}`.
-        takes_text, takes_parts: whether it writes a content that is a string, and one that is a list of text parts.
+        takes_text, takes_part, takes_parts: whether it writes a content that is a string, and one that is a list of a
+            text part, or of several.
     """
 
     tokenizer: Any
@@ -44,6 +45,7 @@ class Template:
     controls: frozenset[str]
     marks: bool
     takes_text: bool
+    takes_part: bool
     takes_parts: bool
 
     @classmethod
@@ -56,7 +58,12 @@ class Template:
         if not has_template(tokenizer):
             fix = "use a tokenizer with a chat_template, or rows with text"
             raise DataError("data is chats, but the tokenizer has no chat template", fix=fix)
-        return _template(tokenizer, tokenizer.get_chat_template(tools=given.get("tools")))
+        try:
+            source = tokenizer.get_chat_template(tools=given.get("tools"))
+        except ValueError as error:
+            names, fix = ", ".join(tokenizer.chat_template), "set the tokenizer's chat_template to one of them"
+            raise DataError("the tokenizer has several chat templates and no default", got=names, fix=fix) from error
+        return _template(tokenizer, source)
 
     def write(self, chat: Chat, **how: Any) -> str:
         """The chat as text, without lone surrogates.
@@ -105,11 +112,12 @@ class Template:
         return {**turn, "role": role, "content": self._content(turn["content"])}
 
     def _content(self, content: Any) -> Any:
-        if isinstance(content, str):
-            return content if self.takes_text or not self.takes_parts else [{"type": "text", "text": content}]
-        if content is None or self.takes_parts:
+        if content is None or (
+            isinstance(content, list) and (self.takes_parts or (self.takes_part and len(content) == 1))
+        ):
             return content
-        return "\n".join(part["text"] for part in content)
+        text = content_text(content)
+        return text if self.takes_text or not self.takes_part else _parts(text)
 
     def _call(self, turn: Turn, number: int) -> Turn:
         """ShareGPT's function_call: a tool call where the template writes them, else words."""
@@ -146,11 +154,34 @@ class Template:
                 except DataError as error:
                     refused = refused or error
                     continue
-                if all(call["function"]["name"] in text for turn in form.turns for call in turn.get("tool_calls", ())):
+                if self._writes_calls(form, text):
                     return form
-        got = refused.got if refused is not None else "no function's name in its text"
+        got = refused.got if refused is not None else "a call that is not in its text"
         fix = "use a tokenizer whose template writes tool calls, or put them into content"
         raise DataError("the chat template does not write the tool calls of a chat", got=got, fix=fix) from refused
+
+    def _writes_calls(self, chat: Chat, text: str) -> bool:
+        """Whether the chat's text has the name of each function that is called, every time that it is."""
+        names = [call["function"]["name"] for turn in chat.turns for call in turn.get("tool_calls") or ()]
+        if not all(name in text for name in names):
+            return False
+        others = [f"{SENTINEL}{number}{SENTINEL}" for number in range(len(names))]
+        try:  # a name may also stand among the tools, or in another call
+            text = self.write(_calling(chat, others))
+        except DataError:
+            return True
+        return all(name in text for name in others)
+
+
+def _calling(chat: Chat, names: Sequence[str]) -> Chat:
+    """The chat with other functions called, in this order."""
+    following, turns = iter(names), []
+    for turn in chat.turns:
+        calls = [
+            {**call, "function": {**call["function"], "name": next(following)}} for call in turn.get("tool_calls") or ()
+        ]
+        turns.append({**turn, "tool_calls": calls} if calls else turn)
+    return replace(chat, turns=turns)
 
 
 def _with_calls(turn: Turn, spelled: Callable[[Any], Any], empty: str | None) -> Turn:
@@ -183,20 +214,26 @@ def _template(tokenizer: Any, source: str) -> Template:
 
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", source))
+        variables = frozenset(meta.find_undeclared_variables(tree))
     except TemplateSyntaxError as error:
         raise DataError("the tokenizer's chat template is no jinja", got=str(error)[:200]) from error
     words = {str(node.value) for node in tree.find_all(nodes.Const)}
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
     return Template(
         tokenizer=tokenizer,
-        variables=frozenset(meta.find_undeclared_variables(tree)),
+        variables=variables,
         words=frozenset(words),
         controls=frozenset(map(str, tokenizer.all_special_tokens))
         | {token.content for token in tokenizer.added_tokens_decoder.values() if token.special},
         marks=GENERATION.search(source) is not None,
         takes_text=_writes(tokenizer, SENTINEL),
-        takes_parts=_writes(tokenizer, [{"type": "text", "text": SENTINEL}]),
+        takes_part=_writes(tokenizer, _parts(SENTINEL)),
+        takes_parts=_writes(tokenizer, _parts(SENTINEL, "-")) and _writes(tokenizer, _parts("-", SENTINEL)),
     )
+
+
+def _parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
 
 
 def _writes(tokenizer: Any, content: Any) -> bool:

@@ -24,7 +24,8 @@ class TokenTexts:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._fast = getattr(tokenizer, "backend_tokenizer", None)
-        self._is_byte_level = self._fast is not None and self._fast.decoder.decode(["Ã", "©"]) == "é"  # C3 A9 in UTF-8
+        decoder = getattr(self._fast, "decoder", None)  # word-level tokenizers may have none
+        self._is_byte_level = decoder is not None and decoder.decode(["Ã", "©"]) == "é"  # C3 A9 in UTF-8
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = {id for id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self._size = len(tokenizer)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from apt_model.data.columns import CONTEXTS, Kind, kind_of
+from apt_model.data.columns import CONTEXTS, SYSTEMS, Kind, kind_of
 from apt_model.errors import DataError, brief
 
 Turn = dict[str, Any]
@@ -25,6 +25,7 @@ ROLES = {  # other names of the roles, in lower case
 }
 FLAGS = ("weight", "train", "training", "loss")  # whether a turn is learned: OpenAI, axolotl, ms-swift
 DETAILS = ("train_detail", "training_detail")  # axolotl: which parts of a turn are learned
+TEXTS = ("text", "input_text", "output_text")  # types of a part that is text: the latter of OpenAI's Responses
 NAMES = (("role", "content"), ("from", "value"))
 
 
@@ -92,13 +93,32 @@ def _turn(turn: Mapping[str, Any], number: int) -> Turn:
     """A turn with `role` and `content`, the role by our name for it if it is a known one."""
     for speaker, words in NAMES:
         role = turn.get(speaker)
-        if isinstance(role, str) and (words in turn or turn.get("tool_calls")):
+        if isinstance(role, str) and (words in turn or turn.get("tool_calls") or turn.get(CALL)):
             rest = {key: value for key, value in turn.items() if key not in (speaker, words) and value is not None}
             content = turn.get(words)
+            rest |= _calls(rest, number)
             _refuse_no_text(content, rest, number)
+            if content is not None and not isinstance(content, str):
+                content = [{**part, "type": "text"} for part in content]
             return {"role": ROLES.get(role.strip().lower(), role), "content": content, **rest}
     got, expected = f"keys {sorted(map(str, turn))}", "role and content, or from and value"
     raise DataError(f"turn {number} of a chat has no role or no content", got=got, expected=expected)
+
+
+def _calls(rest: dict[str, Any], number: int) -> dict[str, Any]:
+    """The tool calls among a turn's further keys, which are taken out; OpenAI's older function_call is one too."""
+    older = _parsed(rest.pop(CALL, None))
+    calls = _parsed(rest.pop("tool_calls", None)) or ([older] if older else [])
+    are_calls = isinstance(calls, Sequence) and all(
+        isinstance(call, Mapping)
+        and isinstance(function := call.get("function") or call, Mapping)
+        and function.get("name")
+        for call in calls
+    )
+    if not are_calls:
+        got, expected = brief(calls), '[{"function": {"name": ..., "arguments": {...}}}, ...]'
+        raise DataError(f"tool_calls of turn {number} of a chat are no calls", got=got, expected=expected)
+    return {"tool_calls": [dict(call) for call in calls]} if calls else {}
 
 
 def _refuse_no_text(content: Any, rest: Mapping[str, Any], number: int) -> None:
@@ -110,13 +130,13 @@ def _refuse_no_text(content: Any, rest: Mapping[str, Any], number: int) -> None:
         return
     kind = wrong.get("type", "of no type") if isinstance(wrong, Mapping) else None
     got = f"a part {kind!r}" if kind else brief(content)
-    fix = "leave out rows with images or sound" if kind else "write the words as a string"
+    fix = "leave out rows with parts that are no text, as images are" if kind else "write the words as a string"
     raise DataError(f"content of turn {number} of a chat is no text", got=got, expected="text", fix=fix)
 
 
 def is_text_part(part: Any) -> bool:
     """Whether a part of a content is text, `{"type": "text", "text": ...}`."""
-    return isinstance(part, Mapping) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+    return isinstance(part, Mapping) and part.get("type", "text") in TEXTS and isinstance(part.get("text"), str)
 
 
 def _sides(row: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]] | None:
@@ -134,7 +154,8 @@ def _sides(row: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]] | None:
         [{"role": role, "content": side}] if isinstance(side, str) else _turns({column: side}, column)
         for side, role, column in zip(sides, (USER, ASSISTANT), ("prompt", "completion"), strict=True)
     )
-    return prompt, completion
+    is_whole = len(completion) > len(prompt) and completion[: len(prompt)] == prompt  # as chosen has the prompt again
+    return prompt, completion[len(prompt) :] if is_whole else completion
 
 
 def _is_turn(value: Any) -> bool:
@@ -148,7 +169,7 @@ def _question_text(row: Mapping[str, Any], kind: Kind) -> str:
 
 
 def _question(row: Mapping[str, Any], kind: Kind) -> list[Turn]:
-    answer = text_of(row, kind.needs[1])
+    answer = needed_text(row, kind.needs[1])
     return [{"role": USER, "content": _question_text(row, kind)}, {"role": ASSISTANT, "content": answer}]
 
 
@@ -166,12 +187,14 @@ def _history(row: Mapping[str, Any], kind: Kind) -> list[Turn]:
 
 
 def _system(row: Mapping[str, Any], turns: Sequence[Turn]) -> list[Turn]:
-    """The turn that a `system` column makes."""
-    words = text_of(row, "system") if "system" in row else ""
-    if words and turns and turns[0]["role"] == SYSTEM:
-        got = f"{brief(words)} and {brief(turns[0]['content'])}"
-        raise DataError("a row has a system column and a system turn", got=got, fix="leave one of them out")
-    return [{"role": SYSTEM, "content": words}] if words else []
+    """The turn that a column of SYSTEMS makes, unless the same words are a system turn already."""
+    first = [turns[0]["content"]] if turns and turns[0]["role"] == SYSTEM else []
+    columns = dict.fromkeys(text_of(row, column) for column in SYSTEMS if row.get(column))
+    said = [*first, *(words for words in columns if words not in first)]
+    if len(said) > 1:
+        what = "a system column and a system turn" if first else "two system columns"
+        raise DataError(f"a row has {what}", got=" and ".join(map(brief, said)), fix="leave one of them out")
+    return [] if first or not said else [{"role": SYSTEM, "content": said[0]}]
 
 
 def _is_learned(turn: Turn, number: int) -> bool:
@@ -210,6 +233,17 @@ def _list_of_objects(row: Mapping[str, Any], column: str) -> list[dict[str, Any]
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     """A tool in OpenAI's form, which templates expect; ShareGPT's has the function alone."""
     return tool if "function" in tool or "name" not in tool else {"type": "function", "function": tool}
+
+
+def needed_text(row: Mapping[str, Any], column: str) -> str:
+    """The string in a column.
+
+    Raises:
+        DataError: something else, or null.
+    """
+    if row[column] is None:
+        raise DataError(f"{column} of a row is null", expected="a string", fix="write it, or delete this row")
+    return text_of(row, column)
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:

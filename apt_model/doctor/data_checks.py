@@ -5,7 +5,8 @@ Knows tokenizers and batches; knows nothing of models or losses.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from apt_model.data.encode import (
 )
 from apt_model.data.encoded import IGNORED
 from apt_model.data.notices import untold
-from apt_model.errors import ConfigError, DataError
+from apt_model.data.structure import RowError
+from apt_model.errors import AptModelError, ConfigError, DataError
 from apt_model.events.checkup import Finding, wrong
 
 MUCH_PADDING = 0.5  # share of a batch's places: above it, more than half of the computation is wasted
@@ -76,21 +78,40 @@ def look_at_spans(batches: Sequence[Batch]) -> Iterator[Finding]:
 def read_batches(
     raws: Iterable[Any], tokenizer: Any, max_length: int, *, teacher_tokenizer: Any = None
 ) -> tuple[list[Batch], list[Finding]]:
-    """Collate batches as the training loop will; stops at the first one that is refused, with a finding for it."""
+    """Collate batches as the training loop will; stops at the first one that is refused, with a finding for it.
+
+    Its error is a `RowError` if one row is to blame: its index is that among all rows read.
+    """
+    read = partial(
+        to_batch, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer, tell=untold
+    )
     batches: list[Batch] = []
+    before = 0
     for raw in raws:
         try:
-            batches.append(
-                to_batch(
-                    raw, tokenizer=tokenizer, max_length=max_length, teacher_tokenizer=teacher_tokenizer, tell=untold
-                )
-            )
-        except (ConfigError, DataError) as error:
+            batches.append(read(raw))
+            before += len(rows_of(raw) or ())
+        except (ConfigError, DataError) as refused:
             rows = rows_of(raw) or []
+            error = _of_row(refused, rows, read, before)
             is_chat = any("messages" in row and "input_ids" not in row for row in rows)
             lacks_template = is_chat and getattr(tokenizer, "chat_template", None) is None
             return batches, [wrong("no_template" if lacks_template else "refused", error)]
     return batches, []
+
+
+def _of_row(
+    error: AptModelError, rows: Sequence[Any], read: Callable[[list[Any]], Batch], before: int
+) -> AptModelError:
+    """The error of the first row that is refused alone, with its index; that of the batch if there is none."""
+    for number, row in enumerate(rows):
+        try:
+            read([row])
+        except DataError as refused:
+            return RowError.of(refused, before + number)
+        except ConfigError:
+            break
+    return error
 
 
 def unigram_cross_entropy(batches: Sequence[Batch], vocabulary: int) -> float | None:
@@ -151,7 +172,7 @@ def look_at_lengths(raws: Iterable[Any], tokenizer: Any, max_length: int) -> Ite
     lengths: list[int] = []
     for raw in raws:
         rows = [row for row in rows_of(raw) or [] if "input_ids" not in row]
-        lengths += [len(row.ids) for row in encode_rows(rows, tokenizer, UNLIMITED)] if rows else []
+        lengths += [len(row.ids) for row in encode_rows(rows, tokenizer, UNLIMITED, tell=untold)] if rows else []
     if not lengths:
         return
     cut = sum(length > max_length for length in lengths)

@@ -88,3 +88,33 @@ def test_a_run_with_the_doctor_gives_the_same_student_byte_for_byte(
 def test_an_unwritable_place_is_told_before_a_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *FIXED, *NEW, "--out", "text.txt/run"]) == 5
     assert capsys.readouterr().err.startswith("error[STORAGE]: ")
+
+
+CHATML = "{% for m in messages %}{{ '<' + m['role'] + '>' + m['content'] + '\\n' }}{% endfor %}"
+
+
+def test_a_row_that_only_the_template_refuses_is_named_with_its_line(
+    teacher: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaking = type(tokenizer).from_pretrained("teacher")
+    speaking.chat_template = CHATML
+    save_model(teacher, speaking, "speaking")
+    good = {"messages": [{"role": "user", "content": "人工"}, {"role": "assistant", "content": "智能"}]}
+    bad = {"messages": [{"role": "narrator", "content": "Once"}]}
+    Path("text.txt").unlink()
+    Path("chats.jsonl").write_text("\n".join(map(json.dumps, [*[good] * 6, bad, good])))
+    given = ["doctor", "--teacher", "speaking", *NEW, "--data", "chats.jsonl", "--device", "cpu", "--batch-size", "4"]
+    assert main([*given, "--lang", "en"]) == 3
+    assert "chats.jsonl, line 7: turn 1 of a chat has an unknown speaker; got 'narrator'" in capsys.readouterr().err
+
+
+def test_the_doctor_tells_nothing_of_the_rows_in_warnings(
+    teacher: Any, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would be English, and shown with a line of our code; here a warning is an error."""
+    rows = [{"question": "人工", "answer": "智能", "tools": [{"name": "f"}]}] * 8
+    Path("asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = ["doctor", "--teacher", "teacher", *NEW, "--data", "asked.jsonl", "--device", "cpu", "--batch-size", "4"]
+    for more in ([], ["--packing"]):
+        assert main([*given, *more, "--lang", "zh"]) == 0
+        assert "Warning" not in capsys.readouterr().err

@@ -126,7 +126,8 @@ def test_a_prompt_that_opens_a_thought_leaves_the_answers_without_one_learned() 
         "{% if add_generation_prompt %}{{ '<|a|><think>\n' }}{% endif %}"
     )
     chat = [user("A river?"), assistant("<think>hm</think>The Loire."), user("A lake?"), assistant("Como.")]
-    assert learned({"messages": chat}, opens) == "The Loire.</s>Como.</s>"
+    with pytest.warns(UserWarning, match="leaves out thoughts"):
+        assert learned({"messages": chat}, opens) == "The Loire.</s>Como.</s>"
 
 
 def test_an_assistant_that_speaks_first_or_twice_is_learned() -> None:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import normalizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from apt_model.data.encode import encode_rows
 from apt_model.data.encoded import IGNORED
+from tests.chats import CHATML
 from tests.data.test_token_text import MADE, byte_level, sentencepiece
 
 TEXTS = st.text(st.sampled_from("the cat. 人工😀!\n"), max_size=12)
@@ -87,3 +89,41 @@ def test_there_is_one_start_and_one_end_token_whatever_the_text_spells_out(row: 
     assert "the" in tokenizer.decode(ids)
     if "prompt" in row:
         assert tokenizer.decode([label for label in labels if label != IGNORED]) == " cat</s>"
+
+
+def test_the_next_turns_first_token_is_not_learned_where_the_tokenizer_drops_the_space_before_it() -> None:
+    """WordPiece has no token for the line feed between two turns."""
+    words = ["[UNK]", "<|im_start|>", "<|im_end|>", "user", "assistant", "a", "b", "c", "d"]
+    core = Tokenizer(models.WordPiece(vocab={word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
+    core.normalizer, core.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    core.decoder = decoders.WordPiece()
+    core.add_special_tokens([AddedToken(word, special=True) for word in words[1:3]])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[UNK]")
+    tokenizer.chat_template = CHATML
+    turns = [{"role": role, "content": word} for role, word in zip(("user", "assistant") * 2, "abcd", strict=True)]
+    ((ids, labels, _),) = encode_rows([{"messages": turns}], tokenizer, 100)
+    assert tokenizer.convert_ids_to_tokens([label for label in labels if label != IGNORED]) == [
+        *("b", "<|im_end|>", "d", "<|im_end|>")
+    ]
+    assert len(ids) == 16
+
+
+def test_a_tokenizer_without_a_decoder_encodes_pairs() -> None:
+    core = Tokenizer(models.WordLevel(vocab={"<unk>": 0, "A": 1, "river": 2, "Como": 3}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert encode_rows([{"prompt": "A river", "completion": " Como"}], tokenizer, 9)[0][:2] == (
+        [1, 2, 3],
+        [-100, -100, 3],
+    )
+
+
+def test_columns_for_a_chat_template_are_told_where_a_row_is_learned_as_text() -> None:
+    told: list[tuple[str, dict[str, object]]] = []
+    tokenizer = byte_level()  # without a template, as pairs of strings do not need one
+    row = {"prompt": "Q", "completion": "A", "system": "Be terse.", "tools": [{"name": "f"}]}
+    encode_rows([row], tokenizer, 99, tell=lambda key, /, **values: told.append((key, values)))
+    assert told == [("text_columns", {"names": "tools, system"})]
+    question = {"question": "Q", "answer": "A", "system": "Be terse.", "tools": [{"name": "f"}]}
+    encode_rows([question], tokenizer, 99, tell=lambda key, /, **values: told.append((key, values)))
+    assert told[-1] == ("text_columns", {"names": "tools"})

@@ -111,3 +111,47 @@ def test_tools_come_as_openai_or_sharegpt_write_them_and_reach_the_template() ->
 def test_what_cannot_be_honoured_is_refused_and_named(row: dict[str, Any], told: str) -> None:
     with pytest.raises(DataError, match=told):
         chat_of(row)
+
+
+def test_the_older_function_call_of_openai_is_a_tool_call_and_json_in_a_string_too() -> None:
+    call = {"name": "f", "arguments": "{}"}
+    for turn in ({"function_call": call}, {"tool_calls": json.dumps([{"type": "function", "function": call}])}):
+        chat = chat_of({"messages": [*ASKED, {"role": "assistant", "content": None, **turn}]})
+        assert chat is not None
+        assert [one.get("function", one)["name"] for one in chat.turns[1]["tool_calls"]] == ["f"]
+        assert "function_call" not in chat.turns[1]
+    for wrong in ([{"function": {}}], ["f"], {"name": "f"}, "f()"):
+        with pytest.raises(DataError, match="tool_calls of turn 2 of a chat are no calls"):
+            chat_of({"messages": [*ASKED, {"role": "assistant", "content": "", "tool_calls": wrong}]})
+
+
+def test_a_system_prompt_of_orca_is_the_system_turn_and_the_same_words_twice_are_one() -> None:
+    row = {"system_prompt": "Be terse.", "question": "A river?", "response": "The Loire."}
+    assert said(row)[0] == ("system", "Be terse.", False)
+    turns = [{"role": "system", "content": "Be terse."}, *ASKED, *ANSWERED]
+    assert said({"messages": turns, "system_prompt": "Be terse."}) == said(row)
+    with pytest.raises(DataError, match="a row has two system columns"):
+        chat_of({**row, "system": "Be long."})
+
+
+def test_a_chosen_answer_that_has_its_prompt_before_it_does_not_ask_twice() -> None:
+    for prompt in ("A river?", ASKED):  # UltraFeedback, and TRL's form of it
+        assert said({"prompt": prompt, "completion": ASKED + ANSWERED}) == said({"messages": ASKED + ANSWERED})
+
+
+@pytest.mark.parametrize(
+    ("row", "renaming"),
+    [({"prompt": "p"}, "completion=chosen"), ({"question": "p"}, "answer=chosen"), ({}, "messages=chosen")],
+)
+def test_rows_of_preferences_are_refused_with_a_renaming_that_works(row: dict[str, Any], renaming: str) -> None:
+    with pytest.raises(DataError, match=f"--columns {renaming}"):
+        chat_of({**row, "chosen": ASKED + ANSWERED, "rejected": ASKED + ANSWERED})
+    ours = renaming.partition("=")[0]
+    answer = "The Loire." if row.get("question") else ASKED + ANSWERED
+    assert chat_of({**row, ours: answer}) is not None
+
+
+@pytest.mark.parametrize("row", [{"question": "A river?", "answer": None}, {"instruction": "A river?", "output": None}])
+def test_an_answer_that_is_null_is_refused_by_its_name(row: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=f"{list(row)[1]} of a row is null"):
+        chat_of(row)
