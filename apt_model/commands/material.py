@@ -62,7 +62,7 @@ def add_material(parser: Command) -> None:
         help="hold out a share (below 1) or number of rows of --data instead; 0: none (default: a twentieth, at "
         "least 8 rows, of 80 or more)",
     )
-    group.add_argument("--packing", action="store_true", help=PACKING_HELP)
+    group.add_argument("--packing", action="store_true", default=None, help=PACKING_HELP)
     group.add_argument(
         "--streaming",
         action="store_true",
@@ -254,7 +254,7 @@ def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
         split=partial(set_aside, arguments=arguments, config=config, told=told) if splits_blocks(arguments) else None,
         told=told,
         batch_size=arguments.batch_size,
-        packing=arguments.packing,
+        packing=bool(arguments.packing),
         streaming=arguments.streaming,
     )
 

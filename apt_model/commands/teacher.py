@@ -76,7 +76,8 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if manifest is None:
         return {}
     settings = manifest.identity.settings
-    arguments.packing = arguments.packing or settings.packing
+    if arguments.packing is None:  # not typed: neither on nor off
+        arguments.packing = settings.packing
     return {"temperature": settings.temperature, "max_length": settings.max_length}
 
 

@@ -191,7 +191,7 @@ def _are_rows(raw: Mapping[Any, Any]) -> bool:
         not is_flattened
         and isinstance(ids, list | tuple)
         and bool(ids)
-        and all(isinstance(row, Sequence) for row in ids)
+        and all(isinstance(row, Sequence) or getattr(row, "ndim", 0) == 1 for row in ids)
     )
 
 

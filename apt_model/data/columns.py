@@ -17,6 +17,14 @@ ANSWERS = ("output", "answer", "response", "completion")
 CONTEXTS = ("input", "context")
 PREFERENCES = ("chosen", "rejected")
 
+UNHEARD = {  # columns of token ids that say what to learn in a way that no loss here reads, and what to give instead
+    "loss_mask": "call it completion_mask if it is 1 at each token that is to be learned",
+    "response_mask": "call it completion_mask if it is 1 at each token that is to be learned",
+    "shift_labels": "give labels that stand at their own tokens",
+    "loss_weights": "give labels, -100 where nothing is to be learned: tokens have no weights",
+    "loss_scale": "give labels, -100 where nothing is to be learned: tokens have no weights",
+}
+
 RENAMING = (
     "rename the columns, as in --columns messages=CHAT, --columns question=ASK answer=REPLY, or --columns text=STORY"
 )
@@ -73,6 +81,8 @@ def listed(names: Iterable[str]) -> str:
 def _kind_of(names: tuple[str, ...], of: str) -> Kind:
     found = next((kind for kind in KINDS if set(kind.needs) <= set(names)), None)
     if found is not None:
+        if found.name == "ids":
+            refuse_unheard_columns(names)
         return found
     asked = next((question for question in QUESTIONS if question in names), None)
     ours = "messages" if asked is None else "completion" if asked == "prompt" else "answer"
@@ -83,3 +93,14 @@ def _kind_of(names: tuple[str, ...], of: str) -> Kind:
     )
     expected = "text, messages, conversations, prompt and completion, or input_ids"
     raise DataError(f"{of} has no column to learn from", got=listed(names), expected=expected, fix=fix)
+
+
+def refuse_unheard_columns(names: Iterable[str]) -> None:
+    """Refuse columns beside token ids that say what to learn, but not in a way that is read here (`UNHEARD`).
+
+    Raises:
+        DataError: names the first one, and what to give instead.
+    """
+    for name in names:
+        if name in UNHEARD:
+            raise DataError(f"{name} beside input_ids is not read", got=name, fix=UNHEARD[name])

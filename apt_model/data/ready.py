@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from apt_model.data.columns import MASKS
+from apt_model.data.columns import MASKS, refuse_unheard_columns
 from apt_model.data.encoded import IGNORED
 from apt_model.data.notices import Tell
 from apt_model.data.segments import beginnings_of
 from apt_model.errors import DataError
 
-LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k")  # where the texts of a flattened batch begin, and its end
-LONGEST = ("max_length_q", "max_length_k")  # say nothing beyond these
+LENGTHS = ("cu_seq_lens_q", "cu_seq_lens_k", "cu_seqlens")  # where the texts of a flattened batch begin, and its end
+LONGEST = ("max_length_q", "max_length_k", "max_seqlen")  # say nothing beyond these
 FLATTENED = (*LENGTHS, "seq_idx")
 TAKEN = ("input_ids", "attention_mask", "labels", "position_ids", *MASKS, *FLATTENED)
+NUMBERS = ("input_ids", "labels", "position_ids")  # truth values are none
 ANEW = "give position_ids that begin anew with each text, and no such mask"
 
 
@@ -42,8 +43,13 @@ def read_tensors(raw: Mapping[Any, Any], tell: Tell) -> ReadyColumns:
     follow from `position_ids`, `cu_seq_lens_q` or `seq_idx`; a text that begins behind another has no first label.
 
     Raises:
-        DataError: no integers, shapes that differ, a mask of other values than 0 and 1, columns that do not agree.
+        DataError: no integers, shapes that differ, a mask of other values than 0 and 1, columns that do not agree,
+            labels that are shifted already.
     """
+    refuse_unheard_columns(key for key in raw if raw[key] is not None)
+    if raw.get("seq_lengths") is not None:
+        fix = "give position_ids that begin anew with each text, as TRL's collator does, or rows of lists"
+        raise DataError("seq_lengths beside tensors is not read", got="seq_lengths", fix=fix)
     taken = {*TAKEN, *(() if raw.keys().isdisjoint(LENGTHS) else LONGEST)}
     unused = sorted(str(key) for key in raw if key not in taken and raw[key] is not None)
     if unused:
@@ -58,7 +64,32 @@ def read_tensors(raw: Mapping[Any, Any], tell: Tell) -> ReadyColumns:
     is_lost = (mask == 0) & (labels != IGNORED)
     if is_lost.any():
         tell("labels_on_padding", labels=int(is_lost.sum()))
-    return _tidied(ids, mask, labels.masked_fill(is_lost, IGNORED), positions)
+    labels = labels.masked_fill(is_lost, IGNORED)
+    if "labels" in columns:
+        _look_at_others(ids, labels, tell)
+    return _tidied(ids, mask, labels, positions)
+
+
+def _look_at_others(ids: Tensor, labels: Tensor, tell: Tell) -> None:
+    """Tell of labels that are not the tokens in their places.
+
+    Raises:
+        DataError: they are the tokens behind them.
+    """
+    is_other = (labels != IGNORED) & (labels != ids)
+    if not is_other.any():
+        return
+    early = labels[:, :-1]
+    if early[is_other[:, :-1]].numel() and ((early == ids[:, 1:]) | (early == IGNORED)).all():
+        raise shifted(f"row {int(is_other.nonzero()[0, 0])}")
+    if is_other[:, 1:].any():  # nothing predicts the first one
+        tell("labels_other")
+
+
+def shifted(row: str) -> DataError:
+    """The refusal of a row whose labels are each the token behind theirs."""
+    fix = "give labels as transformers does, each the token in its own place: the loss shifts them"
+    return DataError("labels are shifted already", got=f"{row}: each label is the next token", fix=fix)
 
 
 def _tidied(ids: Tensor, mask: Tensor, labels: Tensor, positions: Tensor | None) -> ReadyColumns:
@@ -178,8 +209,11 @@ def as_rows(name: str, value: Any) -> Tensor:
         tensor = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:  # torch raises all three for what it cannot make one of
         raise DataError(f"{name} cannot be made a tensor", got=f"{type(value).__name__}: {error}") from error
-    if tensor.is_floating_point() or tensor.is_complex():
+    is_no_number = tensor.dtype == torch.bool and name in NUMBERS
+    if tensor.is_floating_point() or tensor.is_complex() or is_no_number:
         raise DataError(f"{name} does not hold integers", got=str(tensor.dtype), expected="an integer dtype")
+    if tensor.is_nested:
+        raise DataError(f"{name} is a nested tensor", fix="pad it with torch.nested.to_padded_tensor, and give a mask")
     if tensor.ndim == 1:
         tensor = tensor.unsqueeze(0)
     if tensor.ndim != 2 or tensor.numel() == 0:

@@ -11,6 +11,7 @@ from typing import Any
 from apt_model.data.columns import MASKS
 from apt_model.data.encoded import IGNORED, Encoded
 from apt_model.data.notices import Tell, warn
+from apt_model.data.ready import NUMBERS, shifted
 from apt_model.errors import DataError
 
 POSITIONS = ("position_ids", "seq_lengths", "attention_mask")  # columns that can give a row positions of its own
@@ -27,10 +28,10 @@ def row_of_ids(row: Mapping[str, Any], name: str = "a row", *, tell: Tell = warn
     Args:
         row: a column that is null counts as missing.
         name: of the row, for messages.
-        tell: gets a notice of labels on padding.
+        tell: gets a notice of labels on padding, or that are other tokens than those in their places.
 
     Raises:
-        DataError: no list of ids; columns of different length; masks that contradict the labels.
+        DataError: no list of ids; columns of different length; masks that contradict the labels; shifted labels.
     """
     ids = _numbers(row, "input_ids", name)
     columns = {key: _numbers(row, key, name) for key in TOKENWISE if row.get(key) is not None}
@@ -41,6 +42,8 @@ def row_of_ids(row: Mapping[str, Any], name: str = "a row", *, tell: Tell = warn
         raise DataError(what, got=f"{len(ids)} input_ids, {got}", expected="a value for each token")
     marks = {key: columns[key] for key in ("attention_mask", *MASKS) if key in columns}
     labels = _marked(ids, columns.get("labels"), marks, name) if marks else columns.get("labels", ids)
+    if "labels" in columns:
+        _look_at_others(ids, labels, name, tell)
     positions = columns.get("position_ids") or _packed(row, len(ids), name)
     if "attention_mask" in columns:
         ids, labels, positions = _without_padding(ids, labels, positions, columns["attention_mask"], tell)
@@ -48,6 +51,18 @@ def row_of_ids(row: Mapping[str, Any], name: str = "a row", *, tell: Tell = warn
         return Encoded(ids, labels)
     pairs = zip(labels[1:], positions[1:], positions[:-1], strict=True)  # nothing predicts what begins behind a text
     return Encoded(ids, labels[:1] + [IGNORED if at <= last else label for label, at, last in pairs], positions)
+
+
+def _look_at_others(ids: list[int], labels: list[int], name: str, tell: Tell) -> None:
+    """Tell of labels that are not the tokens in their places; refuse those that are the tokens behind them."""
+    others = [place for place, label in enumerate(labels) if label not in (IGNORED, ids[place])]
+    if not others:
+        return
+    early = zip(labels[:-1], ids[1:], strict=True)
+    if others[0] < len(ids) - 1 and all(label in (IGNORED, behind) for label, behind in early):
+        raise shifted(name)
+    if others[-1]:  # nothing predicts the first one
+        tell("labels_other")
 
 
 def _without_padding(
@@ -98,6 +113,8 @@ def _packed(row: Mapping[str, Any], length: int, name: str) -> list[int] | None:
 
 def _numbers(row: Mapping[str, Any], key: str, name: str) -> list[int]:
     try:
+        if key in NUMBERS and bool in map(type, row[key]):
+            raise TypeError(f"{key} has truth values")
         return [index(value) for value in row[key]]
     except (TypeError, ValueError) as error:
         expected = "token ids" if key in ("input_ids", "labels") else "integers"

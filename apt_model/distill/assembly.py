@@ -11,6 +11,7 @@ from typing import Any
 from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, steps_per_epoch
@@ -28,7 +29,7 @@ from apt_model.distill.on_policy import OnPolicy
 from apt_model.distill.optimizer_step import OptimizerStep
 from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.setup import OwnSchedule, make_optimizer, make_schedule, run_length, shard
+from apt_model.distill.setup import GivenSchedule, OwnSchedule, make_optimizer, make_schedule, run_length, shard
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.distill.validation import Validator
 from apt_model.events.records import ModelCard
@@ -140,7 +141,7 @@ def assemble(
         epochs=epochs,
         total_steps=total_steps,
         optimizer=optimizer,
-        schedule=models.scheduler if own is None else OwnSchedule(optimizer, own),
+        schedule=OwnSchedule(optimizer, own) if own is not None else _given(optimizer, models.scheduler),
         has_no_schedule=makes_optimizer and total_steps is None and varies,
         cards_of_models=(source.card, model_card(student)),
         vocabulary=vocabulary,
@@ -184,6 +185,11 @@ def assemble(
             total_steps=total_steps,
         ),
     )
+
+
+def _given(optimizer: Optimizer, scheduler: LRScheduler | None) -> Stateful | None:
+    """The caller's schedule in a checkpoint, if there is one."""
+    return None if scheduler is None else GivenSchedule(optimizer, scheduler)
 
 
 def _reporter(models: Models, watching: Watching, accelerator: Accelerator) -> Reporter:

@@ -26,6 +26,7 @@ from apt_model.errors import AptModelError, ConfigError
 from apt_model.events.records import RunFinished
 from apt_model.models.devices import accelerate_state_of_our_own, pick_device
 from apt_model.models.generation_settings import complete_settings
+from apt_model.models.lora import has_adapters, refuse_other_adapters
 from apt_model.models.modes import frozen
 from apt_model.models.output_head import refuse_unheard
 from apt_model.models.wide_matmul import full_width
@@ -115,6 +116,8 @@ def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> 
         refuse_unheard(models.teacher, models.teacher_tokenizer or models.tokenizer, "teacher")
         refuse_shared_weights(models.student, models.teacher)
     check_trainable(models.student, models.optimizer)
+    if has_adapters(models.student) and not config.train.merge_adapters:
+        refuse_other_adapters(models.student)
     if models.scheduler is not None and models.optimizer is None:
         raise ConfigError("a scheduler needs the optimizer that it schedules", fix="pass optimizer= too")
 

@@ -19,6 +19,7 @@ from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
 from apt_model.distill.nonfinite import NonFinite, clip
 from apt_model.distill.out_of_memory import explained_out_of_memory
+from apt_model.errors import ConfigError
 
 
 class StepTaken(NamedTuple):
@@ -105,4 +106,8 @@ class OptimizerStep:
         if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(loss)
         elif self._scheduler is not None and not self._accelerator.optimizer_step_was_skipped:
-            self._scheduler.step()
+            try:
+                self._scheduler.step()
+            except ValueError as error:  # OneCycleLR: it was made for fewer steps
+                fix = "make the scheduler for all steps of the run, and one more"
+                raise ConfigError("the scheduler has no rate for the next step", got=str(error), fix=fix) from error

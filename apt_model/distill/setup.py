@@ -3,9 +3,12 @@
 Knows nothing of losses or lessons.
 """
 
+import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -13,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
@@ -116,6 +119,37 @@ class OwnSchedule:
         schedule.load_state_dict({**state, "base_lrs": schedule.base_lrs})
         for group, own, rate in zip(self._optimizer.param_groups, self._settings, rates, strict=True):
             group.update(own, lr=rate)
+
+
+class GivenSchedule:
+    """The caller's schedule in a checkpoint: one that was made otherwise than that of the run before begins anew.
+
+    It is then stepped to the place where the run was, so that a longer one is followed from the first step on. So are
+    all schedules by functions (`LambdaLR`, transformers' own): what is saved of them does not tell them apart.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: LRScheduler) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+        self._made: dict[str, Any] = deepcopy(schedule.state_dict())
+        self._settings = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's state, and under `made` what it was when it was made."""
+        return {**self._schedule.state_dict(), "made": self._made}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on at the step of a state of `state_dict`, after the optimizer's state has been restored."""
+        made, then = state.get("made", self._made), {key: value for key, value in state.items() if key != "made"}
+        is_same = json.dumps(made, sort_keys=True) == json.dumps(self._made, sort_keys=True)
+        if isinstance(self._schedule, ReduceLROnPlateau) or (is_same and not isinstance(self._schedule, LambdaLR)):
+            self._schedule.load_state_dict(then)
+            return
+        for group, own in zip(self._optimizer.param_groups, self._settings, strict=True):
+            group.update(own)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(then["last_epoch"] - self._made["last_epoch"]):
+                self._schedule.step()
 
 
 def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from apt_model.errors import ConfigError, ModelError
+from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.models.quiet import quiet_peft
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -160,6 +160,35 @@ def fill_adapters(model: nn.Module, tensors: dict[str, Tensor]) -> None:
         raise ValueError(f"{len(tensors)} adapter tensors do not fit the {len(present)} of the student")
     for name, tensor in present.items():
         tensor.copy_(tensors[name])
+
+
+def refuse_other_adapters(model: Any) -> None:
+    """Refuse a PEFT model of which only a part would be loaded again: what is loaded is the adapter named "default".
+
+    Raises:
+        ModelError: it has several adapters, or one of another name.
+    """
+    names = list(model.peft_config)
+    if names != ["default"]:
+        fix = 'keep one, under the name "default": delete the others, or merge them'
+        raise ModelError("the student's adapters would not all be loaded again", got=", ".join(names), fix=fix)
+
+
+def keep_one_kind(directory: Path, model: nn.Module, *, merges: bool) -> None:
+    """Before a model is saved: no directory holds a whole model and adapters, which transformers would load as one.
+
+    Raises:
+        StorageError: adapters, and a whole model stands there.
+        ModelError: the adapters would not be loaded again.
+    """
+    if not has_adapters(model) or merges:
+        for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+            (directory / name).unlink(missing_ok=True)
+        return
+    refuse_other_adapters(model)
+    if (directory / "config.json").exists():
+        fix = "save the adapters to another directory, or merge them"
+        raise StorageError(f"{directory} holds a whole model, and adapters beside it would not be loaded", fix=fix)
 
 
 def base_of(directory: Path) -> str:

@@ -21,10 +21,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from apt_model.data.notices import Tell, warn
+from apt_model.data.template import has_template
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, merged
+from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, keep_one_kind, merged
 from apt_model.models.quiet import quiet_peft, quiet_transformers
 from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
@@ -32,6 +33,7 @@ from apt_model.models.versions import INSTALLED, needed_version, newer_version, 
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
+CHAT_TEMPLATE = "chat_template.jinja"
 WEIGHTS = "model.safetensors"
 UNREADABLE = (  # what transformers raises for a config or weights that it cannot make a model of
     OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, SafetensorError,
@@ -206,15 +208,18 @@ def save_model(
 
     Of a plain module the weights alone are saved; `load_model(path, model=...)` loads them. Of a PEFT model
     the adapters alone are saved, or with `merge_adapters` a plain model with the adapters merged into its weights.
-    README.md tells of `training` what is known; a README.md that was not written here is kept.
+    README.md tells of `training` what is known; a README.md that was not written here is kept. Adapters
+    and the template of a chat that stood in the directory are not left beside the new model.
 
     Raises:
-        StorageError: the directory cannot be written.
+        StorageError: the directory cannot be written, or holds a whole model where adapters are to be saved.
+        ModelError: adapters that would not be loaded again: several, or one that is not named "default".
     """
     directory = Path(path)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         says = may_write(directory)
+        keep_one_kind(directory, model, merges=merge_adapters)
         if has_adapters(model) and merge_adapters:
             model = merged(model)
         settings = getattr(model, "generation_config", None)
@@ -231,8 +236,12 @@ def save_model(
             save_tensors(model, str(directory / WEIGHTS))
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(directory)
+            if not has_template(tokenizer):  # not that of a tokenizer that stood here
+                (directory / CHAT_TEMPLATE).unlink(missing_ok=True)
         if says:
             write_readme(directory, model, tokenizer, training)
+    except AptModelError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         got = getattr(error, "strerror", None) or _first_line(error)
         raise StorageError(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public, but not listed
 from transformers import PreTrainedModel
 
 from apt_model.config import LessonConfig
@@ -24,7 +26,6 @@ from apt_model.models.versions import INSTALLED
 
 README = "README.md"
 MARK = "<!-- written by apt_model: another save replaces this file; without this line it is kept -->"
-NAME_OF_HUB = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 PACKAGES = ("apt-model", "transformers", "torch")
 PLACE = "path/to/this/directory"
 
@@ -96,7 +97,11 @@ def quoted(text: str) -> str:
 
 def _is_on_hub(name: str) -> bool:
     """Whether a name can be one of the hub: the hub refuses cards whose base_model is a path."""
-    return NAME_OF_HUB.fullmatch(name) is not None and not Path(name).exists()
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name and not Path(name).exists()
 
 
 def _has_taught(config: LessonConfig) -> bool:

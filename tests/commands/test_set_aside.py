@@ -119,3 +119,13 @@ def test_validation_rows_that_are_learned_too_are_told_of(school: list[str], cap
     shutil.rmtree("run")
     assert distill(data="text.txt") == 0
     assert "training samples too" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("off", [["--packing", "false"], ["--no-packing"]], ids=" ".join)
+def test_packing_that_is_typed_as_off_is_not_turned_on_by_a_packed_cache(
+    off: list[str], school: list[str], capsys: Any
+) -> None:
+    cached = ["--data", "text.txt", "--out", "cache", "--device", "cpu", "--k", "8", "--temperature", "4"]
+    assert main(["cache-teacher", "--teacher", "teacher", *cached, "--packing", "--max-length", "20"]) == 0
+    assert distill(*off, teacher="--teacher-cache=cache") == 3
+    assert "does not match this run; got packing" in " ".join(capsys.readouterr().err.split())

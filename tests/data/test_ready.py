@@ -1,13 +1,17 @@
 """Ready batches: what collators of transformers and TRL put beside the ids takes part, is told of, or refused."""
 
+from collections.abc import Callable
 from typing import Any
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from transformers import DataCollatorWithFlattening
 
 from apt_model.data.batch import Batch, rows_of, to_batch
+from apt_model.data.dataset import tokenize_dataset
 from apt_model.errors import DataError
 
 ROWS = [[5, 6, 7], [8, 9, 10, 11], [12, 13]]
@@ -96,6 +100,12 @@ def test_masks_of_what_is_to_be_learned_make_the_labels(key: str) -> None:
             {"cu_seq_lens_q": torch.tensor([0, 3, 9]), "position_ids": torch.tensor([ANEW])},
             "position_ids and cu_seq_lens_q of a batch do not agree",
         ),
+        ({"cu_seqlens": torch.tensor([[0, 3, 8]])}, "cu_seqlens does not fit"),
+        ({"labels": torch.ones(1, 9, dtype=torch.bool)}, "labels does not hold integers; got torch.bool"),
+        ({"labels": FLAT.roll(-1)}, "labels are shifted already; got row 0"),
+        ({"labels": torch.tensor([[-100, -100, 8, 9, 10, 11, 12, 13, -100]])}, "labels are shifted already"),
+        ({"shift_labels": FLAT}, "shift_labels beside input_ids is not read.*give labels"),
+        ({"loss_mask": torch.ones(1, 9)}, "loss_mask beside input_ids is not read.*completion_mask"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -160,3 +170,48 @@ def test_the_first_row_that_loses_tokens_or_all_of_its_labels_is_told_of(tokeniz
         ("row_unlearned", {"row": 2, "tokens": 9, "max_length": 5}),
         ("row_empty", {"row": 3}),
     ]
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array], ids=["torch", "numpy"])
+def test_a_slice_of_a_formatted_data_set_is_rows_of_different_length(make: Callable[[list[int]], Any]) -> None:
+    batch = to_batch({"input_ids": [make(row) for row in ROWS], "labels": [make(row) for row in ROWS]})
+    found = zip(batch.input_ids, batch.attention_mask, strict=True)
+    assert [ids[mask == 1].tolist() for ids, mask in found] == ROWS
+    assert batch.labels.tolist() == [[5, 6, 7, -100], [8, 9, 10, 11], [12, 13, -100, -100]]
+
+
+def test_a_nested_tensor_is_refused_by_its_name() -> None:
+    nested = torch.nested.nested_tensor([torch.tensor(row) for row in ROWS], layout=torch.jagged)
+    with pytest.raises(DataError, match=r"input_ids is a nested tensor.*to_padded_tensor"):
+        to_batch({"input_ids": nested})
+
+
+def test_a_flattened_batch_of_another_library_is_read_by_its_lengths() -> None:
+    batch, told = told_of({"input_ids": FLAT, "cu_seqlens": torch.tensor([0, 3, 7, 9]), "max_seqlen": 4})
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [ANEW]
+    assert told == []
+
+
+def test_labels_that_are_other_tokens_are_learned_and_told_of() -> None:
+    # what DataCollatorForLanguageModeling makes by default, with mlm=True: [MASK] in the place of a token to be learned
+    row = {"input_ids": [5, 4, 7, 8], "labels": [-100, 6, -100, -100]}
+    for raw in ({key: torch.tensor([value]) for key, value in row.items()}, [row]):
+        batch, told = told_of(raw)
+        assert batch.labels.tolist() == [row["labels"]]
+        assert told == [("labels_other", {})]
+
+
+def test_labels_of_a_row_that_are_shifted_already_or_truth_values_are_refused() -> None:
+    with pytest.raises(DataError, match="labels are shifted already; got row 1 of a batch"):
+        to_batch([{"input_ids": [5, 6], "labels": [5, 6]}, {"input_ids": [5, 6, 7], "labels": [6, 7, -100]}])
+    with pytest.raises(DataError, match="labels of row 0 of a batch is no list of ids"):
+        to_batch([{"input_ids": [5, 6], "labels": [False, True]}])
+    same = {"input_ids": [5, 5, 5], "labels": [-100, 5, 5]}  # its labels are its own tokens as well as the next ones
+    assert to_batch([same]).labels.tolist() == [[-100, 5, 5]]
+
+
+def test_columns_of_ids_that_say_otherwise_what_to_learn_are_refused(tokenizer: Any) -> None:
+    rows = datasets.Dataset.from_list([{"input_ids": [5, 6, 7], "loss_mask": [0, 1, 1]}])
+    with pytest.raises(DataError, match="loss_mask beside input_ids is not read"):
+        tokenize_dataset(rows, tokenizer, max_length=8)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaForCausalLM
 
 from apt_model.cli import main
-from apt_model.errors import ConfigError, ModelError
+from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.models.generate import generate
 from apt_model.models.lora import Lora, adapter_tensors, add_lora, has_adapters, merged, parse_lora
 from apt_model.models.output_head import find_head
@@ -285,3 +285,35 @@ def test_the_command_line_saves_adapters_alone_or_merged(school: list[str]) -> N
 def test_adapters_of_a_student_that_nobody_keeps_are_refused(school: list[str], capsys: Any) -> None:
     assert main([*school, "--student", "layers=1", "--lora"]) == 2
     assert "--merge-adapters" in capsys.readouterr().err
+
+
+def test_a_model_saved_over_adapters_is_what_plain_transformers_loads(
+    teacher: Any, make_model: Any, tmp_path: Any
+) -> None:
+    teacher.save_pretrained(tmp_path / "base")
+    student = adapted(teacher, base=tmp_path / "base")
+    for tensor in adapter_tensors(student).values():
+        tensor.add_(0.3)
+    save_model(student, None, tmp_path / "student")
+    other = make_model(hidden=16, layers=1, seed=7)
+    save_model(other, None, tmp_path / "student")
+    for found in (load_model(tmp_path / "student")[0], AutoModelForCausalLM.from_pretrained(tmp_path / "student")):
+        assert torch.equal(found(BATCHES[0]).logits, other(BATCHES[0]).logits)
+
+
+def test_adapters_are_not_saved_where_a_whole_model_would_be_loaded_in_their_place(teacher: Any, tmp_path: Any) -> None:
+    teacher.save_pretrained(tmp_path / "base")
+    with pytest.raises(StorageError, match=r"holds a whole model.*another directory, or merge"):
+        save_model(adapted(teacher, base=tmp_path / "base"), None, tmp_path / "base")
+    assert not (tmp_path / "base" / "adapter_config.json").exists()
+
+
+def test_adapters_that_would_not_be_loaded_again_are_refused_before_the_training(teacher: Any, make_model: Any) -> None:
+    with quiet_peft():
+        student = peft.get_peft_model(make_model(hidden=16, layers=1), peft.LoraConfig(target_modules=["q_proj"]))
+        student.add_adapter("second", peft.LoraConfig(target_modules=["v_proj"]))
+        student.set_adapter("second")
+    before = {name: tensor.clone() for name, tensor in adapter_tensors(student).items()}
+    with pytest.raises(ModelError, match="would not all be loaded again; got default, second"):
+        taught(student, teacher)
+    assert all(torch.equal(before[name], tensor) for name, tensor in adapter_tensors(student).items())

@@ -15,6 +15,7 @@ from torch import nn
 from apt_model.errors import ConfigError, ModelError, StorageError
 from apt_model.models import pretrained
 from apt_model.models.pretrained import get_model_size, load_model, save_model
+from tests.chats import CHATML, byte_level, small_llama
 
 
 def test_a_model_comes_back_with_its_tokenizer_and_config(teacher: Any, tokenizer: Any, tmp_path: Path) -> None:
@@ -233,3 +234,9 @@ def test_a_chat_template_and_the_further_ones_come_back(
     made.chat_template = templates
     save_model(teacher, made, tmp_path)
     assert load_model(tmp_path)[1].chat_template == templates
+
+
+def test_a_tokenizer_without_a_template_does_not_get_that_of_the_one_it_is_saved_over(tmp_path: Path) -> None:
+    save_model(small_llama(), byte_level(CHATML), tmp_path)
+    save_model(small_llama(), byte_level(None), tmp_path)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path).chat_template is None

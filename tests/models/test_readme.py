@@ -166,3 +166,14 @@ def test_the_command_line_names_teacher_and_data_as_they_were_given(tmp_path: Pa
     text = card_of(Path("run/student")).text
     assert "- Data: `河流.txt`" in text
     assert "parameters, `teacher`)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "is_known"),
+    [("org/model-1.0", True), ("null/1.0", True), ("org/模型", False), ("org/a--b", False), ("org/model.git", False)],
+)
+def test_a_name_that_the_hub_would_refuse_is_no_base_model(name: str, is_known: bool, tmp_path: Path) -> None:
+    model = small_llama()
+    model.name_or_path = name
+    save_model(model, None, tmp_path)
+    assert card_of(tmp_path).data.base_model == ([name] if is_known else None)

@@ -131,6 +131,7 @@ export const LESSON = {
   "notice.talk_in_template": ["按聊天模板提问（--plain-text 改为直接续写）", "asked in the chat template (--plain-text continues the text instead)"],
   "notice.keys_unused": ["批次里的这些列没有用到：{keys}", "columns of the batches that are not used: {keys}"],
   "notice.labels_on_padding": ["有 {labels} 个标签落在填充位置上（attention_mask 为 0），不会学习", "{labels} labels stand on padding (attention_mask 0): they are not learned"],
+  "notice.labels_other": ["有些标签和它们所在位置的 token 不一样（给掩码语言模型用的整理函数会这样）：照样学习，每个标签都由它前面的 token 来预测", "some labels are other tokens than those in their places (a collator for masked language modelling puts such): they are learned as they stand, each predicted from the tokens before it"],
   "notice.row_cut": ["有样本超过 max_length，后面的部分被截掉：首例是批次中的第 {row} 条（从 0 数起），共 {tokens} 个 token，只留前 {max_length} 个", "a sample is longer than max_length, and its rest is left out: of row {row} of a batch (from 0), {tokens} tokens long, the first {max_length} are kept; further ones are not told of"],
   "notice.row_unlearned": ["有样本要学的部分全在 max_length 之后，什么也学不到：首例是批次中的第 {row} 条（从 0 数起），共 {tokens} 个 token，只留前 {max_length} 个", "of a sample all that was to be learned is beyond max_length: of row {row} of a batch (from 0), {tokens} tokens long, the first {max_length} are kept; further ones are not told of"],
   "notice.row_empty": ["有样本一个 token 也没有，已跳过：首例是批次中的第 {row} 条（从 0 数起）", "a sample has no token and is left out: row {row} of a batch (from 0); further ones are not told of"],

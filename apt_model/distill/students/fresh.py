@@ -24,6 +24,7 @@ from apt_model.distill.students.depth import (
 from apt_model.distill.students.widths import set_hidden_size
 from apt_model.errors import ConfigError, ModelError, brief
 from apt_model.models.generation_settings import inherit_settings
+from apt_model.models.quiet import quiet_about_masks
 from apt_model.models.text_part import text_part, towers_of
 
 MLP_WIDTHS = ("intermediate_size", "ffn_dim", "n_inner")  # config keys in Llama, OPT and GPT-2
@@ -226,7 +227,8 @@ def _refuse_towers(student: PreTrainedModel) -> None:
 @torch.no_grad()
 def _try_out(student: nn.Module) -> None:
     """Run a forward pass over two tokens: sizes that do not work together fail here, not in the first step."""
-    student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
+    with quiet_about_masks():
+        student(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False)
 
 
 @torch.no_grad()

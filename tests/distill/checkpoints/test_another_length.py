@@ -93,6 +93,52 @@ def test_a_users_own_schedule_goes_on_where_it_was(lesson: Lesson) -> None:
     assert lesson(max_steps=8, resume=True, **own) == pytest.approx(whole)
 
 
+SCHEDULERS = torch.optim.lr_scheduler
+GIVEN: dict[str, Callable[[Any, int], Any]] = {
+    "lambda": lambda optimizer, steps: SCHEDULERS.LambdaLR(optimizer, lambda step: 1 - step / steps),
+    "transformers": lambda optimizer, steps: get_scheduler("cosine", optimizer, 1, steps),
+    "cosine": lambda optimizer, steps: SCHEDULERS.CosineAnnealingLR(optimizer, T_max=steps),
+    "one cycle": lambda optimizer, steps: SCHEDULERS.OneCycleLR(optimizer, max_lr=0.5, total_steps=steps + 1),
+    "sequence": lambda optimizer, steps: SCHEDULERS.SequentialLR(
+        optimizer,
+        [
+            SCHEDULERS.LinearLR(optimizer, 0.1, total_iters=2),
+            SCHEDULERS.LinearLR(optimizer, 1.0, 0.0, total_iters=steps - 2),
+        ],
+        milestones=[2],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_users_own_schedule_that_was_made_longer_is_followed_from_the_first_step_on(
+    kind: str, lesson: Lesson
+) -> None:
+    def own(steps: int) -> dict[str, Any]:
+        return {
+            "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+            "scheduler": lambda optimizer: GIVEN[kind](optimizer, steps),
+        }
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    schedule, whole = GIVEN[kind](optimizer, 8), []
+    for _ in range(8):
+        whole.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    lesson(max_steps=4, **own(4))
+    assert lesson(max_steps=8, resume=True, **own(8))[4:] == pytest.approx(whole[4:])
+
+
+def test_a_schedule_that_ends_before_the_run_is_refused_in_our_words(lesson: Lesson) -> None:
+    own = {
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        "scheduler": lambda optimizer: SCHEDULERS.OneCycleLR(optimizer, max_lr=0.5, total_steps=3),
+    }
+    with pytest.raises(ConfigError, match=r"the scheduler has no rate for the next step.*total steps is 3"):
+        lesson(max_steps=6, **own)
+
+
 def test_a_checkpoint_past_the_new_end_is_refused_with_both_numbers(lesson: Lesson) -> None:
     lesson(max_steps=6)
     with pytest.raises(ConfigError, match="past the end of the run; got 6, expected max_steps 4 at most"):

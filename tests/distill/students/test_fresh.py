@@ -187,3 +187,15 @@ def test_a_description_tells_whether_it_takes_a_look_at_some_text() -> None:
     assert {words: looks_at_text(parse_student(words) or {}) for words in looks} == looks
     with pytest.raises(ConfigError, match="Fix: add init=teacher"):
         parse_student("layers=4,rank=importance")
+
+
+def test_making_a_student_whose_padding_is_token_0_advises_nobody_to_pass_a_mask(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = transformers.utils.logging.get_logger("transformers")
+    monkeypatch.setattr(logger, "propagate", True)
+    type(logger).warning_once.cache_clear()  # it would say so once in a process
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, **ids)
+    create_compressed_model(config, num_layers=1)
+    assert caplog.messages == []
