@@ -124,7 +124,10 @@ class _Last(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         """Set them."""
         before = getattr(namespace, self.dest, None) or []
-        namespace.overruled = [*getattr(namespace, "overruled", []), *(one for one in before if one not in values)]
+        vars(namespace)["overruled"] = [
+            *getattr(namespace, "overruled", []),
+            *(one for one in before if one not in values),
+        ]
         setattr(namespace, self.dest, values)
 
 

@@ -116,7 +116,7 @@ def test_the_shown_part_begins_after_the_given_tokens(
 
 def test_rows_take_turns_and_those_without_labels_are_passed_over() -> None:
     labels = torch.tensor([[5, 6, 7], [-100] * 3, [5, 6, 7]])
-    batch = to_batch({"input_ids": torch.full((3, 3), 5), "labels": labels})
+    batch = to_batch({"input_ids": torch.tensor([[5, 6, 7]] * 3), "labels": labels})
     rows = [choose_row(batch, turn=turn, given_tokens=1) for turn in range(4)]
     assert [card.row for card in rows if card] == [0, 2, 0, 2]
     assert choose_row(to_batch({"input_ids": labels.abs(), "labels": labels * 0 - 100}), turn=0, given_tokens=1) is None
