@@ -166,6 +166,7 @@ def _demo(arguments: argparse.Namespace) -> None:
         looked_at=list(chain.from_iterable(read_unseen(lang).values())),
         batch_size=BATCH_SIZE,
         topics=demo.topics,
+        names=(f"the corpus of apt-model demo, {lang}",),
     )
     lesson.run(config, new_student(teacher), out)
     _print_paths(config, out)

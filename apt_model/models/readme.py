@@ -130,13 +130,17 @@ def _size(name: str, parameters: int) -> str:
     return f"{quoted(name)} of {parameters:,} parameters"
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _training(training: Training) -> Iterator[str]:
     """Lines of the section on training."""
     loss, train, finished = training.config.distill, training.config.train, training.finished
     data = ", ".join(map(quoted, training.data)) or "not named"
     yield f"- Data: {data}; at most {train.max_length:,} tokens a row"
     tokens = f", {finished.tokens:,} tokens with a label" if finished.tokens is not None else ""
-    yield f"- Length: {finished.step:,} optimizer steps in {finished.epochs:,} epochs{tokens}"
+    yield f"- Length: {_counted(finished.step, 'optimizer step')} in {_counted(finished.epochs, 'epoch')}{tokens}"
     yield (
         f"- Loss: {loss.alpha:g} · T² · {quoted(loss.loss_kind)} to the teacher at temperature T = {loss.temperature:g}"
         f" and {loss.beta:g} · cross-entropy on the labels"
@@ -147,7 +151,8 @@ def _training(training: Training) -> Iterator[str]:
         )
     )
     batch = f"{training.batch_size} rows" if training.batch_size else "unknown size"
-    batch += f" × {train.gradient_accumulation_steps} batches a step"
+    if train.gradient_accumulation_steps > 1:
+        batch += f", {train.gradient_accumulation_steps} of them a step"
     if training.optimizer is not None:
         yield f"- Optimizer: {quoted(training.optimizer)}, made by the caller; batches of {batch}"
     else:
