@@ -91,6 +91,7 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(seconds: float, school: P
 def test_ctrl_c_while_the_command_line_itself_is_imported_is_one_line() -> None:
     code = (
         "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "from apt_model.__main__ import main\n"
         "class Finder:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
