@@ -28,6 +28,12 @@ UNHEARD = {  # columns of token ids that say what to learn in a way that no loss
 RENAMING = (
     "rename the columns, as in --columns messages=CHAT, --columns question=ASK answer=REPLY, or --columns text=STORY"
 )
+LIKELY = {  # what columns are called that are probably ours, in lower case: to name the renaming, not to guess it
+    "messages": ("message", "messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
+    "question": (*QUESTIONS, "problem", "ask", "source", "input", "src", "questions", "user", "human"),
+    "answer": (*ANSWERS, "solution", "target", "reply", "tgt", "label", "answers", "assistant", "gpt", "summary"),
+    "text": ("text", "content", "contents", "story", "document", "article", "body", "sentence", "passage"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +95,20 @@ def _kind_of(names: tuple[str, ...], of: str) -> Kind:
     fix = (
         f"rename chosen to {ours}, --columns {ours}=chosen: distillation learns one answer"
         if set(PREFERENCES) & set(names)
-        else RENAMING
+        else _renaming(names)
     )
     expected = "text, messages, conversations, prompt and completion, or input_ids"
     raise DataError(f"{of} has no column to learn from", got=listed(names), expected=expected, fix=fix)
+
+
+def _renaming(names: Iterable[str]) -> str:
+    """How the columns of a row are to be renamed: those of its own that are probably a chat, a question or a text."""
+    theirs = {ours: next((name for name in names if name.lower() in likely), None) for ours, likely in LIKELY.items()}
+    for kind in (("messages",), ("question", "answer"), ("text",)):
+        if all(theirs[ours] for ours in kind):
+            pairs = " ".join(f"{ours}={theirs[ours]}" for ours in kind)
+            return f"rename the columns: --columns {pairs}, if that is what they are"
+    return RENAMING
 
 
 def refuse_unheard_columns(names: Iterable[str]) -> None:

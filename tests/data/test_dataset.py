@@ -71,7 +71,7 @@ def test_a_split_and_a_column_may_be_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no split 'valid'; expected train, test"):
         load_dataset(tmp_path / "stories", split="valid")
     with pytest.raises(
-        DataError, match=r"stories: the row has no column to learn from; got story, .* --columns text=STORY"
+        DataError, match=r"stories: the row has no column to learn from; got story, .* --columns text=story,"
     ):
         load_dataset(tmp_path / "stories")
     with pytest.raises(DataError, match=r"no column 'tale' to be renamed; expected story"):

@@ -105,7 +105,11 @@ def test_tools_come_as_openai_or_sharegpt_write_them_and_reach_the_template() ->
             {"prompt": "a", "chosen": "b", "rejected": "c"},
             "no column to learn from; .* Fix: rename chosen to completion",
         ),
-        ({"title": "a", "body": "b"}, "no column to learn from; got body, title, .* Fix: rename the columns"),
+        ({"title": "a", "date": "b"}, "no column to learn from; got date, title, .* Fix: rename the columns, as in"),
+        ({"title": "a", "body": "b"}, "Fix: rename the columns: --columns text=body, if that is what they are"),
+        ({"dialog": [], "id": 1}, "Fix: rename the columns: --columns messages=dialog,"),
+        ({"Prompt": "a", "Completion": "b"}, "--columns question=Prompt answer=Completion,"),
+        ({"problem": "a", "solution": "b"}, "--columns question=problem answer=solution,"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_and_named(row: dict[str, Any], told: str) -> None:
