@@ -8,8 +8,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import repeat
 
-from apt_model.data.template import SENTINEL, Template, content_text
+from apt_model.data.template import SENTINEL, Template, calling, content_text
 from apt_model.data.turns import Chat
 from apt_model.errors import DataError
 
@@ -176,9 +177,7 @@ class Finder:
 
 def _renamed(chat: Chat, number: int) -> Chat:
     """The chat with other names of the functions that a turn calls."""
-    turn = chat.turns[number]
-    calls = [{**call, "function": {**call["function"], "name": SENTINEL}} for call in turn["tool_calls"]]
-    return replace(chat, turns=[*chat.turns[:number], {**turn, "tool_calls": calls}, *chat.turns[number + 1 :]])
+    return chat.with_turn(number, calling(chat.turns[number], repeat(SENTINEL)))
 
 
 def _common_tokens(one: str, other: str) -> int:
@@ -200,4 +199,4 @@ def silenced(chat: Chat, number: int) -> Chat:
     is_parts = isinstance(turn["content"], list)
     words = [{"type": "text", "text": SENTINEL}] if is_parts else SENTINEL
     other = {key: turn[key] for key in ("role", "name", "tool_call_id") if key in turn} | {"content": words}
-    return replace(chat, turns=[*chat.turns[:number], other, *chat.turns[number + 1 :]])
+    return chat.with_turn(number, other)

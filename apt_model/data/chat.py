@@ -85,10 +85,9 @@ def _thoughts(turn: Turn, read: Collection[str]) -> list[str]:
 
 def _is_left_out(template: Template, chat: Chat, number: int, whole: str) -> bool:
     """Whether the text of a chat does not depend on what a turn says, whatever it calls."""
-    other = silenced(chat, number)
-    other.turns[number] = {**chat.turns[number], "content": other.turns[number]["content"]}
+    words = silenced(chat, number).turns[number]["content"]
     try:
-        return template.write(other) == whole
+        return template.write(chat.with_turn(number, {**chat.turns[number], "content": words})) == whole
     except DataError:
         return False
 

@@ -5,14 +5,14 @@ Knows jinja templates and chats; knows nothing of labels, batches or models.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from apt_model.data.notices import Tell, untold
 from apt_model.data.placing import readable
-from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part
+from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part, parsed
 from apt_model.errors import DataError, brief
 
 SENTINEL = "\ue0a1\ue0a2\ue0a1"  # private use: no text contains it
@@ -124,11 +124,7 @@ class Template:
         rest = {key: value for key, value in turn.items() if key not in ("role", "content")}
         if "tool_calls" not in self.words:
             return {**rest, "role": ASSISTANT, "content": self._content(turn["content"])}
-        try:
-            calls = json.loads(turn["content"])
-        except (ValueError, TypeError) as error:
-            got, expected = brief(turn["content"]), '{"name": ..., "arguments": {...}}'
-            raise DataError(f"turn {number} of a chat is no function call", got=got, expected=expected) from error
+        calls = parsed(turn["content"]) if isinstance(turn["content"], str) else None
         calls = calls if isinstance(calls, list) else [calls]
         if not all(isinstance(call, Mapping) and isinstance(call.get("name"), str) for call in calls):
             got, expected = brief(turn["content"]), '{"name": ..., "arguments": {...}}'
@@ -166,22 +162,18 @@ class Template:
         if not all(name in text for name in names):
             return False
         others = [f"{SENTINEL}{number}{SENTINEL}" for number in range(len(names))]
+        following = iter(others)
         try:  # a name may also stand among the tools, or in another call
-            text = self.write(_calling(chat, others))
+            text = self.write(replace(chat, turns=[calling(turn, following) for turn in chat.turns]))
         except DataError:
             return True
         return all(name in text for name in others)
 
 
-def _calling(chat: Chat, names: Sequence[str]) -> Chat:
-    """The chat with other functions called, in this order."""
-    following, turns = iter(names), []
-    for turn in chat.turns:
-        calls = [
-            {**call, "function": {**call["function"], "name": next(following)}} for call in turn.get("tool_calls") or ()
-        ]
-        turns.append({**turn, "tool_calls": calls} if calls else turn)
-    return replace(chat, turns=turns)
+def calling(turn: Turn, names: Iterator[str]) -> Turn:
+    """The turn with other functions called, by the next of these names."""
+    calls = [{**call, "function": {**call["function"], "name": next(names)}} for call in turn.get("tool_calls") or ()]
+    return {**turn, "tool_calls": calls} if calls else turn
 
 
 def _with_calls(turn: Turn, spelled: Callable[[Any], Any], empty: str | None) -> Turn:

@@ -48,6 +48,10 @@ class Chat:
         """The first `count` turns."""
         return replace(self, turns=self.turns[:count], learned=self.learned[:count])
 
+    def with_turn(self, number: int, turn: Turn) -> "Chat":
+        """The same chat with another turn `number`, from 0."""
+        return replace(self, turns=[*self.turns[:number], turn, *self.turns[number + 1 :]])
+
 
 def chat_of(row: Mapping[str, Any]) -> Chat | None:
     """The chat that a row is; None for rows of text, of token ids, and of strings as prompt and completion.
@@ -79,7 +83,7 @@ def _turns(row: Mapping[str, Any], column: str) -> list[Turn]:
     Raises:
         DataError: no list of turns, or an empty one.
     """
-    turns = _parsed(row[column])
+    turns = parsed(row[column])
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not all(isinstance(t, Mapping) for t in turns):
         expected = '[{"role": ..., "content": ...}, ...]'
         got = "null" if turns is None else f"{type(turns).__name__} {brief(turns)}"
@@ -107,8 +111,8 @@ def _turn(turn: Mapping[str, Any], number: int) -> Turn:
 
 def _calls(rest: dict[str, Any], number: int) -> dict[str, Any]:
     """The tool calls among a turn's further keys, which are taken out; OpenAI's older function_call is one too."""
-    older = _parsed(rest.pop(CALL, None))
-    calls = _parsed(rest.pop("tool_calls", None)) or ([older] if older else [])
+    older = parsed(rest.pop(CALL, None))
+    calls = parsed(rest.pop("tool_calls", None)) or ([older] if older else [])
     are_calls = isinstance(calls, Sequence) and all(
         isinstance(call, Mapping)
         and isinstance(function := call.get("function") or call, Mapping)
@@ -145,9 +149,9 @@ def _sides(row: Mapping[str, Any]) -> tuple[list[Turn], list[Turn]] | None:
     A string beside a list is one turn. None for two strings of text.
     """
     sides = [row["prompt"], row["completion"]]
-    parsed = [_parsed(side) for side in sides]
-    if all(isinstance(side, list) and side and all(map(_is_turn, side)) for side in parsed):
-        sides = parsed
+    said = [parsed(side) for side in sides]
+    if all(isinstance(side, list) and side and all(map(_is_turn, side)) for side in said):
+        sides = said
     if all(side is None or isinstance(side, str) for side in sides):
         return None
     prompt, completion = (
@@ -175,7 +179,7 @@ def _question(row: Mapping[str, Any], kind: Kind) -> list[Turn]:
 
 def _history(row: Mapping[str, Any], kind: Kind) -> list[Turn]:
     """The turns before a question, from pairs of question and answer; as in LLaMA-Factory they are learned too."""
-    pairs = _parsed(row.get("history")) or []
+    pairs = parsed(row.get("history")) or []
     is_right = isinstance(pairs, Sequence) and all(
         isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(said, str) for said in pair) for pair in pairs
     )
@@ -212,7 +216,7 @@ def _is_learned(turn: Turn, number: int) -> bool:
 
 def _given(row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
     """What a template is given beside the turns."""
-    given = _parsed(row.get("chat_template_kwargs")) or {}
+    given = parsed(row.get("chat_template_kwargs")) or {}
     if not isinstance(given, Mapping):
         raise DataError("chat_template_kwargs of a row is no object", got=brief(given), expected='{"name": value, ...}')
     beside = {column: _list_of_objects(row, column) for column in ("tools", "documents")}
@@ -224,7 +228,7 @@ def _given(row: Mapping[str, Any], turns: Sequence[Turn]) -> dict[str, Any]:
 
 
 def _list_of_objects(row: Mapping[str, Any], column: str) -> list[dict[str, Any]]:
-    value = _parsed(row.get(column)) or []
+    value = parsed(row.get(column)) or []
     if not isinstance(value, Sequence) or not all(isinstance(one, Mapping) for one in value):
         raise DataError(f"{column} of a row is no list of objects", got=brief(value), expected="[{...}, ...]")
     return [dict(one) for one in value]
@@ -261,8 +265,8 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
     raise DataError(f"{column} of a row is no string", got=got, expected="a string or null", fix=fix)
 
 
-def _parsed(value: Any) -> Any:
-    """A column's value; of a string that is a JSON list or object, what it says: csv files have no other way."""
+def parsed(value: Any) -> Any:
+    """A value; of a string that is a JSON list or object, what it says: csv files have no other way."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
