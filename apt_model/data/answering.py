@@ -1,13 +1,10 @@
 """How a tokenizer's chat template asks a question and ends an answer. Knows templates; knows nothing of models."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from apt_model.data.batch import Batch
-from apt_model.data.notices import Tell, untold
-from apt_model.data.placing import without_warning
 from apt_model.data.template import has_template, render_chat
-from apt_model.data.turns import Chat
 from apt_model.errors import DataError
 
 ASKED, ANSWERED = "wozu", "dazu"  # words that no template has in it
@@ -17,19 +14,6 @@ THOUGHT = "<think>"
 def with_template(first: Any, second: Any) -> Any:
     """Of two tokenizers with the same ids (or None) the first, unless only the second has a chat template."""
     return second if first is None or (has_template(second) and not has_template(first)) else first
-
-
-def question_ids(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, *, tell: Tell = untold) -> list[int]:
-    """Token ids of a chat with the generation prompt behind it, in the tokenizer's chat template.
-
-    `tell` is told of what the template has no use for.
-
-    Raises:
-        DataError: the template refuses the chat.
-    """
-    text = render_chat(chat, tokenizer, tell=tell, add_generation_prompt=True)
-    ids: list[int] = tokenizer(text, add_special_tokens=False, **without_warning(tokenizer))["input_ids"]
-    return ids
 
 
 def turn_end(tokenizer: Any) -> int | None:

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from apt_model.data.columns import kind_of
 from apt_model.data.dual_encode import Pair, encode_for_both
 from apt_model.data.encode import UNLIMITED, encode_rows
-from apt_model.data.encoded import IGNORED, Encoded
+from apt_model.data.encoded import IGNORED, Encoded, as_columns
 from apt_model.data.notices import Tell, untold, warn
 from apt_model.data.ready import FLATTENED, TAKEN, read_tensors
 from apt_model.data.segments import Segments
@@ -234,7 +234,7 @@ def _encoded(rows: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int,
         else:
             whole = next(from_texts)
             _tell_lost(number, whole, max_length, tell)
-            yield Encoded(whole.ids[:max_length], whole.labels[:max_length])
+            yield whole.until(max_length)
 
 
 def _tell_lost(number: int, whole: Encoded, max_length: int, tell: Tell) -> None:
@@ -273,19 +273,17 @@ def _from_both(
 
 def _padded(rows: Sequence[Encoded], tokenizer: Any) -> Batch:
     pad = getattr(tokenizer, "pad_token_id", None) or 0
-    columns: dict[str, tuple[Sequence[list[int]], int]] = {
-        "input_ids": ([row.ids for row in rows], pad),
-        "attention_mask": ([[1] * len(row.ids) for row in rows], 0),
-        "labels": ([row.labels for row in rows], IGNORED),
-    }
-    if any(row.positions is not None for row in rows):
-        columns["position_ids"] = ([row.positions or list(range(len(row.ids))) for row in rows], 0)
+    columns = as_columns(rows, with_positions=any(row.positions is not None for row in rows))
+    columns["attention_mask"] = [[1] * len(row.ids) for row in rows]
+    filled = {"input_ids": pad, "labels": IGNORED}  # the others with 0
     return _from_tensors(
         {
             key: pad_sequence(
-                [torch.tensor(row, dtype=torch.int64) for row in column], batch_first=True, padding_value=value
+                [torch.tensor(row, dtype=torch.int64) for row in column],
+                batch_first=True,
+                padding_value=filled.get(key, 0),
             )
-            for key, (column, value) in columns.items()
+            for key, column in columns.items()
         },
         untold,
     )

@@ -130,8 +130,20 @@ def _last_answer(chat: Chat, tokenizer: Any) -> tuple[list[int], str] | None:
     rendered = render(replace(chat, learned=[False] * last + [True]), tokenizer, untold)
     _, labels = labelled(rendered, tokenizer)
     answer = tokenizer.decode([token for token in labels if token != IGNORED], skip_special_tokens=True).strip()
-    prompt = render_chat(rendered.chat.until(last), tokenizer, add_generation_prompt=True)
-    return tokenizer(prompt, add_special_tokens=False, **without_warning(tokenizer))["input_ids"], answer
+    return question_ids(rendered.chat.until(last), tokenizer), answer
+
+
+def question_ids(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, *, tell: Tell = untold) -> list[int]:
+    """Token ids of a chat with the generation prompt behind it, in the tokenizer's chat template.
+
+    `tell` is told of what the template has no use for.
+
+    Raises:
+        DataError: the template refuses the chat.
+    """
+    text = render_chat(chat, tokenizer, tell=tell, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False, **without_warning(tokenizer))["input_ids"]
+    return ids
 
 
 def _encode_row(
@@ -151,7 +163,7 @@ def _encode_row(
     else:
         tell_unwritten(row, tell)
         ids, labels, _ = place_pair(*pair_of(row), tokenizer)
-    return Encoded(ids[:max_length], labels[:max_length])
+    return Encoded(ids, labels).until(max_length)
 
 
 def count_answers(row: Mapping[str, Any], tokenizer: Any, max_length: int) -> tuple[int, int]:

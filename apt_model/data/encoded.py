@@ -16,6 +16,10 @@ class Encoded(NamedTuple):
     labels: list[int]
     positions: list[int] | None = None
 
+    def until(self, length: int) -> "Encoded":
+        """The first `length` tokens."""
+        return Encoded(self.ids[:length], self.labels[:length], self.positions and self.positions[:length])
+
 
 def as_columns(rows: Sequence[Encoded], *, with_positions: bool) -> dict[str, list[list[int]]]:
     """The rows as columns of a data set: `input_ids`, `labels` and, if asked for, `position_ids`."""

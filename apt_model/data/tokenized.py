@@ -54,7 +54,7 @@ def tokenized(
     whole = _encoded(rows, indices, tokenizer, note)
     cut = [0 if packing or "input_ids" in batch else max(0, len(row.ids) - max_length) for row in whole]
     empty = [int(not row.ids) for row in whole]
-    short = [_until(row, max_length) if over else row for row, over in zip(whole, cut, strict=True)]
+    short = [row.until(max_length) if over else row for row, over in zip(whole, cut, strict=True)]
     unlabelled = [int(bool(row.ids) and set(row.labels[1:]) <= {IGNORED}) for row in short]
     if packing:  # blocks are no rows: the first one has the sums
         short = pack(whole, tokenizer, max_length) or [Encoded([], [])]
@@ -129,7 +129,3 @@ def structs_of(features: Mapping[str, Any] | None) -> list[str]:
 def _has_struct(feature: Any) -> bool:
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     return isinstance(feature, Mapping) or (inner is not None and _has_struct(inner))
-
-
-def _until(row: Encoded, length: int) -> Encoded:
-    return Encoded(row.ids[:length], row.labels[:length], row.positions and row.positions[:length])

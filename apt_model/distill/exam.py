@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.data.answering import is_asked_in_template, question_ids
+from apt_model.data.answering import is_asked_in_template
 from apt_model.data.batch import Batch
-from apt_model.data.encode import UNLIMITED, encode
+from apt_model.data.encode import UNLIMITED, encode, question_ids
 from apt_model.data.prompts import beginning
 from apt_model.data.rng import undisturbed
 from apt_model.data.template import has_template

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from apt_model.data.answering import question_ids
-from apt_model.data.encode import UNLIMITED, encode
+from apt_model.data.encode import UNLIMITED, encode, question_ids
 from apt_model.data.notices import Tell, warn
 from apt_model.data.turns import Chat, chat_of
 from apt_model.errors import DataError

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from apt_model.data.answering import has_template, is_asked_in_template, question_ids, turn_end, with_template
+from apt_model.data.answering import has_template, is_asked_in_template, turn_end, with_template
 from apt_model.data.batch import to_batch
+from apt_model.data.encode import question_ids
 from tests.chats import CHATML, LLAMA_2, NO_END, SPECIALS, THINKING, byte_level, chat
 
 
