@@ -72,20 +72,19 @@ def _cache(arguments: argparse.Namespace) -> None:
     check_settings(settings, arguments.batch_size)
     device, out = pick_device(config.train.device), prepare_directory(arguments.out)
     told: list[str] = []
-    tell_overruled(arguments, collector(told, lang))
+    notice = collector(told, lang)
+    tell_overruled(arguments, notice)
     with waiting(lang, "data"):
         rows = load_dataset(
             arguments.data,
             split=arguments.split,
             text_column=arguments.text_column,
             columns=arguments.columns,
-            tell=collector(told, lang),
+            tell=notice,
         )
     teacher, tokenizer = load_precisely(arguments, config)
     with waiting(lang, "tokens"):
-        rows = tokenize_dataset(
-            rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=collector(told, lang)
-        )
+        rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=notice)
     tell(told)
     caching = CacheWriter(
         teacher,

@@ -135,17 +135,19 @@ def tokenize_dataset(
     Raises:
         DataError: a row that cannot be encoded, by its file and line where they are known; says what was seen.
     """
-    how: dict[str, Any] = {
-        "batched": True,
-        "with_indices": True,
+    given = {
+        "tokenizer": tokenizer,
+        "max_length": max_length,
+        "packing": packing,
+        "structs": structs_of(rows.features),
+        "code": code_stamp(),
     }
-    how["fn_kwargs"] = {"tokenizer": tokenizer, "max_length": max_length, "packing": packing, "code": code_stamp()}
-    how["fn_kwargs"]["structs"] = structs_of(rows.features)
+    how: dict[str, Any] = {"batched": True, "with_indices": True, "fn_kwargs": given}
     columns = columns_of(rows)
     if isinstance(rows, datasets.IterableDataset):
         kind = kind_of(columns)  # a column may come later than the first row
         with readable("data to encode"):
-            how["fn_kwargs"]["tell"] = once(tell)
+            given["tell"] = once(tell)
             return rows.map(streamed_tokens, remove_columns=[*{*columns, *kind.needs, *kind.may}], **how)
     if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
         num_proc = os.cpu_count()

@@ -95,23 +95,18 @@ def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: T
     return datasets.Dataset.from_file(str(place / ROWS), info=info).select_columns(about["columns"])
 
 
-def where(rows: Rows, index: int) -> str:
-    """A row by its file and line, whatever was selected or shuffled since: the first that holds just the same.
-
-    Rows that were not read by us are named by their number in what they were loaded from, else in `rows`.
-    """
-    return where_is(rows, rows[index], index)
-
-
 def with_place(error: RowError, rows: Rows) -> DataError:
     """The error with its row's file and line; of a stream, which has neither, with what stands in the row."""
     if not hasattr(rows, "cache_files"):
         return at_row(error, f"a row of a stream, {brief(error.row)}")
-    return at_row(error, where_is(rows, error.row, error.index))
+    return at_row(error, _where(rows, error.row, error.index))
 
 
-def where_is(rows: Rows, row: Mapping[str, Any], index: int) -> str:
-    """`where`, of the row itself, which is the one of that number where no file of ours holds it."""
+def _where(rows: Rows, row: Mapping[str, Any], index: int) -> str:
+    """A row by its file and line, whatever was selected or shuffled since: the first that holds just the same.
+
+    Rows that were not read by us are named by their number in what they were loaded from, else by `index`.
+    """
     features, names = rows.features, list(row)
     wanted = [_as_kept(row[name], features[name]) for name in names]
     before: Counter[Path] = Counter()  # rows of a folder in the files before
