@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from apt_model import faults
 from apt_model.errors import StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: hashes of rows and models in the identity, generators by name
 IS_WINDOWS = os.name == "nt"
 MANIFEST = "manifest.json"
 _PREFIX, _TEMPORARY, _REPLACED = "step-", ".tmp-", ".old"

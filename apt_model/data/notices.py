@@ -4,9 +4,12 @@ Knows sentences; knows nothing of rows or of where a notice is shown.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Protocol
 
 from apt_model.i18n import Phrases
+
+KeyedNotice = tuple[str, Mapping[str, str | int | float]]  # key of a sentence, and what fills it
 
 
 class Tell(Protocol):

@@ -1,29 +1,36 @@
-"""Save and restore the states of random generators: python's, numpy's, torch's, and a DataLoader's.
+"""Save and restore the states of random generators: python's, numpy's, torch's, and those that a data loader owns.
 
 Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+Generator = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
+
+DEPTH = 6  # of objects within objects that are searched for generators
+SHORT = 64  # entries of a list that is searched: of data sets, not of rows
 
 
 def read_generators(device: torch.device, loader: Iterable[Any]) -> tuple[dict[str, Any], Tensors]:
     """The states of all generators, as (JSON values, tensors by name)."""
     kind, keys, *rest = np.random.get_state(legacy=True)
-    plain = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+    plain: dict[str, Any] = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    tensors |= {f"loader.{index}": generator.get_state() for index, generator in enumerate(_own_generators(loader))}
+    owned = _owned(loader)
+    tensors |= {f"loader.{name}": one.get_state() for name, one in owned.items() if isinstance(one, torch.Generator)}
+    plain["owned"] = {name: _plain(one) for name, one in owned.items() if not isinstance(one, torch.Generator)}
     return plain, tensors
 
 
@@ -40,19 +47,26 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
-    for index, generator in enumerate(_own_generators(loader)):
-        generator.set_state(tensors[f"loader.{index}"])
+    for name, one in _owned(loader).items():
+        if isinstance(one, torch.Generator):
+            one.set_state(tensors[f"loader.{name}"])
+        else:
+            _set_plain(one, plain["owned"][name])
 
 
-def _own_generators(loader: Iterable[Any]) -> list[torch.Generator]:
-    """The `generator` objects of a DataLoader and its samplers, each once, without torch's global one."""
-    found = [getattr(holder, "generator", None) for holder in (loader, *_samplers(loader))]
-    return list({id(one): one for one in found if isinstance(one, torch.Generator)}.values())
+def global_states() -> tuple[Any, ...]:
+    """The states of python's, numpy's and torch's global generators on the CPU, to be compared."""
+    return random.getstate(), _numpy_state(), torch.get_rng_state().numpy().tobytes()
 
 
-def _samplers(loader: Iterable[Any]) -> tuple[Any, ...]:
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    return getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)
+def _numpy_state() -> tuple[Any, ...]:
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return kind, np.asarray(keys).tobytes(), *rest
+
+
+def generator_names(loader: Iterable[Any]) -> list[str]:
+    """Attribute paths of the generators that a data loader owns: "sampler.generator", "dataset.rng"."""
+    return list(_owned(loader))
 
 
 @contextmanager
@@ -70,24 +84,100 @@ def undisturbed(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def generators_kept(loader: Iterable[Any]) -> Iterator[None]:
-    """Context manager: afterwards the generators that a DataLoader, its samplers, data set and collator own are as
-    they were."""
-    holders = (loader, *_samplers(loader), getattr(loader, "dataset", None), getattr(loader, "collate_fn", None))
-    owned = [one for holder in holders for one in getattr(holder, "__dict__", {}).values()]
-    restore = [undo for undo in map(_restorer, owned) if undo is not None]
+    """Context manager: afterwards the generators that a data loader owns are as they were."""
+    restore = restorer(loader)
     try:
         yield
     finally:
-        for undo in restore:
-            undo()
+        restore()
 
 
-def _restorer(one: Any) -> Callable[[], Any] | None:
-    """What sets a generator to its present state; None for anything else."""
-    if isinstance(one, torch.Generator):
-        return partial(one.set_state, one.get_state())
+def restorer(loader: Iterable[Any]) -> Callable[[], None]:
+    """A function that sets the generators that a data loader owns to their present states."""
+    undo = [
+        partial(one.set_state, one.get_state())
+        if isinstance(one, torch.Generator)
+        else partial(_set_plain, one, _plain(one))
+        for one in _owned(loader).values()
+    ]
+
+    def restore() -> None:
+        for one in undo:
+            one()
+
+    return restore
+
+
+def _owned(loader: Iterable[Any]) -> dict[str, Generator]:
+    """The generators that a loader, its samplers, its data sets or its collator hold, each once, by attribute path.
+
+    Also those within objects that they hold, and in closures; not the global ones.
+    """
+    found: dict[str, Generator] = {}
+    everybodys = (random.random.__self__, np.random.rand.__self__, torch.default_generator)  # type: ignore[attr-defined]
+    _search(loader, "", found, {id(one) for one in everybodys}, DEPTH)
+    return found
+
+
+def _search(holder: Any, path: str, found: dict[str, Generator], seen: set[int], depth: int) -> None:
+    seen.add(id(holder))
+    for name, value in _parts(holder):
+        if id(value) in seen:
+            continue
+        if isinstance(value, Generator):
+            seen.add(id(value))
+            found[f"{path}{name}"] = value
+        elif depth and not isinstance(value, type | ModuleType | nn.Module | Tensor):
+            _search(value, f"{path}{name}.", found, seen, depth - 1)
+
+
+def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
+    """What an object holds: its attributes, a function's closure, the object of a method, the entries of a short list.
+
+    Not the iterator of a data loader whose workers live on: their generators are in other processes.
+    """
+    if isinstance(holder, FunctionType):
+        for name, cell in zip(holder.__code__.co_freevars, holder.__closure__ or (), strict=True):
+            with suppress(ValueError):  # a name that has no value yet
+                yield name, cell.cell_contents
+    elif isinstance(holder, MethodType):
+        yield "self", holder.__self__
+    elif isinstance(holder, partial):
+        yield from (("func", holder.func), ("args", holder.args), *holder.keywords.items())
+    elif isinstance(holder, list | tuple) and len(holder) <= SHORT:
+        yield from ((str(index), value) for index, value in enumerate(holder))
+    else:
+        yield from ((name, value) for name, value in getattr(holder, "__dict__", {}).items() if name != "_iterator")
+
+
+def _plain(one: random.Random | np.random.Generator | np.random.RandomState) -> Any:
+    """A generator's state as JSON values."""
     if isinstance(one, random.Random):
-        return partial(one.setstate, one.getstate())
-    if isinstance(one, np.random.Generator):
-        return partial(setattr, one.bit_generator, "state", one.bit_generator.state)
-    return None
+        return list(one.getstate())
+    state = one.get_state(legacy=False) if isinstance(one, np.random.RandomState) else one.bit_generator.state
+    return _without_arrays(state)
+
+
+def _set_plain(one: random.Random | np.random.Generator | np.random.RandomState, state: Any) -> None:
+    """Set a state of `_plain`."""
+    if isinstance(one, random.Random):
+        version, keys, gauss = state
+        one.setstate((version, tuple(keys), gauss))
+    elif isinstance(one, np.random.RandomState):
+        one.set_state(_with_arrays(state))
+    else:
+        one.bit_generator.state = _with_arrays(state)
+
+
+def _without_arrays(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _without_arrays(value) for key, value in state.items()}
+    return {"array": state.tolist(), "dtype": str(state.dtype)} if isinstance(state, np.ndarray) else state
+
+
+def _with_arrays(state: Any) -> Any:
+    if not isinstance(state, dict):
+        return state
+    if state.keys() == {"array", "dtype"}:
+        return np.array(state["array"], dtype=state["dtype"])
+    return {key: _with_arrays(value) for key, value in state.items()}

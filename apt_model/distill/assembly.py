@@ -3,7 +3,7 @@
 Knows which part needs what; knows nothing of the order in which they are used.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, steps_per_epoch
+from apt_model.data.notices import KeyedNotice
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints.manager import Stateful
 from apt_model.distill.checks import CausalityCheck
@@ -22,7 +23,8 @@ from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
 from apt_model.distill.fixed_rows import RowSet, learned_source, spread_source
 from apt_model.distill.grader import Grader
-from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
+from apt_model.distill.identity import identity
+from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.losses.layer_matching import Matcher
 from apt_model.distill.nonfinite import NonFinite
 from apt_model.distill.on_policy import OnPolicy
@@ -47,6 +49,7 @@ class Parts:
         optimizer: the student's, not wrapped.
         schedule: what a checkpoint keeps of its learning rate; None if nothing changes the rate.
         has_no_schedule: the learning rate stays constant although a schedule is set, since the length is not known.
+        identity: what must be the same on resuming; empty in a run without checkpoints.
         cards_of_models: name and size of teacher and student.
         vocabulary: columns of the logits that both heads have; None if one of them does not tell.
         matcher: layer matching; None unless the settings ask for it.
@@ -64,6 +67,7 @@ class Parts:
     optimizer: Optimizer
     schedule: Stateful | None
     has_no_schedule: bool
+    identity: Mapping[str, Any]
     cards_of_models: tuple[ModelCard, ModelCard]
     vocabulary: int | None
     matcher: Matcher | None
@@ -143,6 +147,9 @@ def assemble(
         optimizer=optimizer,
         schedule=OwnSchedule(optimizer, own) if own is not None else _given(optimizer, models.scheduler),
         has_no_schedule=makes_optimizer and total_steps is None and varies,
+        identity=identity(config, models, data, source=source, optimizer=optimizer)
+        if keeping.checkpoints is not None
+        else {},
         cards_of_models=(source.card, model_card(student)),
         vocabulary=vocabulary,
         matcher=matcher,

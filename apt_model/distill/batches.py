@@ -8,8 +8,8 @@ from typing import Any
 
 from apt_model.data.batch import Batch
 from apt_model.data.rng import read_generators
+from apt_model.data.row_hashes import with_hashes
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.identity import fingerprint
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState
 from apt_model.errors import ConfigError
 
@@ -69,27 +69,26 @@ class AccumulationWindows:
         """The epoch's batches with their numbers, from the first that was not trained on.
 
         Those before are drawn again, so that whatever draws random numbers for them (samplers, transforms, workers) is
-        in the same state as in the run before it was interrupted.
+        in the same state as in the run before it was interrupted: also at the data's end, if the checkpoint was written
+        after it had been reached.
         """
         keeper, progress, state = self._keeper, self._state.progress, self._state
-        done, first_batch = progress.batches, progress.first_batch
+        done, drawn, was_exhausted = progress.batches, progress.drawn, progress.exhausted
+        progress.drawn, index = "", -1
         if restored is not None and done:
             state.at_epoch_start = restored.set_to_epoch_start(state.device, self._batches)
         elif keeper is not None:
             state.at_epoch_start = read_generators(state.device, self._batches)
-        index = -1
-        for index, raw in enumerate(self._batches):
-            if 0 < index < done - 1:
-                continue
-            batch = self._collate(raw)
-            if index == 0 and keeper is not None:
-                progress.first_batch = fingerprint(batch)
-                if done:
-                    keeper.refuse_other_data(first_batch, progress.first_batch)
-            if index == done - 1 and restored is not None:
-                restored.set_to_save(state.device, self._batches)
+        known = with_hashes(self._batches) if keeper is not None else ((raw, "") for raw in self._batches)
+        for index, (raw, so_far) in enumerate(known):
+            progress.drawn = so_far
             if index >= done:
-                yield index, batch
+                yield index, self._collate(raw)
+            elif index == done - 1:
+                if keeper is not None:
+                    keeper.refuse_other_data(drawn, progress.drawn, done)
+                if restored is not None and not was_exhausted:
+                    restored.set_to_save(state.device, self._batches)
         if index + 1 < done:
             raise ConfigError(
                 "the data has fewer batches than were trained on before the checkpoint",
@@ -97,3 +96,6 @@ class AccumulationWindows:
                 expected=f"at least {done}",
                 fix="resume with the same data",
             )
+        if restored is not None and was_exhausted:  # a loader may draw numbers when it comes to its end
+            restored.set_to_save(state.device, self._batches)
+        progress.exhausted = True

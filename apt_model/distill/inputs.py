@@ -13,12 +13,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.data.batch import Batch, to_batch
-from apt_model.data.notices import Tell
+from apt_model.data.notices import KeyedNotice, Tell
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.sinks import Audience
-
-KeyedNotice = tuple[str, Mapping[str, str | int | float]]  # key of a sentence, and what fills it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,10 +13,10 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.config import LessonConfig
-from apt_model.data.notices import Tell
+from apt_model.data.notices import KeyedNotice, Tell
 from apt_model.distill.assembly import assemble
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
-from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
+from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import TrainingRun
 from apt_model.distill.setup import make_accelerator, trained

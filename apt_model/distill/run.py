@@ -12,14 +12,14 @@ from typing import Any
 from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
+from apt_model.data.notices import KeyedNotice
 from apt_model.distill.assembly import Parts
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.identity import identity
 from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checks import refuse_empty
-from apt_model.distill.inputs import Keeping, KeyedNotice, Models
+from apt_model.distill.inputs import Keeping, Models
 from apt_model.distill.interrupt import Stop
 from apt_model.distill.optimizer_step import StepTaken
 from apt_model.distill.setup import sum_over_processes
@@ -79,15 +79,7 @@ class TrainingRun:
             optimizer=parts.optimizer,
             progress=self._progress,
             others=others,
-            identity=identity(
-                self._config,
-                parts.cards_of_models,
-                parts.batches,
-                processes=self._accelerator.num_processes,
-                optimizer=parts.optimizer,
-                keeps=others,
-                student_model=models.student,
-            ),
+            identity={**parts.identity, "processes": self._accelerator.num_processes, "keeps": sorted(others)},
             device=self._accelerator.device,
             loader=parts.batches,
         )
@@ -107,9 +99,7 @@ class TrainingRun:
 
     def _begin(self) -> RestoredGenerators | None:
         """Emit the start and the notices; restore a checkpoint if the run resumes: its generators are returned."""
-        if self._checkpoints is not None:
-            self._checkpoints.check(self._state)
-        parts = self._parts
+        parts, told = self._parts, self._checkpoints.check(self._state) if self._checkpoints is not None else []
         teacher, student = parts.cards_of_models
         self._report.tell(
             RunStarted,
@@ -121,7 +111,7 @@ class TrainingRun:
             device=str(self._accelerator.device),
             vocabulary=parts.vocabulary,
         )
-        for key, values in (*self._notices, *parts.notices()):
+        for key, values in (*self._notices, *told, *parts.notices()):
             self._report.say(key, **values)
         self._report.begin()
         if parts.has_no_schedule:

@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.data.batch import Batch
-from apt_model.data.rng import undisturbed
+from apt_model.data.rng import restorer, undisturbed
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
@@ -59,6 +59,7 @@ class Validator:
         self._source, self._collate, self._grader = batches, collate, grader
         self._given_tokens, self._bos, self._device = given_tokens, bos, device
         self._for_cards: Iterator[Batch] = iter(())
+        self._from_the_start = restorer(batches)  # each pass has the same order, also in a resumed run
         self.taken = 0
         with undisturbed(device):
             self.first = next(self._batches())
@@ -117,6 +118,7 @@ class Validator:
 
     def _batches(self) -> Iterator[Batch]:
         found = 0
+        self._from_the_start()
         for raw in self._source:
             batch = self._collate(raw)
             self._grader.check(batch)

@@ -24,9 +24,9 @@ def hash_model(model: nn.Module) -> str:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor], before: str = "") -> str:
-    """sha256 over the string `before` and the tensors: names, dtypes, shapes, bytes."""
+    """sha256 over the string `before` and the tensors: names, dtypes, shapes, bytes; what is no tensor is left out."""
     digest = hashlib.sha256(before.encode())
-    for name, tensor in sorted(tensors.items()):
+    for name, tensor in sorted((name, one) for name, one in tensors.items() if isinstance(one, Tensor)):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -41,6 +41,44 @@ def hash_config(config: Any) -> str:
 def hash_tokenizer(tokenizer: Any) -> str | None:
     """sha256 over the vocabulary, token to id; None without a tokenizer."""
     return None if tokenizer is None else hash_json(tokenizer.get_vocab())
+
+
+def hash_build(model: nn.Module) -> str:
+    """sha256 over how a model computes, weights aside.
+
+    Config, classes of modules, their floats (dropout, scaling), which parameters are trained and in which dtype, and
+    buffers that are not saved.
+    """
+    modules = [
+        (name, type(module).__qualname__, sorted(_floats(vars(module)).items()))
+        for name, module in model.named_modules()
+    ]
+    parameters = [(name, str(one.dtype), one.requires_grad) for name, one in model.named_parameters()]
+    saved = model.state_dict().keys()
+    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+    config = getattr(model, "config", None)
+    known = [hash_config(config), getattr(config, "_attn_implementation", None), modules, parameters]
+    return hash_tensors(unsaved, hash_json(known))
+
+
+def _floats(values: Mapping[str, Any]) -> dict[str, float]:
+    """The floats among values, and those in mappings of floats, such as the scaling of each adapter."""
+    flat = {name: value for name, value in values.items() if isinstance(value, float)}
+    for name, value in values.items():
+        if isinstance(value, dict) and value and all(isinstance(one, float) for one in value.values()):
+            flat |= {f"{name}.{key}": one for key, one in value.items()}
+    return flat
+
+
+def hash_tokenization(tokenizer: Any) -> str | None:
+    """sha256 over all that decides which ids a text or chat becomes; None for what has no vocabulary to ask for."""
+    if not hasattr(tokenizer, "get_vocab"):
+        return None
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    state = ("padding", "truncation")  # of the latest call
+    template, special = (getattr(tokenizer, name, None) for name in ("chat_template", "special_tokens_map"))
+    return hash_json([{key: value for key, value in rules.items() if key not in state}, template, special])
 
 
 def hash_json(value: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from apt_model.config import LessonConfig
 from apt_model.config.translate import read_object, translated
-from apt_model.distill.inputs import KeyedNotice
+from apt_model.data.notices import KeyedNotice
 from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
 

@@ -17,8 +17,9 @@ from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DisplayConfig
+from apt_model.data.notices import KeyedNotice
 from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
-from apt_model.distill.inputs import Data, Keeping, KeyedNotice, Models, Watching
+from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.event import Event

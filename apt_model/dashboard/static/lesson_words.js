@@ -98,6 +98,8 @@ export const LESSON = {
   "notice.spike": [["第 {step} 步: 教室里一阵骚动，损失从平时的 {usual} 跳到 {loss}，看看这个 batch 里有什么", "第 {step} 步: 这道题超纲了吧？损失 {loss}，平时只有 {usual}；常常这样的话，请降低学习率", "第 {step} 步: 学生突然懵了，损失 {usual} → {loss}；偶尔一次不要紧，反复出现就降低学习率"], ["step {step}: a stir in the classroom, the loss jumped from its usual {usual} to {loss}: look at what is in this batch", "step {step}: was that in the syllabus? Loss {loss}, usually {usual}: if this happens often, lower the learning rate", "step {step}: the student is startled, loss {usual} → {loss}: once does no harm; if it keeps happening, lower the learning rate"]],
   "notice.checkpoint_skipped": ["跳过了损坏的检查点: {what}", "skipped a damaged checkpoint: {what}"],
   "notice.resumed": ["从检查点继续: {from}", "resuming from the checkpoint of {from}"],
+  "notice.resumed_anyway": ["与所接续的那次训练不同 (resume_anyway): {what}", "the run differs from the one that it continues (resume_anyway): {what}"],
+  "notice.resumed_elsewhere": ["接续时的运行环境不同，结果的末位数字可能有出入: {what}", "the run goes on under other circumstances, so that its last bits may differ: {what}"],
   "notice.display_failed": ["显示出了问题，训练继续: {failure}", "the display failed, training goes on: {failure}"],
   "notice.observing": ["教师在这里只用来对照，偷懒程度只表示学生与它差多少", "the student is only compared with the teacher: laziness says how far apart they are"],
   "notice.names_no_teacher": ["{settings} 里没有教师模型，所以这里只旁观；如果你自己的损失确实向这位教师学习，请传 learns_from_teacher=True", "{settings} names no teacher model, so this lesson only observes; if your own loss learns from this teacher, pass learns_from_teacher=True"],

@@ -18,10 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from apt_model.config import settings
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
+from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import Tensors, read_generators
+from apt_model.distill.checkpoints.comparison import (
+    differences,
+    refuse_past_the_end,
+    surroundings,
+    with_known_beginning,
+)
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
@@ -182,6 +188,7 @@ class Checkpoints:
             "optimizer": settings,
             "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
             "best": self._best,
+            "surroundings": surroundings(run.device),
         }
         try:
             return json_writer(state), tensors, generators
@@ -191,30 +198,45 @@ class Checkpoints:
             got = str(error)
             raise ConfigError("checkpoints cannot hold the run's state", got=got, expected=expected, fix=fix) from error
 
-    def check(self, run: RunState) -> None:
+    def check(self, run: RunState) -> list[KeyedNotice]:
         """Check, before anything is changed, that a run can be saved, and restored if it is to be resumed.
 
+        Returns:
+            What to tell of a resumed run: differences that `may_differ` allows; another machine.
+
         Raises:
-            ConfigError: settings, sizes or data differ from the checkpoint's (lists them); the checkpoint is past the
-                run's end; or a part of the run is neither a tensor nor a JSON value.
+            ConfigError: settings, sizes, models or data differ from the checkpoint's (lists them); the checkpoint is
+                past the run's end; or a part of the run is neither a tensor nor a JSON value.
             StorageError: the checkpoint's identity cannot be read.
         """
+        told: list[KeyedNotice] = []
         if self.newest is not None:
             try:
                 state = read_json(self.newest / STATE)
-                then, done = dict(state["identity"]), Progress()
+                then, there, done = dict(state["identity"]), dict(state["surroundings"]), Progress()
                 done.load_state_dict(state["progress"])
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
-            self._refuse_another_run(then, run.identity)
-            self._refuse_past_the_end(done)
+            run.identity = with_known_beginning(then, run.identity, run.student, self.newest / STUDENT)
+            if differ := "; ".join(differences(then, run.identity)):
+                if not self._may_differ:
+                    what, fix = (
+                        "the run differs from that of the checkpoint",
+                        f"resume with the same values, or {ANYWAY}",
+                    )
+                    raise ConfigError(what, got=differ, fix=fix)
+                told.append(("notice.resumed_anyway", {"what": differ}))
+            refuse_past_the_end(self._config, done)
+            if elsewhere := "; ".join(differences(there, surroundings(run.device))):
+                told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
             got, fix = f"{', '.join(strange[:3])} in it", "change the student, or train without run_dir"
             what = "checkpoints cannot hold the student's state_dict"
             raise ConfigError(what, got=got, expected="tensors only", fix=fix)
+        return told
 
     def restore(self, run: RunState) -> RestoredGenerators:
         """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
@@ -258,33 +280,15 @@ class Checkpoints:
             return None
         return path
 
-    def refuse_other_data(self, then: str, now: str) -> None:
-        """Refuse to resume in an epoch whose first batch has another hash.
+    def refuse_other_data(self, then: str, now: str, batches: int) -> None:
+        """Refuse to resume in an epoch whose first batches have another hash.
 
         Raises:
             ConfigError: the hashes differ, and `may_differ` is not set.
         """
         if then != now and not self._may_differ:
-            fix = f"resume with the same data in the same order, or {ANYWAY}"
-            raise ConfigError("the data has changed since the checkpoint: the epoch's first batch differs", fix=fix)
-
-    def _refuse_another_run(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        then = {**{key: field.default for _, key, field in settings() if key in now}, **then}  # settings grow in number
-        names = dict.fromkeys([*then, *now])
-        differ = [f"{n}: {then.get(n)} then, {now.get(n)} now" for n in names if then.get(n) != now.get(n)]
-        if differ and not self._may_differ:
-            what, fix = "the run differs from that of the checkpoint", f"resume with the same values, or {ANYWAY}"
-            raise ConfigError(what, got="; ".join(differ), fix=fix)
-
-    def _refuse_past_the_end(self, progress: Progress) -> None:
-        steps = self._config.max_steps
-        name, done = ("num_epochs", progress.epoch) if steps is None else ("max_steps", progress.step)
-        end = getattr(self._config, name)
-        if done > end:
-            fix = f"set {name} to {done} or more, or resume from an earlier checkpoint"
-            raise ConfigError(
-                "the checkpoint is past the end of the run", got=f"{done}", expected=f"{name} {end} at most", fix=fix
-            )
+            what = f"the data has changed since the checkpoint: the epoch's first {batches} batches differ"
+            raise ConfigError(what, fix=f"resume with the same data in the same order, or {ANYWAY}")
 
 
 def saved_identity(run_dir: Path) -> Mapping[str, Any]:

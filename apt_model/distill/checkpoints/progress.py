@@ -23,7 +23,8 @@ class Progress:
         epoch_steps, epoch_tokens, epoch_skipped, epoch_loss_sum, epoch_seconds: of this epoch; the loss sum is over
             its tokens.
         nonfinite_in_a_row: consecutive non-finite steps since the last good one.
-        first_batch: hash of the epoch's first batch.
+        drawn: hash of the epoch's batches so far, in order.
+        exhausted: whether the data was found to have no further batch in this epoch.
         losses: of all steps.
     """
 
@@ -40,13 +41,14 @@ class Progress:
     epoch_loss_sum: float = 0.0
     epoch_seconds: float = 0.0
     nonfinite_in_a_row: int = 0
-    first_batch: str = ""
+    drawn: str = ""
+    exhausted: bool = False
     losses: BoundedSeries = field(default_factory=BoundedSeries)
 
     def begin_epoch(self) -> None:
         """Count up the epoch, and reset its counters."""
         self.epoch += 1
-        self.finished, self.first_batch = False, ""
+        self.finished, self.exhausted, self.drawn = False, False, ""
         self.batches = self.epoch_steps = self.epoch_tokens = self.epoch_skipped = 0
         self.epoch_loss_sum = self.epoch_seconds = 0.0
 

@@ -21,7 +21,7 @@ from apt_model.distill.teachers.cache.manifest import TEACHER, CacheIdentity, di
 from apt_model.distill.teachers.cache.reader import Cache
 from apt_model.errors import ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
-from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer, text_keys
+from apt_model.models.fingerprints import hash_config, hash_json, hash_model, hash_tokenizer, text_keys
 
 ROWS_AT_ONCE = 256
 
@@ -113,6 +113,11 @@ class CachedTeacher:
     @property
     def model(self) -> None:
         """None: there is no model to run."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the teacher and of how its logits are stored."""
+        return hash_json([self.identity.teacher, self.identity.settings.model_dump()])
 
     @property
     def vocabulary(self) -> int:

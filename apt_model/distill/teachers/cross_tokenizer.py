@@ -58,6 +58,11 @@ class CrossTeacher:
         return self._live.model
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the model's weights and of how it computes."""
+        return self._live.fingerprint
+
+    @property
     def vocabulary(self) -> int:
         """Number of token texts that both tokenizers have."""
         return self._found[0]

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 
 from apt_model import faults
-from apt_model.config.sections import TrainConfig
-from apt_model.distill.checkpoints.manager import Checkpoints
+from apt_model.config import settings
+from apt_model.distill.checkpoints.comparison import differences
 from apt_model.errors import ConfigError, Interrupted, NumericError, StorageError
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
@@ -208,19 +208,12 @@ def test_a_checkpoint_without_its_projections_is_not_taken_up(lesson: Any, tmp_p
         lesson("broken", resume=True, resume_anyway=True, config=LAYERS_AND_ON_POLICY)
 
 
-def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up(lesson: Any, tmp_path: Path) -> None:
-    with pytest.raises(Broken):
-        lesson("broken", broken_at=3)
-    newest, _ = newest_snapshot(tmp_path / "broken" / "checkpoints")
-    assert newest is not None
-    kept = Checkpoints(tmp_path / "broken", TrainConfig(), resume_from=newest)
-    then = json.loads((newest / "state.json").read_bytes())["identity"]
+def test_a_checkpoint_from_before_a_setting_was_there_is_taken_up() -> None:
+    then = {key: field.default for _, key, field in settings()}
     before = {key: value for key, value in then.items() if key not in {*LAYERS_AND_ON_POLICY, "wide_matmul"}}
-    kept._refuse_another_run(before, then)
-    with pytest.raises(ConfigError, match=r"on_policy: 0\.0 then, 0\.5 now"):
-        kept._refuse_another_run(before, {**then, "on_policy": 0.5})
-    with pytest.raises(ConfigError, match=r"wide_matmul: auto then, off now"):
-        kept._refuse_another_run(before, {**then, "wide_matmul": "off"})
+    assert differences(before, then) == []
+    assert differences(before, {**then, "on_policy": 0.5}) == ["on_policy: 0.0 then, 0.5 now"]
+    assert differences(before, {**then, "wide_matmul": "off"}) == ["wide_matmul: auto then, off now"]
 
 
 @pytest.mark.parametrize("broken_at", [2, 4])
@@ -448,7 +441,7 @@ def test_settings_sizes_and_data_that_are_not_what_they_were_are_listed(lesson: 
         lesson("run", resume=True, config={"temperature": 2.0}, num_epochs=4)
     assert caught.value.exit_code == 2
     other = DataLoader(Noisy(make_batches(count=5, rows=4, seed=8)), batch_size=4, shuffle=True)
-    with pytest.raises(ConfigError, match="the epoch's first batch differs"):
+    with pytest.raises(ConfigError, match=r"data: 20 entries \(\w{12}\) then, 20 entries \(\w{12}\) now"):
         lesson("run", resume=True, data=other)
     lesson("run", resume=True, num_epochs=4, resume_anyway=True)
 

@@ -1,0 +1,75 @@
+"""Compare a run with the checkpoint that it resumes from: identity, beginning, machine, length.
+
+Knows how two of them differ, in words; knows nothing of what a checkpoint's files hold besides.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from apt_model.config import settings
+from apt_model.config.sections import TrainConfig
+from apt_model.distill.checkpoints.progress import Progress
+from apt_model.errors import ConfigError
+from apt_model.models.weights import weights_of
+
+BEGINNING = "the student's first weights"  # the entry of an identity that `with_known_beginning` may replace
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of two identities differs, in words: "temperature: 4.0 then, 2.0 now".
+
+    A setting that is not in the earlier one had its default value: settings grow in number. Where rows are others, that
+    their order is another one goes without saying.
+    """
+    then = {**{key: field.default for _, key, field in settings() if key in now}, **then}
+    differ = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
+    implied = {f"order of {name}" for name in differ}
+    return [f"{name}: {then.get(name)} then, {now.get(name)} now" for name in differ if name not in implied]
+
+
+def with_known_beginning(
+    then: Mapping[str, Any], now: Mapping[str, Any], student: nn.Module, weights: Path
+) -> Mapping[str, Any]:
+    """The identity `now`, with the beginning of `then` if the student has the checkpoint's own weights.
+
+    A run that was stopped leaves such a student in memory: it goes on as the same run.
+    """
+    if then.get(BEGINNING) == now[BEGINNING]:
+        return now
+    own = weights_of(student)
+    try:
+        saved = load_file(weights)
+    except (OSError, SafetensorError):  # restoring will tell
+        return now
+    is_it = all(name in own and torch.equal(own[name].cpu(), tensor) for name, tensor in saved.items())
+    return {**now, BEGINNING: then.get(BEGINNING)} if is_it else now
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What decides in which order a machine adds up floats: the same bytes are promised where these are the same."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "torch": str(torch.__version__),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def refuse_past_the_end(config: TrainConfig, progress: Progress) -> None:
+    """Refuse a checkpoint that is past the end of the run.
+
+    Raises:
+        ConfigError: names the setting, and both numbers.
+    """
+    name, done = ("num_epochs", progress.epoch) if config.max_steps is None else ("max_steps", progress.step)
+    end = getattr(config, name)
+    if done > end:
+        fix = f"set {name} to {done} or more, or resume from an earlier checkpoint"
+        what = "the checkpoint is past the end of the run"
+        raise ConfigError(what, got=f"{done}", expected=f"{name} {end} at most", fix=fix)
