@@ -21,9 +21,9 @@ NO_END = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% 
 FACTS = {"A river?": "The Loire.", "A lake?": "Como.", "A hill?": "Box Hill.", "A town?": "Bath."}
 
 
-def byte_level(template: str | None = CHATML, *, eos: str = "</s>") -> Any:
-    """A token for each byte, and SPECIALS."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+def byte_level(template: str | None = CHATML, *, eos: str = "</s>", turned: bool = False) -> Any:
+    """A token for each byte, and SPECIALS; `turned`: the bytes' ids the other way round."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), reverse=turned)
     core = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate([*SPECIALS, *letters])}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -26,6 +26,10 @@ DUNDERS = {
     "__version__",
     "__call__",
     "__module__",
+    "__qualname__",
+    "__self__",  # of methods; of functions, the next two
+    "__code__",
+    "__closure__",
 }
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",

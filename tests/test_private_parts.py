@@ -19,6 +19,7 @@ import uvicorn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
+from torch.utils.data import DataLoader
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from uvicorn.server import ServerState
@@ -27,6 +28,7 @@ import apt_model
 from apt_model.commands.options import Command, Parser
 from apt_model.dashboard import connection
 from apt_model.data.folders import splits_of
+from apt_model.data.rng import generator_names
 from apt_model.distill.setup import trained
 from apt_model.distill.students.depth import as_saved
 from apt_model.errors import ConfigError
@@ -34,7 +36,7 @@ from apt_model.generation.speed import _LiveTensors
 from apt_model.models import wide_matmul
 from apt_model.models.activations import ActivationRecorder
 from apt_model.models.devices import accelerate_state_of_our_own
-from apt_model.models.fingerprints import hash_config
+from apt_model.models.fingerprints import hash_build, hash_config
 from apt_model.models.output_head import _is_hooked, forward_of
 from apt_model.models.pretrained import _forget_gguf
 from apt_model.models.text_part import loader_of
@@ -273,6 +275,20 @@ def _(tmp_path: Path) -> None:
         assert silent.startswith(b"HTTP/1.1 408"), "a request that does not come is waited for"
         slow = asyncio.run(_answered(connection.Connection, tmp_path / "slow", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"))
         assert slow.startswith(b"HTTP/1.1 200"), "a request that has come is cut off, or its end is not told of"
+
+
+@canary("transformers", "names the attention that a model uses", "models/fingerprints.py", "_attn_implementation")
+def _(_: Path) -> None:
+    builds = {how: hash_build(tiny_qwen(attn_implementation=how)) for how in ("eager", "sdpa")}
+    assert len(set(builds.values())) == 2
+
+
+@canary("torch", "keeps the workers that live on as _iterator", "data/rng.py", "_iterator")
+def _(_: Path) -> None:
+    loader = DataLoader([1, 2], num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+    assert list(loader) == [1, 2]
+    assert loader._iterator is not None
+    assert generator_names(loader) == []
 
 
 @canary("uvicorn", "calls startup, on_tick and shutdown of a Server", "dashboard/server.py", "uvicorn.Server")

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, IterableDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from apt_model.data.rng import global_states
 from apt_model.data.rows import is_stateless
@@ -47,7 +47,7 @@ def hash_rows(batches: Iterable[Any]) -> RowHashes | None:
     Rows in tensors, lists or a `datasets.Dataset` are read, without its transform; of another data set the tensors,
     arrays, lists and data sets that are its attributes count instead.
     """
-    rows: Any = getattr(batches, "dataset", batches)
+    rows: Any = batches if isinstance(batches, Dataset) else getattr(batches, "dataset", batches)
     if isinstance(rows, Iterator | IterableDataset | datasets.IterableDataset) or not _has_rows(rows):
         return None
     total, chain = 0, blake2b(digest_size=BYTES)
@@ -100,6 +100,8 @@ def _plain(value: Any) -> Any:
         return _hex(value)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, range):
+        return repr(value)
     if isinstance(value, set | frozenset):
         return sorted(digest(one).hex() for one in value)
     return [type(value).__name__, getattr(value, "__dict__", None)]
@@ -126,7 +128,7 @@ def _digests(rows: Any, depth: int = DEPTH) -> Iterator[bytes]:
         yield from (digest(rows[index]) for index in range(len(rows)))
     else:
         for name, value in sorted(getattr(rows, "__dict__", {}).items()):
-            if isinstance(value, Tensor | np.ndarray):
+            if isinstance(value, Tensor | np.ndarray | range):
                 yield digest([name, value])
             elif depth and _has_rows(value):
                 yield from _digests(value, depth - 1)

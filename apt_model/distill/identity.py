@@ -59,7 +59,7 @@ def _of_rows(batches: Iterable[Any]) -> dict[str, Any]:
     known: dict[str, Any] = {
         "data": found and f"{found.rows:,} entries ({found.as_set[:SHORT]})",
         "order of data": found and found.in_order[:SHORT],
-        "the data's own generators": ", ".join(generator_names(batches)),
+        "the data's own generators": ", ".join(generator_names(batches)) or "none",
     }
     if isinstance(batches, DataLoader):
         known["sampler"] = f"{type(batches.sampler).__name__}, drop_last={batches.drop_last}"

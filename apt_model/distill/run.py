@@ -158,15 +158,14 @@ class TrainingRun:
         started = time.perf_counter() - progress.epoch_seconds
         self._all_steps(run_started, started, restored)
         refuse_empty(progress.epoch, progress.batches, progress.epoch_steps)
+        is_cut = self._is_done()
+        if is_cut:  # saved before anything is told of the epoch's end: resumed with more max_steps, it continues here
+            self._keep(is_due=True)
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
         self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
         self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
-        score = measured.loss if measured else mean_loss
-        is_cut = self._is_done()
-        if is_cut:  # saved before the epoch's end is emitted: resumed with more max_steps, the epoch continues here
-            self._keep(is_due=True, score=score)
         scored = self._report.tell(
             EpochFinished,
             epoch=progress.epoch,
@@ -179,8 +178,12 @@ class TrainingRun:
         )
         self._validation = scored.validation and replace(scored.validation, pairs=())
         progress.finished = True
+        score = measured.loss if measured else mean_loss
         if not is_cut:
             self._keep(is_due=True, score=score)
+        elif self._checkpoints is not None:
+            self._checkpoints.rate(score, progress.step)
+            self._end_if_stopped()
 
     def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
         """The optimizer steps of an epoch that are still to be taken, with a checkpoint after a step if one is due."""
@@ -261,6 +264,9 @@ class TrainingRun:
         if keeper is not None and (is_due or lost or self._stop.signal):
             with suppress(StorageError) if lost else nullcontext():  # the disk that the record is on may be full
                 keeper.save(self._state, score=score)
+        self._end_if_stopped()
+
+    def _end_if_stopped(self) -> None:
         self._end_if_lost()
         if self._stop.signal:
             raise Interrupted("stopped by a signal, the run is saved", signal=self._stop.signal)

@@ -14,11 +14,37 @@ from torch import nn
 
 from apt_model.config import settings
 from apt_model.config.sections import TrainConfig
+from apt_model.data.notices import KeyedNotice
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError
 from apt_model.models.weights import weights_of
 
+ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
 BEGINNING = "the student's first weights"  # the entry of an identity that `with_known_beginning` may replace
+
+
+def compared(then: Mapping[str, Any], now: Mapping[str, Any], *, may_differ: bool) -> list[KeyedNotice]:
+    """Compare the identity of a checkpoint with that of the run; returns what to tell of differences that may be.
+
+    Raises:
+        ConfigError: they differ, and may not: lists how.
+    """
+    differ = "; ".join(differences(then, now))
+    if differ and not may_differ:
+        fix = f"resume with the same values, or {ANYWAY}"
+        raise ConfigError("the run differs from that of the checkpoint", got=differ, fix=fix)
+    return [("notice.resumed_anyway", {"what": differ})] if differ else []
+
+
+def refuse_other_batches(then: str, now: str, batches: int) -> None:
+    """Refuse an epoch whose first batches have another hash than those that the checkpoint's run was trained on.
+
+    Raises:
+        ConfigError: they have.
+    """
+    if then != now:
+        what = f"the data has changed since the checkpoint: the epoch's first {batches} batches differ"
+        raise ConfigError(what, fix=f"resume with the same data in the same order, or {ANYWAY}")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -59,6 +85,12 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+
+
+def told_of_surroundings(then: Mapping[str, Any], device: torch.device) -> list[KeyedNotice]:
+    """What to tell where a run goes on in other surroundings."""
+    differ = "; ".join(differences(then, surroundings(device)))
+    return [("notice.resumed_elsewhere", {"what": differ})] if differ else []
 
 
 def refuse_past_the_end(config: TrainConfig, progress: Progress) -> None:

@@ -23,9 +23,11 @@ from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import Tensors, read_generators
 from apt_model.distill.checkpoints.comparison import (
-    differences,
+    compared,
+    refuse_other_batches,
     refuse_past_the_end,
     surroundings,
+    told_of_surroundings,
     with_known_beginning,
 )
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
@@ -52,7 +54,6 @@ STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optim
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
-ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
 
 
 class Stateful(Protocol):
@@ -152,8 +153,7 @@ class Checkpoints:
             ConfigError: the state of an optimizer or schedule is no JSON value.
         """
         progress = run.progress
-        if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
-            self._best = (score, progress.step)
+        self._compare(score, progress.step)
         write_state, tensors, generators = self._state_of(run)
         beside = run.beside
         modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
@@ -171,6 +171,18 @@ class Checkpoints:
             about_bytes=about + BESIDES,
         )
         self._clock, self._saved_step = time.monotonic(), progress.step
+        self._prune()
+
+    def rate(self, score: float | None, step: int) -> None:
+        """Give the checkpoint of a step its score, where `save` did not know it yet."""
+        self._compare(score, step)
+        self._prune()
+
+    def _compare(self, score: float | None, step: int) -> None:
+        if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
+            self._best = (score, step)
+
+    def _prune(self) -> None:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
     def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
@@ -219,17 +231,9 @@ class Checkpoints:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             run.identity = with_known_beginning(then, run.identity, run.student, self.newest / STUDENT)
-            if differ := "; ".join(differences(then, run.identity)):
-                if not self._may_differ:
-                    what, fix = (
-                        "the run differs from that of the checkpoint",
-                        f"resume with the same values, or {ANYWAY}",
-                    )
-                    raise ConfigError(what, got=differ, fix=fix)
-                told.append(("notice.resumed_anyway", {"what": differ}))
+            told = compared(then, run.identity, may_differ=self._may_differ)
+            told += told_of_surroundings(there, run.device)
             refuse_past_the_end(self._config, done)
-            if elsewhere := "; ".join(differences(there, surroundings(run.device))):
-                told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
@@ -281,14 +285,9 @@ class Checkpoints:
         return path
 
     def refuse_other_data(self, then: str, now: str, batches: int) -> None:
-        """Refuse to resume in an epoch whose first batches have another hash.
-
-        Raises:
-            ConfigError: the hashes differ, and `may_differ` is not set.
-        """
-        if then != now and not self._may_differ:
-            what = f"the data has changed since the checkpoint: the epoch's first {batches} batches differ"
-            raise ConfigError(what, fix=f"resume with the same data in the same order, or {ANYWAY}")
+        """Refuse to resume in an epoch whose first batches have another hash; errors as `refuse_other_batches`."""
+        if not self._may_differ:
+            refuse_other_batches(then, now, batches)
 
 
 def saved_identity(run_dir: Path) -> Mapping[str, Any]:
