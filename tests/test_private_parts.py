@@ -183,7 +183,7 @@ def _(_: Path) -> None:
     with wide_matmul._onednn():
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     assert wide_matmul.PRECISION.fp32_precision == wide_matmul.UNSET
-    if torch.backends.cpu.get_cpu_capability() == "AVX512" and wide_matmul._is_amd():
+    if torch.backends.cpu.get_cpu_capability() == "AVX512" and wide_matmul.is_amd():
         assert wide_matmul._is_exact(), "digits are lost: wide_matmul=auto leaves products to MKL now, a run is slower"
 
 

@@ -69,6 +69,15 @@ def generator_names(loader: Iterable[Any]) -> list[str]:
     return list(_owned(loader))
 
 
+def start_workers(loader: Any) -> None:
+    """Start the workers of a DataLoader that live on between epochs, as they live where an epoch is over.
+
+    Starting them draws from the loader's generator: before the states of a later epoch are set, not after.
+    """
+    if getattr(loader, "persistent_workers", False):
+        iter(loader)
+
+
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
     """Context manager, without gradient: afterwards python's, numpy's and torch's generators are as they were."""

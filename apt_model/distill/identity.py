@@ -44,13 +44,25 @@ def identity(
         "student": f"{student.name} of {student.parameters:,} parameters",
         "batches": steps_per_epoch(data.train, 1),
         "batch_size": getattr(data.train, "batch_size", None),
-        "optimizer": type(optimizer).__name__,
+        "optimizer": _described(models, optimizer),
         "the teacher's weights": _short(getattr(source, "fingerprint", None)),
         **_of_student(models.student),
         "tokenizer": _short(hash_tokenization(models.tokenizer)),
         "the teacher's tokenizer": _short(hash_tokenization(models.teacher_tokenizer)),
         **_of_rows(data.train),
     }
+
+
+def _described(models: Models, optimizer: Optimizer) -> str:
+    """The optimizer's class; of the caller's own without a schedule also its settings, which nothing else changes."""
+    name = type(optimizer).__name__
+    if models.optimizer is None or models.scheduler is not None:
+        return name
+    groups = [
+        ", ".join(f"{key}={value}" for key, value in group.items() if isinstance(value, int | float | tuple))
+        for group in optimizer.param_groups
+    ]
+    return f"{name}({'; '.join(groups)})"
 
 
 def _of_rows(batches: Iterable[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
 from apt_model.data.notices import KeyedNotice
+from apt_model.data.rng import start_workers
 from apt_model.distill.assembly import Parts
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
@@ -143,6 +144,8 @@ class TrainingRun:
     def _resume(self, keeper: Checkpoints) -> RestoredGenerators:
         """Restore a checkpoint; the record is cut back to its length there, so nothing is in it twice."""
         restored = keeper.restore(self._state)
+        if self._progress.has_left_an_epoch:
+            start_workers(self._parts.batches)
         self._report.step = self._progress.step
         if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
             self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._parts.batches)

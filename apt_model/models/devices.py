@@ -7,12 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from apt_model.errors import ConfigError, DeviceError, brief
+from apt_model.models.versions import INSTALLED
+from apt_model.models.wide_matmul import is_amd
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -93,3 +96,14 @@ def accelerate_state_of_our_own() -> Iterator[None]:
         for state, values in zip(shared, before, strict=True):
             state.clear()
             state.update(values)
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """What decides in which order floats are added up: the same bytes come out where these are the same."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": f"{'AMD' if is_amd() else 'other'}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "transformers": INSTALLED,
+    }

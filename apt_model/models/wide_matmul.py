@@ -95,10 +95,11 @@ def product_of(left: Tensor, right: Tensor) -> Iterator[None]:
 @cache
 def gains() -> bool:
     """Whether oneDNN is faster than MKL on this CPU, and as exact."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _is_amd() and _is_exact()
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and is_amd() and _is_exact()
 
 
-def _is_amd() -> bool:
+def is_amd() -> bool:
+    """Whether this CPU is one of AMD's."""
     described = CPUINFO.read_text("utf-8", "replace") if CPUINFO.exists() else platform.processor()
     return "AuthenticAMD" in described
 

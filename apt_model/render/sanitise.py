@@ -81,8 +81,12 @@ def _limit_marks(text: str) -> str:
     return "".join(kept)
 
 
-def fit_encoding(text: str, encoding: str) -> str:
-    """`text` with the characters that `encoding` lacks replaced: known symbols by ASCII ones, others by an escape."""
+def fit_encoding(text: str, encoding: str | None) -> str:
+    """`text` with the characters that `encoding` lacks replaced: known symbols by ASCII ones, others by an escape.
+
+    A stream in memory has no encoding (None): it takes what UTF-8 can say.
+    """
+    encoding = encoding or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -93,10 +97,10 @@ def fit_encoding(text: str, encoding: str) -> str:
     return text
 
 
-def can_say(text: str, encoding: str) -> bool:
-    """Whether `encoding` has every character of `text`."""
+def can_say(text: str, encoding: str | None) -> bool:
+    """Whether `encoding` has every character of `text`; None as in `fit_encoding`."""
     try:
-        text.encode(encoding)
+        text.encode(encoding or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -1,5 +1,6 @@
 """Nothing that a model or a file says can drive the terminal."""
 
+import io
 import time
 import unicodedata
 
@@ -152,3 +153,8 @@ def test_a_key_and_its_value_stay_on_one_line(columns: int) -> None:
 
 def test_shortened_text_ends_with_an_ellipsis() -> None:
     assert (shorten("abcdef", 4), shorten("abcd", 4)) == ("abc…", "abcd")
+
+
+def test_a_stream_in_memory_which_has_no_encoding_takes_any_text() -> None:
+    assert io.StringIO().encoding is None
+    assert fit_encoding("教师 🟢 \ud800", io.StringIO().encoding) == "教师 🟢 \\ud800"

@@ -100,6 +100,7 @@ export const LESSON = {
   "notice.resumed": ["从检查点继续: {from}", "resuming from the checkpoint of {from}"],
   "notice.resumed_anyway": ["与所接续的那次训练不同 (resume_anyway): {what}", "the run differs from the one that it continues (resume_anyway): {what}"],
   "notice.resumed_elsewhere": ["接续时的运行环境不同，结果的末位数字可能有出入: {what}", "the run goes on under other circumstances, so that its last bits may differ: {what}"],
+  "notice.resumed_workers": ["数据加载进程跨 epoch 常驻 (persistent_workers)：其中的随机变换无法从中断处接续", "the data loader's workers live on between epochs (persistent_workers): random transforms in them do not go on where they were"],
   "notice.display_failed": ["显示出了问题，训练继续: {failure}", "the display failed, training goes on: {failure}"],
   "notice.observing": ["教师在这里只用来对照，偷懒程度只表示学生与它差多少", "the student is only compared with the teacher: laziness says how far apart they are"],
   "notice.names_no_teacher": ["{settings} 里没有教师模型，所以这里只旁观；如果你自己的损失确实向这位教师学习，请传 learns_from_teacher=True", "{settings} names no teacher model, so this lesson only observes; if your own loss learns from this teacher, pass learns_from_teacher=True"],

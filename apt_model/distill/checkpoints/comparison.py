@@ -15,8 +15,10 @@ from torch import nn
 from apt_model.config import settings
 from apt_model.config.sections import TrainConfig
 from apt_model.data.notices import KeyedNotice
+from apt_model.data.rows import is_stateless
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError
+from apt_model.models.devices import surroundings
 from apt_model.models.weights import weights_of
 
 ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
@@ -77,20 +79,16 @@ def with_known_beginning(
     return {**now, BEGINNING: then.get(BEGINNING)} if is_it else now
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """What decides in which order a machine adds up floats: the same bytes are promised where these are the same."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "torch": str(torch.__version__),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 def told_of_surroundings(then: Mapping[str, Any], device: torch.device) -> list[KeyedNotice]:
     """What to tell where a run goes on in other surroundings."""
     differ = "; ".join(differences(then, surroundings(device)))
     return [("notice.resumed_elsewhere", {"what": differ})] if differ else []
+
+
+def told_of_workers(loader: Any, progress: Progress) -> list[KeyedNotice]:
+    """What to tell of loader workers that had lived on from an earlier epoch: their generators died with them."""
+    lived_on = progress.has_left_an_epoch and getattr(loader, "persistent_workers", False)
+    return [("notice.resumed_workers", {})] if lived_on and not is_stateless(loader.dataset) else []
 
 
 def refuse_past_the_end(config: TrainConfig, progress: Progress) -> None:

@@ -26,14 +26,15 @@ from apt_model.distill.checkpoints.comparison import (
     compared,
     refuse_other_batches,
     refuse_past_the_end,
-    surroundings,
     told_of_surroundings,
+    told_of_workers,
     with_known_beginning,
 )
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError, StorageError
+from apt_model.models.devices import surroundings
 from apt_model.models.weights import load_weights, save_weights, weights_of
 from apt_model.storage import (
     Writer,
@@ -232,7 +233,7 @@ class Checkpoints:
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             run.identity = with_known_beginning(then, run.identity, run.student, self.newest / STUDENT)
             told = compared(then, run.identity, may_differ=self._may_differ)
-            told += told_of_surroundings(there, run.device)
+            told += [*told_of_surroundings(there, run.device), *told_of_workers(run.loader, done)]
             refuse_past_the_end(self._config, done)
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]

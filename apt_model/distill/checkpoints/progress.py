@@ -45,6 +45,11 @@ class Progress:
     exhausted: bool = False
     losses: BoundedSeries = field(default_factory=BoundedSeries)
 
+    @property
+    def has_left_an_epoch(self) -> bool:
+        """Whether an epoch is over, so that loader workers may have lived on from it."""
+        return self.epoch > 1 or self.finished
+
     def begin_epoch(self) -> None:
         """Count up the epoch, and reset its counters."""
         self.epoch += 1

@@ -33,14 +33,15 @@ from apt_model.data.dataset import make_dataloader, tokenize_dataset
 from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.events.runfile import EVENTS
 from apt_model.models.lora import Lora, add_lora
+from apt_model.models.pretrained import save_model
 from apt_model.storage import newest_snapshot
 from tests.chats import byte_level, small_llama
 from tests.distill.forks import POINTS, forked
 
 CLOCKS = ("wall_time", "step_seconds", "seconds", "run_id")
 WORDS = ("the", "river", "rises", "in", "hills", "a", "town", "lies", "by", "lakes", "where", "boats", "are", "built")
-DATA = ("list", "loader", "global loader", "noise", "noise of its own", "workers", "noisy workers")
-DATA += ("packed", "stream", "texts", "no length", "some without labels")
+DATA = ("list", "loader", "global loader", "noise", "noise of its own", "workers", "lasting workers")
+DATA += ("noisy workers", "packed", "stream", "texts", "no length", "some without labels")
 
 Drawn = dict[str, Any]
 
@@ -53,6 +54,7 @@ def together(drawn: Drawn) -> Drawn:
 
 DRAWN = st.fixed_dictionaries(
     {
+        "front": st.sampled_from(["python", "python", "python", "command line"]),
         "data": st.sampled_from(DATA),
         "rows": st.integers(5, 26),
         "batch_size": st.integers(1, 4),
@@ -137,10 +139,10 @@ def data_of(drawn: Drawn, tokenizer: Any, *, start: int = 0) -> Any:
             return make_dataloader(tokenize_dataset(rows, tokenizer, max_length=24), batch_size=size, seed=2)
         packed = tokenize_dataset(rows, tokenizer, max_length=24, packing=kind == "packed")
         return make_dataloader(packed, batch_size=size, seed=2)
-    if kind in ("loader", "workers"):
+    if kind in ("loader", "workers", "lasting workers"):
         rows = [{"input_ids": row.tolist()} for row in ids]
-        workers = 2 * (kind == "workers")
-        return DataLoader(rows, batch_size=size, shuffle=True, generator=own, num_workers=workers, collate_fn=list)
+        how = {"num_workers": 2 * (kind != "loader"), "persistent_workers": kind == "lasting workers"}
+        return DataLoader(rows, batch_size=size, shuffle=True, generator=own, collate_fn=list, **how)
     if kind == "global loader":
         return DataLoader(ids, batch_size=size, shuffle=True)  # type: ignore[arg-type]
     if kind in ("noise", "noise of its own", "noisy workers"):
@@ -181,14 +183,8 @@ def teacher_of(drawn: Drawn, tokenizer: Any, root: Path) -> tuple[Any, Any]:
     return model, None
 
 
-def train(drawn: Drawn, root: Path, run: Path, sinks: Any = (), *, anyway: bool = False) -> None:
-    """Begin the run, or go on with it; `anyway`: although it was shorter."""
-    tokenizer = byte_level()
-    teacher, theirs = teacher_of(drawn, tokenizer, root)
-    student: Any = small_llama(2, hidden=8, layers=2, attention_dropout=drawn["dropout"])
-    if drawn["student"] == "lora":
-        torch.manual_seed(3)
-        student = add_lora(student, Lora(r=2, dropout=drawn["dropout"]))
+def config_of(drawn: Drawn, *, crosses: bool) -> dict[str, Any]:
+    """The settings."""
     config = {
         **{key: drawn[key] for key in ("max_steps", "save_steps", "on_policy", "seed")},
         **{key: drawn[key] for key in ("exam_frequency", "reading_frequency")},
@@ -201,7 +197,7 @@ def train(drawn: Drawn, root: Path, run: Path, sinks: Any = (), *, anyway: bool 
         "lr_scheduler_type": drawn["schedule"],
         "mixed_precision": drawn["precision"],
         "show_on": drawn["show_on"] if drawn["validation"] != "none" else "train",
-        "cross_tokenizer": "kl" if theirs is not None else "refuse",
+        "cross_tokenizer": "kl" if crosses else "refuse",
         "learning_rate": 0.01,
         "warmup_ratio": 0.0 if drawn["schedule"] == "constant_with_warmup" else 0.3,
         "max_length": 24,
@@ -209,7 +205,63 @@ def train(drawn: Drawn, root: Path, run: Path, sinks: Any = (), *, anyway: bool 
         "exam_tokens": 3,
         "lang": "en",
     }
-    config = {key: value for key, value in config.items() if value is not None}
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def command(drawn: Drawn, root: Path, run: Path, *, anyway: bool) -> None:
+    """The run by `apt-model distill`, with a control where there can be one."""
+    from apt_model.cli import main as apt_model_main
+
+    tokenizer, crosses = byte_level(), drawn["teacher"] == "other tokenizer"
+    if not (root / "texts.jsonl").exists():
+        save_model(small_llama(1, hidden=16, layers=2), byte_level(turned=crosses), root / "teacher")
+        save_model(small_llama(2, hidden=8, attention_dropout=drawn["dropout"]), tokenizer, root / "student")
+        lines = [json.dumps({"text": line}) for line in texts(drawn["rows"])]
+        (root / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        (root / "seen.jsonl").write_text("\n".join(lines[:3]), encoding="utf-8")
+    how = ["--batch-size", drawn["batch_size"], "--out", run, "--no-doctor", "--device", "cpu"]
+    if drawn["teacher"] == "cached":
+        if not (root / "cache").exists():
+            made = ["--teacher", root / "teacher", "--data", root / "texts.jsonl", "--out", root / "cache"]
+            assert apt_model_main(["cache-teacher", *map(str, made), "--max-length", "24", "--lang", "en"]) == 0
+        how += ["--teacher-cache", root / "cache"]
+    else:
+        how += ["--teacher", root / "teacher"]
+    if drawn["data"] == "packed" and drawn["teacher"] == "live":
+        how += ["--packing"]
+    elif drawn["data"] == "stream" and drawn["teacher"] == "live":
+        how += ["--streaming"]
+    if drawn["validation"] != "none":
+        how += ["--validation-data", root / "seen.jsonl"]
+        if drawn["teacher"] == "live" and not anyway and drawn["student"] == "llama":
+            how += ["--control"]
+    if drawn["student"] == "lora":
+        how += ["--lora", f"r=2,dropout={drawn['dropout']}"]
+    if not drawn["visual"]:
+        how += ["--plain"]
+    if (run / EVENTS).exists():
+        how += ["--resume-anyway" if anyway else "--resume"]
+    for key, value in {**config_of(drawn, crosses=crosses), "num_epochs": drawn["epochs"]}.items():
+        how += [f"--{key.replace('_', '-')}", value]
+    arguments = ["distill", "--student", root / "student", "--data", root / "texts.jsonl", *how]
+    code = apt_model_main(list(map(str, arguments)))
+    if code:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def train(drawn: Drawn, root: Path, run: Path, sinks: Any = (), *, anyway: bool = False) -> None:
+    """Begin the run, or go on with it; `anyway`: although it was shorter."""
+    if drawn["front"] == "command line":
+        command(drawn, root, run, anyway=anyway)
+        return
+    tokenizer = byte_level()
+    teacher, theirs = teacher_of(drawn, tokenizer, root)
+    student: Any = small_llama(2, hidden=8, layers=2, attention_dropout=drawn["dropout"])
+    if drawn["student"] == "lora":
+        torch.manual_seed(3)
+        student = add_lora(student, Lora(r=2, dropout=drawn["dropout"]))
+    config = config_of(drawn, crosses=theirs is not None)
     more: dict[str, Any] = {}
     trained = [one for one in student.parameters() if one.requires_grad]
     if drawn["optimizer"] == "sgd and steps":
@@ -268,20 +320,20 @@ def killed(drawn: Drawn, root: Path, run: Path, moment: tuple[Any, ...]) -> int:
         return forked(lambda: train(shorter(drawn, when, how), root, run))
     if place == "second":
         return forked(lambda: train(drawn, root, run), kill_after=when)
-    if place == "step":
+    if place == "step" and drawn["front"] == "python":
         return forked(lambda: train(drawn, root, run, [Killer(when, signal.Signals[how])]))
     seen: list[str] = []
 
     def act() -> None:
         seen.append(place)
-        if len(seen) != when:
-            return
-        if how == "SIGKILL":
-            os.kill(os.getpid(), signal.SIGKILL)
-        raise OSError({"ENOSPC": 28, "EIO": 5}[how], os.strerror({"ENOSPC": 28, "EIO": 5}[how]))
+        if len(seen) == when and how.startswith("SIG"):
+            os.kill(os.getpid(), signal.Signals[how])
+        elif len(seen) == when:
+            number = {"ENOSPC": 28, "EIO": 5}[how]
+            raise OSError(number, os.strerror(number))
 
     def armed() -> None:
-        faults.arm(f"checkpoint.{place}", act)
+        faults.arm(f"checkpoint.{'begin' if place == 'step' else place}", act)
         train(drawn, root, run)
 
     return forked(armed)
@@ -294,8 +346,10 @@ def left_by(run: Path) -> dict[str, Any]:
     state = json.loads((newest / "state.json").read_bytes())
     lines = [json.loads(line) for line in (run / EVENTS).read_bytes().splitlines()]
     lines = [line for line in lines if line.get("key") != "notice.checkpoint_skipped"]  # told where a run begins anew
+    control = run / "control.json"
     return {
         "student": {path.name: path.read_bytes() for path in (run / "student").glob("*.safetensors")},
+        "control": json.loads(control.read_bytes()) if control.exists() else None,
         "record": [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines],
         "checkpoint": {path.name: path.read_bytes() for path in newest.glob("*.safetensors")},
         "state": {key: state[key] for key in ("generators", "optimizer", "best", "identity")},
@@ -309,7 +363,12 @@ def ends(drawn: Drawn, kills: list[Any], root: Path, whole: dict[str, Any], coun
     if drawn["schedule"] != "constant_with_warmup":  # the rate of the others follows the length
         kills = [moment for moment in kills if moment[0] != "shorter"] or [("step", 2, "SIGKILL")]
     grows = kills[0][0] == "shorter"
-    kills = kills[:1] if grows else [moment for moment in kills if moment[0] != "shorter"]
+    steps = sum(line["kind"] == "step" for line in whole["record"])
+    kills = (
+        [("shorter", max(1, min(kills[0][1], steps - 1)), kills[0][2])]
+        if grows
+        else [moment for moment in kills if moment[0] != "shorter"]
+    )
     codes = []
     for moment in kills:
         codes.append(killed(drawn, root, run, moment))

@@ -1,7 +1,6 @@
 """A run is resumed with what it was made of, or refused by name: rows, teacher, student, tokenizer."""
 
 import contextlib
-import copy
 import os
 import shutil
 import signal
@@ -107,7 +106,9 @@ def touched(model: Any, change: Callable[[torch.Tensor], object]) -> Any:
     return model
 
 
-def lesson(run: Path, *, stops: bool = False, anyway: bool = False, **given: Any) -> dict[str, torch.Tensor]:
+def lesson(
+    run: Path, *, stops: int = 0, anyway: bool = False, sinks: Any = (), **given: Any
+) -> dict[str, torch.Tensor]:
     """Two epochs; stopped, or resumed if the run was."""
     resumes = run.exists()
     given = {"student": student_of(), "teacher": teacher_of(), "data": ROWS} | given
@@ -122,7 +123,7 @@ def lesson(run: Path, *, stops: bool = False, anyway: bool = False, **given: Any
             run_dir=run,
             resume_from=run if resumes else None,
             resume_anyway=anyway,
-            sinks=[Stop(STOPPED_AT)] if stops else [],
+            sinks=[Stop(stops)] if stops else list(sinks),
             **given,
         )
     return {name: tensor.clone() for name, tensor in student.state_dict().items()}
@@ -132,6 +133,11 @@ def adapted(alpha: float = 16, dropout: float = 0.0, **more: Any) -> Any:
     student = student_of(**more)
     torch.manual_seed(3)
     return add_lora(student, Lora(r=2, alpha=alpha, dropout=dropout))
+
+
+def optimized(**how: Any) -> dict[str, Any]:
+    student = student_of()
+    return {"student": student, "optimizer": torch.optim.SGD(student.parameters(), momentum=0.9, **how)}
 
 
 Given = Callable[[], dict[str, Any]]
@@ -234,6 +240,11 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
         lambda: {"tokenizer": byte_level(None)},
         "tokenizer: ",
     ),
+    "the rate of an optimizer of the user's own": (
+        lambda: optimized(lr=0.1),
+        lambda: optimized(lr=0.2),
+        r"optimizer: SGD\(lr=0\.1, .* then, SGD\(lr=0\.2",
+    ),
     "texts": (
         lambda: {"data": [TEXTS[at : at + 2] for at in range(0, 20, 2)], "tokenizer": byte_level()},
         lambda: {"data": [[*TEXTS[:18], "a", "b"][at : at + 2] for at in range(0, 20, 2)], "tokenizer": byte_level()},
@@ -246,7 +257,7 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
 def test_what_a_run_is_made_of_is_what_it_was_or_the_run_is_refused_by_name(what: str, tmp_path: Path) -> None:
     then, now, named = OTHERS[what]
     whole = lesson(tmp_path / "whole", **then())
-    lesson(tmp_path / "run", stops=True, **then())
+    lesson(tmp_path / "run", stops=STOPPED_AT, **then())
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     with pytest.raises(ConfigError, match=named) as caught:
         lesson(tmp_path / "run", **now())
@@ -264,7 +275,7 @@ def test_a_cached_teacher_is_told_by_its_teacher_and_what_is_kept_of_it(tmp_path
         CacheWriter(teacher_of(), tokens(TEXTS), settings=kept).run(tmp_path / name)
         return CachedTeacher(tmp_path / name)
 
-    lesson(tmp_path / "run", stops=True, teacher=cached("eight"), data=shuffled(tokens(TEXTS)))
+    lesson(tmp_path / "run", stops=STOPPED_AT, teacher=cached("eight"), data=shuffled(tokens(TEXTS)))
     with pytest.raises(ConfigError, match="the teacher's weights: "):
         lesson(tmp_path / "run", teacher=cached("four", k=4), data=shuffled(tokens(TEXTS)))
     lesson(tmp_path / "run", teacher=cached("again"), data=shuffled(tokens(TEXTS)))
@@ -273,26 +284,16 @@ def test_a_cached_teacher_is_told_by_its_teacher_and_what_is_kept_of_it(tmp_path
 def test_a_student_that_a_stopped_run_left_in_memory_goes_on_as_the_same_run(tmp_path: Path) -> None:
     whole = lesson(tmp_path / "whole")
     student = student_of()
-    lesson(tmp_path / "run", stops=True, student=student)
+    lesson(tmp_path / "run", stops=STOPPED_AT, student=student)
     resumed = lesson(tmp_path / "run", student=student)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_what_differs_anyway_is_told_and_is_part_of_the_run_from_then_on(tmp_path: Path) -> None:
-    other = {"teacher": touched(teacher_of(), lambda weight: weight.mul_(1.5))}
     told = Told()
-    lesson(tmp_path / "run", stops=True)
-    DistillationPlugin({"seed": 0, "learning_rate": 0.01, "lang": "en"}).distill_model(
-        student_of(),
-        copy.deepcopy(other["teacher"]),
-        ROWS,
-        num_epochs=2,
-        device="cpu",
-        run_dir=tmp_path / "run",
-        resume_from=tmp_path / "run",
-        resume_anyway=True,
-        sinks=[told],
-    )
+    lesson(tmp_path / "run", stops=STOPPED_AT)
+    other = touched(teacher_of(), lambda weight: weight.mul_(1.5))
+    lesson(tmp_path / "run", teacher=other, anyway=True, sinks=[told])
     assert [values["what"][:22] for key, values in told.notices if key == "notice.resumed_anyway"] == [
         "the teacher's weights:"
     ]
@@ -301,14 +302,11 @@ def test_what_differs_anyway_is_told_and_is_part_of_the_run_from_then_on(tmp_pat
 
 
 def test_another_number_of_threads_is_told_as_it_may_move_the_last_bits(tmp_path: Path) -> None:
-    lesson(tmp_path / "run", stops=True)
+    lesson(tmp_path / "run", stops=STOPPED_AT)
     told, threads = Told(), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        DistillationPlugin({"seed": 0, "learning_rate": 0.01}).distill_model(
-            student_of(), teacher_of(), ROWS, num_epochs=2, device="cpu", run_dir=tmp_path / "run",
-            resume_from=tmp_path / "run", sinks=[told],
-        )  # fmt: skip
+        lesson(tmp_path / "run", sinks=[told])
     finally:
         torch.set_num_threads(threads)
     said = [values["what"] for key, values in told.notices if key == "notice.resumed_elsewhere"]
@@ -320,3 +318,18 @@ def test_a_data_set_of_somebodys_own_is_not_read_ahead_of_the_training(tmp_path:
     held = Held(IDS)
     lesson(tmp_path / "run", data=shuffled(held))
     assert held.reads == 2 * len(IDS)
+
+
+@pytest.mark.parametrize(("stops_at", "told"), [(STOPPED_AT, 0), (11, 0), (12, 1)])
+def test_workers_that_lived_on_from_an_epoch_before_are_started_again_and_told_of(
+    stops_at: int, told: int, tmp_path: Path
+) -> None:
+    def data() -> DataLoader[Any]:
+        return shuffled(Held(IDS), num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+
+    whole = lesson(tmp_path / "whole", data=data())
+    lesson(tmp_path / "run", stops=stops_at, data=data())
+    heard = Told()
+    resumed = lesson(tmp_path / "run", data=data(), sinks=[heard])
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert [key for key, _ in heard.notices].count("notice.resumed_workers") == told
