@@ -22,7 +22,7 @@ from apt_model.models.devices import surroundings
 from apt_model.models.weights import weights_of
 
 ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
-BEGINNING = "the student's first weights"  # the entry of an identity that `with_known_beginning` may replace
+BEGINNING = "the student's first weights"  # of an identity; a checkpoint replaces them, so they may be excused
 
 
 def compared(then: Mapping[str, Any], now: Mapping[str, Any], *, may_differ: bool) -> list[KeyedNotice]:
@@ -61,22 +61,14 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {then.get(name)} then, {now.get(name)} now" for name in differ if name not in implied]
 
 
-def with_known_beginning(
-    then: Mapping[str, Any], now: Mapping[str, Any], student: nn.Module, weights: Path
-) -> Mapping[str, Any]:
-    """The identity `now`, with the beginning of `then` if the student has the checkpoint's own weights.
-
-    A run that was stopped leaves such a student in memory: it goes on as the same run.
-    """
-    if then.get(BEGINNING) == now[BEGINNING]:
-        return now
+def holds_weights(student: nn.Module, path: Path) -> bool:
+    """Whether a student has the weights in a checkpoint's file, as a stopped run leaves it in memory."""
     own = weights_of(student)
     try:
-        saved = load_file(weights)
+        saved = load_file(path)
     except (OSError, SafetensorError):  # restoring will tell
-        return now
-    is_it = all(name in own and torch.equal(own[name].cpu(), tensor) for name, tensor in saved.items())
-    return {**now, BEGINNING: then.get(BEGINNING)} if is_it else now
+        return False
+    return all(name in own and torch.equal(own[name].cpu(), tensor) for name, tensor in saved.items())
 
 
 def told_of_surroundings(then: Mapping[str, Any], device: torch.device) -> list[KeyedNotice]:

@@ -23,12 +23,13 @@ from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import Tensors, read_generators
 from apt_model.distill.checkpoints.comparison import (
+    BEGINNING,
     compared,
+    holds_weights,
     refuse_other_batches,
     refuse_past_the_end,
     told_of_surroundings,
     told_of_workers,
-    with_known_beginning,
 )
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
@@ -231,9 +232,12 @@ class Checkpoints:
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
-            run.identity = with_known_beginning(then, run.identity, run.student, self.newest / STUDENT)
-            told = compared(then, run.identity, may_differ=self._may_differ)
-            told += [*told_of_surroundings(there, run.device), *told_of_workers(run.loader, done)]
+            elsewhere = told_of_surroundings(there, run.device)
+            # Where floats are added up in another order, a student cut by calibration begins with other last bits.
+            if then.get(BEGINNING) and (elsewhere or holds_weights(run.student, self.newest / STUDENT)):
+                run.identity = {**run.identity, BEGINNING: then[BEGINNING]}
+            told = [*compared(then, run.identity, may_differ=self._may_differ), *elsewhere]
+            told += told_of_workers(run.loader, done)
             refuse_past_the_end(self._config, done)
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]

@@ -1,9 +1,10 @@
 """Runs of drawn configurations, killed at drawn moments and resumed: each must end as the run that nobody killed.
 
-    python -m tests.distill.checkpoints.drawn DIR CONFIGURATIONS [SEED]
+    python -m tests.distill.checkpoints.drawn DIR RUNS [SEED]
 
-Hypothesis draws what a run is made of, and when it is killed; each process is forked from this one, which has imported
-all. Prints one JSON object: how many configurations, kills and resumed runs, and every one that ended otherwise.
+Hypothesis draws what a run is made of, and when it is killed, until so many runs were killed and resumed; each process
+is forked from this one, which has imported all. Prints one JSON object: how many configurations, kills and resumed
+runs, every run that ended otherwise, and what was drawn.
 """
 
 import contextlib
@@ -397,13 +398,13 @@ def unlike(got: Any, whole: Any) -> str:
     return f"{str(got)[:300]} is not {str(whole)[:300]}"
 
 
-def search(root: Path, configurations: int, chosen: int) -> dict[str, Any]:
+def search(root: Path, runs: int, chosen: int) -> dict[str, Any]:
     """Draw configurations, five lists of kills for each; what was counted, and what ended otherwise."""
     count, found, drawn_ones = Counter[str](), list[Any](), list[Drawn]()
 
     @seed(chosen)
     @settings(
-        max_examples=configurations,
+        max_examples=2 * runs,
         database=None,
         deadline=None,
         phases=[Phase.generate],
@@ -411,6 +412,8 @@ def search(root: Path, configurations: int, chosen: int) -> dict[str, Any]:
     )
     @given(DRAWN, st.lists(KILLS, min_size=5, max_size=5))
     def one(drawn: Drawn, many: list[list[Any]]) -> None:
+        if count["resumed"] >= runs:
+            return
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         code = forked(lambda: train(drawn, root, root / "whole"))
@@ -434,12 +437,12 @@ def search(root: Path, configurations: int, chosen: int) -> dict[str, Any]:
 
 def main() -> None:
     """Search, and print what was found."""
-    root, configurations = Path(sys.argv[1]), int(sys.argv[2])
+    root, runs = Path(sys.argv[1]), int(sys.argv[2])
     torch.set_num_threads(1)
     disable_progress_bar()
     datasets.disable_progress_bars()
     with contextlib.redirect_stdout(io.StringIO()):
-        found = search(root / "runs", configurations, int(sys.argv[3]) if len(sys.argv) > 3 else 18)
+        found = search(root / "runs", runs, int(sys.argv[3]) if len(sys.argv) > 3 else 18)
     print(json.dumps(found))
 
 

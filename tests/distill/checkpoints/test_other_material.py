@@ -301,12 +301,12 @@ def test_what_differs_anyway_is_told_and_is_part_of_the_run_from_then_on(tmp_pat
         lesson(tmp_path / "run")
 
 
-def test_another_number_of_threads_is_told_as_it_may_move_the_last_bits(tmp_path: Path) -> None:
+def test_another_number_of_threads_is_told_as_it_may_move_the_last_bits_of_a_student_cut_there(tmp_path: Path) -> None:
     lesson(tmp_path / "run", stops=STOPPED_AT)
     told, threads = Told(), torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
-        lesson(tmp_path / "run", sinks=[told])
+        lesson(tmp_path / "run", sinks=[told], student=touched(student_of(), lambda weight: weight.add_(1e-7)))
     finally:
         torch.set_num_threads(threads)
     said = [values["what"] for key, values in told.notices if key == "notice.resumed_elsewhere"]
