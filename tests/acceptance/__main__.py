@@ -3,7 +3,7 @@
     python -m tests.acceptance                  # some minutes
     python -m tests.acceptance --only 18 52     # two faults: printed, not written
 
-Nothing in the page is written by hand: a test passed or it did not, a peer's words come from a process of its own.
+Nothing in the table is written by hand: a test passed or it did not, a peer's words come from a process of its own.
 """
 
 import argparse
@@ -24,12 +24,13 @@ from tests.acceptance.peers.cases import CASES
 from tests.acceptance.runs import ALSO_FUZZED
 
 PAGE = Path("docs/reliability.md")
+LIMITS = Path(__file__).with_name("limits.md")  # what cannot be promised, in words: the end of the page
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "rich", "hypothesis", "pytest")
 HEAD = """# What it withstands
 
 Made by `python -m tests.acceptance` ({versions}).
 The numbers are those of the acceptance matrix. *Ours* is the result of the tests named, run for this page: tests
-passed, and how many inputs hypothesis tried where it makes them up. *Peers* is what installed trainers did, each case
+passed, and how many inputs were tried where they are made up. *Peers* is what installed trainers did, each case
 in a process of its own (`tests/acceptance/peers`). The cases of several processes (25 to 27) are not built yet.
 
 | # | case | ours | inputs tried | peers |
@@ -38,17 +39,22 @@ in a process of its own (`tests/acceptance/peers`). The cases of several process
 
 
 def run_tests(ids: Iterable[str], place: Path) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Outcomes by "file::function" of every case of each test, and the inputs that hypothesis tried."""
+    """Outcomes by "file::function" of every case of each test, and how many inputs were made up for it.
+
+    Counted by hypothesis, or by the test itself: `record_property("inputs", count)`.
+    """
     report = place / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "--hypothesis-show-statistics"]
     command += [f"--junitxml={report}", "-o", "junit_family=xunit1", *(f"tests/{one}" for one in ids)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     outcomes: dict[str, list[str]] = {}
+    tried: dict[str, int] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('file', '').removeprefix('tests/')}::{case.get('name', '').partition('[')[0]}"
         bad = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
         outcomes.setdefault(name, []).append(bad[0] if bad else "passed")
-    tried: dict[str, int] = {}
+        for counted in case.iterfind("properties/property[@name='inputs']"):
+            tried[name] = tried.get(name, 0) + int(counted.get("value", 0))
     name = ""
     for line in done.stdout.splitlines():
         if found := re.match(r"tests/(\S+?::\w+)(\[.*)?:$", line):
@@ -113,8 +119,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     page += "".join(line(fault, outcomes, tried, said) for fault in faults)
     ended = [one for test in tests for one in outcomes.get(test, ["not run"])]
     page += f"\n{ended.count('passed')} of {len(ended)} tests passed.\n\n"
-    page += "Inputs made up by hypothesis, by test:\n\n"
+    page += "Inputs made up, by test:\n\n"
     page += "".join(f"- {count:,}: {test.partition('::test_')[2].replace('_', ' ')}\n" for test, count in tried.items())
+    page += "\n" + LIMITS.read_text("utf-8")
     print(page)
     if arguments.only is None:
         PAGE.write_text(page, encoding="utf-8")

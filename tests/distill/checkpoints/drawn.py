@@ -160,7 +160,7 @@ def validation_of(drawn: Drawn, tokenizer: Any) -> Any:
     if drawn["validation"] == "none":
         return None
     if drawn["teacher"] == "cached":
-        return data_of({**drawn, "data": "packed"}, tokenizer)
+        return data_of(drawn, tokenizer)
     if drawn["teacher"] == "other tokenizer":
         return data_of({**drawn, "rows": 4}, tokenizer, start=50)
     ids = torch.randint(7, 263, (5, 7), generator=torch.Generator().manual_seed(9))

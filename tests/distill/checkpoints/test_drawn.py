@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ def test_some_runs_drawn_and_killed_end_as_those_that_nobody_killed(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_five_hundred_runs_drawn_and_killed_end_as_those_that_nobody_killed(tmp_path: Path) -> None:
+def test_five_hundred_runs_drawn_and_killed_end_as_those_that_nobody_killed(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     found = drawn(tmp_path, 500, seed=18)
+    record_property("inputs", found["resumed"])
     assert found["lost"] == []
     assert found["resumed"] >= 500
     assert found["kills"] >= 500
