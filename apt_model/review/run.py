@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from apt_model.errors import ConfigError
 from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
+from apt_model.events.recorded import name_of
 from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.i18n import LANGUAGES, Phrases
@@ -52,7 +53,7 @@ class Run:
     @property
     def name(self) -> str:
         """The name of the run directory."""
-        return self._directory.resolve().name
+        return name_of(self._directory.resolve())
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -118,6 +119,7 @@ class Run:
         """Write the run as one HTML file that opens offline; returns its path.
 
         Raises:
+            DataError: no line of the record is an event.
             StorageError: the file cannot be written.
         """
         from apt_model.dashboard.report import write_report

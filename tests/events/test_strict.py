@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from apt_model.errors import DataError
 from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
+from apt_model.events.parse import from_record
 from apt_model.events.records import ExamTaken, Notice, RunStarted
 from apt_model.events.results import ExamAnswer
 from apt_model.events.runfile import (
     MAX_LINE,
     RunFile,
     encode,
-    from_record,
     line_of,
     read_events,
     to_record,
@@ -200,5 +200,5 @@ def test_a_record_of_another_program_is_cut_to_what_fits_whatever_its_form(forei
 
 
 def test_a_long_line_that_is_no_event_is_refused() -> None:
-    with pytest.raises(ValueError, match="no event"):
+    with pytest.raises(ValueError, match="not an event"):
         within_limit(encode([0] * 100_000))  # type: ignore[arg-type]
