@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.dashboard.aside import Lookout
-from apt_model.dashboard.shown import damage_record, shown_line
+from apt_model.dashboard.shown import damage_record, shown_of
 from apt_model.dashboard.tail import CHUNK, Line, Tail, whole_lines
 from apt_model.errors import DataError
 from apt_model.events.event import Event
@@ -127,7 +127,7 @@ class _Entry:
         run_id = hashlib.sha256(str(where).encode("utf-8", "surrogatepass")).hexdigest()[:12]
         self.run, self.answers = RecordedRun(id=run_id, name=name_of(where), path=path), True
         self._seen: tuple[int, int] | None = None
-        self._tail, self._sieve = Tail(path), Sieve()
+        self._tail, self._sieve = Tail(path), Sieve(shown_of)
 
     def look(self) -> None:
         """Read beginning and end of the record, if it has changed."""
@@ -151,11 +151,11 @@ class _Entry:
         while time.monotonic() < until:
             lines = self._tail.read(PEEK)
             if generation != self._tail.generation:
-                generation, self._sieve = self._tail.generation, Sieve()
+                generation, self._sieve = self._tail.generation, Sieve(shown_of)
             elif not lines:
                 return
             for _, line in lines:
-                self._sieve.event(shown_line(line))
+                self._sieve.take(line)
 
     def listed(self) -> RecordedRun:
         """The run with the damage found so far."""

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from apt_model.dashboard.aside import aside
-from apt_model.dashboard.shown import shown_line
+from apt_model.dashboard.shown import shown_of
 from apt_model.dashboard.tail import Line, Tail, whole_lines
 from apt_model.errors import DataError
-from apt_model.events.parse import event_of
 from apt_model.events.records import RunFinished
 
 POLL_SECONDS = 0.1
@@ -142,12 +141,11 @@ class Feed:
 def _message(line: Line) -> Message:
     """A line as a server-sent event; of a line that is no event, the event `damaged`."""
     end, text = line
-    text = shown_line(text)
     try:
-        event = event_of(text)
+        event, shown = shown_of(text)
     except DataError:
         return end, DAMAGED % end, False
-    return end, b"id: %d\ndata: %b\n\n" % (end, text), isinstance(event, RunFinished)
+    return end, b"id: %d\ndata: %b\n\n" % (end, shown), isinstance(event, RunFinished)
 
 
 def _near_the_end(path: Path) -> Tail:

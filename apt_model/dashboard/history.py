@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from apt_model.dashboard.shown import shown_line
+from apt_model.dashboard.shown import shown_of
 from apt_model.dashboard.tail import Line
 from apt_model.dashboard.thinning import Criterion, Thinned
 from apt_model.events.cards import Reading
@@ -68,7 +68,7 @@ class History:
         }
         self._always: dict[int, bytes] = {}
         self._light: dict[int, bytes] = {}
-        self._sieve = Sieve()
+        self._sieve = Sieve(shown_of)
 
     @property
     def seen(self) -> int:
@@ -88,10 +88,9 @@ class History:
     def add(self, lines: Iterable[Line]) -> None:
         """Add lines of the record, in order; lines that are not events are left out, and counted as damage."""
         for place, line in lines:
-            line = shown_line(line)
-            event = self._sieve.event(line)
-            if event is not None:
-                self._take(place, event, line)
+            shown = self._sieve.take(line)
+            if shown is not None:
+                self._take(place, shown.event, shown.line)
 
     def _take(self, place: int, event: Event, line: bytes) -> None:
         self.steps = max(self.steps, event.step)

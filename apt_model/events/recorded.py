@@ -5,14 +5,16 @@ Knows nothing of what the events tell. Nothing here waits for what never answers
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 from apt_model.errors import DataError, StorageError
 from apt_model.events.event import Event
 from apt_model.events.parse import LONGEST_LINE, event_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,23 +32,27 @@ class Damage:
     why: str
 
 
-class Sieve:
+class Sieve(Generic[T]):
     """Tells the events among a record's lines, and counts the others.
+
+    Args:
+        judge: makes an event of a line; raises DataError if it is none.
 
     Attributes:
         lines: how many it was given.
         damage: those that are no events; None if all are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Callable[[bytes], T]) -> None:
+        self._judge = judge
         self.lines = 0
         self.damage: Damage | None = None
 
-    def event(self, line: bytes) -> Event | None:
+    def take(self, line: bytes) -> T | None:
         """The event of the next line, given without its end; None if it is none."""
         self.lines += 1
         try:
-            return event_of(line)
+            return self._judge(line)
         except DataError as error:
             found = self.damage or Damage(count=0, line=self.lines, why=str(error.got))
             self.damage = replace(found, count=found.count + 1)
@@ -72,9 +78,9 @@ class WholeEvents:
             StorageError: it cannot be read.
             DataError: not one of its lines is an event.
         """
-        sieve, is_empty = Sieve(), True
+        sieve, is_empty = Sieve(event_of), True
         for line in record_lines(self.path):
-            event, self.damage = sieve.event(line), sieve.damage
+            event, self.damage = sieve.take(line), sieve.damage
             if event is not None:
                 is_empty = False
                 yield event

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO
 
 from apt_model.errors import StorageError
 from apt_model.events.event import Event
-from apt_model.events.parse import json_object
 from apt_model.events.recorded import strict_events
 from apt_model.events.records import SCHEMA_VERSION, Notice, RunFinished, RunStarted
 from apt_model.events.strict import plain, shortened
@@ -154,17 +153,6 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     if len(line) <= MAX_LINE:
         return line
     return encode(_to_fit(record)) + b"\n"
-
-
-def within_limit(line: bytes) -> bytes:
-    """A line that somebody else may have written, without its end: itself up to MAX_LINE bytes, else shortened.
-
-    Raises:
-        DataError: it is longer, and no JSON object.
-    """
-    if len(line) <= MAX_LINE:
-        return line
-    return encode(_to_fit(json_object(line)))
 
 
 def _to_fit(record: Mapping[str, Any]) -> dict[str, Any]:
