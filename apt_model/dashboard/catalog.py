@@ -40,7 +40,7 @@ class RecordedRun:
     Attributes:
         id: follows from the path, so that a page finds its run again after a restart.
         path: of its record.
-        started: wall time in seconds; infinite if there is no record yet.
+        started: wall time in seconds; infinite if there is no record yet, minus infinity if none of it can be read.
         steps, finished: when the record was last read.
         damage: what is damaged, as far as it was looked through, as the page gets it.
     """
@@ -82,7 +82,7 @@ class Catalog:
             self._entries = {path: self._entries.get(path) or _Entry(path) for path in paths}
             for entry in self._entries.values():
                 entry.answers = self._done(entry.look, until)
-            entries = sorted(self._entries.values(), key=lambda entry: (-entry.run.started, entry.run.name))
+            entries = sorted(self._entries.values(), key=_Entry.order)
             self._check(entries)
             self._runs = {entry.run.id: entry.listed() for entry in entries}
             self._looked = time.monotonic()
@@ -139,11 +139,19 @@ class _Entry:
         if state == self._seen:
             return
         path = self.run.path
-        first = _first_event(Tail(path).read(PEEK))
+        head = Tail(path)
+        lines = head.read(PEEK)
+        first = _first_event(lines)
         last = _first_event(reversed(Tail(path, _near_the_end(path)).read(CHUNK)))
-        started = first.wall_time if first is not None and math.isfinite(first.wall_time) else math.inf
+        started = -math.inf if lines or head.trouble is not None else math.inf
+        if first is not None and math.isfinite(first.wall_time):
+            started = first.wall_time
         steps, finished = (last.step, isinstance(last, RunFinished)) if last is not None else (0, False)
         self.run, self._seen = replace(self.run, started=started, steps=steps, finished=finished), state
+
+    def order(self) -> tuple[bool, float, str]:
+        """By what runs are sorted: the newest first, what cannot be opened last."""
+        return not self.answers, -self.run.started, self.run.name
 
     def check(self, until: float) -> None:
         """Look for damage from where the last check ended."""

@@ -32,7 +32,9 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Seconds as m:ss or h:mm:ss; a dash for what is no time, as a record may hold."""
+    if not 0 <= seconds < math.inf:
+        return NO_NUMBER
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -2,18 +2,21 @@
 
 import os
 import shutil
+import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import BinaryIO
 
 import pytest
 
 from apt_model.cli import main
-from apt_model.dashboard import catalog
-from apt_model.events.runfile import EVENTS
-from tests.dashboard.kit import Site, served
-from tests.events.mutate import damaged_folder, real_lines
+from apt_model.dashboard import app, catalog, tail
+from apt_model.events.runfile import EVENTS, encode, to_record
+from tests.dashboard.kit import Site, card, served, step, verdict, write
+from tests.events.mutate import damaged_folder, damaged_record, real_lines
 from tests.strict_json import strict_json
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -95,3 +98,90 @@ def test_damaged_run_folders_take_nothing_from_the_whole_one(
 @pytest.mark.timeout(3_600)
 def test_two_thousand_damaged_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert try_folders(MANY, tmp_path, capsys) > MANY / 4
+
+
+def test_a_disk_that_hangs_keeps_no_other_run_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("hangs", "good"):
+        whole(tmp_path / "runs" / name / EVENTS)
+    back, opened = threading.Event(), tail.open_record
+
+    def open_slowly(path: Path) -> BinaryIO:
+        if path.parent.name == "hangs":
+            back.wait(60)
+        return opened(path)
+
+    monkeypatch.setattr(tail, "open_record", open_slowly)
+    monkeypatch.setattr(catalog, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(app, "STUCK_SECONDS", 0.3)
+    with served(tmp_path / "runs") as site:
+        for _ in range(3):
+            begun = time.monotonic()
+            good, hangs = site.runs()
+            assert (good["name"], hangs["name"]) == ("good", "hangs")
+            assert hangs["damage"] == {"count": 0, "line": None, "why": "the disk does not answer"}
+            assert len(site.get(f"/api/runs/{good['id']}/history").json()["events"]) == len(LINES)
+            assert site.get(f"/api/runs/{hangs['id']}/history").status == 503
+            stream = site.stream(hangs["id"])
+            assert site.stream(good["id"]).listen(until="end").heard
+            assert time.monotonic() - begun < 5
+        assert len([one for one in threading.enumerate() if one.name == "aside"]) < 12
+        back.set()
+        stream.listen(until="end")
+        assert len(stream.heard) == len(LINES)
+        assert all(run["damage"] is None for run in site.runs())
+
+
+def test_a_long_record_is_read_while_other_runs_are_answered(tmp_path: Path) -> None:
+    long = whole(tmp_path / "runs" / "long" / EVENTS)
+    with long.open("ab") as file:
+        file.write(encode(to_record(step(30))) + b"\n")
+        line = encode(to_record(card(30))) + b"\n"
+        for _ in range(15):
+            file.write(line * 2_000)
+    good = whole(tmp_path / "runs" / "good" / EVENTS)
+    with served(tmp_path / "runs") as site:
+        ids = {run["name"]: run["id"] for run in site.runs()}
+        waiting = [site.open(site.request(f"/api/runs/{ids['long']}/history", version="1.0")) for _ in range(20)]
+        begun = time.monotonic()
+        for _ in range(5):
+            assert site.get(f"/api/runs/{ids['good']}/history").json()["offset"] == good.stat().st_size
+            assert len(site.runs()) == 2
+        assert time.monotonic() - begun < SECONDS
+        sizes = {sum(len(part) for part in iter(partial(one.recv, 65_536), b"")) for one in waiting}
+        assert len(sizes) == 1
+        for one in waiting:
+            one.close()
+
+
+def test_a_record_that_is_cut_back_or_goes_while_it_is_read_does_no_harm(tmp_path: Path) -> None:
+    dice = Random(SEED)
+    record, good = whole(tmp_path / "runs" / "changing" / EVENTS), whole(tmp_path / "runs" / "good" / EVENTS)
+    with served(tmp_path / "runs") as site:
+        for _ in range(40):
+            content = record.read_bytes() if record.exists() else b""
+            way = dice.randrange(5)
+            if way == 0:
+                record.unlink(missing_ok=True)
+            elif way == 1:
+                shutil.rmtree(record.parent, ignore_errors=True)
+            else:
+                whole(record)
+                cut = dice.randrange(len(content) + 1)
+                record.write_bytes([content[:cut], damaged_record(dice, LINES), content + content][way - 2])
+            found = look(site)
+            assert [events for run, events in found.values() if run["name"] == "good"] == [len(LINES)]
+    assert good.exists()
+
+
+def test_a_clock_that_jumps_back_only_changes_the_order_of_the_list(tmp_path: Path) -> None:
+    for name, times in (("early", (-5e9, -6e9)), ("late", (4e12, 1.0))):
+        first, last = times
+        write(tmp_path / name, step(1, wall_time=first), step(2, wall_time=last), verdict(2))
+    with served(tmp_path) as site:
+        assert [(run["name"], run["steps"], run["damage"]) for run in site.runs()] == [
+            ("late", 2, None),
+            ("early", 2, None),
+        ]
+        for run in site.runs():
+            history = site.get(f"/api/runs/{run['id']}/history").json()
+            assert [event["step"] for event in history["events"]] == [1, 2, 2]

@@ -139,11 +139,11 @@ def damaged_value(dice: Random, line: Line) -> Line:
 
 
 def _other_value(dice: Random, record: Any) -> Line:
-    holders = list(_holders(record))
-    if not holders:
+    found = holders(record)
+    if not found:
         return json.dumps(record).encode()
-    holder = dice.choice(holders) if dice.random() < 0.6 else record
-    key = dice.choice(_keys(holder))
+    holder = dice.choice(found) if dice.random() < 0.6 else record
+    key = dice.choice(keys(holder))
     kind = dice.random()
     if kind < 0.4:
         holder[key] = dice.choice(VALUES)
@@ -187,7 +187,7 @@ def _same_types(dice: Random, lines: list[Line]) -> list[Line]:
 def _at_the_ends(dice: Random, line: Line) -> Line:
     with suppress(ValueError, RecursionError, TypeError):  # of what is damaged already
         record = json.loads(line)
-        places = [(holder, key) for holder in _holders(record) for key in _keys(holder) if key not in KEPT]
+        places = [(holder, key) for holder in holders(record) for key in keys(holder) if key not in KEPT]
         for holder, key in dice.sample(places, min(len(places), dice.choice([1, 2, 9]))):
             value = holder[key]
             if isinstance(value, float) and isinstance(holder, dict) and holder is record and dice.random() < 0.4:
@@ -198,16 +198,16 @@ def _at_the_ends(dice: Random, line: Line) -> Line:
     return line
 
 
-def _keys(holder: Any) -> list[Any]:
+def keys(holder: Any) -> list[Any]:
     return list(holder) if isinstance(holder, dict) else list(range(len(holder)))
 
 
-def _holders(value: Any, deep: int = 8) -> list[Any]:
+def holders(value: Any, deep: int = 8) -> list[Any]:
     """Every list and object in a value that holds something."""
     if not isinstance(value, dict | list) or not value or not deep:
         return []
     inner = list(value.values() if isinstance(value, dict) else value)[:20]
-    return [value, *(holder for one in inner for holder in _holders(one, deep - 1))]
+    return [value, *(holder for one in inner for holder in holders(one, deep - 1))]
 
 
 def _one_value(dice: Random, lines: list[Line]) -> list[Line]:

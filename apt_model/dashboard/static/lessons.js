@@ -30,6 +30,10 @@ function isOver(lesson) {
   return lesson.over || Boolean(lesson.listed && lesson.listed.finished);
 }
 
+function progressOf(lesson) {
+  return isOver(lesson) ? `✓ ${say("link.over")}` : `… ${say("lessons.going")}`;
+}
+
 function lessonRow(lesson, watch, compare) {
   const watched = lesson === room.current;
   const compared = lesson === room.other;
@@ -41,7 +45,7 @@ function lessonRow(lesson, watch, compare) {
     {},
     el("th", { scope: "row" }, clean(lesson.name, 120)),
     el("td", { "data-head": say("lessons.steps") }, count(stepsOf(lesson))),
-    el("td", { "data-head": say("lessons.state") }, isOver(lesson) ? `✓ ${say("link.over")}` : `… ${say("lessons.going")}`, damage && damageLine(damage)),
+    el("td", { "data-head": say("lessons.state") }, damage && damage.line === null ? null : progressOf(lesson), damage && damageLine(damage)),
     el(
       "td",
       { class: "acts" },
