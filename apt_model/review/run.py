@@ -4,6 +4,7 @@ Knows the record and its displays. Imports matplotlib, pandas or the page only w
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -58,8 +59,10 @@ class Run:
     @property
     def events(self) -> tuple[Event, ...]:
         """All events in order; read again when the record has changed."""
-        place = self._directory / EVENTS
-        now = (place.stat().st_size, place.stat().st_mtime_ns) if place.exists() else None
+        now = None
+        with suppress(OSError, ValueError):  # `read_events` says what is wrong with it
+            about = (self._directory / EVENTS).stat()
+            now = about.st_size, about.st_mtime_ns
         if now is None or now != self._read_at:
             self._events, self._read_at = tuple(read_events(self._directory)), now
         return self._events
