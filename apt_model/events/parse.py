@@ -125,8 +125,14 @@ def _reader(kind: Any) -> Reader:
 
 
 def _scalar_reader(kind: Any) -> Reader:
-    at_once = _TYPES[kind] - {int}
-    return lambda value: value if type(value) in at_once else _scalars(kind, (value,))[0]
+    at_once, is_count = _TYPES[kind] - {int}, kind is int
+
+    def read(value: Any) -> Any:
+        if type(value) in at_once or (is_count and type(value) is int and 0 <= value <= MOST):
+            return value  # most of a record
+        return _scalars(kind, (value,))[0]
+
+    return read
 
 
 def _record_reader(kind: Any) -> Reader:
