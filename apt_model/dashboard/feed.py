@@ -5,7 +5,6 @@ messages, each with its own offset; one that fell behind reads the file by itsel
 """
 
 import asyncio
-import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -41,31 +40,32 @@ class Feed:
         self._path = path
         self._viewers, self._closed = 0, False
         self._poller: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+        self._changed, self._begun = asyncio.Event(), asyncio.Event()
         self._generation = 0
-        self._keep_from(Tail(path), math.inf)
+        self._keep_from(Tail(path))
 
-    def _keep_from(self, tail: Tail, start: float) -> None:
-        """Keep for all viewers what comes after an offset: of infinity, each reads the file by itself."""
-        self._tail, self._start = tail, start
+    def _keep_from(self, tail: Tail) -> None:
+        """Keep for all viewers what comes after the tail's offset."""
+        self._tail, self._start = tail, tail.offset
         self._ends: list[int] = []
         self._messages: list[bytes] = []
         self._finished = False
 
     async def _begin(self) -> None:
-        self._keep_from(self._tail, math.inf)
-        tail = await asyncio.wrap_future(aside(partial(_near_the_end, self._path)))
-        self._keep_from(tail, tail.offset)
+        self._keep_from(await asyncio.wrap_future(aside(partial(_near_the_end, self._path))))
         self._wake()
 
     async def follow(self, offset: int) -> AsyncGenerator[bytes, None]:
         """The messages after `offset`, a few at a time, until the run is finished or its record is cut back."""
         if self._poller is None:
+            self._begun.clear()
             self._poller = asyncio.create_task(self._poll())
         self._viewers += 1
         generation = self._generation
         try:
             yield b"retry: 1000\n\n"
+            while not (self._closed or await _happens(self._begun, within=HEARTBEAT_SECONDS)):
+                yield HEARTBEAT  # nobody reads ahead of the poller: what is cut back before it looked, it cannot tell
             if not await asyncio.wrap_future(aside(partial(_is_a_place, self._path, offset))):
                 yield REWIND
                 return
@@ -109,6 +109,7 @@ class Feed:
                 elif messages:
                     self._take(messages)
                     self._wake()
+                self._begun.set()
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self._poller = None

@@ -71,7 +71,7 @@ def try_folders(count: int, folder: Path, capsys: pytest.CaptureFixture[str]) ->
             assert [events for run, events in found.values() if run["name"] == "good"] == [len(LINES)]
             assert all(run["damage"] is None for run, _ in found.values() if run["name"] == "good")
             shown += sum(run["damage"] is not None for run, _ in found.values())
-            for run in damaged:
+            for run in dict.fromkeys(damaged):
                 with suppress(OSError):
                     run.chmod(0o755)
                 begun = time.monotonic()
