@@ -63,6 +63,13 @@ class Phrases:
         variants = self.variants(key)
         return variants[(turn + turn // len(variants)) % len(variants)].format(**values)
 
+    def recorded(self, key: str, turn: int, values: Mapping[str, object]) -> str:
+        """As `variant`, for a key and values out of a record; the key itself where no sentence here goes with them."""
+        try:
+            return self.variant(key, turn, **values)
+        except (LookupError, ValueError, TypeError, AttributeError):  # as of another version, or damaged
+            return key
+
     def topic(self, name: str) -> str:
         """The display name of a topic: translated if the locale has it, else unchanged."""
         sentence = self._sentences.get(f"topics.{name}", name)

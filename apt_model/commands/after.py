@@ -3,15 +3,18 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import importing, print_line, speaker, teller, waiting
+from apt_model.commands.console import importing, print_line, speaker, tell_damage, teller, waiting
 from apt_model.commands.options import add_command, add_settings, given_settings
 from apt_model.config import LessonConfig
-from apt_model.errors import ConfigError, brief
-from apt_model.events.runfile import read_events
+from apt_model.config.sections import DisplayConfig
+from apt_model.errors import ConfigError, DataError, brief
+from apt_model.events.recorded import WholeEvents
+from apt_model.events.runfile import record_of
+from apt_model.i18n import Phrases
 
 DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
 
@@ -110,9 +113,31 @@ def _replay(arguments: argparse.Namespace) -> None:
     from apt_model.render.terminal import TerminalSink
 
     given = given_settings(arguments)
+    recorded = WholeEvents(record_of(arguments.run))
     sink: TerminalSink | None = None
-    for event in read_events(arguments.run):
+    display = LessonConfig().display
+    for event in recorded:
         if sink is None:
-            recorded = dict(event.config) if isinstance(event, RunStarted) else {}
-            sink = TerminalSink(LessonConfig.from_dict({**recorded, **given}).display, live=False)
+            display = _display(event.config if isinstance(event, RunStarted) else {}, given, recorded.path)
+            sink = TerminalSink(display, live=False)
         sink.emit(event)
+    if recorded.damage is not None:
+        tell_damage(recorded.path.parent, recorded.damage, lang=display.lang)
+
+
+def _display(recorded: Mapping[str, Any], given: Mapping[str, Any], record: Path) -> DisplayConfig:
+    """The display settings of a recorded run, where flags do not say otherwise.
+
+    Raises:
+        ConfigError: a flag is wrong.
+        DataError: a recorded setting cannot be used.
+    """
+    own = LessonConfig.from_dict(given).display
+    try:
+        display = LessonConfig.from_dict({**{k: recorded[k] for k in DISPLAY_KEYS if k in recorded}, **given}).display
+        Phrases.load(display.lang)
+    except ConfigError as error:
+        Phrases.load(own.lang)
+        fix = "give it as a flag, as --lang en"
+        raise DataError(f"a display setting in {record} cannot be used", got=error, fix=fix) from error
+    return display

@@ -13,6 +13,7 @@ from typing import Any
 from apt_model.commands.starting import starting
 from apt_model.data.notices import Tell
 from apt_model.errors import ConfigError
+from apt_model.events.recorded import Damage, name_of
 from apt_model.i18n import Phrases
 
 LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
@@ -59,6 +60,17 @@ def teller(lang: str) -> Tell:
             print(line, file=sys.stderr)
 
     return tell
+
+
+def tell_damage(run: Path, damage: Damage, *, lang: str) -> None:
+    """Print on standard error that the record of a run is damaged, and where."""
+    from apt_model.render.language import spoken_language
+    from apt_model.render.sanitise import fit_encoding, sanitise
+
+    say = spoken_language(lang, sys.stderr.encoding)
+    values = {"count": damage.count, "line": damage.line, "why": damage.why}
+    line = say("record.damaged", name=name_of(run.resolve()), **values)
+    print(fit_encoding(sanitise(line), sys.stderr.encoding), file=sys.stderr)
 
 
 def collector(told: list[str], lang: str) -> Tell:

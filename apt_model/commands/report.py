@@ -1,10 +1,11 @@
 """`apt-model report`: write runs as one HTML file that opens offline, optionally with a summary and plots."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import print_line, speaker
+from apt_model.commands.console import print_line, speaker, tell_damage
 from apt_model.commands.options import add_command
 
 
@@ -28,7 +29,8 @@ def _report(arguments: argparse.Namespace) -> None:
     from apt_model.dashboard.report import write_report
 
     say, runs = speaker(arguments.lang), [Path(run) for run in arguments.runs]
-    path = write_report(runs, Path(arguments.out) if arguments.out else runs[0] / "report.html")
+    tell = partial(tell_damage, lang=arguments.lang)
+    path = write_report(runs, Path(arguments.out) if arguments.out else runs[0] / "report.html", tell=tell)
     print_line(say("report.done", path=path, megabytes=f"{path.stat().st_size / 1e6:.1f}"))
     for run in runs:
         _more(run, path.parent if len(runs) == 1 else path.parent / run.resolve().name, arguments)
@@ -36,7 +38,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _more(run: Path, directory: Path, arguments: argparse.Namespace) -> None:
     """Write the summary and the plots that the flags ask for; the summary includes its plots."""
-    from apt_model.events.runfile import read_events
+    from apt_model.events.recorded import WholeEvents
+    from apt_model.events.runfile import record_of
     from apt_model.i18n import Phrases
     from apt_model.review import plots
     from apt_model.review.markdown import PLOTS, write_summary
@@ -45,6 +48,6 @@ def _more(run: Path, directory: Path, arguments: argparse.Namespace) -> None:
     if arguments.markdown:
         print_line(say("report.summary", path=write_summary(run, directory, arguments.lang)))
     if arguments.png and not arguments.markdown:
-        plots.save(list(read_events(run)), directory / PLOTS, Phrases.load(arguments.lang))
+        plots.save(list(WholeEvents(record_of(run))), directory / PLOTS, Phrases.load(arguments.lang))
     if arguments.png or arguments.markdown:
         print_line(say("report.plots", path=directory / PLOTS))

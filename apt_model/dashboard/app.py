@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from threading import Lock
+from dataclasses import replace
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,12 +17,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from apt_model.dashboard.aside import aside
 from apt_model.dashboard.assets import INDEX, Asset
 from apt_model.dashboard.catalog import Catalog, RecordedRun
 from apt_model.dashboard.feed import PIECE, Feed
 from apt_model.dashboard.reading import HistoryReader
 
 HISTORIES = 8  # kept in memory: the most recently used
+STUCK_SECONDS = 8.0  # without a byte of a history read: its disk does not answer
 
 
 class Page:
@@ -36,7 +38,9 @@ class Page:
     def __init__(self, catalog: Catalog, assets: Mapping[str, Asset]) -> None:
         self._catalog, self._assets = catalog, assets
         self._feeds: dict[str, Feed] = {}
-        self._readings: OrderedDict[str, tuple[Lock, HistoryReader]] = OrderedDict()
+        self._readers: OrderedDict[str, HistoryReader] = OrderedDict()
+        self._reading: dict[str, asyncio.Future[bytes]] = {}
+        self._listing: asyncio.Future[list[RecordedRun]] | None = None
         self.open_streams, self.asked = 0, time.monotonic()
 
     def app(self) -> Starlette:
@@ -77,20 +81,43 @@ class Page:
 
     async def _runs(self, request: Request) -> Response:
         self.asked = time.monotonic()
-        runs = await asyncio.to_thread(self._catalog.runs)
-        return JSONResponse([run.to_record() for run in runs])
+        return JSONResponse([self._as_known(run).to_record() for run in await self._list()])
+
+    async def _list(self) -> list[RecordedRun]:
+        """The catalog's runs, read by one thread for all who ask meanwhile."""
+        if self._listing is None or self._listing.done():
+            self._listing = asyncio.wrap_future(aside(self._catalog.runs))
+        return await asyncio.shield(self._listing)
+
+    def _as_known(self, run: RecordedRun) -> RecordedRun:
+        """The run with its damage as its history tells it, if that was read: the catalog may not have come as far."""
+        reader = self._readers.get(run.id)
+        return run if reader is None or reader.damage is None else replace(run, damage=reader.damage)
 
     async def _history(self, request: Request) -> Response:
         run = await self._find(request)
-        return _Stream(_pieces(await asyncio.to_thread(self._read, run)), "application/json")
+        return _Stream(_pieces(await self._read(run)), "application/json")
 
-    def _read(self, run: RecordedRun) -> bytes:
-        lock, reading = self._readings.setdefault(run.id, (Lock(), HistoryReader(run.path)))
-        self._readings.move_to_end(run.id)
-        while len(self._readings) > HISTORIES:
-            self._readings.popitem(last=False)
-        with lock:
-            return reading.page()
+    async def _read(self, run: RecordedRun) -> bytes:
+        """The history of a run, read by one thread for all who ask meanwhile.
+
+        Raises:
+            HTTPException: its disk does not answer.
+        """
+        reader = self._readers.setdefault(run.id, HistoryReader(run.path))
+        self._readers.move_to_end(run.id)
+        while len(self._readers) > HISTORIES:
+            self._readers.popitem(last=False)
+        if run.id not in self._reading:
+            self._reading[run.id] = reading = asyncio.wrap_future(aside(reader.page))
+            reading.add_done_callback(lambda _: self._reading.pop(run.id))
+        reading, place = self._reading[run.id], -1
+        while not reading.done():
+            if reader.offset == place:
+                raise HTTPException(503, "the disk of this run does not answer")
+            place = reader.offset
+            await asyncio.wait({reading}, timeout=STUCK_SECONDS)
+        return reading.result()
 
     async def _events(self, request: Request) -> Response:
         run = await self._find(request)
@@ -112,7 +139,8 @@ class Page:
 
     async def _find(self, request: Request) -> RecordedRun:
         self.asked = time.monotonic()
-        run = await asyncio.to_thread(self._catalog.find, request.path_params["run"])
+        run_id = request.path_params["run"]
+        run = self._catalog.known(run_id) or next((one for one in await self._list() if one.id == run_id), None)
         if run is None:
             raise HTTPException(404)
         return run

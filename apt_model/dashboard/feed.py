@@ -5,13 +5,16 @@ messages, each with its own offset; one that fell behind reads the file by itsel
 """
 
 import asyncio
-import json
 from bisect import bisect_right
 from collections.abc import AsyncGenerator
+from functools import partial
 from pathlib import Path
 
-from apt_model.dashboard.tail import Line, Tail, is_verdict, whole_lines
-from apt_model.events.runfile import within_limit
+from apt_model.dashboard.aside import aside
+from apt_model.dashboard.shown import shown_of
+from apt_model.dashboard.tail import Line, Tail, whole_lines
+from apt_model.errors import DataError
+from apt_model.events.records import RunFinished
 
 POLL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 15.0
@@ -21,6 +24,9 @@ SHARED = 1 << 20  # bytes of messages kept for all
 HEARTBEAT = b":\n\n"
 END = b"event: end\ndata: {}\n\n"
 REWIND = b'event: rewind\nid: 0\ndata: {"offset":0}\n\n'  # the record was cut back: what was sent may be outdated
+DAMAGED = b"id: %d\nevent: damaged\ndata: {}\n\n"  # this line is no event
+
+Message = tuple[int, bytes, bool]  # offset after its line, what a viewer gets of it, whether it ends the run
 
 
 class Feed:
@@ -34,28 +40,33 @@ class Feed:
         self._path = path
         self._viewers, self._closed = 0, False
         self._poller: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+        self._changed, self._begun = asyncio.Event(), asyncio.Event()
         self._generation = 0
-        self._begin()
+        self._keep_from(Tail(path))
 
-    def _begin(self) -> None:
-        end = whole_lines(self._path)
-        self._tail = Tail(self._path, whole_lines(self._path, before=end - PIECE) if end > PIECE else 0)
-        self._start = self._tail.offset
+    def _keep_from(self, tail: Tail) -> None:
+        """Keep for all viewers what comes after the tail's offset."""
+        self._tail, self._start = tail, tail.offset
         self._ends: list[int] = []
         self._messages: list[bytes] = []
         self._finished = False
 
+    async def _begin(self) -> None:
+        self._keep_from(await asyncio.wrap_future(aside(partial(_near_the_end, self._path))))
+        self._wake()
+
     async def follow(self, offset: int) -> AsyncGenerator[bytes, None]:
         """The messages after `offset`, a few at a time, until the run is finished or its record is cut back."""
         if self._poller is None:
-            self._begin()
+            self._begun.clear()
             self._poller = asyncio.create_task(self._poll())
         self._viewers += 1
         generation = self._generation
         try:
             yield b"retry: 1000\n\n"
-            if not await asyncio.to_thread(_is_a_place, self._path, offset):
+            while not (self._closed or await _happens(self._begun, within=HEARTBEAT_SECONDS)):
+                yield HEARTBEAT  # nobody reads ahead of the poller: what is cut back before it looked, it cannot tell
+            if not await asyncio.wrap_future(aside(partial(_is_a_place, self._path, offset))):
                 yield REWIND
                 return
             while not self._closed:
@@ -79,7 +90,7 @@ class Feed:
     async def _after(self, offset: int) -> tuple[int, bytes]:
         """Some messages after an offset, and the offset after them."""
         if offset < self._start:
-            return await asyncio.to_thread(_read_behind, self._path, offset)
+            return await asyncio.wrap_future(aside(partial(_read_behind, self._path, offset)))
         begin = bisect_right(self._ends, offset)
         end, size = begin, 0
         while end < len(self._ends) and size < PIECE:
@@ -89,23 +100,27 @@ class Feed:
 
     async def _poll(self) -> None:
         try:
+            await self._begin()
             while self._viewers and not self._closed:
-                lines = await asyncio.to_thread(self._tail.read)
+                messages = await asyncio.wrap_future(aside(self._news))
                 if self._tail.generation:
                     self._generation += 1
-                    self._begin()
+                    await self._begin()
+                elif messages:
+                    self._take(messages)
                     self._wake()
-                elif lines:
-                    self._take(lines)
-                    self._wake()
+                self._begun.set()
                 await asyncio.sleep(POLL_SECONDS)
         finally:
             self._poller = None
 
-    def _take(self, lines: list[Line]) -> None:
-        self._ends += [end for end, _ in lines]
-        self._messages += map(_message, lines)
-        self._finished = is_verdict(lines[-1][1])
+    def _news(self) -> list[Message]:
+        return [_message(line) for line in self._tail.read()]
+
+    def _take(self, messages: list[Message]) -> None:
+        self._ends += [end for end, _, _ in messages]
+        self._messages += [message for _, message, _ in messages]
+        self._finished = messages[-1][2]
         gone, surplus = 0, sum(map(len, self._messages)) - SHARED
         while surplus > 0:
             surplus -= len(self._messages[gone])
@@ -124,23 +139,25 @@ class Feed:
         self._wake()
 
 
-def _message(line: Line) -> bytes:
-    """A line as a server-sent event; empty if it is not an event of the record."""
+def _message(line: Line) -> Message:
+    """A line as a server-sent event; of a line that is no event, the event `damaged`."""
     end, text = line
     try:
-        text = within_limit(text)
-        is_event = isinstance(json.loads(text), dict)
-    except ValueError:
-        is_event = False
-    if not is_event:
-        return b""
-    return b"id: %d\ndata: %b\n\n" % (end, text)
+        event, shown = shown_of(text)
+    except DataError:
+        return end, DAMAGED % end, False
+    return end, b"id: %d\ndata: %b\n\n" % (end, shown), isinstance(event, RunFinished)
+
+
+def _near_the_end(path: Path) -> Tail:
+    end = whole_lines(path)
+    return Tail(path, whole_lines(path, before=end - PIECE) if end > PIECE else 0)
 
 
 def _read_behind(path: Path, offset: int) -> tuple[int, bytes]:
     """For a viewer that fell behind: some messages read from the file, and the offset after them."""
-    lines = Tail(path, offset).read(PIECE)
-    return (lines[-1][0], b"".join(map(_message, lines))) if lines else (offset, b"")
+    messages = [_message(line) for line in Tail(path, offset).read(PIECE)]
+    return (messages[-1][0], b"".join(message for _, message, _ in messages)) if messages else (offset, b"")
 
 
 def _is_a_place(path: Path, offset: int) -> bool:

@@ -11,24 +11,28 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from apt_model.dashboard.shown import shown_of
 from apt_model.dashboard.tail import Line
-from apt_model.dashboard.thinning import Criterion, Record, Thinned
-from apt_model.events.runfile import encode, within_limit
+from apt_model.dashboard.thinning import Criterion, Thinned
+from apt_model.events.cards import Reading
+from apt_model.events.event import Event
+from apt_model.events.recorded import Damage, Sieve
+from apt_model.events.records import RunFinished, RunStarted
+from apt_model.events.runfile import encode
 
 STEPS, CARDS, OTHERS = 1_200, 200, 512  # buckets; up to three steps and two cards in one
 OTHERS_BYTES = 600_000
 PAGE_BYTES = 12_000_000
-ALWAYS = ("run_started", "run_finished")
 
 
 def highest(key: str) -> Criterion:
-    """Prefers the larger value; a non-finite one (recorded as null) is preferred to all."""
+    """Prefers the larger value; a non-finite one is preferred to all."""
 
-    def score(record: Record) -> float:
-        value = record.get(key)
-        return (
-            value if isinstance(value, int | float) else math.inf if key in record.get("nonfinite", ()) else -math.inf
-        )
+    def score(event: Event) -> float:
+        value: float | None = getattr(event, key)
+        if value is None:
+            return -math.inf
+        return value if math.isfinite(value) else math.inf
 
     return score
 
@@ -36,15 +40,15 @@ def highest(key: str) -> Criterion:
 def lowest(key: str) -> Criterion:
     """Prefers the smaller value."""
 
-    def score(record: Record) -> float:
-        value = record.get(key)
-        return -value if isinstance(value, int | float) else -math.inf
+    def score(event: Event) -> float:
+        value: float | None = getattr(event, key)
+        return -value if value is not None and math.isfinite(value) else -math.inf
 
     return score
 
 
-def latest(record: Record) -> float:
-    """Prefers the latest record: all score the same, and ties go to the later one."""
+def latest(event: Event) -> float:
+    """Prefers the latest event: all score the same, and ties go to the later one."""
     return 0.0
 
 
@@ -64,31 +68,41 @@ class History:
         }
         self._always: dict[int, bytes] = {}
         self._light: dict[int, bytes] = {}
+        self._sieve = Sieve(shown_of)
+
+    @property
+    def seen(self) -> int:
+        """How many lines it was given."""
+        return self._sieve.lines
+
+    @property
+    def events(self) -> int:
+        """How many of them were events."""
+        return self.seen - (0 if self.damage is None else self.damage.count)
+
+    @property
+    def damage(self) -> Damage | None:
+        """The lines that were no events; None if all were."""
+        return self._sieve.damage
 
     def add(self, lines: Iterable[Line]) -> None:
-        """Add lines of the record, in order; lines that are not events are left out."""
+        """Add lines of the record, in order; lines that are not events are left out, and counted as damage."""
         for place, line in lines:
-            try:
-                record = json.loads(line)
-                line = within_limit(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
-                self._take(place, record, line)
+            shown = self._sieve.take(line)
+            if shown is not None:
+                self._take(place, shown.event, shown.line)
 
-    def _take(self, place: int, record: Record, line: bytes) -> None:
-        kind = record.get("kind")
-        step = record.get("step")
-        self.steps = max(self.steps, step) if isinstance(step, int) else self.steps
-        self.finished = kind == "run_finished"
-        if kind in ALWAYS:
+    def _take(self, place: int, event: Event, line: bytes) -> None:
+        self.steps = max(self.steps, event.step)
+        self.finished = isinstance(event, RunFinished)
+        if isinstance(event, RunStarted | RunFinished):
             self._always[place] = line
             return
-        name = f"{kind} {record.get('unseen') is True}" if kind == "reading" else str(kind)
+        name = f"{event.kind} {event.unseen}" if isinstance(event, Reading) else event.kind
         kept = self._kinds.get(name)
         if kept is None:
             kept = self._kinds[name] = Thinned(OTHERS, (latest,), largest=OTHERS_BYTES)
-        kept.add(place, record, line)
+        kept.add(place, event, line)
 
     def lines(self, *, largest: int = PAGE_BYTES) -> list[bytes]:
         """The selected lines, in order, in about `largest` bytes at most.

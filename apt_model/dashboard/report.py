@@ -6,13 +6,14 @@ Knows the page's files and histories; knows nothing of browsers.
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from apt_model.dashboard.assets import INDEX, Asset, read_assets
 from apt_model.dashboard.bundle import bundle
 from apt_model.dashboard.reading import HistoryReader
-from apt_model.errors import StorageError
+from apt_model.errors import DataError, StorageError
+from apt_model.events.recorded import Damage, name_of, open_record
 from apt_model.events.runfile import EVENTS, encode
 
 EVENTS_BYTES = 4_000_000  # of all runs together: with the page's own files, below 5 MB
@@ -26,14 +27,22 @@ _UNSAFE = {  # in JSON they occur in strings only, where an escape means the sam
     "\u2029": "\\u2029",
 }
 
+TellDamage = Callable[[Path, Damage], object]
 
-def write_report(runs: Sequence[Path], path: Path) -> Path:
-    """Write the report of one or several runs.
+
+def write_report(runs: Sequence[Path], path: Path, *, tell: TellDamage = lambda run, damage: None) -> Path:
+    """Write the report of one or several runs; the lines of a damaged record that are events, and that it is damaged.
+
+    Args:
+        runs: run directories.
+        path: the HTML file; replaced if it exists.
+        tell: called with each run whose record is damaged.
 
     Raises:
+        DataError: no line of any record is an event.
         StorageError: a run has no record, or the file cannot be written.
     """
-    html = make_report(runs)
+    html = make_report(runs, tell=tell)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, "utf-8", newline="\n")
@@ -42,30 +51,54 @@ def write_report(runs: Sequence[Path], path: Path) -> Path:
     return path
 
 
-def make_report(runs: Sequence[Path], *, assets: Mapping[str, Asset] | None = None) -> str:
+def make_report(
+    runs: Sequence[Path],
+    *,
+    assets: Mapping[str, Asset] | None = None,
+    tell: TellDamage = lambda run, damage: None,
+) -> str:
     """The report's HTML.
 
     Args:
         runs: run directories.
         assets: the page's files; ours if None.
+        tell: called with each run whose record is damaged.
 
     Raises:
+        DataError: no line of any record is an event, and one is damaged.
         StorageError: a run has no record.
     """
-    told = [_tell(str(index), run, EVENTS_BYTES // len(runs)) for index, run in enumerate(runs)]
+    readers = [_read(run, EVENTS_BYTES // len(runs)) for run in runs]
+    damaged = [(run, reader.history.damage) for run, reader in zip(runs, readers, strict=True)]
+    if not any(reader.history.events for reader in readers):
+        for run, damage in damaged:
+            if damage is not None:
+                raise DataError(f"no line of {run / EVENTS} is an event", got=f"line {damage.line}: {damage.why}")
+    for run, damage in damaged:
+        if damage is not None:
+            tell(run, damage)
+    told = [_told(str(index), run, reader) for index, (run, reader) in enumerate(zip(runs, readers, strict=True))]
     data = '{"runs":[' + ",".join(told) + "]}"
     for character, escaped in _UNSAFE.items():
         data = data.replace(character, escaped)
     return _inline(read_assets() if assets is None else assets, data)
 
 
-def _tell(run_id: str, run: Path, largest: int) -> str:
-    if not (run / EVENTS).is_file():
-        raise StorageError(f"{run} holds no run", expected=f"a directory with {EVENTS}", fix="give a run directory")
-    reading = HistoryReader(run / EVENTS, largest=largest)
-    reading.catch_up()
-    about = encode({"id": run_id, "name": run.absolute().name}).decode()
-    return about[:-1] + ',"events":' + reading.events().decode("utf-8", "replace") + "}"
+def _read(run: Path, largest: int) -> HistoryReader:
+    try:
+        open_record(run / EVENTS).close()
+    except (OSError, ValueError) as error:
+        got = getattr(error, "strerror", None) or str(error)
+        expected = f"a directory with {EVENTS}"
+        raise StorageError(f"{run} holds no run", got=got, expected=expected, fix="give a run directory") from error
+    reader = HistoryReader(run / EVENTS, largest=largest)
+    reader.catch_up()
+    return reader
+
+
+def _told(run_id: str, run: Path, reader: HistoryReader) -> str:
+    about = encode({"id": run_id, "name": name_of(run.absolute()), "damage": reader.damage}).decode()
+    return about[:-1] + ',"events":' + reader.events().decode() + "}"
 
 
 def _inline(assets: Mapping[str, Asset], data: str) -> str:

@@ -1,9 +1,11 @@
 """Following a growing file: whole lines from a byte offset on. Knows nothing of what they mean."""
 
-import json
 import os
 from pathlib import Path
 from typing import BinaryIO
+
+from apt_model.events.parse import LONGEST_LINE
+from apt_model.events.recorded import open_record, skip_line
 
 CHUNK = 1 << 20
 MARK = 1024  # bytes before the offset that must be unchanged: they differ in a record that was cut back and grew again
@@ -21,27 +23,33 @@ class Tail:
     Attributes:
         offset: bytes read so far.
         generation: how often the file was found cut back, replaced or gone; reading restarts at 0 each time.
+        trouble: why the file could not be read the last time; None if it could, or is not there.
     """
 
     def __init__(self, path: Path, offset: int = 0) -> None:
         self._path = path
         self.offset, self.generation = offset, 0
+        self.trouble: str | None = None
         self._mark: bytes | None = None
+        self._skipped = 0  # up to where a line too long was looked through for its end
         self._seen: tuple[int, int, int] | None = None
 
     def read(self, limit: int = CHUNK) -> list[Line]:
         """Some lines without their newlines, each with the offset after it; empty if there is nothing new.
 
-        Reads about `limit` bytes at a time, so that the caller stays responsive: call it again until it is empty.
+        Of a line longer than LONGEST_LINE only the beginning, too long still. Reads about `limit` bytes at a time, so
+        that the caller stays responsive: call it again until it is empty.
         """
         try:
-            with self._path.open("rb") as file:
+            with open_record(self._path) as file:
+                self.trouble = None
                 return self._read(file, limit)
         except (FileNotFoundError, NotADirectoryError):
+            self.trouble = None
             if self.offset:
                 self._begin_again()
-        except OSError:  # maybe temporary: a network disk may come back
-            pass
+        except OSError as error:  # maybe temporary: a network disk may come back
+            self.trouble = error.strerror
         return []
 
     def _read(self, file: BinaryIO, limit: int) -> list[Line]:
@@ -52,16 +60,32 @@ class Tail:
         if (self._seen is not None and now[0] != self._seen[0]) or not self._stands(file, about.st_size):
             self._begin_again()
             return []
-        file.seek(self.offset)
-        text = _some_lines(file, limit)
-        if self.offset + len(text) == about.st_size or not text:  # all read: nothing to do before the file changes
+        lines = self._some_lines(file, limit)
+        if not lines or lines[-1][0] == about.st_size:  # all read: nothing to do before the file changes
             self._seen = now
-        lines = []
-        for line in text.split(b"\n")[:-1]:
-            self.offset += len(line) + 1
-            lines.append((self.offset, line))
-        self._mark = text[-MARK:] if text else self._mark
+        if lines:
+            self.offset, last = lines[-1]
+            self._mark = (last + b"\n")[-MARK:] if len(last) <= LONGEST_LINE else None
+            self._skipped = 0
         return lines
+
+    def _some_lines(self, file: BinaryIO, limit: int) -> list[Line]:
+        """Whole lines, about `limit` bytes of them; a longer line alone, if its end is there."""
+        file.seek(self.offset)
+        text = file.read(limit)
+        if b"\n" not in text and len(text) == limit:
+            text += file.readline(LONGEST_LINE + 2 - limit)
+        end, lines = self.offset, []
+        for line in text.split(b"\n")[:-1]:
+            end += len(line) + 1
+            lines.append((end, line))
+        if lines or len(text) <= LONGEST_LINE:
+            return lines
+        file.seek(max(self._skipped, file.tell()))
+        if skip_line(file, len(text)):
+            return [(file.tell(), text)]
+        self._skipped = file.tell()
+        return []
 
     def _stands(self, file: BinaryIO, size: int) -> bool:
         """Whether what was read is unchanged, judging by its last bytes."""
@@ -77,33 +101,14 @@ class Tail:
         return file.read(len(self._mark)) == self._mark
 
     def _begin_again(self) -> None:
-        self.offset, self._mark, self._seen = 0, None, None
+        self.offset, self._mark, self._seen, self._skipped = 0, None, None, 0
         self.generation += 1
-
-
-def _some_lines(file: BinaryIO, limit: int) -> bytes:
-    """Whole lines, about `limit` bytes of them; a longer line alone, if its end is there."""
-    text = file.read(limit)
-    end = text.rfind(b"\n") + 1
-    if end or len(text) < limit:
-        return text[:end]
-    text += file.readline()
-    return text if text.endswith(b"\n") else b""
-
-
-def is_verdict(line: bytes) -> bool:
-    """Whether a line is the event that ends the run."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(record, dict) and record.get("kind") == "run_finished"
 
 
 def whole_lines(path: Path, *, before: int | None = None) -> int:
     """The offset after the last whole line (up to `before`); 0 if there is none, or no file."""
     try:
-        with path.open("rb") as file:
+        with open_record(path) as file:
             size = file.seek(0, os.SEEK_END)
             at = size if before is None else min(before, size)
             while at:

@@ -1,12 +1,11 @@
 """Downsampling of a series to a bounded number of its members, extremes included. Knows nothing of their meaning."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Record = Mapping[str, Any]
-Criterion = Callable[[Record], float]
+Criterion = Callable[[Any], float]
 
 
 @dataclass
@@ -41,8 +40,8 @@ class Thinned:
         self._first: tuple[int, bytes] | None = None
         self._last: tuple[int, bytes] = (0, b"")
 
-    def add(self, place: int, record: Record, line: bytes) -> None:
-        """Add a member; `place` gives its order."""
+    def add(self, place: int, member: object, line: bytes) -> None:
+        """Add a member, which the criteria score; `place` gives its order."""
         if self._first is None:
             self._first = place, line
         self._last = place, line
@@ -54,7 +53,7 @@ class Thinned:
         bucket = self._buckets[-1]
         bucket.count += 1
         for index, criterion in enumerate(self._criteria):
-            score = criterion(record)
+            score = criterion(member)
             if score >= bucket.best[index].score:
                 self._bytes += len(line) - len(bucket.best[index].line)
                 bucket.best[index] = _ScoredLine(place, line, score)

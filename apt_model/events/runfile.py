@@ -4,22 +4,19 @@ Each event is one line of strict JSON, written whole and flushed, so that a read
 stored unsanitised here and only here: whoever shows it sanitises it first. Knows nothing of its readers.
 """
 
-import copy
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
-from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from types import UnionType
-from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO
 
-from apt_model.errors import DataError, StorageError
+from apt_model.errors import StorageError
 from apt_model.events.event import Event
-from apt_model.events.records import KINDS, SCHEMA_VERSION, Notice, RunFinished, RunStarted
-from apt_model.events.strict import plain, restore, shortened
+from apt_model.events.recorded import strict_events
+from apt_model.events.records import SCHEMA_VERSION, Notice, RunFinished, RunStarted
+from apt_model.events.strict import plain, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
 MAX_LINE = 2**16  # bytes, newline included
@@ -142,29 +139,6 @@ def to_record(event: Event) -> dict[str, Any]:
     return record
 
 
-def from_record(record: Mapping[str, Any]) -> Event:
-    """The event that `to_record` made the record from.
-
-    Raises:
-        DataError: not a record of this schema.
-    """
-    kind: Any = KINDS.get(record.get("kind", ""))
-    if kind is None or record.get("schema") != SCHEMA_VERSION:
-        raise DataError(
-            "not an event of this version",
-            got=f"kind {record.get('kind')!r}, schema {record.get('schema')!r}",
-            expected=f"schema {SCHEMA_VERSION}",
-            fix="read it with the version of apt-model that wrote it",
-        )
-    if "nonfinite" in record:
-        values = copy.deepcopy(dict(record))  # the caller's dict stays unchanged
-        restore(values, values.pop("nonfinite"))
-        record = values
-    event = _reader(kind)(record)
-    assert isinstance(event, Event)  # noqa: S101 - KINDS holds events only
-    return event
-
-
 def encode(record: Mapping[str, Any]) -> bytes:
     """A record as strict JSON in UTF-8; a lone surrogate is escaped, so that it cannot break the file."""
     try:
@@ -181,40 +155,23 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     return encode(_to_fit(record)) + b"\n"
 
 
-def within_limit(line: bytes) -> bytes:
-    """A line that somebody else may have written, without its end: itself up to MAX_LINE bytes, else shortened.
-
-    Raises:
-        ValueError: it is longer, and no JSON object.
-    """
-    if len(line) <= MAX_LINE:
-        return line
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError("no event")
-    return encode(_to_fit(record))
-
-
 def _to_fit(record: Mapping[str, Any]) -> dict[str, Any]:
     return shortened(record, fits=lambda shorter: len(encode(shorter)) < MAX_LINE)
+
+
+def record_of(run: str | Path) -> Path:
+    """The record of a run directory; the path itself where it is no directory."""
+    return Path(run) / EVENTS if os.path.isdir(run) else Path(run)  # noqa: PTH112 - of what may not be looked at: False
 
 
 def read_events(run: str | Path) -> Iterator[Event]:
     """The events of a run directory (or of an events.jsonl), in order, up to the last whole line.
 
     Raises:
-        StorageError: no such file.
+        StorageError: no such file, or it cannot be read.
         DataError: a line is not an event; names the line.
     """
-    path = Path(run) / EVENTS if Path(run).is_dir() else Path(run)
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                yield _parse(line, path, number)
-    except OSError as error:
-        raise StorageError(f"no record at {path}", got=error.strerror, fix="give a run directory") from error
+    return strict_events(record_of(run))
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -226,65 +183,3 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _parse(line: bytes, path: Path, number: int) -> Event:
-    try:
-        return from_record(json.loads(line))
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise DataError(f"{path}:{number} is not an event", got=str(error)[:200]) from error
-
-
-@cache
-def _reader(kind: Any) -> Callable[[Any], Any]:
-    """What makes the type out of the JSON values it was written as: dataclasses, tuples of them, optionals."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        return _record_reader(kind)
-    if kind in (int, float, str):
-        return partial(_scalar, (int, float) if kind is float else kind)
-    origin, arms = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        one = _reader(next(arm for arm in arms if arm is not type(None)))
-        return lambda value: None if value is None else one(value)
-    if origin is tuple:
-        return _tuple_reader(arms)
-    if origin is Literal:
-        return partial(_member, arms)
-    return lambda value: value
-
-
-def _record_reader(kind: Any) -> Callable[[Any], Any]:
-    hints = get_type_hints(kind)
-    readers = {one.name: _reader(hints[one.name]) for one in fields(kind)}
-    return lambda value: kind(**{key: readers[key](item) for key, item in _items(value) if key in readers})
-
-
-def _tuple_reader(arms: tuple[Any, ...]) -> Callable[[Any], Any]:
-    if arms[-1] is Ellipsis:
-        each = _reader(arms[0])
-        return lambda value: tuple([each(item) for item in _expect((list, tuple), value)])
-    kinds = [_reader(arm) for arm in arms]
-    return lambda value: tuple(read(item) for read, item in zip(kinds, _expect((list, tuple), value), strict=True))
-
-
-def _items(value: Any) -> Iterable[tuple[Any, Any]]:
-    items: Iterable[tuple[Any, Any]] = _expect(Mapping, value).items()
-    return items
-
-
-def _scalar(kind: Any, value: Any) -> Any:
-    if isinstance(value, bool):
-        raise TypeError(f"{value!r} is no {kind}")
-    return _expect(kind, value)
-
-
-def _member(allowed: tuple[Any, ...], value: Any) -> Any:
-    if value not in allowed:
-        raise TypeError(f"{value!r} is none of {allowed}")
-    return value
-
-
-def _expect(kind: Any, value: Any) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind}")
-    return value

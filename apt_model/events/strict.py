@@ -53,6 +53,8 @@ def restore(record: dict[str, Any], nonfinite: Mapping[str, str]) -> None:
         for key in way:
             holder = holder[_key(holder, key)]
         last = _key(holder, last)
+        if number not in ("nan", "inf", "-inf"):
+            raise ValueError(f"{path} is {number!r}, which is finite")
         if holder[last] is not None:
             raise ValueError(f"{path} is both {holder[last]!r} and {number}")
         holder[last] = float(number)
@@ -83,6 +85,9 @@ def shortened(record: Mapping[str, Any], *, fits: Callable[[Mapping[str, Any]], 
         too_many = bisect_left(range(tokens), True, key=lambda index: not fits(_with_tokens_up_to(index + 1, short)))
         short = _with_tokens_up_to(too_many, short)
     most = LONGEST_TEXT
+    least: dict[str, int] = {}
+    if not fits(_with_texts_up_to(SHORTEST_TEXT, short, least, ())):  # its lists alone are too long: walked only once
+        most = 2 * SHORTEST_TEXT
     while not fits(short) and most > SHORTEST_TEXT:
         most //= 2
         short = {**_with_texts_up_to(most, short, cut, ()), "truncated": cut}

@@ -26,3 +26,10 @@ class TokenDetail:
     student_top: tuple[tuple[Candidate, ...], ...]
     teacher_entropy: tuple[float, ...] = ()
     student_entropy: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the fields have one length, so that a position means the same in each."""
+        lengths = {name: len(column) for name, column in vars(self).items()}
+        optional = {name for name in ("teacher_entropy", "student_entropy") if not lengths[name]}
+        if len({length for name, length in lengths.items() if name not in optional}) > 1:
+            raise ValueError(f"columns of tokens differ in length: {lengths}")

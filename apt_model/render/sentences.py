@@ -32,7 +32,9 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Seconds as m:ss or h:mm:ss; a dash for what is no time, as a record may hold."""
+    if not 0 <= seconds < math.inf:
+        return NO_NUMBER
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -45,15 +47,20 @@ def topic_name(topic: str, say: Phrases) -> str:
 
 def settings(run: RunStarted, say: Phrases) -> tuple[str, str]:
     """The run's main settings, and how often it shows a sample."""
-    config, weights = run.config, {key: run.config[key] for key in ("temperature", "alpha", "beta")}
+    weights = {key: _setting(run, key) for key in ("temperature", "alpha", "beta")}
     if run.trained_by is None:
         how = say("header.config", **weights)
     else:
         how = say("header.trainer", settings=sanitise(run.trained_by, 40), **weights)
     every = say(
-        f"header.{'frequency' if run.trained_by is None else 'step_frequency'}", count=config["sample_frequency"]
+        f"header.{'frequency' if run.trained_by is None else 'step_frequency'}", count=_setting(run, "sample_frequency")
     )
-    return how, every if config["show_samples"] else say("header.no_samples")
+    return how, every if run.config.get("show_samples", True) else say("header.no_samples")
+
+
+def _setting(run: RunStarted, key: str) -> str:
+    """A recorded setting as text; a dash where the record of another version, or a damaged one, has none."""
+    return sanitise(str(run.config.get(key, NO_NUMBER)), 40)
 
 
 class Column(NamedTuple):
@@ -82,7 +89,7 @@ def models(run: RunStarted, say: Phrases) -> list[Column]:
 
 def legend(run: RunStarted, say: Phrases) -> tuple[str, str, str] | None:
     """The legend of the diff marks: the words before, between and after both marks; None without marks."""
-    if not (run.config["show_samples"] and run.config["show_diff"]):
+    if not (run.config.get("show_samples") and run.config.get("show_diff")):
         return None
     before, between, after = say("header.diff", missing="\0", added="\0").split("\0")
     return before, between, after
@@ -142,7 +149,7 @@ def notice(said: Notice, say: Phrases) -> str:
 def plain_notice(said: Notice, say: Phrases) -> str:
     """A notice without a mark, for a log; the step chooses among its variants."""
     values = {key: sanitise(value, 500) if isinstance(value, str) else value for key, value in said.values.items()}
-    return say.variant(said.key, said.step, **values)
+    return sanitise(say.recorded(said.key, said.step, values), 2_000)
 
 
 class Verdict(NamedTuple):
@@ -205,4 +212,5 @@ def advised(one: Advice, say: Phrases) -> str:
     """One piece of advice."""
     setting, value = (sanitise(text or "", 60) for text in (one.setting, one.value))
     topic = topic_name(one.topic or "", say)
-    return say(f"advice.{one.key}", topic=topic, share=f"{one.share or 0:.0%}", setting=setting, value=value)
+    values = {"topic": topic, "share": f"{one.share or 0:.0%}", "setting": setting, "value": value}
+    return sanitise(say.recorded(f"advice.{one.key}", 0, values), 2_000)

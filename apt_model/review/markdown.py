@@ -14,8 +14,9 @@ from statistics import fmean
 from apt_model.errors import StorageError
 from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.event import Event
+from apt_model.events.recorded import Damage, WholeEvents, name_of
 from apt_model.events.records import EpochFinished, RunFinished, RunStarted
-from apt_model.events.runfile import read_events
+from apt_model.events.runfile import record_of
 from apt_model.i18n import Phrases
 from apt_model.render import sentences
 from apt_model.render.readings import LatestReadings, reported, share
@@ -42,12 +43,13 @@ def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
 
     Raises:
         ConfigError: no such language, or matplotlib is not installed.
-        DataError: the record is damaged.
+        DataError: no line of the record is an event.
         StorageError: there is no record, or the directory cannot be written.
     """
-    say, events, target = Phrases.load(lang), list(read_events(run)), Path(directory) / PAGE
+    say, recorded, target = Phrases.load(lang), WholeEvents(record_of(run)), Path(directory) / PAGE
+    events = list(recorded)
     pictures = {name: f"{PLOTS}/{path.name}" for name, path in plots.save(events, target.parent / PLOTS, say).items()}
-    page = summary(events, say, name=Path(run).resolve().name, pictures=pictures)
+    page = summary(events, say, name=name_of(Path(run).resolve()), pictures=pictures, damage=recorded.damage)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8", newline="\n")
@@ -56,7 +58,14 @@ def write_summary(run: str | Path, directory: str | Path, lang: str) -> Path:
     return target
 
 
-def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mapping[str, str]) -> str:
+def summary(
+    events: Sequence[Event],
+    say: Phrases,
+    *,
+    name: str,
+    pictures: Mapping[str, str],
+    damage: Damage | None = None,
+) -> str:
     """The Markdown page.
 
     Args:
@@ -64,11 +73,13 @@ def summary(events: Sequence[Event], say: Phrases, *, name: str, pictures: Mappi
         say: the language.
         name: what the run is called.
         pictures: paths of the plots' files by plot name.
+        damage: of its record, whose damaged lines are not among the events.
     """
     started = next((event for event in events if isinstance(event, RunStarted)), None)
     say = say.of_run(learns_from_teacher=started is None or started.learns_from_teacher)
     parts = [
         [f"# {verbatim(say('summary.title', name=name))}"],
+        [] if damage is None else [verbatim(say("record.damaged", name=name, **vars(damage)))],
         _began(events, say),
         _ended(events, say),
         *(

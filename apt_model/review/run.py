@@ -4,6 +4,7 @@ Knows the record and its displays. Imports matplotlib, pandas or the page only w
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from apt_model.errors import ConfigError
 from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
+from apt_model.events.recorded import name_of
 from apt_model.events.records import EpochFinished, RunFinished, RunStarted, StepDone
 from apt_model.events.runfile import EVENTS, read_events
 from apt_model.i18n import LANGUAGES, Phrases
@@ -52,13 +54,15 @@ class Run:
     @property
     def name(self) -> str:
         """The name of the run directory."""
-        return self._directory.resolve().name
+        return name_of(self._directory.resolve())
 
     @property
     def events(self) -> tuple[Event, ...]:
         """All events in order; read again when the record has changed."""
-        place = self._directory / EVENTS
-        now = (place.stat().st_size, place.stat().st_mtime_ns) if place.exists() else None
+        now = None
+        with suppress(OSError, ValueError):  # `read_events` says what is wrong with it
+            about = (self._directory / EVENTS).stat()
+            now = about.st_size, about.st_mtime_ns
         if now is None or now != self._read_at:
             self._events, self._read_at = tuple(read_events(self._directory)), now
         return self._events
@@ -118,6 +122,7 @@ class Run:
         """Write the run as one HTML file that opens offline; returns its path.
 
         Raises:
+            DataError: no line of the record is an event.
             StorageError: the file cannot be written.
         """
         from apt_model.dashboard.report import write_report

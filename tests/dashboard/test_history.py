@@ -19,6 +19,7 @@ from apt_model.events.event import Event
 from apt_model.events.records import EpochFinished, Notice
 from apt_model.events.results import RowReading, TextPair, Validation
 from apt_model.events.runfile import encode, to_record
+from apt_model.events.tokens import TokenDetail
 from tests.dashboard.kit import card, step, verdict, write
 
 
@@ -94,10 +95,17 @@ def epoch(number: int) -> EpochFinished:
 
 
 def test_details_go_before_cards_do_evenly_and_the_newest_keeps_them() -> None:
-    history = History()
+    history, tokens = History(), 300
+    top = (("字", 0.5),)
+    detail = TokenDetail(
+        teacher=("字",) * tokens,
+        student=("字",) * tokens,
+        kl_nats=(0.5,) * tokens,
+        teacher_top=(top,) * tokens,
+        student_top=(top,) * tokens,
+    )
     for number in range(1, 101):
-        record = {**to_record(card(number)), "detail": {"teacher": ["字"] * 2_000}}
-        history.add([(number, encode(record))])
+        history.add([(number, encode(to_record(card(number, detail=detail))))])
     history.add((100 + number, encode(to_record(epoch(number)))) for number in range(1, 11))
     whole, tight = shown(history), shown(history, largest=200_000)
     assert len(whole) == len(tight) == 110
@@ -140,7 +148,7 @@ def test_a_reading_keeps_up_and_begins_again_where_the_record_was_cut_back(tmp_p
     assert [event["step"] for event in json.loads(reading.page())["events"]] == [1]
     assert reading.history.steps == 1
     path.unlink()
-    assert json.loads(reading.page()) == {"offset": 0, "events": []}
+    assert json.loads(reading.page()) == {"offset": 0, "lines": 0, "damage": None, "events": []}
 
 
 @pytest.mark.parametrize("limit", [1, 7, 64, 1 << 20])

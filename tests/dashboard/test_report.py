@@ -62,7 +62,7 @@ def test_everything_is_in_it_and_only_what_is_ours_may_run(tmp_path: Path) -> No
     record = write(tmp_path / "run", step(1), card(1, text="好"), verdict(1))
     html = make_report([tmp_path / "run"], assets=ASSETS)
     parts = Parts(html)
-    assert embedded(html) == {"runs": [{"id": "0", "name": "run", "events": lines_of(record)}]}
+    assert embedded(html) == {"runs": [{"id": "0", "name": "run", "damage": None, "events": lines_of(record)}]}
     assert [tag for tag, attributes in parts.elements if "src" in attributes or "href" in attributes] == []
     (policy,) = [a["content"] for tag, a in parts.elements if a.get("http-equiv") == "Content-Security-Policy"]
     script, style = parts.texts["script"][1], parts.texts["style"][0]
@@ -123,7 +123,10 @@ def test_the_server_loads_without_torch() -> None:
 
 def test_no_run_and_no_room_are_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 5
-    assert "holds no run; expected a directory with events.jsonl. Fix: give a run directory." in capsys.readouterr().err
+    assert (
+        "holds no run; got No such file or directory, expected a directory with events.jsonl."
+        in capsys.readouterr().err
+    )
     write(tmp_path / "run", step(1))
     (tmp_path / "file").write_text("")
     assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "file" / "report.html")]) == 5

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from apt_model.dashboard import feed, server
-from apt_model.events.runfile import RunFile
+from apt_model.events.runfile import RunFile, encode, to_record
 from tests.dashboard.kit import card, lines_of, served, step, verdict, write
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
@@ -38,13 +38,14 @@ def test_a_page_gets_the_history_and_then_every_line_that_follows(tmp_path: Path
     with served(tmp_path / "run") as site:
         run = site.only_run()
         history = site.get(f"/api/runs/{run}/history").json()
-        assert history == {"offset": record.stat().st_size, "events": lines_of(record)}
+        covered = {"offset": record.stat().st_size, "lines": 2, "damage": None}
+        assert history == {**covered, "events": lines_of(record)}
         stream = site.stream(run, history["offset"])
         write(tmp_path / "run", step(3), card(3, text="</script>\u2028\r\n😀"), verdict(3))
         stream.listen(until="end")
         assert [*history["events"], *stream.heard] == lines_of(record)
         assert stream.place == record.stat().st_size
-        until(lambda: site.runs() == [{"id": run, "name": "run", "finished": True, "steps": 3}])
+        until(lambda: site.runs() == [{"id": run, "name": "run", "finished": True, "steps": 3, "damage": None}])
 
 
 def test_a_viewer_that_comes_back_after_the_server_died_misses_nothing_and_hears_nothing_twice(tmp_path: Path) -> None:
@@ -86,7 +87,8 @@ def test_a_run_that_is_not_there_yet_is_waited_for_under_the_same_id(tmp_path: P
     with served(tmp_path / "later") as site:
         (waiting,) = site.runs()
         assert (waiting["steps"], waiting["finished"]) == (0, False)
-        assert site.get(f"/api/runs/{waiting['id']}/history").json() == {"offset": 0, "events": []}
+        empty = {"offset": 0, "lines": 0, "damage": None, "events": []}
+        assert site.get(f"/api/runs/{waiting['id']}/history").json() == empty
         stream = site.stream(waiting["id"])
         record = write(tmp_path / "later", step(1), verdict(1))
         assert stream.listen(until="end").heard == lines_of(record)
@@ -97,13 +99,16 @@ def test_half_a_line_waits_for_its_end_and_what_is_no_event_is_left_out(tmp_path
     with served(tmp_path / "run") as site:
         run = site.only_run()
         stream = site.stream(run).listen(until=1)
-        whole = json.dumps({"kind": "step", "step": 2}).encode()
+        whole = encode(to_record(step(2)))
         with record.open("ab", buffering=0) as file:
             file.write(b"\x00garbage\n[1]\n" + whole[:9])
             time.sleep(0.1)
             file.write(whole[9:] + b"\n")
-        assert stream.listen(until=2).heard[1] == {"kind": "step", "step": 2}
-        assert [event["step"] for event in site.get(f"/api/runs/{run}/history").json()["events"]] == [1, 2]
+        assert stream.listen(until=2).heard[1] == to_record(step(2))
+        assert stream.last == "damaged"
+        history = site.get(f"/api/runs/{run}/history").json()
+        assert [event["step"] for event in history["events"]] == [1, 2]
+        assert (history["lines"], history["damage"]["line"], history["damage"]["count"]) == (4, 2, 2)
 
 
 def test_a_folder_shows_its_runs_newest_first_and_follows_no_links(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from apt_model.errors import DataError, StorageError
 from apt_model.events.cards import ScoredObservation
 from apt_model.events.event import Event
 from apt_model.events.laziness import LazinessScale
+from apt_model.events.parse import from_record
 from apt_model.events.records import EpochFinished, ModelCard, Notice, RunFinished, RunStarted, StepDone
 from apt_model.events.results import Advice, MeanEstimate, ReadingSummary, TopicScore, Validation
-from apt_model.events.runfile import RunFile, encode, from_record, read_events, to_record
+from apt_model.events.runfile import RunFile, encode, read_events, to_record
 from apt_model.events.series import BoundedSeries
 from apt_model.events.sinks import Audience
 from tests.conftest import Listener

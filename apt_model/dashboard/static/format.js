@@ -40,7 +40,7 @@ export function count(value) {
 
 /** Seconds as m:ss or h:mm:ss. */
 export function duration(seconds) {
-  if (!isNumber(seconds)) return NO_NUMBER;
+  if (!isNumber(seconds) || seconds < 0) return NO_NUMBER;
   const whole = Math.round(seconds);
   const two = (value) => String(value).padStart(2, "0");
   const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];

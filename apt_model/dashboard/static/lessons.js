@@ -1,5 +1,6 @@
 /** The list of lessons: which one to watch, and which one to compare it with. */
 import {clean} from "./clean.js";
+import {damageLine, damageOf} from "./damage.js";
 import {el, keep, part} from "./dom.js";
 import {count} from "./format.js";
 import {room} from "./state.js";
@@ -7,7 +8,7 @@ import {say, speech} from "./words.js";
 
 /** Draw the list into `box`; `watch` and `compare` are told of the lesson chosen. */
 export function drawLessons(box, watch, compare) {
-  const rows = room.lessons.map((lesson) => [lesson.id, lesson.name, stepsOf(lesson), isOver(lesson)]);
+  const rows = room.lessons.map((lesson) => [lesson.id, lesson.name, stepsOf(lesson), isOver(lesson), damageOf(lesson)]);
   const chosen = [room.current && room.current.id, room.other && room.other.id];
   keep(part(box, "lessons", "section"), [speech.language, rows, chosen], () => [
     el("h2", {}, say("lessons.title")),
@@ -29,9 +30,14 @@ function isOver(lesson) {
   return lesson.over || Boolean(lesson.listed && lesson.listed.finished);
 }
 
+function progressOf(lesson) {
+  return isOver(lesson) ? `✓ ${say("link.over")}` : `… ${say("lessons.going")}`;
+}
+
 function lessonRow(lesson, watch, compare) {
   const watched = lesson === room.current;
   const compared = lesson === room.other;
+  const damage = damageOf(lesson);
   const button = (word, pressed, act, disabled) =>
     el("button", { type: "button", class: "chip", "aria-pressed": String(pressed), disabled, on: { click: act } }, say(word));
   return el(
@@ -39,7 +45,7 @@ function lessonRow(lesson, watch, compare) {
     {},
     el("th", { scope: "row" }, clean(lesson.name, 120)),
     el("td", { "data-head": say("lessons.steps") }, count(stepsOf(lesson))),
-    el("td", { "data-head": say("lessons.state") }, isOver(lesson) ? `✓ ${say("link.over")}` : `… ${say("lessons.going")}`),
+    el("td", { "data-head": say("lessons.state") }, damage && damage.line === null ? null : progressOf(lesson), damage && damageLine(damage)),
     el(
       "td",
       { class: "acts" },

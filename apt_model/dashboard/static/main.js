@@ -1,7 +1,8 @@
 /** The page: puts head, views and replay together, and draws them whenever something changed. */
 import {clean} from "./clean.js";
 import {clearCharts} from "./chart.js";
-import {el} from "./dom.js";
+import {damageLine, damageOf} from "./damage.js";
+import {el, keep} from "./dom.js";
 import {percent} from "./format.js";
 import {drawExam} from "./exam.js";
 import {drawLazy} from "./lazy.js";
@@ -10,12 +11,12 @@ import {drawNow} from "./now.js";
 import {hidePeek} from "./peek.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
-import {cardInView, recall, refresh, room} from "./state.js";
+import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
-import {say, speakOf, topicWord} from "./words.js";
+import {say, speakOf, speech, topicWord} from "./words.js";
 
 const RELIST_MS = 5000;
 const VIEWS = {
@@ -33,6 +34,8 @@ function build() {
   stage.skip = el("a", { class: "skip", href: "#main" });
   stage.top = el("header", { class: "top" });
   stage.main = el("main", { id: "main", tabindex: "-1" });
+  stage.damage = el("div", { class: "damages", role: "status" });
+  stage.main.append(stage.damage);
   for (const view of Object.keys(VIEWS)) {
     stage.main.append(el("section", { class: `view ${view}`, id: `view-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }));
   }
@@ -54,6 +57,7 @@ function draw() {
   stage.skip.textContent = say("page.skip");
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
   const ready = lesson && (lesson.loaded || room.embedded);
+  drawDamage();
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
@@ -66,6 +70,15 @@ function draw() {
   if (!ready) return;
   drawReplay(stage.replay);
   announce(lesson);
+}
+
+/** What is damaged of the lessons in view, over everything else. */
+function drawDamage() {
+  const lessons = lessonsInView();
+  const damaged = lessons.map((lesson) => [lesson, damageOf(lesson)]).filter(([, damage]) => damage);
+  keep(stage.damage, [speech.language, damaged.map(([lesson, damage]) => [lesson.id, damage]), lessons.length], () =>
+    damaged.map(([lesson, damage]) => damageLine(damage, lessons.length > 1 ? lesson.name : null)),
+  );
 }
 
 /** Tell whoever listens rather than looks of a new card, but only while the lesson is followed. */

@@ -28,6 +28,15 @@ export class Lesson {
     this.columns = Object.fromEntries(COLUMNS.map((name) => [name, []]));
     this.lastStep = 0;
     this.openings = [];
+    this.lines = 0;
+    this.damage = null;
+  }
+
+  /** The next line of the record is no event. */
+  spoil() {
+    this.lines += 1;
+    const known = this.damage || { count: 0, line: this.lines, why: null };
+    this.damage = Object.assign({}, known, { count: known.count + 1 });
   }
 
   /** Take in one record; kinds that nobody here knows are left out. */

@@ -12,6 +12,7 @@ export function embeddedLessons() {
   return JSON.parse(data.textContent).runs.map((run) => {
     const lesson = new Lesson(run.id, run.name);
     run.events.forEach((record) => lesson.add(record));
+    lesson.damage = run.damage;
     return lesson;
   });
 }
@@ -40,7 +41,7 @@ export async function connect(lesson) {
     const history = await answer.json();
     lesson.reset();
     history.events.forEach((record) => lesson.add(record));
-    lesson.offset = history.offset;
+    Object.assign(lesson, { offset: history.offset, lines: history.lines, damage: history.damage });
     lesson.loaded = true;
     listen(lesson);
   } catch (error) {
@@ -59,13 +60,19 @@ export function listen(lesson) {
     lesson.link = "live";
     refresh();
   };
-  source.onmessage = (message) => {
+  const isNew = (message) => { // a reconnect may repeat what we have
     const offset = Number(message.lastEventId);
-    if (!(offset > lesson.offset)) return; // a reconnect may repeat what we have
+    if (!(offset > lesson.offset)) return false;
     lesson.offset = offset;
-    lesson.add(JSON.parse(message.data));
     refreshSoon();
+    return true;
   };
+  source.onmessage = (message) => {
+    if (!isNew(message)) return;
+    lesson.lines += 1;
+    lesson.add(JSON.parse(message.data));
+  };
+  source.addEventListener("damaged", (message) => isNew(message) && lesson.spoil());
   source.addEventListener("rewind", () => {
     disconnect(lesson);
     lesson.retry = setTimeout(() => connect(lesson), REWIND_MS);

@@ -244,6 +244,8 @@ export const WORDS = {
   "lessons.watching": ["正在看", "Watching"],
   "lessons.compare": ["拿来对比", "Compare"],
   "lessons.comparing": ["正在对比", "Comparing"],
+  "damage.lines": ["记录有损坏：{count} 行读不了，已略过；第一处在第 {line} 行。", "The record is damaged: {count} of its lines cannot be read and are left out; the first is line {line}."],
+  "damage.unreadable": ["记录读不了。", "The record cannot be read."],
   "lessons.going": ["进行中", "in progress"],
   "lessons.note": ["选一堂看，再选一堂对比：曲线叠在一起，卡片并排。", "Watch one and compare another: curves overlaid, cards side by side."],
   "level.0": ["几乎相同", "almost the same"],
