@@ -4,8 +4,6 @@ Knows sources, splits and columns; knows nothing of tokens.
 """
 
 import errno
-import lzma
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from apt_model.data.choice import ColumnChoice
@@ -30,11 +27,6 @@ from apt_model.data.structure import at_row
 from apt_model.errors import AptModelError, DataError, StorageError
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
-UNREADABLE = (  # exceptions that `datasets`, arrow and the decompressors have been seen to raise on bad files
-    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
-    zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
-)  # fmt: skip
-
 LONGEST_LOOK = 2**16  # bytes of a text's first line
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
@@ -53,15 +45,19 @@ class Asked:
 
 @contextmanager
 def readable(what: str, fix: str | None = None) -> Iterator[None]:
-    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read".
+    """Context manager: whatever the reading libraries raise becomes one `DataError`, "`what` cannot be read".
 
-    Those about a full disk or a cache that cannot be written become a `StorageError` that names it.
+    By place, not by type: a damaged file makes them raise any, even a Rust panic, which is no `Exception`. What is
+    about a full disk or a cache that cannot be written becomes a `StorageError` that names it.
     """
     try:
         yield
-    except AptModelError:
+    except (AptModelError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except UNREADABLE as error:
+    except MemoryError as error:
+        fix = "split its lines or its rows, or free some memory"
+        raise DataError(f"{what} cannot be read", got="more than there is memory for", fix=fix) from error
+    except BaseException as error:
         if _is_of_cache(_root(error)):
             space = "free some space, or set HF_HOME to a directory that can be written"
             raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=space) from error
