@@ -17,7 +17,7 @@ from apt_model.errors import DataError
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_LINE = 2**28  # bytes; of a csv file, characters of a cell
-LARGEST_WHOLE = 2**31  # bytes of what can only be read whole
+LARGEST_WHOLE = 2**30  # bytes of what can only be read whole
 
 
 def opened(file: Path) -> Any:
@@ -42,7 +42,17 @@ def lines_of(file: Path) -> Iterator[bytes]:
         DataError: one of them is longer than LONGEST_LINE.
     """
     with opened(file) as content:
-        yield from _bounded(content, file)
+        yield from _bounded(content, file, LONGEST_LINE)
+
+
+def lines_of_whole(file: Path) -> Iterator[bytes]:
+    """The lines of a file that may be one document, all of it in a single line.
+
+    Raises:
+        DataError: one of them is longer than LARGEST_WHOLE.
+    """
+    with opened(file) as content:
+        yield from _bounded(content, file, LARGEST_WHOLE)
 
 
 def text_lines_of(file: Path, newline: str | None = None) -> Iterator[str]:
@@ -52,18 +62,18 @@ def text_lines_of(file: Path, newline: str | None = None) -> Iterator[str]:
         DataError: one of them is longer than LONGEST_LINE, or has a zero byte in it. UnicodeDecodeError: no UTF-8.
     """
     with io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline=newline) as content:
-        for number, line in enumerate(_bounded(content, file), start=1):
+        for number, line in enumerate(_bounded(content, file, LONGEST_LINE), start=1):
             if "\0" in line:  # a file with holes, as a crash leaves it, or no text at all
                 raise DataError(f"{file}, line {number} has a zero byte in it", fix="correct or delete that line")
             yield line
 
 
-def _bounded(content: Any, file: Path) -> Iterator[Any]:
+def _bounded(content: Any, file: Path, longest: int) -> Iterator[Any]:
     number = 0
-    while line := content.readline(LONGEST_LINE + 1):
+    while line := content.readline(longest + 1):
         number += 1
-        if len(line) > LONGEST_LINE:
-            raise _too_large(f"{file}, line {number} is too long", LONGEST_LINE)
+        if len(line) > longest:
+            raise _too_large(f"{file}, line {number} is too long", longest)
         yield line
 
 

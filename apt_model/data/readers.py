@@ -16,7 +16,16 @@ from apt_model.data.columns import kind_of, named_twice
 from apt_model.data.exact_json import without_null
 from apt_model.data.intact import refuse_cut
 from apt_model.data.json_text import TooDeepError, parse_json
-from apt_model.data.opening import COMPRESSED, LONGEST_LINE, lines_of, opened, seekable, text_lines_of, whole
+from apt_model.data.opening import (
+    COMPRESSED,
+    LONGEST_LINE,
+    lines_of,
+    lines_of_whole,
+    opened,
+    seekable,
+    text_lines_of,
+    whole,
+)
 from apt_model.errors import DataError, brief
 
 Row = Mapping[str, Any]
@@ -44,7 +53,7 @@ def json_lines(file: Path) -> Numbered:
 
 def json_document(file: Path) -> Numbered:
     """The rows of an array of objects, of an object that holds one list of objects, of one object, or of JSON lines."""
-    lines = lines_of(file)
+    lines = lines_of_whole(file)
     first = next((line for line in lines if line.strip()), b"")
     has_more = any(line.strip() for line in lines)
     if has_more and _is_object(first, file):

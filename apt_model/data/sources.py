@@ -28,7 +28,7 @@ from apt_model.errors import AptModelError, DataError, StorageError
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
 LONGEST_LOOK = 2**16  # bytes of a text's first line
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 Splits = Mapping[str, Callable[[], Rows]]
 

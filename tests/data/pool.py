@@ -140,8 +140,10 @@ def main() -> None:
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        request["path"] = os.fsdecode(request["path"].encode("utf-8", "surrogateescape"))  # as a command line gives it
         told: list[str] = []
         started = time.monotonic()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request.get("most", -1), -1))  # bytes of a file that is written
         try:
             found = DO[request["do"]](request, lambda key, /, **values: told.append(key))  # noqa: B023
             outcome = {"kind": "rows", "rows": found, "told": told}
@@ -150,6 +152,7 @@ def main() -> None:
         except BaseException as error:  # noqa: BLE001 - a raw exception is an outcome
             where = traceback.extract_tb(error.__traceback__)[-1]
             outcome = {"kind": "raw", "said": f"{type(error).__name__}: {error} at {where.filename}:{where.lineno}"}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         answer = {**outcome, "seconds": time.monotonic() - started, "peak_mb": peak}
         print(json.dumps(answer), file=answers, flush=True)
