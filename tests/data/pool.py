@@ -14,6 +14,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class Child:
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # and whom it started
+            with suppress(ProcessLookupError):  # it is dead already
+                os.killpg(self._process.pid, signal.SIGKILL)  # and whom it started
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 assert pipe is not None
