@@ -6,6 +6,7 @@ A message has four parts: what is wrong, the value seen, what is expected, the f
 from reprlib import Repr
 from typing import ClassVar
 
+LONGEST = 200  # characters of a value in a message
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
 
@@ -13,7 +14,8 @@ _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
 def brief(value: object) -> str:
     """`repr(value)`, cut to about a hundred characters."""
     try:
-        return _SHORT.repr(value)
+        text = _SHORT.repr(value)
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"
     except ValueError:  # an integer with more digits than Python converts to text
         return "a very long number"
 

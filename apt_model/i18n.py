@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
+from string import Formatter
 
 from apt_model.errors import ConfigError, brief
 
@@ -80,24 +80,45 @@ class Phrases:
 def _read(lang: str) -> Locale:
     if lang in LANGUAGES:
         return _flatten(tomllib.loads(files("apt_model.locales").joinpath(f"{lang}.toml").read_text("utf-8")))
-    path = Path(lang)
-    try:
-        content = path.read_bytes() if path.suffix == ".toml" else None
-    except (OSError, ValueError):  # ValueError: a zero byte makes it no path
-        content = None
-    if content is None:
+    if not lang.endswith(".toml"):
         raise ConfigError("lang is unknown", got=brief(lang), expected="zh, en, or the path of a locale .toml file")
+    from apt_model.config.files import read_small, read_toml
+
+    content = read_small("locale", lang)
     try:
-        sentences = _flatten(tomllib.loads(content.decode()))
+        sentences = _flatten(read_toml(content.decode("utf-8-sig")))
     except (ValueError, RecursionError) as error:
         got, fix = str(error)[:200], "start from locales/en.toml"
-        raise ConfigError(f"locale {path} is not valid TOML", got=got, fix=fix) from error
-    missing = sorted(_read("en").keys() - sentences.keys())
+        raise ConfigError(f"locale {lang} is not valid TOML", got=got, fix=fix) from error
+    ours = _read("en")
+    missing = sorted(ours.keys() - sentences.keys())
     if missing:
         raise ConfigError(
-            f"locale {path} lacks sentences", got=f"no {', '.join(missing[:5])}", fix="copy them from locales/en.toml"
+            f"locale {lang} lacks sentences", got=f"no {', '.join(missing[:5])}", fix="copy them from locales/en.toml"
         )
+    for key, said in ours.items():
+        if not _fits(sentences[key], said):
+            got, expected = f"{key} = {brief(sentences[key])}", f"what {brief(said)} has in braces, and no other braces"
+            raise ConfigError(f"locale {lang} has a sentence that cannot be filled", got=got, expected=expected)
     return sentences
+
+
+def _fits(own: str | tuple[str, ...], ours: str | tuple[str, ...]) -> bool:
+    """Whether a sentence is one, or a list of variants, as ours is, and can be filled with the same values."""
+    return type(own) is type(ours) and bool(own) and _fields(own) <= _fields(ours)
+
+
+def _fields(said: str | tuple[str, ...]) -> set[str]:
+    lines = [said] if isinstance(said, str) else said
+    try:
+        parsed = [part for line in lines for part in Formatter().parse(line)]
+    except ValueError:
+        return {"{"}
+    return {
+        name + (f"!{how}" if how else "") + (f":{spec}" if spec else "")
+        for _, name, spec, how in parsed
+        if name is not None
+    }
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, str | tuple[str, ...]]:

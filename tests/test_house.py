@@ -24,7 +24,7 @@ SHOWN = {"teaching", "render", "dashboard", "review", "events"}
 # each room is about.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "i18n": {"locales"},
+    "i18n": {"config", "locales"},
     "config": {"recipes"},
     "locales": set(),
     "recipes": set(),

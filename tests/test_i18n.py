@@ -48,3 +48,24 @@ def test_a_locale_file_of_ones_own_is_read_and_must_be_complete(tmp_path: Path) 
 def test_an_unknown_language_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected zh, en"):
         Phrases.load("fr")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("Batch {batch}", "Batch {batch"),
+        ("Batch {batch}", "Batch {}"),
+        ("Batch {batch}", "Batch {other}"),
+        ("Batch {batch}", "Batch {batch.__class__}"),
+        ("Batch {batch}", "Batch {batch!r:>9999999}"),
+    ],
+)
+def test_a_locale_whose_sentence_could_not_be_filled_is_refused_when_it_is_loaded(
+    tmp_path: Path, ours: str, theirs: str
+) -> None:
+    text = files("apt_model.locales").joinpath("en.toml").read_text("utf-8")
+    assert ours in text
+    own = tmp_path / "mine.toml"
+    own.write_text(text.replace(ours, theirs), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"cannot be filled; got card\.train_batch"):
+        Phrases.load(str(own))

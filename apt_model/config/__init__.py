@@ -4,14 +4,14 @@ Keys are flat (`{"temperature": 4.0, "sample_frequency": 50}`): no two sections 
 sections. Names of other trainers are taken or answered (`names`). Knows nothing of models, data or screens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from apt_model.config.files import Word, read_file
+from apt_model.config.files import MOST_TOLD, Word, read_file
 from apt_model.config.names import IN_THE_CALL
 from apt_model.config.sections import DisplayConfig, DistillConfig, Section, TrainConfig
 from apt_model.config.translate import suggestion, translated
@@ -49,15 +49,15 @@ class LessonConfig(BaseModel):
         values = {**_preset(values.pop("preset", None)), **values}
         homes = {key: section for section, key, _ in settings()}
         values = {key: _word(key, value) if isinstance(value, Word) else value for key, value in values.items()}
-        problems += [_unknown(key, homes) for key in values if key not in homes]
+        unknown = [key for key in values if key not in homes]
+        problems += [_unknown(key, homes) for key in unknown[:MOST_TOLD]]
         sections: dict[str, Section] = {}
         for name, kind in _sections().items():
             try:
                 sections[name] = kind.model_validate({k: v for k, v in values.items() if homes.get(k) == name})
             except ValidationError as error:
                 problems += _explain(error)
-        if problems:
-            raise ConfigError("; ".join(problems))
+        _refuse(problems, len(unknown[MOST_TOLD:]))
         return cls(**sections)
 
     @classmethod
@@ -84,8 +84,7 @@ class LessonConfig(BaseModel):
             if len(WEIGHTS & own.keys()) == 1:  # the one given fixes the other, whatever was below
                 values = {key: value for key, value in values.items() if key not in WEIGHTS}
             values |= own
-        if problems:
-            raise ConfigError("; ".join(problems))
+        _refuse(problems)
         return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,6 +97,13 @@ def settings() -> Iterator[tuple[str, str, FieldInfo]]:
     for section, kind in _sections().items():
         for key, field in kind.model_fields.items():
             yield section, key, field
+
+
+def _refuse(problems: Sequence[str], untold: int = 0) -> None:
+    """Refuse settings in one line, of bearable length, of their first mistakes."""
+    untold += len(problems[MOST_TOLD:])
+    if problems:
+        raise ConfigError("; ".join([*problems[:MOST_TOLD], *([f"and {untold:,} more"] if untold else [])]))
 
 
 def _sections() -> dict[str, type[Section]]:

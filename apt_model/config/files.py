@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,10 @@ NUMBER = re.compile(
     r"^(?:[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 TRUE = ("yes", "on", "true")
+LARGEST = 2**18  # bytes
+MOST_TOLD = 20  # mistakes of a file, in the line that refuses it
+PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
+LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{PART}\.[ \t]*+){{32}}")
 WORDS = re.compile(r"^(?:yes|no|on|off)$", re.IGNORECASE)
 
 OF_PAIRS = ("columns", "lora", "student")  # what may be a mapping: the flag takes KEY=VALUE
@@ -38,12 +43,8 @@ def read_file(path: str | Path) -> dict[Any, Any]:
     Raises:
         ConfigError: the file cannot be read, is no TOML, YAML (.yaml, .yml) or JSON (.json), or holds sections.
     """
-    try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
-        got = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"config file {brief(str(path))} cannot be read", got=got) from error
-    kind, parse = _PARSERS.get(Path(path).suffix.lower(), ("TOML", tomllib.loads))
+    content = read_small("config file", path)
+    kind, parse = _PARSERS.get(Path(path).suffix.lower(), ("TOML", read_toml))
     try:
         values = parse(content.decode("utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # their own, no UTF-8, too long, brackets too deep
@@ -60,6 +61,40 @@ def read_file(path: str | Path) -> dict[Any, Any]:
     return named
 
 
+def read_small(what: str, path: str | Path) -> bytes:
+    """The bytes of a file that people write by hand.
+
+    Raises:
+        ConfigError: it is none, such as a pipe or a device, cannot be read, or is larger than LARGEST.
+    """
+    named = f"{what} {brief(str(path))}"
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            got = "a directory" if Path(path).is_dir() else "a pipe, a socket or a device"
+            raise ConfigError(f"{named} cannot be read", got=got, expected="a file")
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
+        got = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{named} cannot be read", got=got) from error
+    if len(content) > LARGEST:
+        raise ConfigError(f"{named} is too large", got=f"more than {LARGEST:,} bytes")
+    return content
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """The values of a TOML text.
+
+    Raises:
+        ValueError: no TOML, or a key of so many parts that the parser would take hours. RecursionError: too deep.
+    """
+    if LONG_KEY.search(text):
+        raise ValueError("a key has too many parts")
+    return tomllib.loads(text)
+
+
 def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:
     found = {str(key): value for key, value in values.items() if isinstance(value, Mapping) and key not in OF_PAIRS}
     if sections := list(found):
@@ -71,41 +106,55 @@ def _refuse_sections(values: Mapping[Any, Any], path: str | Path) -> None:
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """Plain YAML: no tag makes an object, no key stands twice, and scalars are read as in YAML 1.2."""
 
-    yaml_implicit_resolvers: ClassVar = {  # without PyYAML's own words for truth, nor 010 as eight and 1:30 as ninety
-        first: [one for one in some if one[0].rpartition(":")[2] not in ("bool", "int", "float")]
+    yaml_implicit_resolvers: ClassVar = {  # without PyYAML's words for truth, 010 as eight, 1:30 as ninety, and dates
+        first: [one for one in some if one[0].rpartition(":")[2] not in ("bool", "int", "float", "timestamp")]
         for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar = {  # of the others, some raise whatever comes on what is not theirs
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "float", "str", "seq", "map")
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """As of the base class, but a repeated key is an error."""
         merged = "tag:yaml.org,2002:merge"
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merged]
-        _refuse_twice([key for key in keys if isinstance(key, str)])
+        if isinstance(node, yaml.MappingNode):
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merged]
+            _refuse_twice([key for key in keys if isinstance(key, str)])
         found: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return found
 
 
 def _words_of_yaml(loader: _Loader, node: yaml.ScalarNode) -> Word:
-    return Word(node.value)
+    return Word(loader.construct_scalar(node))
+
+
+def _truth(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    word: str = loader.construct_scalar(node).lower()
+    if word not in ("true", "false"):
+        raise ValueError(f"{brief(word)} is neither true nor false")
+    return word == "true"
 
 
 def _whole(loader: _Loader, node: yaml.ScalarNode) -> int:
-    base = {"0x": 16, "0o": 8}.get(node.value[:2], 10)
-    return int(node.value, base)
+    digits: str = loader.construct_scalar(node)
+    return int(digits, {"0x": 16, "0o": 8}.get(digits[:2], 10))
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver("!word", WORDS, list("yYnNoO"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", WHOLE, list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+.0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:bool", _truth)
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("!word", _words_of_yaml)
 
 
 def _refuse_twice(keys: Sequence[str]) -> None:
-    twice = sorted({key for key in keys if keys.count(key) > 1})
+    twice = sorted(key for key, count in Counter(keys).items() if count > 1)
     if twice:
-        raise ValueError(f"{', '.join(twice)} stands in it twice")
+        raise ValueError(f"{', '.join(twice[:MOST_TOLD])} stands in it twice")
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -55,9 +55,10 @@ def translated(
     beside = set(beside)
     found: dict[Any, Any] = {}
     source: dict[Any, Any] = {name: name for name in beside}
-    problems = _of_two_meanings({*values, *source}, spell)
+    among = {*values, *beside}
+    problems = _of_two_meanings(among, spell)
     for name, value in values.items():
-        for key, ours in _meant(name, _plain(value, name), {*values, *beside}, problems, spell).items():
+        for key, ours in _meant(name, _plain(value, name), among, problems, spell).items():
             before = found.get(key)
             if key not in source or (isinstance(before, Mapping) and isinstance(ours, Mapping)):
                 found[key] = {**before, **ours} if isinstance(before, Mapping) else ours

@@ -83,6 +83,16 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(name if name and name == name.strip() else f'"{name}"' for name in names) or "none"
 
 
+def named_twice(names: Iterable[str]) -> str | None:
+    """The first name that stands there for the second time, if one does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 @lru_cache(maxsize=64)
 def _kind_of(names: tuple[str, ...], of: str) -> Kind:
     found = next((kind for kind in KINDS if set(kind.needs) <= set(names)), None)

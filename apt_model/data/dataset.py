@@ -13,10 +13,12 @@ from tempfile import mkdtemp
 from typing import Any
 
 import datasets
+import pyarrow
 import torch
 from torch.utils.data import DataLoader
 
 from apt_model.data.columns import kind_of
+from apt_model.data.intact import is_sealed, seal, stamps_of
 from apt_model.data.notices import Tell, once, warn
 from apt_model.data.quiet import quiet_datasets
 from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
@@ -103,7 +105,7 @@ def split_dataset(rows: Rows, validation: float, *, seed: int = 0) -> tuple[Rows
     if not 0 < count < len(rows):
         expected = f"a share below 1, or 1 to {len(rows) - 1} rows"
         raise ConfigError("validation leaves no row for one of the two sets", got=validation, expected=expected)
-    halves = rows.train_test_split(test_size=count, seed=seed)
+    halves = rows.train_test_split(test_size=count, seed=seed, load_from_cache_file=False)
     return halves["train"], halves["test"]
 
 
@@ -133,7 +135,7 @@ def tokenize_dataset(
             stream while it is read, each once.
 
     Raises:
-        DataError: a row that cannot be encoded, by its file and line where they are known; says what was seen.
+        DataError: no row, or one that cannot be encoded, by its file and line where they are known; says what was seen.
     """
     given = {
         "tokenizer": tokenizer,
@@ -144,6 +146,8 @@ def tokenize_dataset(
     }
     how: dict[str, Any] = {"batched": True, "with_indices": True, "fn_kwargs": given}
     columns = columns_of(rows)
+    if isinstance(rows, datasets.Dataset) and not len(rows):
+        raise DataError("no row to learn from", got="0 rows", fix="check the files, and the split")
     if isinstance(rows, datasets.IterableDataset):
         kind = kind_of(columns)  # a column may come later than the first row
         with readable("data to encode"):
@@ -152,9 +156,30 @@ def tokenize_dataset(
     if num_proc is None and len(rows) >= WORTH_MORE_PROCESSES:
         num_proc = os.cpu_count()
     with placed(rows), readable("data to encode"):
+        given["stamps"] = stamps_of(_files_of(rows))
         how |= {"remove_columns": columns, "num_proc": num_proc, "cache_file_name": _elsewhere(rows, tell)}
-        made = rows.map(tokenized, **how)
+        made = _mapped(rows, how)
     return counted(made, len(rows), max_length, tell)
+
+
+def _mapped(rows: Rows, how: Mapping[str, Any]) -> Rows:
+    """The rows in tokens; those that `datasets` kept earlier only if they are what was written then."""
+    before = {file for one in _files_of(rows) for file in one.parent.glob("*.arrow")}
+    try:
+        made = rows.map(tokenized, **how)
+        is_sound = all(file not in before or is_sealed(file) for file in _files_of(made))
+    except (OSError, pyarrow.ArrowException):
+        is_sound = False
+    if not is_sound:
+        made = rows.map(tokenized, load_from_cache_file=False, **how)
+    for file in _files_of(made):
+        if not is_sound or file not in before:
+            seal(file)
+    return made
+
+
+def _files_of(rows: Rows) -> list[Path]:
+    return [Path(file["filename"]) for file in rows.cache_files]
 
 
 @contextmanager
@@ -168,7 +193,7 @@ def placed(rows: Rows) -> Iterator[None]:
 
 def _elsewhere(rows: Rows, tell: Tell) -> str | None:
     """A file for the tokens if `datasets` would put them beside rows that lie where nothing can be written."""
-    beside = [Path(file["filename"]).parent for file in rows.cache_files]
+    beside = [file.parent for file in _files_of(rows)]
     if not beside or is_writable(beside[0]):
         return None
     tell("cache_elsewhere", path=str(beside[0]), spare=str(spare_home()))

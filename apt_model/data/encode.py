@@ -21,6 +21,7 @@ from apt_model.data.turns import ASSISTANT, CALL, Chat, chat_of, needed_text, te
 from apt_model.errors import ConfigError, DataError
 
 UNLIMITED = 10**9
+LETTERS_AT_ONCE = 1_000_000
 
 ONE_TOKENIZER = "use a student with the teacher's tokenizer"
 OR_CROSS = f"{ONE_TOKENIZER}, or set cross_tokenizer=kl"
@@ -85,7 +86,8 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
     bos = getattr(tokenizer, "bos_token_id", None)
     eos = getattr(tokenizer, "eos_token_id", None)
     rows = []
-    encoded = tokenizer(list(map(readable, texts)), add_special_tokens=True, **without_warning(tokenizer))["input_ids"]
+    how = {"add_special_tokens": True, **without_warning(tokenizer)}
+    encoded = (ids for some in _portions(texts) for ids in tokenizer(some, **how)["input_ids"])
     for text, ids in zip(texts, encoded, strict=True):
         first, last = 0, len(ids)
         while bos is not None and ids[first : first + 1] == [bos]:
@@ -95,6 +97,19 @@ def encode(texts: Sequence[str], tokenizer: Any, max_length: int, *, end: bool =
         start, close = ([one] if one is not None else [] for one in (bos, eos if end else None))
         rows.append([*start, *ids[first:last], *close][:max_length] if text or not end else [])
     return rows
+
+
+def _portions(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts a tokenizer takes at once: memory goes by their letters, not by their number."""
+    some, letters = list[str](), 0
+    for text in map(readable, texts):
+        if some and letters + len(text) > LETTERS_AT_ONCE:
+            yield some
+            some, letters = [], 0
+        some.append(text)
+        letters += len(text)
+    if some:
+        yield some
 
 
 def _refuse_no_tokenizer(tokenizer: Any) -> None:

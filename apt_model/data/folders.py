@@ -5,7 +5,6 @@ Knows names of files; knows nothing of what they hold.
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from glob import has_magic
@@ -21,6 +20,7 @@ from apt_model.data.readers import ENDINGS, ending_of, is_of_text
 from apt_model.errors import DataError
 
 CARD = "README.md"
+LARGEST_CARD = 2**22  # bytes
 NO_DATA = (CARD, "LICENSE", "dataset_infos.json", "dataset_info.json", "dataset_dict.json", "config.json", "state.json")
 BESIDE = re.compile(  # told of, where they are no files of NO_DATA
     r"(readme|licen[sc]e|copying|notice|authors|changelog|contributing|citation|code_of_conduct)\b|requirements.*\.txt$",
@@ -44,7 +44,7 @@ def splits_of(folder: Path, tell: Tell) -> dict[str, list[Path]]:
             Path(twin, name).parent.mkdir(parents=True, exist_ok=True)
             Path(twin, name).touch()
         if (folder / CARD).is_file():
-            shutil.copyfile(folder / CARD, Path(twin, CARD))
+            Path(twin, CARD).write_bytes(_card(folder / CARD))
         found = _resolved(twin, folder) if data else {}
     splits = {split: [data[name] for name in names if name in data] for split, names in found.items()}
     splits = {split: some for split, some in splits.items() if some}
@@ -59,11 +59,11 @@ def _files_of(folder: Path) -> dict[Path, Path]:
     """All files below a folder by their names there; of folders that are linked to, each once.
 
     Raises:
-        DataError: a link named as data leads nowhere.
+        DataError: a link named as data leads nowhere, or a folder cannot be read.
     """
     found: list[Path] = []
     seen: set[Path] = set()
-    for here, inner, names in os.walk(folder, followlinks=True):
+    for here, inner, names in os.walk(folder, onerror=_refuse, followlinks=True):
         at = Path(here).resolve()
         inner[:] = [] if at in seen else inner
         found += [] if at in seen else [Path(here, name) for name in names]
@@ -73,6 +73,11 @@ def _files_of(folder: Path) -> dict[Path, Path]:
             got, fix = file.readlink(), "get the file that it points to, or remove the link"
             raise DataError(f"{file} is a link to a file that is not there", got=got, fix=fix)
     return {file.relative_to(folder): file for file in sorted(found)}
+
+
+def _refuse(error: OSError) -> None:
+    """A folder within that cannot be read: `os.walk` would leave out what is in it."""
+    raise DataError(f"folder {error.filename} cannot be read", got=error.strerror, fix="make it readable, or move it")
 
 
 def _data_among(files: Mapping[Path, Path]) -> dict[Path, Path]:
@@ -87,6 +92,16 @@ def _is_beside(name: Path) -> bool:
 
 def _is_hidden(name: Path) -> bool:
     return any(part.startswith((".", "__")) for part in name.parts)
+
+
+def _card(card: Path) -> bytes:
+    with card.open("rb") as file:
+        content = file.read(LARGEST_CARD + 1)
+    if len(content) > LARGEST_CARD:
+        raise DataError(
+            f"{card} is too large to be a card", got=f"more than {LARGEST_CARD:,} bytes", fix="move it away"
+        )
+    return content
 
 
 def _resolved(twin: str, folder: Path) -> Mapping[str, Sequence[Path]]:

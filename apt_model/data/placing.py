@@ -10,8 +10,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from apt_model.data.token_text import TokenTexts
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, DataError
 
+LONGEST_TEXT = 10_000_000  # letters
 Range = tuple[int, int]  # first byte, and one past the last
 Placed = list[Range | None]  # byte range of each token; None for a token that stands for no byte of the text
 
@@ -22,7 +23,15 @@ def without_warning(tokenizer: Any) -> dict[str, bool]:
 
 
 def readable(text: str) -> str:
-    """A text with "?" for each lone surrogate, which breaks tokenizers."""
+    """A text as a tokenizer takes it, with "?" for each lone surrogate.
+
+    Raises:
+        DataError: it is so long that a tokenizer, which keeps up to a few hundred bytes for each letter, might end the
+            process.
+    """
+    if len(text) > LONGEST_TEXT:
+        got, expected = f"{len(text):,} letters", f"at most {LONGEST_TEXT:,}"
+        raise DataError("the text of a row is too long", got=got, expected=expected, fix="split it into several rows")
     return text.encode("utf-8", "replace").decode()
 
 

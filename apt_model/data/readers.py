@@ -4,29 +4,34 @@ Nothing is guessed: the cells of a table in text are strings, the values of JSON
 nothing of which columns a row needs.
 """
 
-import bz2
 import csv
-import gzip
-import io
 import json
-import lzma
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pyarrow
 from pyarrow import feather, ipc, parquet
 
-from apt_model.data.columns import kind_of
+from apt_model.data.columns import kind_of, named_twice
 from apt_model.data.exact_json import without_null
+from apt_model.data.intact import refuse_cut
+from apt_model.data.json_text import TooDeepError, parse_json
+from apt_model.data.opening import (
+    COMPRESSED,
+    LONGEST_LINE,
+    lines_of,
+    lines_of_whole,
+    opened,
+    seekable,
+    text_lines_of,
+    whole,
+)
 from apt_model.errors import DataError, brief
 
 Row = Mapping[str, Any]
 Numbered = Iterator[tuple[int, Row]]  # the number of a line in its file, or of a row where there are no lines
 Keep = Callable[[Sequence[str]], Sequence[str]]  # of a table's columns, those to be read
 
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-LARGEST_CELL = 2**31 - 1  # characters: Python's csv takes 131,072 unless told otherwise
 ROWS_AT_ONCE = 1000
 HEAD = 4096  # bytes looked at before a text is read
 CORRECT = "correct or delete that line"
@@ -34,30 +39,28 @@ CORRECT = "correct or delete that line"
 
 def text_rows(file: Path) -> Numbered:
     """Each line of a text file, stripped; empty ones are no rows."""
-    with _text(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            if text := line.strip().lstrip("\ufeff"):  # of files that were joined
-                yield number, {"text": text}
+    for number, line in enumerate(text_lines_of(file), start=1):
+        if text := line.strip().lstrip("\ufeff"):  # of files that were joined
+            yield number, {"text": text}
 
 
 def json_lines(file: Path) -> Numbered:
     """Each line of JSON lines; empty ones are no rows."""
-    with opened(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _object(_json(line, file, number), f"{file}, line {number}")
+    for number, line in enumerate(lines_of(file), start=1):
+        if line.strip():
+            yield number, _object(_json(line, file, number), f"{file}, line {number}")
 
 
 def json_document(file: Path) -> Numbered:
     """The rows of an array of objects, of an object that holds one list of objects, of one object, or of JSON lines."""
-    with opened(file) as lines:
-        first = next((line for line in lines if line.strip()), b"")
-        has_more = any(line.strip() for line in lines)
+    lines = lines_of_whole(file)
+    first = next((line for line in lines if line.strip()), b"")
+    has_more = any(line.strip() for line in lines)
     if has_more and _is_object(first, file):
         yield from ((row, value) for row, (_, value) in enumerate(json_lines(file), start=1))
         return
     with opened(file) as content:
-        for number, value in enumerate(_list_of_rows(_json(content.read(), file, None), file), start=1):
+        for number, value in enumerate(_list_of_rows(_json(whole(content, file), file, None), file), start=1):
             yield number, _object(value, f"{file}, row {number}")
 
 
@@ -73,7 +76,7 @@ def tsv_rows(file: Path) -> Numbered:
 
 def parquet_rows(file: Path, keep: Keep) -> Numbered:
     """The rows of a parquet file."""
-    with opened(file) as content, parquet.ParquetFile(_seekable(content)) as table:
+    with opened(file) as content, parquet.ParquetFile(seekable(content, file)) as table:
         _refuse_doubled(table.schema_arrow.names, f"{file}")
         columns = list(keep(table.schema_arrow.names))
         yield from _numbered(table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns))
@@ -82,8 +85,10 @@ def parquet_rows(file: Path, keep: Keep) -> Numbered:
 def arrow_rows(file: Path, keep: Keep) -> Numbered:
     """The rows of an Arrow file or stream, or of a Feather file."""
     with opened(file) as content:
-        source = _seekable(content)
+        source = seekable(content, file)
         is_stream = source.read(6) not in (b"ARROW1", b"FEA1")
+        if is_stream:
+            refuse_cut(source, file)
         source.seek(0)
         table = ipc.open_stream(source).read_all() if is_stream else feather.read_table(source)
         _refuse_doubled(table.column_names, f"{file}")
@@ -154,41 +159,17 @@ def _of_utf8(read: Callable[[Path], Numbered], file: Path) -> Numbered:
 
 
 def _line_of_other_bytes(file: Path) -> int:
-    with opened(file) as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
+    for number, line in enumerate(lines_of(file), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return number
     return 1
 
 
 def place_of(file: Path, number: int) -> str:
     """A row by its file and number: "a.jsonl, line 7"."""
     return f"{file}, {'line' if ending_of(file) in LINES else 'row'} {number}"
-
-
-def opened(file: Path) -> Any:
-    """A file, open to be read as bytes, decompressed."""
-    match file.suffix.lower():
-        case ".gz":
-            return gzip.open(file, "rb")
-        case ".bz2":
-            return bz2.open(file, "rb")
-        case ".xz":
-            return lzma.open(file, "rb")
-        case ".zst":
-            packed: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
-            return io.BufferedReader(packed)
-    return file.open("rb")
-
-
-def _text(file: Path, newline: str | None = None) -> io.TextIOWrapper:
-    return io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline=newline)
-
-
-def _seekable(content: BinaryIO) -> BinaryIO:
-    return content if isinstance(content, io.BufferedReader) and content.seekable() else io.BytesIO(content.read())
 
 
 def _numbered(batches: Any) -> Numbered:
@@ -200,28 +181,27 @@ def _numbered(batches: Any) -> Numbered:
 
 
 def _cells(file: Path, delimiter: str) -> Numbered:
-    csv.field_size_limit(LARGEST_CELL)
-    with _text(file, newline="") as lines:
-        table = csv.reader(lines, delimiter=delimiter, strict=True)
-        names: list[str] | None = None
-        start = 1
-        try:
-            for cells in table:
-                if cells and names is None:
-                    names = cells
-                    _check_names(names, f"{file}, line {start}", delimiter)
-                elif cells and names is not None:
-                    if len(cells) != len(names):
-                        fix = "put cells with a separator or a line break in them into double quotes"
-                        got, expected = f"{len(cells)} cells", f"{len(names)}, as in its first line"
-                        raise DataError(
-                            f"{file}, line {start} has another number of cells", got=got, expected=expected, fix=fix
-                        )
-                    yield start, dict(zip(names, cells, strict=True))
-                start = table.line_num + 1
-        except csv.Error as error:
-            fix = 'close the quote that opens a cell; double the quotes within one: "a ""b"" c"'
-            raise DataError(f"{file}, line {start} cannot be read", got=str(error), fix=fix) from error
+    csv.field_size_limit(LONGEST_LINE)  # Python's csv takes 131,072 unless told otherwise
+    table = csv.reader(text_lines_of(file, newline=""), delimiter=delimiter, strict=True)
+    names: list[str] | None = None
+    start = 1
+    try:
+        for cells in table:
+            if cells and names is None:
+                names = cells
+                _check_names(names, f"{file}, line {start}", delimiter)
+            elif cells and names is not None:
+                if len(cells) != len(names):
+                    fix = "put cells with a separator or a line break in them into double quotes"
+                    got, expected = f"{len(cells)} cells", f"{len(names)}, as in its first line"
+                    raise DataError(
+                        f"{file}, line {start} has another number of cells", got=got, expected=expected, fix=fix
+                    )
+                yield start, dict(zip(names, cells, strict=True))
+            start = table.line_num + 1
+    except csv.Error as error:
+        fix = 'close the quote that opens a cell; double the quotes within one: "a ""b"" c"'
+        raise DataError(f"{file}, line {start} cannot be read", got=str(error), fix=fix) from error
 
 
 def _check_names(names: Sequence[str], where: str, delimiter: str) -> None:
@@ -232,7 +212,7 @@ def _check_names(names: Sequence[str], where: str, delimiter: str) -> None:
 
 
 def _refuse_doubled(names: Sequence[str], where: str) -> None:
-    doubled = next((name for name in names if names.count(name) > 1), None)
+    doubled = named_twice(names)
     if doubled is not None:
         raise DataError(f"{where} names two columns the same", got=doubled or "two without a name", fix="rename one")
 
@@ -240,7 +220,7 @@ def _refuse_doubled(names: Sequence[str], where: str) -> None:
 def _json(content: bytes, file: Path, line: int | None) -> Any:
     """The value that a line, or without its number a whole file, holds."""
     try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique)
+        value = parse_json(content.decode("utf-8-sig"))
         if b"\\ud" in content.lower():
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -249,8 +229,9 @@ def _json(content: bytes, file: Path, line: int | None) -> Any:
         raise DataError(
             f"{file}, line {line or 1} holds half a letter", got=error.object[error.start], fix=fix
         ) from error
-    except RecursionError as error:
-        raise DataError(f"{file}, line {line or 1} is nested too deeply", fix="delete it") from error
+    except TooDeepError as error:
+        where, got = f"{file}, line {line or error.line}", str(error)
+        raise DataError(f"{where} is nested too deeply", got=got, fix="delete it") from error
     except json.JSONDecodeError as error:
         where, got = f"{file}, line {line or error.lineno}", f"{error.msg} at column {error.colno}"
         raise DataError(f"{where} is no JSON", got=got, fix=CORRECT) from error
@@ -258,14 +239,6 @@ def _json(content: bytes, file: Path, line: int | None) -> Any:
         raise  # `_of_utf8` finds its line
     except ValueError as error:
         raise DataError(f"{file}, line {line or 1} cannot be read", got=str(error)[:200], fix=CORRECT) from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {brief(next(name for name in names if names.count(name) > 1))} stands there twice")
-    return values
 
 
 def _is_object(line: bytes, file: Path) -> bool:

@@ -4,9 +4,6 @@ Knows sources, splits and columns; knows nothing of tokens.
 """
 
 import errno
-import json
-import lzma
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,26 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from apt_model.data.choice import ColumnChoice
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.folders import splits_of
+from apt_model.data.intact import refuse_cut
+from apt_model.data.json_text import parse_json
 from apt_model.data.notices import Tell
-from apt_model.data.readers import ending_of, is_of_text, may_be_empty, opened
+from apt_model.data.opening import opened
+from apt_model.data.readers import ending_of, is_of_text, may_be_empty
 from apt_model.data.stored import cache_home, stored, streamed, tell_unused
 from apt_model.data.structure import at_row
 from apt_model.errors import AptModelError, DataError, StorageError
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
-UNREADABLE = (  # exceptions that `datasets`, arrow and the decompressors have been seen to raise on bad files
-    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError, MemoryError,
-    zlib.error, lzma.LZMAError, pyarrow.ArrowException, datasets.exceptions.DatasetsError,
-)  # fmt: skip
-
 LONGEST_LOOK = 2**16  # bytes of a text's first line
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 Splits = Mapping[str, Callable[[], Rows]]
 
@@ -51,15 +45,19 @@ class Asked:
 
 @contextmanager
 def readable(what: str, fix: str | None = None) -> Iterator[None]:
-    """Context manager: exceptions of the reading libraries become one `DataError`, "`what` cannot be read".
+    """Context manager: whatever the reading libraries raise becomes one `DataError`, "`what` cannot be read".
 
-    Those about a full disk or a cache that cannot be written become a `StorageError` that names it.
+    By place, not by type: a damaged file makes them raise any, even a Rust panic, which is no `Exception`. What is
+    about a full disk or a cache that cannot be written becomes a `StorageError` that names it.
     """
     try:
         yield
-    except AptModelError:
+    except (AptModelError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except UNREADABLE as error:
+    except MemoryError as error:
+        fix = "split its lines or its rows, or free some memory"
+        raise DataError(f"{what} cannot be read", got="more than there is memory for", fix=fix) from error
+    except BaseException as error:
         if _is_of_cache(_root(error)):
             space = "free some space, or set HF_HOME to a directory that can be written"
             raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=space) from error
@@ -81,6 +79,9 @@ def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
             readers = {split: partial(_from_files, files, path, asked) for split, files in splits.items()}
             rows = _of_split(readers, path, asked)
         elif path.suffix or len(path.parts) > 2 or path.is_absolute():
+            if path.exists():
+                fix = "save what it gives as a file, and name that"
+                raise DataError(f"{source} is no file, but a pipe, a socket or a device", fix=fix)
             raise DataError(f"there is no file {source}", fix=_why_missing(str(source)))
         else:
             rows = _of_hub(str(source), asked)
@@ -168,8 +169,8 @@ def _from_files(files: Sequence[Path], path: Path, asked: Asked) -> Rows:
 
 def _other_format(file: Path) -> str:
     """The ending of the format that a text file seems to have: JSON in its first line, or that ending before `.txt`."""
-    with opened(file) as lines, suppress(ValueError, RecursionError):
-        if isinstance(json.loads(lines.readline(LONGEST_LOOK)), dict):
+    with opened(file) as lines, suppress(ValueError):
+        if isinstance(parse_json(lines.readline(LONGEST_LOOK).decode()), dict):
             return ".jsonl"
     return next((one for one in (".csv", ".tsv") if one in map(str.lower, file.suffixes)), "")
 
@@ -177,6 +178,9 @@ def _other_format(file: Path) -> str:
 def _saved(path: Path, asked: Asked) -> Splits:
     loaded = datasets.load_from_disk(str(path))
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
+    for file in {Path(one["filename"]) for some in splits.values() for one in some.cache_files}:
+        with file.open("rb") as content:
+            refuse_cut(content, file)
 
     def rows(split: str) -> Rows:
         chosen = _learnable(splits[split], str(path), asked)

@@ -23,6 +23,7 @@ from filelock import FileLock
 from apt_model.data.choice import ColumnChoice
 from apt_model.data.columns import listed
 from apt_model.data.exact_json import ExactJson
+from apt_model.data.intact import Stamp, hashes_of, is_sealed, refuse_changed, seal, stamps_of
 from apt_model.data.notices import Tell, warn
 from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
 from apt_model.data.structure import IDS, RowError, at_row
@@ -59,40 +60,49 @@ def streamed(files: Sequence[Path], columns: Mapping[str, str], name: str, tell:
         return None
     choice.names()
     tell_unused(choice.unused, name, tell)
-    how = {"files": list(files), "columns": dict(columns), "told": tuple(choice.unused)}
+    stamps = stamps_of(files)
+    how = {"files": list(files), "columns": dict(columns), "told": tuple(choice.unused), "stamps": stamps}
     return datasets.IterableDataset.from_generator(_stream, gen_kwargs=how)
 
 
-def _stream(files: Sequence[Path], columns: Mapping[str, str], told: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _stream(
+    files: Sequence[Path], columns: Mapping[str, str], told: Sequence[str], stamps: Sequence[Stamp]
+) -> Iterator[dict[str, Any]]:
     choice = ColumnChoice(columns)
     known = set(told)
+    refuse_changed(files, stamps)
     for index, _, row in chosen_rows(files, choice):
         if not choice.unused.keys() <= known:
             tell_unused(choice.unused.keys() - known, str(files[index]), warn)
             known |= choice.unused.keys()
         yield row
+    refuse_changed(files, stamps)
 
 
 def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: Tell) -> Rows:
-    """The rows of files, read once and kept until size, time of change, or name of one of them are other ones.
+    """The rows of files, read once and kept until content, time of change, or name of one of them are other ones.
+
+    Kept rows that are damaged are read again.
 
     Returns:
         A `datasets.Dataset` with the columns that take part; None without a row.
 
     Raises:
-        DataError: as `chosen_rows`. StorageError: the rows cannot be written.
+        DataError: as `chosen_rows`, or a file has changed meanwhile. StorageError: the rows cannot be written.
     """
-    place = cache_home(tell) / "apt_model" / _key(files, columns)
+    stamps = stamps_of(files)
+    place = cache_home(tell) / "apt_model" / _key(stamps, hashes_of(files), columns)
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_suffix(".lock")):  # several processes of a run read the same files
-        if not place.is_dir():
-            _keep(files, ColumnChoice(columns), place)
-    about = json.loads((place / ABOUT).read_text("utf-8"))
-    tell_unused(about["unused"], name, tell)
-    if not about["columns"]:
-        return None
-    info = datasets.DatasetInfo(features=_features(about["kept"]))
-    return datasets.Dataset.from_file(str(place / ROWS), info=info).select_columns(about["columns"])
+        if not all(is_sealed(place / name) for name in (ROWS, ABOUT)):
+            shutil.rmtree(place, ignore_errors=True)
+            _keep(files, stamps, ColumnChoice(columns), place)
+        about = json.loads((place / ABOUT).read_text("utf-8"))
+        tell_unused(about["unused"], name, tell)
+        if not about["columns"]:
+            return None
+        info = datasets.DatasetInfo(features=_features(about["kept"]))
+        return datasets.Dataset.from_file(str(place / ROWS), info=info).select_columns(about["columns"])
 
 
 def with_place(error: RowError, rows: Rows) -> DataError:
@@ -187,16 +197,10 @@ def tell_unused(unused: Iterable[str], name: str, tell: Tell) -> None:
         tell("columns_unused", name=name, columns=listed(names))
 
 
-def _key(files: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """What tells kept rows apart: our code, files, their sizes and times of change, columns.
-
-    Both times: a file that another one was moved or copied over may have kept the time of its content.
-    """
-    seen = [(str(file.absolute()), file.stat()) for file in files]
-    stamps = [(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in seen]
-    return hashlib.sha256(
-        repr((code_stamp(), stamps, sorted(columns.items()))).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+def _key(stamps: Sequence[Stamp], hashes: Sequence[str], columns: Mapping[str, str]) -> str:
+    """What tells kept rows apart: our code, files and what tells a changed one, columns."""
+    told = repr((code_stamp(), stamps, hashes, sorted(columns.items())))
+    return hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _features(columns: Sequence[str]) -> Any:
@@ -205,10 +209,11 @@ def _features(columns: Sequence[str]) -> Any:
     return datasets.Features({column: known.get(column, ExactJson()) for column in columns})
 
 
-def _keep(files: Sequence[Path], choice: ColumnChoice, place: Path) -> None:
+def _keep(files: Sequence[Path], stamps: Sequence[Stamp], choice: ColumnChoice, place: Path) -> None:
     """Write the rows, and what is to be known of them, under another name first: `place` is whole, or is not there."""
     rows = chosen_rows(files, choice)
     some = list(islice(rows, ROWS_AT_ONCE))
+    count = len(some)
     kept = [FILE, NUMBER, *choice.names()]
     features, seen = _features(kept), set(choice.needs())
     with tempfile.TemporaryDirectory(dir=place.parent) as started:
@@ -220,13 +225,16 @@ def _keep(files: Sequence[Path], choice: ColumnChoice, place: Path) -> None:
                 seen.update(name for _, _, row in some for name, value in row.items() if value is not None)
                 out.write_table(_table(some, features))
                 some = list(islice(rows, ROWS_AT_ONCE))
+        refuse_changed(files, stamps)
         about = {
             "files": [str(file.absolute()) for file in files],
             "kept": kept,
-            "columns": [name for name in choice.names() if name in seen],
+            "columns": [name for name in choice.names() if name in seen] if count else [],
             "unused": list(choice.unused),
         }
         Path(started, ABOUT).write_text(json.dumps(about), "utf-8")
+        for name in (ROWS, ABOUT):
+            seal(Path(started, name))
         Path(started).chmod(place.parent.stat().st_mode & 0o777)  # as others may read what `datasets` keeps
         Path(started).rename(place)
         Path(started).mkdir()  # for its removal

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
+from apt_model.data.json_text import parse_json
 from apt_model.data.notices import Tell, untold
 from apt_model.data.placing import readable
 from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part, parsed
@@ -191,7 +192,7 @@ def _as_objects(arguments: Any) -> Any:
     if not isinstance(arguments, str):
         return arguments if arguments is not None else {}
     try:
-        return json.loads(arguments)
+        return parse_json(arguments)
     except ValueError:
         return arguments
 

@@ -34,12 +34,13 @@ def tokenized(
     packing: bool,
     structs: Collection[str] = (),
     code: str = "",
+    stamps: Sequence[Any] = (),
 ) -> Columns:
     """Rows as `input_ids`, `labels` and, where they have their own, `position_ids`; in further columns what to tell.
 
     In the columns `structs`, whose objects are Arrow's, keys that are null are left out. A row without a token stays,
-    so that it is counted; `counted` takes it out. `code` changes nothing here: `datasets` keeps results by the
-    arguments, and those of other code are not to be found again.
+    so that it is counted; `counted` takes it out. `code` and `stamps` change nothing here: `datasets` keeps results by
+    the arguments, and those of other code, or of rows that lie in changed files, are not to be found again.
 
     Raises:
         RowError: a row cannot be encoded; its index is that of `indices`.

@@ -5,12 +5,12 @@ a system column), TRL's lists of turns as prompt and completion, Alpaca's instru
 of LLaMA-Factory, and their relatives. Knows rows; knows nothing of tokenizers or templates.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apt_model.data.columns import CONTEXTS, SYSTEMS, Kind, kind_of
+from apt_model.data.json_text import parse_json
 from apt_model.errors import DataError, brief
 
 Turn = dict[str, Any]
@@ -269,8 +269,8 @@ def parsed(value: Any) -> Any:
     """A value; of a string that is a JSON list or object, what it says: csv files have no other way."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return parse_json(value)
+        except ValueError:
             return value
     return value
 

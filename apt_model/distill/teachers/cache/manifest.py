@@ -95,12 +95,22 @@ class Shard(_CacheRecord):
 
 
 class Manifest(_CacheRecord):
-    """Identity and files of a cache; unfinished as long as it has fewer shards than `shard_count`."""
+    """Identity and files of a cache; unfinished as long as it has fewer shards than `shard_count`.
+
+    `seal` is the hash of the rest: it tells how the bytes of the files are to be read, so a changed digit would make
+    other logits of them. None in caches from before there was one.
+    """
 
     identity: CacheIdentity
     order: Shard
     shard_count: int
     shards: tuple[Shard, ...] = ()
+    seal: str | None = None
+
+    def sealed(self) -> "Manifest":
+        """The same manifest with the seal that belongs to it."""
+        rest = self.model_dump_json(exclude={"seal"})
+        return self.model_copy(update={"seal": hashlib.sha256(rest.encode()).hexdigest()})
 
 
 def read_manifest(directory: Path) -> Manifest | None:
@@ -110,20 +120,26 @@ def read_manifest(directory: Path) -> Manifest | None:
         StorageError: it cannot be read, or is damaged.
     """
     path = directory / MANIFEST
+    fix = f"delete {directory}, and cache the teacher again"
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        if path.exists() and not path.is_file():
+            raise StorageError(f"cache manifest {path} is no file", fix=fix)
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except StorageError:
+        raise
     except (OSError, ValidationError) as error:
         got = error.strerror if isinstance(error, OSError) else str(error).replace("\n", " ")[:200]
-        raise StorageError(
-            f"cache manifest {path} is damaged", got=got, fix=f"delete {directory}, and cache the teacher again"
-        ) from error
+        raise StorageError(f"cache manifest {path} is damaged", got=got, fix=fix) from error
+    if manifest.seal not in (None, manifest.sealed().seal):
+        raise StorageError(f"cache manifest {path} is damaged", got="a seal of another content", fix=fix)
+    return manifest
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Replace the manifest atomically."""
-    write_file(directory / MANIFEST, manifest.model_dump_json(indent=1).encode())
+    write_file(directory / MANIFEST, manifest.sealed().model_dump_json(indent=1).encode())
 
 
 def write_shard(directory: Path, name: str, tensors: Mapping[str, NDArray[Any]]) -> Shard:
@@ -157,7 +173,7 @@ def is_sound(directory: Path, shard: Shard) -> bool:
     """Whether a file exists with the size and hash that it should have."""
     path = directory / shard.file
     try:
-        if path.stat().st_size != shard.size:
+        if not path.is_file() or path.stat().st_size != shard.size:
             return False
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256

@@ -1,0 +1,103 @@
+"""Open data files: decompressed, as bytes, lines or a whole, none of them longer than memory should have to hold.
+
+A small file may hold a line without end: one of zeros, compressed or with holes. Knows bytes; knows nothing of formats.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow
+
+from apt_model.errors import DataError
+
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+LONGEST_LINE = 2**28  # bytes; of a csv file, characters of a cell
+LARGEST_WHOLE = 2**30  # bytes of what can only be read whole
+
+
+def opened(file: Path) -> Any:
+    """A file, open to be read as bytes, decompressed."""
+    match file.suffix.lower():
+        case ".gz":
+            return gzip.open(file, "rb")
+        case ".bz2":
+            return bz2.open(file, "rb")
+        case ".xz":
+            return lzma.open(file, "rb", format=lzma.FORMAT_XZ)  # of the older format, zeros are files without a byte
+        case ".zst":
+            packed: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
+            return io.BufferedReader(packed)
+    return file.open("rb")
+
+
+def lines_of(file: Path) -> Iterator[bytes]:
+    """The lines of a file.
+
+    Raises:
+        DataError: one of them is longer than LONGEST_LINE.
+    """
+    with opened(file) as content:
+        yield from _bounded(content, file, LONGEST_LINE)
+
+
+def lines_of_whole(file: Path) -> Iterator[bytes]:
+    """The lines of a file that may be one document, all of it in a single line.
+
+    Raises:
+        DataError: one of them is longer than LARGEST_WHOLE.
+    """
+    with opened(file) as content:
+        yield from _bounded(content, file, LARGEST_WHOLE)
+
+
+def text_lines_of(file: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 file as text, `newline` as in `open`.
+
+    Raises:
+        DataError: one of them is longer than LONGEST_LINE, or has a zero byte in it. UnicodeDecodeError: no UTF-8.
+    """
+    with io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline=newline) as content:
+        for number, line in enumerate(_bounded(content, file, LONGEST_LINE), start=1):
+            if "\0" in line:  # a file with holes, as a crash leaves it, or no text at all
+                raise DataError(f"{file}, line {number} has a zero byte in it", fix="correct or delete that line")
+            yield line
+
+
+def _bounded(content: Any, file: Path, longest: int) -> Iterator[Any]:
+    number = 0
+    while line := content.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise _too_large(f"{file}, line {number} is too long", longest)
+        yield line
+
+
+def whole(content: BinaryIO, file: Path) -> bytes:
+    """What is left of an open file.
+
+    Raises:
+        DataError: more than LARGEST_WHOLE.
+    """
+    found = content.read(LARGEST_WHOLE + 1)
+    if len(found) > LARGEST_WHOLE:
+        raise _too_large(f"{file} is too large to be read whole", LARGEST_WHOLE)
+    return found
+
+
+def seekable(content: BinaryIO, file: Path) -> BinaryIO:
+    """An open file in which one can go back: itself, or, of a compressed one, what it holds.
+
+    Raises:
+        DataError: as `whole`.
+    """
+    is_plain = isinstance(content, io.BufferedReader) and content.seekable()
+    return content if is_plain else io.BytesIO(whole(content, file))
+
+
+def _too_large(what: str, most: int) -> DataError:
+    return DataError(what, got=f"more than {most:,} bytes", fix="split it, or save the rows as JSON lines, one a line")
