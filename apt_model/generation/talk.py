@@ -88,4 +88,5 @@ def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> 
 
 def _positions(model: Any) -> int:
     """How many tokens a model was made for: rotary models go on behind that, and get worse."""
-    return getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else UNLIMITED
