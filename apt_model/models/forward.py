@@ -6,7 +6,9 @@ Knows how models differ in what they take and return; knows nothing of losses or
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -196,6 +198,8 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
 def try_forward(model: Any) -> None:
     """Run a model that has just been loaded on two tokens, for what it raises; not one that needs another device.
 
+    It is a copy that runs, with the same tensors: BigBird changes its attention for good where a text is short.
+
     Raises:
         ModelError: it returns no logits. Whatever else its forward raises.
     """
@@ -206,7 +210,9 @@ def try_forward(model: Any) -> None:
     batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
     try:
         with undisturbed(place), torch.no_grad():
-            Forward(model, "model")(model, batch)
+            tensors = chain(model.parameters(), model.buffers())
+            alike = deepcopy(model, {id(tensor): tensor for tensor in tensors})
+            Forward(alike, "model")(alike, batch)
     except NotImplementedError:
         return  # this device cannot compute in this dtype: another one may
 

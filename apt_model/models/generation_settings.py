@@ -82,7 +82,11 @@ def tell_unused(model: Any, tell: Tell) -> None:
     """Tell of what a model's `generation_config` asks for and greedy answers of a given length do not use."""
     settings = getattr(model, "generation_config", None)
     asked = settings.to_diff_dict() if isinstance(settings, GenerationConfig) else {}
-    unused = [f"{key}={brief(value)}" for key, value in asked.items() if key not in (*TOKENS, *SILENT)]
+    unused = [
+        f"{key}={brief(value)}"
+        for key, value in asked.items()
+        if value not in (None, False) and key not in (*TOKENS, *SILENT)
+    ]
     if unused:
         tell("generation_unused", settings=", ".join(unused[:MOST]) + (" …" if len(unused) > MOST else ""))
 

@@ -203,8 +203,7 @@ def other_kind(name: str | Path, kinds: str, *, is_encoder_decoder: bool) -> Mod
     """The error of a model that is no causal language model, by its config."""
     kind = "an encoder-decoder" if is_encoder_decoder else "no causal language model"
     fix = "take a model that only looks back, such as a Llama or a GPT-2"
-    got = f"{kinds} in {CONFIG}"
-    return ModelError(f"model {name} is {kind}", got=got, expected="a causal language model", fix=fix)
+    return ModelError(f"model {name} is {kind}", got=kinds, expected=f"a causal language model in {CONFIG}", fix=fix)
 
 
 def _config_or_weights(path: Path, stored: Any, shapes: Shapes | None, gguf: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 Knows nothing of training. Reads safetensors and GGUF only, unpickles nothing, and runs no remote code unless told to.
 """
 
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,7 +91,7 @@ def load_model(
 
 def _whole(name: str | Path, path: Path, *, trust_remote_code: bool, tell: Tell, **how: Any) -> tuple[Any, Any, Any]:
     """Load a model that is no adapters, and try it out."""
-    path = _only_model_in(path) if path.is_dir() and not (path / CONFIG).exists() else path
+    path = _only_model_in(path) if path.is_dir() and not os.path.lexists(path / CONFIG) else path
     loaded, tokenizer, stored = load_parts(name, path, trust_remote_code=trust_remote_code, **how)
     _forget_gguf(loaded)
     loaded, left_out = text_part(loaded)

@@ -48,7 +48,8 @@ def reading(
         raise
     except ImportError as error:  # transformers names the package that a quantized model needs
         what = f"model {name} needs a package that is not installed"
-        raise ConfigError(what, got=f"{_found(file)}: {first_line(error)}") from error
+        instead = f"install it, or take a model whose {_found(file)} does not ask for it"
+        raise ConfigError(what, got=first_line(error), fix=instead) from error
     except BaseException as error:
         if is_out_of_memory(error):
             what, room = f"model {name} needs more memory than there is", "free some memory, or take a smaller model"

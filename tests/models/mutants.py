@@ -13,7 +13,7 @@ import shutil
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -430,7 +430,7 @@ def try_out(directory: Path) -> None:
         Conversation(model, tokenizer, max_new_tokens=4, tell=tell).ask("a river?")
 
 
-def attempt(directory: Path, act: Callable[[Path], None] = try_out) -> Outcome:
+def attempt(directory: Path, act: Callable[[Path], None] = try_out, *, limit: float = SECONDS) -> Outcome:
     """`try_out` in a forked process with a time limit and a limit of address space."""
     begun, (out, into) = time.monotonic(), os.pipe()
     child = os.fork()
@@ -439,7 +439,7 @@ def attempt(directory: Path, act: Callable[[Path], None] = try_out) -> Outcome:
         _report(into, directory, act)
     os.close(into)
     said, late = b"", False
-    while not late and (chunk := _read(out, begun + SECONDS - time.monotonic())) != b"":
+    while not late and (chunk := _read(out, begun + limit - time.monotonic())) != b"":
         late = chunk is None
         said += chunk or b""
     if late:
@@ -449,7 +449,7 @@ def attempt(directory: Path, act: Callable[[Path], None] = try_out) -> Outcome:
     seconds = time.monotonic() - begun
     kind, _, words = said.decode(errors="replace").partition("\n")
     if late:
-        return Outcome("HANG", f"over {SECONDS} s", seconds)
+        return Outcome("HANG", f"over {limit} s", seconds)
     if not kind:
         return Outcome("DIED", f"status {status}", seconds)
     named = NAMES.findall(words.replace(str(directory), ""))
@@ -465,6 +465,9 @@ def _report(pipe: int, directory: Path, act: Callable[[Path], None]) -> None:
     """In the child: what `act` did, written to the pipe; never returns."""
     import warnings
 
+    import torch
+
+    torch.set_num_threads(1)  # a fork has none of its parent's threads
     try:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
@@ -480,11 +483,11 @@ def _report(pipe: int, directory: Path, act: Callable[[Path], None]) -> None:
     os._exit(0)
 
 
-def mutants(bases: list[Path], folder: Path, seed: int, count: int) -> Any:
-    """`count` mutated copies of the bases, one after the other: (what was done, directory), removed afterwards."""
+def attempts(bases: list[Path], folder: Path, *, seed: int, count: int) -> Iterator[tuple[str, Outcome]]:
+    """Mutate and try `count` copies of the bases, each from its own number: what was done, and what became of it."""
     for number in range(count):
-        rng = random.Random(f"{seed}-{number}")
-        place = folder / f"{seed}-{number}"
+        rng, place = random.Random(f"{seed}-{number}"), folder / f"{seed}-{number}"
         shutil.copytree(rng.choice(bases), place / "model")
-        yield number, mutate(place / "model", rng), place / "model"
+        done = mutate(place / "model", rng)
+        yield f"seed {seed}, number {number}: {done}", attempt(place / "model")
         shutil.rmtree(place)
