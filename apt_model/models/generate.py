@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from apt_model.data.answering import turn_end
 from apt_model.errors import AptModelError, DataError, ModelError
+from apt_model.models.directory import CONFIG
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
 
@@ -130,7 +131,7 @@ def _refusing(model: Any) -> Iterator[None]:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError) as error:
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        fix = "set card_text=predicted, an empty list of exam_prompts, and leave on_policy out"
+        fix = f"check its {CONFIG}, or set card_text=predicted and no exam_prompts, and leave on_policy out"
         raise ModelError(f"{type(model).__name__} cannot generate", got=got, fix=fix) from error
 
 

@@ -40,6 +40,7 @@ from apt_model.models.text_part import loader_of, refuse_untaught
 from apt_model.models.versions import INSTALLED, needed_version, upgrade
 
 SAMPLE = "The river runs to the sea. 人工智能"
+MOST_TOKENS = 4  # for each byte of it: one does, and a few stand around them
 
 
 def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: Any) -> tuple[Any, Any, Any]:
@@ -178,7 +179,11 @@ def _known_better(name: str | Path, source: str, **how: Any) -> str | None:
         ModelError: by its config it is no causal language model at all, or from a newer transformers.
     """
     _refuse_other_kind(name, source, **how)
-    newer = needed_version(source, **how)
+    try:
+        with reading(name, CONFIG, seconds=PATIENCE):
+            newer = needed_version(source, **how)
+    except (ModelError, ConfigError):
+        return None
     return upgrade(newer) + f" (it was saved by transformers {newer}, and this is {INSTALLED})" if newer else None
 
 
@@ -227,6 +232,8 @@ def _tokenizer(source: str, **how: Any) -> Any:
     tokenizer: Any = AutoTokenizer.from_pretrained(source, **how)
     ids = tokenizer(SAMPLE)["input_ids"]
     tokenizer.decode(ids, skip_special_tokens=True)
+    if not 0 < len(ids) <= MOST_TOKENS * len(SAMPLE.encode()):
+        raise ValueError(f"it writes {len(ids)} tokens for {len(SAMPLE)} letters")
     if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in (*ids, len(tokenizer))):
         raise ValueError(f"token ids {ids[:5]}")
     _ = tokenizer.all_special_ids, tokenizer.added_tokens_decoder, tokenizer.pad_token_id

@@ -412,17 +412,15 @@ WAYS: tuple[Callable[[Path, random.Random], str], ...] = (
 
 def try_out(directory: Path) -> None:
     """Whatever a user does first: load, encode, run forward, continue a text, ask in the template."""
-    import torch
-
     from apt_model.data.template import has_template
     from apt_model.generation.talk import Conversation, continue_text
+    from apt_model.models.forward import try_forward
     from apt_model.models.pretrained import load_model
 
     def tell(key: str, /, **values: Any) -> None: ...
 
     model, tokenizer, _ = load_model(directory, tell=tell)
-    with torch.no_grad():
-        model(input_ids=torch.tensor([[1, 2]]))
+    try_forward(model)
     if tokenizer is None:
         return
     continue_text(model, tokenizer, "the river", max_new_tokens=4)

@@ -268,3 +268,34 @@ def test_a_token_that_the_model_does_not_know_is_refused_before_it_is_asked(llam
     tokenizer.add_tokens(["zebra"])
     with pytest.raises(AptModelError, match=r"token id outside the model's vocabulary; got 263, expected below 263"):
         continue_text(model, tokenizer, "a zebra")
+
+
+def test_a_tokenizer_that_writes_nothing_or_far_too_much_is_named(llama: Path) -> None:
+    whole = (llama / TOKENIZER).read_text()
+    for change in (
+        {"normalizer": {"type": "Prepend", "prepend": "x" * 10**6}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": "[\\s\\S]"}, "content": ""}},
+    ):
+        (llama / TOKENIZER).write_text(whole)
+        edit(llama / TOKENIZER, **change)
+        with pytest.raises(ModelError, match=r"cannot be loaded: tokenizer\.json; got it writes \d+ tokens"):
+            load_model(llama)
+
+
+def test_a_gguf_file_cut_or_flipped_anywhere_loads_or_is_one_error_that_names_it(tmp_path: Path) -> None:
+    import random
+
+    from tests.models.test_pretrained import qwen_model, write_gguf
+
+    data = write_gguf(tmp_path / "whole.gguf", qwen_model()).read_bytes()
+    found, file = [], tmp_path / "model.gguf"
+    for number in range(16):
+        rng = random.Random(number)
+        at = rng.randrange(3000)
+        file.write_bytes(data[:at] if number % 4 == 0 else data[:at] + bytes([data[at] ^ 64]) + data[at + 1 :])
+        found.append((f"number {number}", attempt(file, load_quietly)))
+    assert wrong(found) == []
+
+
+def load_quietly(path: Path) -> None:
+    load_model(path, tell=lambda key, /, **values: None)

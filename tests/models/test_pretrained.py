@@ -128,8 +128,7 @@ def write_gguf(path: Path, model: Any, *, quantized: bool = False) -> Path:
     return path
 
 
-@pytest.fixture
-def qwen() -> Any:
+def qwen_model() -> Any:
     config = transformers.Qwen2Config(
         vocab_size=258,
         hidden_size=32,
@@ -140,6 +139,11 @@ def qwen() -> Any:
         tie_word_embeddings=False,
     )
     return transformers.Qwen2ForCausalLM(config).eval()
+
+
+@pytest.fixture
+def qwen() -> Any:
+    return qwen_model()
 
 
 @pytest.mark.parametrize("quantized", [False, True])
