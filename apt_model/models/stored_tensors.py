@@ -4,6 +4,7 @@ Knows safetensors' headers and torch's modules; knows nothing of what a model is
 are refused because no tensors are stored for them, before they are made.
 """
 
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from torch import Tensor
 from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
@@ -21,6 +23,9 @@ from apt_model.models.directory import CONFIG, INDEX, WEIGHTS, damaged, read_obj
 from apt_model.models.reading import reading
 
 FEW, EACH = 1000, 50  # modules and parameters: any model may have a few, and so many for each tensor that it stores
+
+SMALL, LARGER = 10**7, 4  # numbers: any model may have so many, and so many for each that it stores
+PACKED = 8  # quantized weights in one number of their file
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -70,20 +75,25 @@ def refuse_unstored_layers(directory: Path, shapes: Shapes) -> None:
 
 @contextmanager
 def as_many_as_stored(directory: Path, shapes: Shapes) -> Iterator[None]:
-    """Context manager: refuse to make a model of many more modules than there are tensors stored.
+    """Context manager: refuse to make a model of many more modules, or much larger ones, than is stored.
+
+    transformers gives weights that are missing their full size before it says that they are.
 
     Raises:
         ModelError: the config asks for more.
     """
-    made, thread = 0, threading.get_ident()
+    is_packed = "quantization_config" in read_object(directory / CONFIG, str(directory))
+    most = SMALL + LARGER * (PACKED if is_packed else 1) * sum(map(math.prod, shapes.values()))
+    made, elements, thread = 0, 0, threading.get_ident()
 
-    def count(*_: Any) -> None:
-        nonlocal made
-        if threading.get_ident() == thread:
-            made += 1
-            if made > FEW + EACH * len(shapes):
-                got = f"a model of more than {made - 1} modules and parameters"
-                raise damaged(str(directory), CONFIG, got, f"one for the {len(shapes)} stored tensors")
+    def count(_: Any, __: str, part: Any) -> None:
+        nonlocal made, elements
+        if threading.get_ident() != thread:
+            return
+        made, elements = made + 1, elements + (part.numel() if isinstance(part, Tensor) else 0)
+        if made > FEW + EACH * len(shapes) or elements > most:
+            got = f"a model of more than {made - 1} modules and parameters with {elements} numbers"
+            raise damaged(str(directory), CONFIG, got, f"one for the {len(shapes)} stored tensors")
 
     hooks = [register_module_module_registration_hook(count), register_module_parameter_registration_hook(count)]
     try:

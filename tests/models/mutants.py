@@ -234,7 +234,7 @@ def _change_json(directory: Path, rng: random.Random) -> str:
     file = rng.choice(_json_files(directory))
     try:
         value = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"{file.name} is no JSON already"
     by_depth: dict[int, list[tuple[Any, ...]]] = {}
     for place in _places(value)[:5000]:
@@ -263,7 +263,7 @@ def _add_key(directory: Path, rng: random.Random) -> str:
         before[key] = value
         if rng.random() < 0.1:
             before["text_config"] = {key: value}
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return f"{file.name} is no JSON object already"
     file.write_text(json.dumps(before), errors="surrogatepass")
     return f"{file.name} {key} = {str(value)[:60]!r}"
@@ -392,7 +392,7 @@ def _change_index(directory: Path, rng: random.Random) -> str:
         index = json.loads(file.read_bytes())
         places = index["weight_map"]
         name = rng.choice(sorted(places))
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return _add_key(directory, rng)
     where = rng.choice(OUTSIDE)
     where = where.format(places[name]) if isinstance(where, str) else where

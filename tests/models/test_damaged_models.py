@@ -103,6 +103,7 @@ WORDS = "tokenizer_config.json"
         (CONFIG, {"num_hidden_layers": -1}),
         (CONFIG, {"num_hidden_layers": 10**9}),
         (CONFIG, {"hidden_size": 10**9}),
+        (CONFIG, {"model_type": "mamba2"}),  # whose sizes are those of 2.7 billion weights
         (CONFIG, {"dtype": "evil"}),
         (CONFIG, {"id2label": 5}),
         (CONFIG, {"num_labels": 10**9}),
