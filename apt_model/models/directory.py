@@ -6,11 +6,11 @@ which is the only place outside that they may lead to.
 
 import json
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers.utils.hub import cached_file
-from transformers.utils.import_utils import is_flash_attn_2_available
+from huggingface_hub import hf_hub_download
 
 from apt_model.errors import ModelError, brief
 
@@ -52,15 +52,11 @@ def check_hub_model(name: str) -> None:
         ModelError: names the file.
     """
     for file in OBJECTS:
-        found = cached_file(
-            name,
-            file,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        if found is not None:
-            _check_object(Path(found), name)
+        try:
+            found = hf_hub_download(name, file)
+        except (OSError, ValueError):  # all errors of the hub are one of these
+            continue
+        _check_object(Path(found), name)
 
 
 def _check_object(path: Path, model: str) -> None:
@@ -126,7 +122,7 @@ def refuse_named_code(value: Any, file: str, model: str) -> None:
     Raises:
         ModelError: names file and setting.
     """
-    known = BUILT_IN | ({"flash_attention_2"} if is_flash_attn_2_available() else set())
+    known = BUILT_IN | ({"flash_attention_2"} if find_spec("flash_attn") is not None else set())
     for key, named in values_of(value):
         if any(word in key for word in CODE) and named is not None and not (isinstance(named, str) and named in known):
             fix = f"delete {key} from {file}"

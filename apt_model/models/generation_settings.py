@@ -15,7 +15,7 @@ from apt_model.errors import brief
 from apt_model.models.lora import has_adapters
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
-SILENT = ("transformers_version", "use_cache", "_from_model_config")  # change no answer
+SILENT = ("transformers_version", "use_cache")  # change no answer
 MOST = 8  # settings named
 
 
@@ -85,7 +85,7 @@ def tell_unused(model: Any, tell: Tell) -> None:
     unused = [
         f"{key}={brief(value)}"
         for key, value in asked.items()
-        if value not in (None, False) and key not in (*TOKENS, *SILENT)
+        if value not in (None, False) and not key.startswith("_") and key not in (*TOKENS, *SILENT)
     ]
     if unused:
         tell("generation_unused", settings=", ".join(unused[:MOST]) + (" …" if len(unused) > MOST else ""))

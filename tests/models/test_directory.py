@@ -158,10 +158,12 @@ def test_a_model_on_the_hub_is_looked_at_before_it_is_loaded(
 ) -> None:
     model = shutil.copytree(bases[0], tmp_path / "model")
 
-    def had(_: str, file: str, **how: Any) -> str | None:
-        return str(model / file) if (model / file).exists() else None
+    def had(_: str, file: str) -> str:
+        if not (model / file).exists():
+            raise FileNotFoundError(file)
+        return str(model / file)
 
-    monkeypatch.setattr(looked_at, "cached_file", had)
+    monkeypatch.setattr(looked_at, "hf_hub_download", had)
     check_hub_model("owner/model")
     config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "owner/repo"}
     (model / "config.json").write_text(json.dumps(config))
