@@ -28,7 +28,7 @@ _HOMES = {
     "continue_text": "apt_model.generation.talk",
     "create_compressed_model": "apt_model.distill.students.fresh",
     "evaluate_text_quality": "apt_model.generation.evaluator",
-    "get_model_size": "apt_model.models.pretrained",
+    "get_model_size": "apt_model.models.weights",
     "load_dataset": "apt_model.data.dataset",
     "load_model": "apt_model.models.pretrained",
     "quick_visual_distill": "apt_model.plugins.visual_distillation_plugin",
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from apt_model.generation.evaluator import evaluate_text_quality
     from apt_model.generation.talk import continue_text
     from apt_model.integrations.trainer_callback import VisualDistillationCallback
-    from apt_model.models.pretrained import get_model_size, load_model, save_model
+    from apt_model.models.pretrained import load_model, save_model
+    from apt_model.models.weights import get_model_size
     from apt_model.plugins.distillation_plugin import DistillationPlugin
     from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
     from apt_model.render.evaluation import show_evaluation

@@ -31,7 +31,7 @@ from apt_model.data.folders import splits_of
 from apt_model.data.rng import generator_names
 from apt_model.distill.setup import trained
 from apt_model.distill.students.depth import as_saved
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, ModelError
 from apt_model.generation.speed import _LiveTensors
 from apt_model.models import wide_matmul
 from apt_model.models.activations import ActivationRecorder
@@ -39,6 +39,7 @@ from apt_model.models.devices import accelerate_state_of_our_own
 from apt_model.models.fingerprints import hash_build, hash_config
 from apt_model.models.output_head import _is_hooked, forward_of
 from apt_model.models.pretrained import _forget_gguf
+from apt_model.models.stored_tensors import as_many_as_stored
 from apt_model.models.text_part import loader_of
 from tests.models.test_pretrained import write_gguf
 from tests.private_uses import Canary, foreign_uses
@@ -109,7 +110,7 @@ def _(_: Path) -> None:
     assert torch.equal(student(row), nn.functional.linear(row, student.weight, student.bias))
 
 
-@canary("transformers", "lists the model types that it has a causal language model of", "models/pretrained.py",
+@canary("transformers", "lists the model types that it has a causal language model of", "models/loading.py",
         "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")  # fmt: skip
 def _(_: Path) -> None:
     assert {"llama", "gpt2", "mamba", "bert"} <= MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys()
@@ -130,6 +131,24 @@ def _(_: Path) -> None:
 def _(_: Path) -> None:
     eager = transformers.AutoModelForCausalLM.from_config(tiny_qwen().config, attn_implementation="eager").config
     assert transformers.AutoModelForCausalLM.from_config(as_saved(eager)).config._attn_implementation == "eager"
+
+
+@canary("transformers", "keeps a model's attention in its config as _attn_implementation", "models/forward.py",
+        "_attn_implementation")  # fmt: skip
+def _(_: Path) -> None:
+    assert tiny_qwen().config._attn_implementation in ("sdpa", "eager")
+
+
+@canary("torch", "calls these hooks for each module and parameter that a module is given", "models/stored_tensors.py",
+        "register_module_module_registration_hook", "register_module_parameter_registration_hook")  # fmt: skip
+def _(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with as_many_as_stored(tmp_path, {}):
+        nn.Sequential(*(nn.Linear(1, 1) for _ in range(300)))
+    with pytest.raises(ModelError, match="more than 1000 modules"), as_many_as_stored(tmp_path, {}):
+        nn.Sequential(*(nn.Linear(1, 1) for _ in range(400)))
+    with pytest.raises(ModelError, match="numbers"), as_many_as_stored(tmp_path, {}), torch.device("meta"):
+        nn.Linear(10_000, 10_000)
 
 
 @canary("sacrebleu", "makes a corpus's score from the sum of its lines' statistics",

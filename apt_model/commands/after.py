@@ -59,11 +59,13 @@ def _talk(arguments: argparse.Namespace) -> None:
     with importing(arguments.lang):
         from apt_model.data.template import has_template
         from apt_model.generation.talk import Conversation, continue_text
+        from apt_model.models.generation_settings import tell_unused
         from apt_model.models.pretrained import load_model
 
     tell = teller(arguments.lang)
     with waiting(arguments.lang, "model", name=arguments.model):
         model, tokenizer, _ = load_model(arguments.model, tell=tell)
+    tell_unused(model, tell)
     goes_on = not arguments.prompt and sys.stdin.isatty()  # a conversation; else each prompt stands for itself
     how, chat = {"max_new_tokens": arguments.max_new_tokens}, None
     tools = _tools(arguments.tools) if arguments.tools is not None else []

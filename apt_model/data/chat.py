@@ -14,7 +14,8 @@ from apt_model.data.answers import Finder, Span, silenced
 from apt_model.data.marks import marks_of
 from apt_model.data.notices import Tell
 from apt_model.data.placing import pieces_of, place
-from apt_model.data.template import REASONING, Template, apply, content_text
+from apt_model.data.template import REASONING, Template, content_text
+from apt_model.data.template_run import apply
 from apt_model.data.turns import ASSISTANT, Chat, Turn
 from apt_model.errors import DataError, brief
 

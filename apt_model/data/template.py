@@ -4,7 +4,6 @@ Knows jinja templates and chats; knows nothing of labels, batches or models.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,11 +12,11 @@ from typing import Any, cast
 from apt_model.data.json_text import parse_json
 from apt_model.data.notices import Tell, untold
 from apt_model.data.placing import readable
+from apt_model.data.template_run import GENERATION, apply, read_template
 from apt_model.data.turns import ASSISTANT, CALL, SYSTEM, Chat, Turn, chat_of, is_text_part, parsed
 from apt_model.errors import DataError, brief
 
 SENTINEL = "\ue0a1\ue0a2\ue0a1"  # private use: no text contains it
-GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
 REASONING = {"reasoning_content", "reasoning", "thinking"}  # transformers gives a template each under all three names
 KNOWN = {
     "role",
@@ -62,7 +61,10 @@ class Template:
         try:
             source = tokenizer.get_chat_template(tools=given.get("tools"))
         except ValueError as error:
-            names, fix = ", ".join(tokenizer.chat_template), "set the tokenizer's chat_template to one of them"
+            names, fix = (
+                ", ".join(map(str, tokenizer.chat_template)),
+                "set the tokenizer's chat_template to one of them",
+            )
             raise DataError("the tokenizer has several chat templates and no default", got=names, fix=fix) from error
         return _template(tokenizer, source)
 
@@ -203,13 +205,9 @@ def _as_strings(arguments: Any) -> str:
 
 @lru_cache(maxsize=16)
 def _template(tokenizer: Any, source: str) -> Template:
-    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+    from jinja2 import nodes
 
-    try:
-        tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(GENERATION.sub("", source))
-        variables = frozenset(meta.find_undeclared_variables(tree))
-    except TemplateSyntaxError as error:
-        raise DataError("the tokenizer's chat template is no jinja", got=str(error)[:200]) from error
+    tree, variables = read_template(tokenizer, source)
     words = {str(node.value) for node in tree.find_all(nodes.Const)}
     words |= {node.attr for node in tree.find_all(nodes.Getattr)}
     return Template(
@@ -258,22 +256,6 @@ def render_chat(
     found = chat if isinstance(chat, Chat) else cast("Chat", chat_of({"messages": chat}))
     template = Template.of(tokenizer, found.given)
     return template.write(template.fitted(found, tell), add_generation_prompt=add_generation_prompt)
-
-
-def apply(tokenizer: Any, chat: Chat, **how: Any) -> Any:
-    """`apply_chat_template` of transformers.
-
-    Raises:
-        DataError: the template refuses the chat.
-    """
-    from jinja2 import TemplateError
-
-    try:
-        return tokenizer.apply_chat_template(chat.turns, **chat.given, **how)
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        got = f"{type(error).__name__}: {error}"[:300]
-        fix = "check its roles and turns"
-        raise DataError("the tokenizer's chat template refuses a chat", got=got, fix=fix) from error
 
 
 def content_text(content: Any) -> str:

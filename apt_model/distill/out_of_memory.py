@@ -1,28 +1,19 @@
-"""Recognise out-of-memory errors of torch, and raise them as one line with the batch and the remedy.
+"""Raise out-of-memory errors of a step as one line with the batch and the remedy.
 
-Knows torch's messages; knows nothing of what the step computed.
+Knows batches; knows nothing of what the step computed.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
-
 from apt_model.data.batch import Batch
 from apt_model.errors import OutOfMemoryError
+from apt_model.models.out_of_memory import is_out_of_memory
 
-SAID_BY_TORCH = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS; the CPU; the CPU
 REMEDY = (
     "set a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
     "or mixed_precision=bf16"
 )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that the machine or an accelerator is out of memory."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SAID_BY_TORCH)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from apt_model.data.batch import Batch
 from apt_model.data.encode import differing_ids
 from apt_model.data.rng import read_generators, set_generators, undisturbed
 from apt_model.distill.checks import check_trainable, refuse_seeing_ahead, refuse_shared_weights
-from apt_model.distill.out_of_memory import is_out_of_memory
 from apt_model.doctor.data_checks import (
     look_at_answers,
     look_at_lengths,
@@ -37,6 +36,7 @@ from apt_model.events.checkup import Finding, wrong
 from apt_model.models.devices import lent, pick_device
 from apt_model.models.forward import Forward
 from apt_model.models.modes import in_eval_mode
+from apt_model.models.out_of_memory import is_out_of_memory
 
 BATCHES = 4  # that are checked
 ALMOST_ZERO = 1e-4  # nats a token: far above rounding errors, far below any KL worth learning

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from apt_model.data.batch import to_batch
 from apt_model.models.forward import Forward, limits
 from apt_model.models.generate import generate
-from apt_model.models.pretrained import get_model_size
+from apt_model.models.weights import get_model_size
 
 PROMPTS, PROMPT_TOKENS = 4, 128
 GIVEN_TOKENS, NEW_TOKENS = 16, 64

@@ -7,6 +7,7 @@ from apt_model.data.encode import UNLIMITED, encode, question_ids
 from apt_model.data.notices import Tell, warn
 from apt_model.data.turns import Chat, chat_of
 from apt_model.errors import DataError
+from apt_model.models.directory import TOKENIZER
 from apt_model.models.generate import answer_ids
 
 
@@ -81,11 +82,13 @@ def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> 
     room = _positions(model) - len(ids)
     if not ids or room < 1:
         what = "too long for the model" if ids else "empty, and the tokenizer has no start token"
-        raise DataError(f"the prompt is {what}", got=f"{len(ids)} tokens", fix="give another prompt")
+        fix = "give another prompt" + ("" if ids else f", or check {TOKENIZER}")
+        raise DataError(f"the prompt is {what}", got=f"{len(ids)} tokens", fix=fix)
     (new,) = answer_ids(model, tokenizer, [ids], max_new_tokens=min(max_new_tokens, room), role="model")
     return new
 
 
 def _positions(model: Any) -> int:
     """How many tokens a model was made for: rotary models go on behind that, and get worse."""
-    return getattr(model.config, "max_position_embeddings", None) or UNLIMITED
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else UNLIMITED

@@ -6,7 +6,9 @@ Knows how models differ in what they take and return; knows nothing of losses or
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,12 +17,14 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
 from apt_model.data.encoded import IGNORED
+from apt_model.data.rng import undisturbed
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
+from apt_model.models.devices import device_of, is_bound
 from apt_model.models.neighbours import keeps_apart
 from apt_model.models.output_head import OutputHead
-from apt_model.models.pretrained import get_model_size
 from apt_model.models.quiet import quiet_about_masks
+from apt_model.models.weights import get_model_size
 
 
 class Forward:
@@ -189,6 +193,28 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
         accepted |= {"input_ids", "attention_mask", "use_cache"}
     wrapped = getattr(model, "get_base_model", None)  # of peft: hands everything through
     return accepted | _accepted_arguments(wrapped()) if takes_anything and callable(wrapped) else accepted
+
+
+def try_forward(model: Any) -> None:
+    """Run a model that has just been loaded on two tokens, for what it raises; not one that needs another device.
+
+    It is a copy that runs, with the same tensors: BigBird changes its attention for good where a text is short.
+
+    Raises:
+        ModelError: it returns no logits. Whatever else its forward raises.
+    """
+    place, attention = device_of(model), getattr(model.config, "_attn_implementation", None) or ""
+    if place is None or is_bound(model) or "flash" in attention:
+        return
+    ids = torch.arange(2, device=place).unsqueeze(0) % (limits(model)[0] or 2)
+    batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
+    try:
+        with undisturbed(place), torch.no_grad():
+            tensors = chain(model.parameters(), model.buffers())
+            alike = deepcopy(model, {id(tensor): tensor for tensor in tensors})
+            Forward(alike, "model")(alike, batch)
+    except NotImplementedError:
+        return  # this device cannot compute in this dtype: another one may
 
 
 def limits(model: nn.Module) -> tuple[int | None, int | None]:

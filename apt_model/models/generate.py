@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from apt_model.data.answering import turn_end
 from apt_model.errors import AptModelError, DataError, ModelError
+from apt_model.models.directory import CONFIG
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
 
@@ -36,12 +37,17 @@ def answer_ids(
 
     Raises:
         ModelError: the model has no `generate()`.
-        DataError: a prompt fills all positions of the model.
+        DataError: a prompt fills all positions of the model, or has tokens that it does not know.
     """
     if not hasattr(model, "generate"):
         fix = "set max_new_tokens=0 to leave the answers out"
         raise ModelError(f"the {role} cannot answer prompts", got=type(model).__name__, expected="generate()", fix=fix)
-    _, positions = limits(model)
+    vocabulary, positions = limits(model)
+    highest = max((max(prompt, default=0) for prompt in prompts), default=0)
+    if vocabulary is not None and highest >= vocabulary:
+        fix = "encode the prompts with the model's own tokenizer"
+        expected = f"below {vocabulary}"
+        raise DataError(f"token id outside the {role}'s vocabulary", got=highest, expected=expected, fix=fix)
     answers = [list[int]() for _ in prompts]
     for group in _groups(prompts, max_new_tokens, positions):
         longest = max(len(prompts[index]) for index in group)
@@ -102,7 +108,9 @@ def _new_tokens(
 ) -> list[list[int]]:
     """Run `generate()` on left-padded prompts; each row is its new tokens, with padding behind their end."""
     pad = getattr(tokenizer, "pad_token_id", None)
-    pad = pad if pad is not None else next(iter(stops), 0)
+    vocabulary = limits(model)[0]
+    known = [one for one in (pad, *stops) if one is not None and (vocabulary is None or 0 <= one < vocabulary)]
+    pad = next(iter(known), 0)
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
@@ -123,7 +131,7 @@ def _refusing(model: Any) -> Iterator[None]:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError) as error:
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        fix = "set card_text=predicted, an empty list of exam_prompts, and leave on_policy out"
+        fix = f"check its {CONFIG}, or set card_text=predicted and no exam_prompts, and leave on_policy out"
         raise ModelError(f"{type(model).__name__} cannot generate", got=got, fix=fix) from error
 
 

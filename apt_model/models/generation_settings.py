@@ -11,9 +11,12 @@ from transformers import GenerationConfig
 
 from apt_model.data.answering import turn_end
 from apt_model.data.notices import Tell, warn
+from apt_model.errors import brief
 from apt_model.models.lora import has_adapters
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+SILENT = ("transformers_version", "use_cache")  # change no answer
+MOST = 8  # settings named
 
 
 def inherit_settings(student: Any, teacher: Any) -> None:
@@ -68,11 +71,24 @@ def savable_settings(settings: GenerationConfig, tell: Tell = warn) -> Generatio
     try:
         with TemporaryDirectory() as folder:
             settings.save_pretrained(folder)
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 - by place: whatever a model came with is compared and written
         why = next((line for line in str(error).splitlines() if line.startswith("- ")), str(error))
         tell("generation_reset", why=why.removeprefix("- ")[:300])
         return GenerationConfig(**{name: getattr(settings, name) for name in TOKENS})  # type: ignore[no-untyped-call]
     return settings
+
+
+def tell_unused(model: Any, tell: Tell) -> None:
+    """Tell of what a model's `generation_config` asks for and greedy answers of a given length do not use."""
+    settings = getattr(model, "generation_config", None)
+    asked = settings.to_diff_dict() if isinstance(settings, GenerationConfig) else {}
+    unused = [
+        f"{key}={brief(value)}"
+        for key, value in asked.items()
+        if value not in (None, False) and not key.startswith("_") and key not in (*TOKENS, *SILENT)
+    ]
+    if unused:
+        tell("generation_unused", settings=", ".join(unused[:MOST]) + (" …" if len(unused) > MOST else ""))
 
 
 def spelled(ids: list[int], tokenizer: Any) -> str:

@@ -14,8 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from apt_model.errors import ConfigError, ModelError, StorageError
+from apt_model.errors import ConfigError, ModelError, StorageError, brief
+from apt_model.models.directory import damaged, read_object, values_of
 from apt_model.models.quiet import quiet_peft
+from apt_model.models.reading import reading
+from apt_model.models.stored_tensors import shapes_in
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"  # peft's name for every linear layer but the output head
@@ -195,22 +198,27 @@ def base_of(directory: Path) -> str:
     """Path or hub id of the base model that saved adapters belong to.
 
     Raises:
-        ConfigError: peft is not installed. ModelError: their config names no base model or cannot be read, or there are
-            no safetensors.
+        ConfigError: peft is not installed. ModelError: their config names no base model, cannot be read, or asks for
+            code or for larger adapters than are stored; there are no safetensors, or damaged ones.
     """
     _require_peft()
-    from peft import PeftConfig
-
     if not (directory / ADAPTER_WEIGHTS).exists():
         raise ModelError(f"adapters in {directory} have no weights", expected=ADAPTER_WEIGHTS)
-    try:
-        base = PeftConfig.from_pretrained(str(directory)).base_model_name_or_path
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"adapters in {directory} cannot be read", got=str(error).split("\n")[0][:300]) from error
-    if not base:
+    settings = read_object(directory / ADAPTER_CONFIG, str(directory))
+    if settings.get("megatron_config") is not None:  # peft would import what megatron_core names
+        raise damaged(str(directory), ADAPTER_CONFIG, "megatron_config", "adapters without it")
+    stored = shapes_in(directory, [ADAPTER_WEIGHTS])
+    largest = max((size for shape in stored.values() for size in shape), default=0)
+    for key, value in values_of(settings):
+        is_rank = key == "r" or key.startswith("rank_pattern.")
+        if is_rank and isinstance(value, int) and value > largest:
+            expected = f"at most {largest}, the largest size in {ADAPTER_WEIGHTS}"
+            raise damaged(str(directory), ADAPTER_CONFIG, f"{key}={brief(value)}", expected)
+    base = settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
         fix = f"write it into {ADAPTER_CONFIG} as base_model_name_or_path"
         raise ModelError(f"adapters in {directory} do not name their base model", fix=fix)
-    return str(base)
+    return base
 
 
 @quiet_peft()
@@ -222,12 +230,8 @@ def attach(model: Any, directory: Path) -> Any:
     """
     from peft import PeftModel
 
-    try:
+    with reading(directory, f"{ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"):
         return PeftModel.from_pretrained(model, str(directory)).eval()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"adapters in {directory} do not fit their base model", got=str(error).split("\n")[0][:300]
-        ) from error
 
 
 def _require_peft() -> None:

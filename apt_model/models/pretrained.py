@@ -3,45 +3,48 @@
 Knows nothing of training. Reads safetensors and GGUF only, unpickles nothing, and runs no remote code unless told to.
 """
 
+import os
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import GENERATION_CONFIG_NAME
+from torch import nn
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from apt_model.data.notices import Tell, warn
 from apt_model.data.template import has_template
+from apt_model.data.template_run import FILE
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
+from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory
+from apt_model.models.forward import try_forward
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.lora import ADAPTER_CONFIG, attach, base_of, has_adapters, keep_one_kind, merged
-from apt_model.models.quiet import quiet_peft, quiet_transformers
+from apt_model.models.loading import load_parts, load_tokenizer
+from apt_model.models.lora import (
+    ADAPTER_CONFIG,
+    attach,
+    base_of,
+    has_adapters,
+    keep_one_kind,
+    merged,
+)
+from apt_model.models.quiet import quiet_peft, quiet_transformers, told_if_whole
+from apt_model.models.reading import first_line, reading
 from apt_model.models.readme import Training, may_write, write_readme
-from apt_model.models.text_part import left_out_of, loader_of, refuse_untaught, text_part
-from apt_model.models.versions import INSTALLED, needed_version, newer_version, upgrade
+from apt_model.models.text_part import left_out_of, text_part
+from apt_model.models.versions import INSTALLED, newer_version, upgrade
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
 
-CHAT_TEMPLATE = "chat_template.jinja"
-WEIGHTS = "model.safetensors"
-UNREADABLE = (  # what transformers raises for a config or weights that it cannot make a model of
-    OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, RuntimeError, SafetensorError,
-    StrictDataclassError,
-)  # fmt: skip
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
+@told_if_whole()
 @quiet_transformers()
 def load_model(
     name: str | Path,
@@ -80,28 +83,21 @@ def load_model(
         return _fill(model, path), None, None
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
         raise ModelError(f"there is no directory {name}", fix="check the path")
-    if (path / ADAPTER_CONFIG).exists() and not (path / "config.json").exists():
+    if (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists():
         return _with_adapters(path, dtype, tell)
-    path = _only_model_in(path) if path.is_dir() and not (path / "config.json").exists() else path
-    source, gguf = _source_of(path)
     how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
-    with _loading(name, source, trust_remote_code=trust_remote_code, **gguf):
-        stored = None if gguf else AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        refuse_untaught(stored)
-        loading: Any = loader_of(stored).from_pretrained(
-            source if path.exists() else str(name),
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **gguf,
-            **how,
-        )
-        loaded, report = loading
-        _refuse_missing(report["missing_keys"])
-        tokenizer = _tokenizer(source, trust_remote_code=trust_remote_code, **gguf)
+    return _whole(name, path, trust_remote_code=trust_remote_code, tell=tell, **how)
+
+
+def _whole(name: str | Path, path: Path, *, trust_remote_code: bool, tell: Tell, **how: Any) -> tuple[Any, Any, Any]:
+    """Load a model that is no adapters, and try it out."""
+    path = _only_model_in(path) if path.is_dir() and not os.path.lexists(path / CONFIG) else path
+    loaded, tokenizer, stored = load_parts(name, path, trust_remote_code=trust_remote_code, **how)
     _forget_gguf(loaded)
     loaded, left_out = text_part(loaded)
     left_out = left_out or left_out_of(stored, loaded)
+    with reading(name, path.name if path.is_file() else CONFIG):
+        try_forward(loaded)
     if left_out:
         tell("towers_left_out", name=str(name), parts=", ".join(left_out), model=type(loaded).__name__)
     newer = newer_version(loaded.config)
@@ -118,63 +114,6 @@ def _student_in(name: str | Path) -> Path:
     if (path / EVENTS).exists():
         raise ModelError(f"run {name} has no student", fix="let the run finish: the student is saved at its end")
     return path
-
-
-def _source_of(path: Path) -> tuple[str, dict[str, str]]:
-    """Where `from_pretrained` loads from, and the argument that names a GGUF file there."""
-    if not path.is_file():
-        return str(path), {}
-    if find_spec("gguf") is None:
-        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
-    return str(path.parent), {"gguf_file": path.name}
-
-
-def _refuse_missing(keys: Collection[str]) -> None:
-    if keys:
-        raise ValueError(f"weights are missing: {', '.join(sorted(keys)[:3])}")
-
-
-@contextmanager
-def _loading(name: str | Path, source: str, **how: Any) -> Iterator[None]:
-    """Context manager: exceptions of transformers become a `ConfigError` (no package to read it) or a `ModelError`.
-
-    `source` and `how` are what the config is read with, to tell what kind of model could not be loaded.
-    """
-    try:
-        yield
-    except ImportError as error:  # transformers names the package that a quantized model needs
-        raise ConfigError(f"model {name} needs a package that is not installed", got=_first_line(error)) from error
-    except AptModelError:
-        raise
-    except UNREADABLE as error:
-        _refuse_other_kind(name, source, **how)
-        newer = needed_version(source, **how)
-        raise ModelError(
-            f"model {name} cannot be loaded"
-            + (f": it was saved by transformers {newer}, and this is {INSTALLED}" if newer else ""),
-            got=_first_line(error),
-            fix=upgrade(newer) if newer else None,
-            expected="a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory",
-        ) from error
-
-
-def _refuse_other_kind(name: str | Path, source: str, **how: Any) -> None:
-    """Refuse a model that could not be loaded if its config tells that it is no causal language model.
-
-    Raises:
-        ModelError: it is an encoder-decoder, or transformers has no causal language model of its kind.
-    """
-    try:
-        config = AutoConfig.from_pretrained(source, **how)
-    except (*UNREADABLE, ImportError):
-        return  # then the config is what is wrong
-    is_known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
-    if is_known and not config.is_encoder_decoder:
-        return
-    kind = "an encoder-decoder" if config.is_encoder_decoder else "no causal language model"
-    got = ", ".join(config.architectures or [config.model_type])
-    fix = "take a model that only looks back, such as a Llama or a GPT-2"
-    raise ModelError(f"model {name} is {kind}", got=got, expected="a causal language model", fix=fix)
 
 
 def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:
@@ -237,24 +176,33 @@ def save_model(
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(directory)
             if not has_template(tokenizer):  # not that of a tokenizer that stood here
-                (directory / CHAT_TEMPLATE).unlink(missing_ok=True)
+                (directory / FILE).unlink(missing_ok=True)
         if says:
             write_readme(directory, model, tokenizer, training)
     except AptModelError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        got = getattr(error, "strerror", None) or _first_line(error)
+        got = getattr(error, "strerror", None) or first_line(error)
         raise StorageError(
             f"model cannot be saved to {path}", got=got, fix="check that it is writable and has space"
         ) from error
 
 
 def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell) -> tuple[Any, Any, Any]:
-    """Load saved adapters with their base model; tokenizer and `generation_config` beside them go before the base's."""
-    model, tokenizer, config = load_model(base_of(path), dtype=dtype, tell=tell)
-    beside = _tokenizer(str(path)) if any(path.glob("tokenizer*")) else None
-    if (path / GENERATION_CONFIG_NAME).exists():
-        with _loading(path, str(path)):
+    """Load saved adapters with their base model; tokenizer and `generation_config` beside them go before the base's.
+
+    The base is the one thing outside of a model's directory that a file in it may name; it is read as carefully.
+    """
+    check_directory(path)
+    base = base_of(path)
+    stands = _student_in(base)
+    if (stands / ADAPTER_CONFIG).exists() and not (stands / CONFIG).exists():
+        fix = f"name a whole model in {ADAPTER_CONFIG}"
+        raise ModelError(f"adapters in {path} have other adapters as their base model", got=base, fix=fix)
+    model, tokenizer, config = load_model(base, dtype=dtype, tell=tell)
+    beside = load_tokenizer(path, path) if any(path.glob("tokenizer*")) else None
+    if (path / GENERATION).exists():
+        with reading(path, GENERATION):
             model.generation_config = GenerationConfig.from_pretrained(path)
     return attach(model, path), beside if beside is not None else tokenizer, config
 
@@ -262,15 +210,9 @@ def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell)
 def _fill(model: nn.Module, path: Path) -> nn.Module:
     try:
         load_tensors(model, str(path / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"weights in {path} do not fit the model", got=_first_line(error)) from error
+    except Exception as error:  # by place: the file may hold anything
+        raise ModelError(f"weights in {path / WEIGHTS} do not fit the model", got=first_line(error)) from error
     return model.eval()
-
-
-def get_model_size(model: nn.Module) -> float:
-    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; tied tensors count once."""
-    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
 
 
 def _only_model_in(directory: Path) -> Path:
@@ -279,7 +221,7 @@ def _only_model_in(directory: Path) -> Path:
     Raises:
         ModelError: there is none, or more than one.
     """
-    found = [path.parent for path in sorted(directory.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
+    found = [path.parent for path in sorted(directory.rglob(CONFIG)) if any(path.parent.glob("*.safetensors"))]
     found += sorted(directory.rglob("*.gguf"))
     if len(found) == 1:
         return found[0]
@@ -296,15 +238,3 @@ def _forget_gguf(model: Any) -> None:
     if method == "gguf":
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized = None, False
-
-
-def _tokenizer(source: str, **how: Any) -> Any:
-    """The tokenizer saved beside a model; None for a local directory without any tokenizer file."""
-    path = Path(source)
-    if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
-        return None
-    return AutoTokenizer.from_pretrained(source, **how)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]

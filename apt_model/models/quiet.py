@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import Filter, LogRecord
+from logging import Filter, Handler, LogRecord, getLogger
 
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not listed
     are_progress_bars_disabled,
@@ -36,6 +36,32 @@ def quiet_transformers() -> Iterator[None]:
                 logging.enable_progress_bar()  # type: ignore[no-untyped-call]
             if not downloads:
                 disable_progress_bars()
+
+
+@contextmanager
+def told_if_whole() -> Iterator[None]:
+    """Context manager: what transformers logs is shown at the end; not if the block raises: then the error says it."""
+    held: list[tuple[Handler, LogRecord]] = []
+    filters = [(handler, _Holding(handler, held)) for handler in getLogger("transformers").handlers]
+    for handler, holding in filters:
+        handler.addFilter(holding)
+    try:
+        yield
+    finally:
+        for handler, holding in filters:
+            handler.removeFilter(holding)
+    for handler, record in held:
+        handler.handle(record)
+
+
+class _Holding(Filter):
+    def __init__(self, handler: Handler, held: list[tuple[Handler, LogRecord]]) -> None:
+        super().__init__()
+        self._handler, self._held = handler, held
+
+    def filter(self, record: LogRecord) -> bool:
+        self._held.append((self._handler, record))
+        return False
 
 
 @contextmanager

@@ -35,3 +35,9 @@ def load_weights(module: nn.Module, path: Path) -> None:
         fill_adapters(module, load_file(path))
     else:
         load_model(module, str(path))
+
+
+def get_model_size(model: nn.Module) -> float:
+    """Megabytes (2**20 bytes) of a model's parameters and saved buffers; tied tensors count once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20

@@ -28,8 +28,9 @@ from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_direct
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.models.devices import pick_device
 from apt_model.models.forward import model_card
-from apt_model.models.pretrained import get_model_size, save_model
+from apt_model.models.pretrained import save_model
 from apt_model.models.readme import Training
+from apt_model.models.weights import get_model_size
 from apt_model.plugins.viewer import Viewer
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch

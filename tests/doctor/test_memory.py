@@ -9,13 +9,14 @@ from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
-from apt_model.distill.out_of_memory import explained_out_of_memory, is_out_of_memory
+from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.doctor.memory import memory_needed, readable
 from apt_model.doctor.trial import read_trial
 from apt_model.errors import OutOfMemoryError
 from apt_model.events.records import StepDone
 from apt_model.events.runfile import read_events
 from apt_model.models.forward import Forward
+from apt_model.models.out_of_memory import is_out_of_memory
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 
 MESSAGES = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from apt_model.generation import speed
 from apt_model.generation.speed import measure_inference
-from apt_model.models.pretrained import get_model_size
+from apt_model.models.weights import get_model_size
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,9 @@ from tokenizers import pre_tokenizers
 from torch import nn
 
 from apt_model.errors import ConfigError, ModelError, StorageError
-from apt_model.models import pretrained
-from apt_model.models.pretrained import get_model_size, load_model, save_model
+from apt_model.models import loading
+from apt_model.models.pretrained import load_model, save_model
+from apt_model.models.weights import get_model_size
 from tests.chats import CHATML, byte_level, small_llama
 
 
@@ -127,8 +128,7 @@ def write_gguf(path: Path, model: Any, *, quantized: bool = False) -> Path:
     return path
 
 
-@pytest.fixture
-def qwen() -> Any:
+def qwen_model() -> Any:
     config = transformers.Qwen2Config(
         vocab_size=258,
         hidden_size=32,
@@ -139,6 +139,11 @@ def qwen() -> Any:
         tie_word_embeddings=False,
     )
     return transformers.Qwen2ForCausalLM(config).eval()
+
+
+@pytest.fixture
+def qwen() -> Any:
+    return qwen_model()
 
 
 @pytest.mark.parametrize("quantized", [False, True])
@@ -171,7 +176,7 @@ def test_a_package_with_one_model_inside_is_loaded_by_its_directory(qwen: Any, t
 
 def test_a_missing_gguf_package_is_named(qwen: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_gguf(tmp_path / "qwen.gguf", qwen)
-    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'apt-model\[gguf\]'"):
         load_model(file)
 

@@ -13,7 +13,8 @@ import apt_model.models.pretrained
 from apt_model.data.dataset import load_dataset
 from apt_model.distill.students.fresh import create_compressed_model
 from apt_model.errors import ConfigError
-from apt_model.models.pretrained import get_model_size, save_model
+from apt_model.models.pretrained import save_model
+from apt_model.models.weights import get_model_size
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin, quick_visual_distill
 

@@ -3,6 +3,8 @@
 Knows caches and batches; knows nothing of students, losses or lessons.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,17 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encoded import IGNORED
+from apt_model.data.template_run import refuse_broken_template
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows, TopSignal
 from apt_model.distill.losses.topk_logits import SparseLogits, refuse_narrow
 from apt_model.distill.teachers.cache.codec import StoredTopK, concatenate, empty
 from apt_model.distill.teachers.cache.manifest import TEACHER, CacheIdentity, differing
 from apt_model.distill.teachers.cache.reader import Cache
-from apt_model.errors import ConfigError, DataError, StorageError
+from apt_model.errors import AptModelError, ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
+from apt_model.models.directory import check_directory
 from apt_model.models.fingerprints import hash_config, hash_json, hash_model, hash_tokenizer, text_keys
+from apt_model.models.reading import PATIENCE, reading
 
 ROWS_AT_ONCE = 256
 
@@ -58,12 +63,11 @@ class CachedTeacher:
         if not (path / "config.json").exists():
             fix = "make the student in Python, and pass it to a plugin"
             raise DataError(f"cache {self._directory} has no config of its teacher", fix=fix)
-        try:
+        with self._reading():
+            check_directory(path)
             config = AutoConfig.from_pretrained(path)
             tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
-        except (OSError, ValueError, KeyError) as error:
-            got = str(error).strip().split("\n")[0][:300]
-            raise StorageError(f"{path} cannot be read", got=got, fix="cache the teacher again") from error
+            refuse_broken_template(tokenizer)
         if hash_config(config) != self.identity.config or hash_tokenizer(tokenizer) != self.identity.tokenizer:
             what = f"config or tokenizer in {path} differs from the one that the cache was made with"
             raise StorageError(what, fix="cache the teacher again")
@@ -79,11 +83,19 @@ class CachedTeacher:
         path = self._directory / TEACHER
         if not (path / GENERATION_CONFIG_NAME).exists():
             return None
-        try:
+        with self._reading():
+            check_directory(path)
             return GenerationConfig.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            got = str(error).strip().split("\n")[0][:300]
-            raise StorageError(f"{path} cannot be read", got=got, fix="cache the teacher again") from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Context manager: whatever goes wrong over the teacher's files, by place, is damage of the cache."""
+        try:
+            with reading(self._directory / TEACHER, "config, generation config or tokenizer", seconds=PATIENCE):
+                yield
+        except AptModelError as error:
+            path, fix = self._directory / TEACHER, "cache the teacher again"
+            raise StorageError(f"{path} cannot be read", got=f"{error.what}: {error.got}", fix=fix) from error
 
     def refuse_other(self, *, teacher: nn.Module | None = None, tokenizer: Any = None, **settings: Any) -> None:
         """Refuse a cache that was made with another teacher, tokenizer or settings than those given.

@@ -1,0 +1,142 @@
+"""A model directory before anybody reads it as one: files within it that name no code and no other place.
+
+Knows names and JSON; knows nothing of what the settings mean. A hub's cache is a directory of links into its `blobs`,
+which is the only place outside that they may lead to.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+
+from apt_model.errors import ModelError, brief
+
+CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.safetensors"
+GENERATION, TOKENIZER_CONFIG, TOKENIZER = "generation_config.json", "tokenizer_config.json", "tokenizer.json"
+OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", INDEX,
+           "adapter_config.json")  # fmt: skip
+READ = (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model")  # endings of files that transformers reads
+CODE = ("attn_implementation", "experts_implementation")  # in the names of settings that can name code on a hub
+BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}  # run without code from elsewhere
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory with a file that leads elsewhere or is none, is not the JSON it should be, or names code.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for path in sorted(directory.iterdir()):
+        if path.suffix in READ or path.is_symlink():
+            _refuse_elsewhere(directory, path)
+    for name in OBJECTS:
+        if (directory / name).exists():
+            _check_object(directory / name, str(directory))
+    index, config = directory / INDEX, directory / CONFIG
+    names = _weight_files(read_object(index, str(directory))) if index.exists() else []
+    explicit = read_object(config, str(directory)).get("transformers_weights") if config.exists() else None
+    if explicit is not None and not (isinstance(explicit, str) and explicit.endswith(".safetensors")):
+        got = f"transformers_weights={brief(explicit)}"
+        raise damaged(str(directory), CONFIG, got, "the name of a safetensors file")
+    for name in [*names, *([] if explicit is None else [explicit])]:
+        _refuse_elsewhere(directory, directory / name)
+
+
+def check_hub_model(name: str) -> None:
+    """`check_directory` for the JSON of a model on the hub; a file that cannot be had is left to whoever needs it.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for file in OBJECTS:
+        try:
+            found = hf_hub_download(name, file)
+        except (OSError, ValueError):  # all errors of the hub are one of these
+            continue
+        _check_object(Path(found), name)
+
+
+def _check_object(path: Path, model: str) -> None:
+    value = read_object(path, model)
+    if path.name == INDEX:
+        _weight_files(value, model)
+    refuse_named_code(value, path.name, model)
+
+
+def read_object(path: Path, model: str) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ModelError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(model, path.name, " ".join(str(error).split())[:200], "JSON in UTF-8") from error
+    if not isinstance(value, dict):
+        raise damaged(model, path.name, brief(value), "a JSON object")
+    return value
+
+
+def damaged(model: str, file: str, got: str, expected: str, fix: str | None = None) -> ModelError:
+    """The error of a model of which one file is not what it should be."""
+    return ModelError(f"model {model} cannot be loaded: {file}", got=got, expected=expected, fix=fix)
+
+
+def _refuse_elsewhere(directory: Path, path: Path) -> None:
+    """Refuse a file that is outside of its model directory, or no file."""
+    name = str(path.relative_to(directory)) if path.is_relative_to(directory) else str(path)
+    try:
+        root, real = directory.resolve(), path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a NUL
+        raise damaged(str(directory), name, str(error), "a file of the model directory") from error
+    is_cache = root.parent.name == "snapshots"  # MODEL/snapshots/REVISION/config.json -> ../../blobs/HASH
+    if not real.is_relative_to(root) and not (is_cache and real.is_relative_to(root.parent.parent / "blobs")):
+        fix = "copy the file into the directory"
+        raise damaged(str(directory), name, f"it leads to {brief(str(real))}", "a file of the model directory", fix)
+    if path.is_symlink() and not path.exists():
+        raise damaged(str(directory), name, f"a link to {brief(str(real))}, which is not there", "a file")
+    if not path.is_file():
+        got = "no regular file" if path.exists() else "it is not there"
+        raise damaged(str(directory), name, got, "a file")
+
+
+def _weight_files(index: Mapping[str, Any], model: str = "") -> list[str]:
+    """The names of files in an index of weights, which only lead to safetensors beside it."""
+    places = index.get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise damaged(model, INDEX, brief(places), "weight_map, from names of tensors to names of files")
+    names = sorted(set(map(str, places.values())))
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors") or "\0" in name:
+            raise damaged(model, INDEX, brief(name), "names of safetensors files in the same directory")
+    return names
+
+
+def refuse_named_code(value: Any, file: str, model: str) -> None:
+    """Refuse settings that name attention or expert code other than what transformers itself holds.
+
+    Raises:
+        ModelError: names file and setting.
+    """
+    known = BUILT_IN | ({"flash_attention_2"} if find_spec("flash_attn") is not None else set())
+    for key, named in values_of(value):
+        if any(word in key for word in CODE) and named is not None and not (isinstance(named, str) and named in known):
+            fix = f"delete {key} from {file}"
+            raise damaged(model, file, f"{key}={brief(named)}", f"one of {', '.join(sorted(known))}", fix)
+
+
+def values_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """All numbers, strings and nulls in a JSON value, each with the keys that lead to it, joined by dots."""
+    left: list[tuple[str, Any]] = [("", value)]
+    while left:
+        keys, one = left.pop()
+        if isinstance(one, dict):
+            left += [(f"{keys}.{key}".removeprefix("."), inner) for key, inner in one.items()]
+        elif isinstance(one, list):
+            left += [(keys, inner) for inner in one]
+        else:
+            yield keys, one

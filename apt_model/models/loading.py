@@ -1,0 +1,280 @@
+"""Load a model that is not trusted: each step by itself, so that what is raised names the file it was raised over.
+
+Knows transformers' loaders and files; knows nothing of runs, adapters or quantization settings. First comes what can
+be told without making anything (`directory`, `stored_tensors`), then config, generation config, weights and tokenizer,
+each under `reading`; where a step reads several files, the one at fault is found by trying them apart.
+"""
+
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from apt_model.data.template_run import file_of, refuse_broken_template
+from apt_model.errors import ConfigError, DataError, ModelError, brief
+from apt_model.models.directory import (
+    CONFIG,
+    GENERATION,
+    INDEX,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    WEIGHTS,
+    check_directory,
+    check_hub_model,
+    damaged,
+)
+from apt_model.models.forward import limits
+from apt_model.models.reading import PATIENCE, reading
+from apt_model.models.stored_tensors import Shapes, as_many_as_stored, refuse_unstored_layers, stored_tensors
+from apt_model.models.text_part import loader_of, refuse_untaught
+from apt_model.models.versions import INSTALLED, needed_version, upgrade
+
+SAMPLE = "The river runs to the sea. 人工智能"
+MOST_TOKENS = 4  # for each byte of it: one does, and a few stand around them
+
+
+def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: Any) -> tuple[Any, Any, Any]:
+    """Load the model, its tokenizer or None, and the config as it is stored or None (GGUF).
+
+    Args:
+        name: as the user gave it: a hub id if `path` is not there.
+        path: of a directory or GGUF file.
+        trust_remote_code: run code that comes with the model.
+        how: more for the model's `from_pretrained`.
+
+    Raises:
+        ModelError: names the file at fault. ConfigError: a package is missing. OutOfMemoryError: no room.
+    """
+    source, gguf = _source_of(path)
+    config = {**gguf, "trust_remote_code": trust_remote_code}
+    shapes = _look_at(name, path)
+    reads = partial(reading, name, refuse=partial(_known_better, name, source, **config))
+    seconds = PATIENCE if path.exists() else None  # a download takes as long as it takes
+    with reads(gguf.get("gguf_file", CONFIG), seconds=seconds):
+        stored = None if gguf else AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    refuse_untaught(stored)
+    if (path / GENERATION).is_file():
+        with reads(GENERATION, seconds=seconds):
+            GenerationConfig.from_pretrained(path)
+    with reads(partial(_config_or_weights, path, stored, shapes, gguf)), _bounded(path, shapes):
+        model, report = loader_of(stored).from_pretrained(
+            source if path.exists() else str(name), use_safetensors=True, output_loading_info=True, **config, **how
+        )
+        _refuse_missing(report["missing_keys"])
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise other_kind(name, type(model).__name__, is_encoder_decoder=True)
+    _refuse_unmade(name, model, report["unexpected_keys"])
+    _refuse_token_ids(name, path, model)
+    with reads(partial(_tokenizer_file, source, config)):
+        tokenizer = _tokenizer(source, **config)
+    _refuse_other_tokenizer(name, model, tokenizer)
+    _refuse_template(name, tokenizer)
+    return model, tokenizer, stored
+
+
+def load_tokenizer(name: str | Path, path: Path) -> Any:
+    """The tokenizer in a directory, or None if there is none.
+
+    Raises:
+        ModelError: names the file at fault.
+    """
+    check_directory(path)
+    with reading(name, partial(_tokenizer_file, str(path), {})):
+        tokenizer = _tokenizer(str(path))
+    _refuse_template(name, tokenizer)
+    return tokenizer
+
+
+def _look_at(name: str | Path, path: Path) -> Shapes | None:
+    """Refuse what the files alone tell; the tensors that a directory stores, None where that is not known."""
+    if not path.exists():
+        check_hub_model(str(name))
+    if not path.is_dir():
+        return None
+    check_directory(path)
+    shapes = stored_tensors(path)
+    if shapes is not None:
+        refuse_unstored_layers(path, shapes)
+    return shapes
+
+
+def _source_of(path: Path) -> tuple[str, dict[str, str]]:
+    """Where `from_pretrained` loads from, and the argument that names a GGUF file there."""
+    if not path.is_file():
+        return str(path), {}
+    if find_spec("gguf") is None:
+        raise ConfigError(f"{path} needs the gguf package", fix="pip install 'apt-model[gguf]'")
+    return str(path.parent), {"gguf_file": path.name}
+
+
+@contextmanager
+def _bounded(path: Path, shapes: Shapes | None) -> Iterator[None]:
+    with ExitStack() as bounds:
+        if shapes is not None:
+            bounds.enter_context(as_many_as_stored(path, shapes))
+        yield
+
+
+def _refuse_missing(keys: Collection[str]) -> None:
+    if keys:
+        raise ValueError(f"weights are missing: {', '.join(sorted(keys)[:3])}")
+
+
+def _refuse_unmade(name: str | Path, model: nn.Module, unexpected: Collection[str]) -> None:
+    """Refuse a config that makes no layer at all of those that are stored.
+
+    Raises:
+        ModelError: it does.
+    """
+    empty = [where for where, part in model.named_modules() if isinstance(part, nn.ModuleList) and not len(part)]
+    lost = [key for key in unexpected if any(key.startswith(f"{where}.") for where in empty)]
+    if lost:
+        raise damaged(str(name), CONFIG, "it asks for no layers", f"those of {', '.join(sorted(lost)[:3])} …")
+
+
+def _refuse_token_ids(name: str | Path, path: Path, model: Any) -> None:
+    """Refuse a generation config whose special tokens are no numbers of tokens.
+
+    Raises:
+        ModelError: names the file that it is from.
+    """
+    settings = getattr(model, "generation_config", None)
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(settings, key, None)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and (isinstance(one, bool) or not isinstance(one, int) or abs(one) >= 2**31):
+                file = GENERATION if (path / GENERATION).is_file() else CONFIG
+                raise damaged(str(name), file, f"{key}={brief(value)}", "a token id")
+
+
+def _refuse_other_tokenizer(name: str | Path, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that writes plain words, or their ends, with tokens that its model does not have.
+
+    Raises:
+        ModelError: it does.
+    """
+    vocabulary = limits(model)[0]
+    if vocabulary is None or tokenizer is None:
+        return
+    ends = [one for one in (tokenizer.bos_token_id, tokenizer.eos_token_id) if one is not None]
+    for file, ids in ((TOKENIZER, tokenizer(SAMPLE)["input_ids"]), (TOKENIZER_CONFIG, ends)):
+        if max(ids, default=0) >= vocabulary:
+            raise damaged(str(name), file, f"token id {max(ids)}", f"below {vocabulary}, the model's vocabulary")
+
+
+def _known_better(name: str | Path, source: str, **how: Any) -> str | None:
+    """What helps a model that could not be loaded because a newer transformers saved it, else None.
+
+    Raises:
+        ModelError: by its config it is no causal language model at all, or from a newer transformers.
+    """
+    _refuse_other_kind(name, source, **how)
+    try:
+        with reading(name, CONFIG, seconds=PATIENCE):
+            newer = needed_version(source, **how)
+    except (ModelError, ConfigError):
+        return None
+    return upgrade(newer) + f" (it was saved by transformers {newer}, and this is {INSTALLED})" if newer else None
+
+
+def _refuse_other_kind(name: str | Path, source: str, **how: Any) -> None:
+    """Refuse a model that could not be loaded if its config tells that it is no causal language model.
+
+    Raises:
+        ModelError: it is an encoder-decoder, or transformers has no causal language model of its kind.
+    """
+    try:
+        with reading(name, CONFIG, seconds=PATIENCE):
+            config = AutoConfig.from_pretrained(source, **how)
+            kinds = ", ".join(config.architectures or [config.model_type])
+    except (ModelError, ConfigError):
+        return  # then the config is what is wrong
+    is_known = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or hasattr(config, "auto_map")
+    if not (is_known and not config.is_encoder_decoder):
+        raise other_kind(name, kinds, is_encoder_decoder=config.is_encoder_decoder)
+
+
+def other_kind(name: str | Path, kinds: str, *, is_encoder_decoder: bool) -> ModelError:
+    """The error of a model that is no causal language model, by its config."""
+    kind = "an encoder-decoder" if is_encoder_decoder else "no causal language model"
+    fix = "take a model that only looks back, such as a Llama or a GPT-2"
+    return ModelError(f"model {name} is {kind}", got=kinds, expected=f"a causal language model in {CONFIG}", fix=fix)
+
+
+def _config_or_weights(path: Path, stored: Any, shapes: Shapes | None, gguf: dict[str, str]) -> str:
+    """The file at fault where a model could not be made: its config, if that alone makes none either."""
+    if gguf:
+        return gguf["gguf_file"]
+    weights = next((name for name in (WEIGHTS, INDEX) if (path / name).exists()), "the weights")
+    try:
+        with reading(path, CONFIG, seconds=PATIENCE), torch.device("meta"), _bounded(path, shapes):
+            loader_of(stored).from_config(stored)
+    except (ModelError, ConfigError):
+        return CONFIG
+    return f"{CONFIG} and {weights}"
+
+
+def _tokenizer(source: str, **how: Any) -> Any:
+    """The tokenizer saved beside a model, tried out; None for a local directory without any tokenizer file."""
+    path = Path(source)
+    if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
+        return None
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, **how)
+    ids = tokenizer(SAMPLE)["input_ids"]
+    tokenizer.decode(ids, skip_special_tokens=True)
+    if not 0 < len(ids) <= MOST_TOKENS * len(SAMPLE.encode()):
+        raise ValueError(f"it writes {len(ids)} tokens for {len(SAMPLE)} letters")
+    if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in (*ids, len(tokenizer))):
+        raise ValueError(f"token ids {ids[:5]}")
+    _ = tokenizer.all_special_ids, tokenizer.added_tokens_decoder, tokenizer.pad_token_id
+    return tokenizer
+
+
+def _tokenizer_file(source: str, how: dict[str, Any]) -> str:
+    """The file at fault where a tokenizer could not be made: the one that fails alone, or without which it works."""
+    path = Path(source)
+    if not path.is_dir() or "gguf_file" in how:
+        return str(how.get("gguf_file", "the tokenizer"))
+    if (path / TOKENIZER).is_file():
+        try:
+            with reading(source, TOKENIZER):
+                core: Any = Tokenizer.from_file(str(path / TOKENIZER))
+                core.decode(core.encode(SAMPLE).ids)
+        except ModelError:
+            return TOKENIZER
+    others = (TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", CONFIG)
+    return next((name for name in others if _works_without(path, name, how)), TOKENIZER)
+
+
+def _works_without(path: Path, name: str, how: dict[str, Any]) -> bool:
+    """Whether the tokenizer in a directory can be made once this file is away."""
+    if not (path / name).is_file():
+        return False
+    with TemporaryDirectory() as folder:
+        for file in path.iterdir():
+            if file.is_file() and file.name != name and file.suffix != ".safetensors":
+                shutil.copy(file, folder)
+        try:
+            with reading(path, name):
+                _tokenizer(folder, **how)
+        except (ModelError, ConfigError):
+            return False
+    return True
+
+
+def _refuse_template(name: str | Path, tokenizer: Any) -> None:
+    try:
+        refuse_broken_template(tokenizer)
+    except DataError as error:
+        expected = "a jinja template that writes a chat and ends"
+        raise damaged(str(name), file_of(tokenizer), str(error.got), expected) from error

@@ -1,0 +1,76 @@
+"""Whatever happens while somebody else's model is read is that model's error: caught by place, not by type.
+
+Knows errors and how to word them; knows nothing of which file is read. transformers, tokenizers, safetensors and torch
+raise any type on a damaged file, among them a Rust panic, which is no `Exception`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from apt_model.data.deadline import TimeUpError, deadline
+from apt_model.errors import AptModelError, ConfigError, ModelError, OutOfMemoryError
+from apt_model.models.out_of_memory import is_out_of_memory
+
+PATIENCE = 5  # seconds, for what takes milliseconds of a whole model
+EXPECTED = "a Hugging Face model directory with safetensors, a GGUF file, a hub id, or a run directory"
+
+
+@contextmanager
+def reading(
+    name: str | Path,
+    file: str | Callable[[], str],
+    *,
+    seconds: float | None = None,
+    refuse: Callable[[], str | None] = lambda: None,
+) -> Iterator[None]:
+    """Context manager: whatever is raised becomes one line that names the file at fault.
+
+    Interrupts, exits and our own errors pass.
+
+    Args:
+        name: of the model, for the message.
+        file: at fault if something is raised, or a function that finds out which one is.
+        seconds: more than this is an error, too; None: it may take as long as it takes.
+        refuse: called first: raises if it knows better what is wrong, or returns what to do about it, or None.
+
+    Raises:
+        ModelError: it cannot be read. ConfigError: a package that it needs is not installed.
+        OutOfMemoryError: it needs more memory than there is.
+    """
+    try:
+        if seconds is None:
+            yield
+        else:
+            with deadline(seconds):
+                yield
+    except (AptModelError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except ImportError as error:  # transformers names the package that a quantized model needs
+        what = f"model {name} needs a package that is not installed"
+        instead = f"install it, or take a model whose {_found(file)} does not ask for it"
+        raise ConfigError(what, got=first_line(error), fix=instead) from error
+    except BaseException as error:
+        if is_out_of_memory(error):
+            what, room = f"model {name} needs more memory than there is", "free some memory, or take a smaller model"
+            raise OutOfMemoryError(what, got=told(error), fix=room) from error
+        is_late = isinstance(error, TimeUpError)
+        fix, at = None if is_late else refuse(), _found(file)
+        got = f"it is not read within {seconds} seconds" if is_late else told(error)
+        raise ModelError(f"model {name} cannot be loaded: {at}", got=got, expected=EXPECTED, fix=fix) from error
+
+
+def _found(file: str | Callable[[], str]) -> str:
+    return file if isinstance(file, str) else file()
+
+
+def told(error: BaseException) -> str:
+    """What an exception says, with its type where the words alone say little."""
+    said = first_line(error)
+    return said if " " in said else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's words; the second too, where the first leads up to it."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]

@@ -1,0 +1,221 @@
+"""Nothing in a model's own files leads to code, or to files outside of its directory; a hub's cache goes on working."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apt_model.errors import ModelError
+from apt_model.models import directory as looked_at
+from apt_model.models.directory import check_directory, check_hub_model
+from apt_model.models.lora import Lora, add_lora
+from apt_model.models.pretrained import load_model, save_model
+from tests.chats import byte_level, small_llama
+from tests.models.mutants import make_bases
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_bases(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture(params=[0, 1])
+def model(request: pytest.FixtureRequest, bases: list[Path], tmp_path: Path) -> Path:
+    return shutil.copytree(bases[request.param], tmp_path / "model")
+
+
+def as_hub_cache(model: Path, cache: Path) -> Path:
+    """The snapshot of a model in a cache as huggingface_hub lays it out: links into `blobs`, named by hash."""
+    repository = cache / "models--owner--model"
+    snapshot = repository / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    snapshot.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(snapshot.name)
+    for number, file in enumerate(sorted(path for path in model.iterdir() if path.is_file())):
+        shutil.copy(file, repository / "blobs" / f"{number:040x}")
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / f"{number:040x}")
+    return snapshot
+
+
+def test_a_snapshot_in_a_hubs_cache_is_loaded(model: Path, tmp_path: Path) -> None:
+    snapshot = as_hub_cache(model, tmp_path / "hub")
+    assert load_model(snapshot)[1] is not None
+
+
+def test_a_hub_id_is_loaded_from_the_cache(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_hub_cache(model, tmp_path / "hub")
+    for module in ("huggingface_hub.constants", "transformers.utils.hub"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    loaded, words, _ = load_model("owner/model")
+    assert (loaded is not None, words is not None) == (True, True)
+
+
+@pytest.mark.parametrize("goal", ["../../../outside", "/etc/passwd", "../../refs/main"])
+def test_a_link_out_of_the_blobs_of_a_cache_is_refused(goal: str, model: Path, tmp_path: Path) -> None:
+    snapshot = as_hub_cache(model, tmp_path / "hub")
+    (tmp_path / "hub" / "outside").write_text("{}")
+    (snapshot / "generation_config.json").unlink()
+    (snapshot / "generation_config.json").symlink_to(goal)
+    with pytest.raises(ModelError, match=r"cannot be loaded: generation_config\.json; got it leads to"):
+        load_model(snapshot)
+
+
+def test_a_link_to_the_directory_itself_and_links_within_it_are_followed(model: Path, tmp_path: Path) -> None:
+    (model / "generation_config.json").rename(model / "real.json")
+    (model / "generation_config.json").symlink_to("real.json")
+    (tmp_path / "link").symlink_to(model)
+    load_model(tmp_path / "link")
+
+
+@pytest.mark.parametrize("kind", ["out", "self", "nowhere", "pipe", "folder"])
+def test_what_is_no_file_of_the_directory_is_refused_by_name(kind: str, model: Path, tmp_path: Path) -> None:
+    for file in sorted(path.name for path in model.iterdir() if path.suffix in (".json", ".jinja", ".safetensors")):
+        place = model / file
+        before = place.read_bytes()
+        place.unlink()
+        (tmp_path / "outside").write_bytes(before)
+        if kind == "pipe":
+            os.mkfifo(place)
+        elif kind == "folder":
+            place.mkdir()
+        else:
+            place.symlink_to({"out": tmp_path / "outside", "self": place, "nowhere": "nowhere"}[kind])
+        with pytest.raises(ModelError, match=rf"cannot be loaded: {file}; got ") as caught:
+            load_model(model)
+        assert "/outside" in str(caught.value) or kind != "out"
+        place.rmdir() if kind == "folder" else place.unlink()
+        place.write_bytes(before)
+    load_model(model)
+
+
+NAMES = ("../{}", "/etc/passwd", "{abs}", "sub/../../{}", "", ".", 5, None, "config.json", "a\0b.safetensors",
+         "evil.bin")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_index_names_only_safetensors_beside_it(name: Any, bases: list[Path], tmp_path: Path) -> None:
+    model = shutil.copytree(bases[1], tmp_path / "model")
+    index = json.loads((model / "model.safetensors.index.json").read_text())
+    shard = "model-00002-of-00005.safetensors"
+    shutil.copy(model / shard, tmp_path / shard)  # whole, but outside
+    other = name.format(shard, abs=tmp_path / shard) if isinstance(name, str) else name
+    index["weight_map"] = {key: other if file == shard else file for key, file in index["weight_map"].items()}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"cannot be loaded: model\.safetensors\.index\.json; got "):
+        load_model(model)
+
+
+@pytest.mark.parametrize("name", ["../llama/model.safetensors", "/etc/passwd", "evil.bin", "adapter_model.bin", 5])
+def test_a_config_names_only_safetensors_beside_it(name: Any, bases: list[Path], tmp_path: Path) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+    shutil.copytree(bases[0], tmp_path / "llama")
+    config = json.loads((model / "config.json").read_text()) | {"transformers_weights": name}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"cannot be loaded: (config\.json|\S*model\.safetensors|/etc/passwd); got "):
+        load_model(model)
+
+
+CODE = (
+    {"attn_implementation": "owner/repo"},
+    {"_attn_implementation": "owner/repo"},
+    {"_attn_implementation_internal": "owner/repo@main:function"},
+    {"attn_implementation": {"": "owner/repo"}},
+    {"attn_implementation": {"text_config": "owner/repo"}},
+    {"attn_implementation": ["owner/repo"]},
+    {"attn_implementation": 5},
+    {"experts_implementation": "sonicmoe"},
+    {"text_config": {"vision": [{"_attn_implementation": "owner/repo"}]}},
+)
+
+
+@pytest.mark.parametrize("named", CODE)
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_no_file_names_attention_code_on_a_hub(
+    file: str, named: dict[str, Any], bases: list[Path], tmp_path: Path
+) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+    (model / file).write_text(json.dumps(json.loads((model / file).read_text()) | named))
+    with pytest.raises(ModelError, match=rf"cannot be loaded: {file}; got .*_implementation\S*=.*Fix: delete "):
+        load_model(model)
+
+
+@pytest.mark.parametrize("named", ["eager", "sdpa", None, {"": "sdpa"}])
+def test_attention_that_transformers_has_itself_may_be_named(named: Any, bases: list[Path], tmp_path: Path) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": named}
+    (model / "config.json").write_text(json.dumps(config))
+    load_model(model)
+
+
+def test_a_model_on_the_hub_is_looked_at_before_it_is_loaded(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+
+    def had(_: str, file: str) -> str:
+        if not (model / file).exists():
+            raise FileNotFoundError(file)
+        return str(model / file)
+
+    monkeypatch.setattr(looked_at, "hf_hub_download", had)
+    check_hub_model("owner/model")
+    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "owner/repo"}
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"model owner/model cannot be loaded: config\.json"):
+        check_hub_model("owner/model")
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Path:
+    pytest.importorskip("peft")
+    save_model(small_llama(hidden=32), byte_level(), tmp_path / "base")
+    student = add_lora(small_llama(hidden=32), Lora(r=4), base=tmp_path / "base")
+    save_model(student, byte_level(), tmp_path / "adapters")
+    load_model(tmp_path / "adapters")
+    return tmp_path / "adapters"
+
+
+ADAPTERS = (
+    {"r": 10**9},
+    {"rank_pattern": {"q_proj": 10**9}},
+    {"megatron_config": {"a": 1}, "megatron_core": "os.path"},
+    {"base_model_name_or_path": None},
+    {"base_model_name_or_path": 5},
+    {"base_model_name_or_path": "SELF"},
+    {"peft_type": "EVIL"},
+    {"peft_type": 5},
+    {"target_modules": 5},
+    {"target_modules": "("},
+    {"lora_alpha": "evil"},
+    {"layer_replication": [[0, 10**9]]},
+    {"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"}, "lora_dropout": 7},
+    {"r": 0},
+)
+
+
+@pytest.mark.parametrize("change", ADAPTERS)
+def test_adapters_that_ask_for_code_or_the_absurd_are_refused_by_file(change: dict[str, Any], adapters: Path) -> None:
+    file = adapters / "adapter_config.json"
+    change = {key: str(adapters) if value == "SELF" else value for key, value in change.items()}
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ModelError, match=r"adapter_config\.json|base model"):
+        load_model(adapters)
+
+
+def test_damaged_adapter_weights_are_named(adapters: Path) -> None:
+    file = adapters / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ModelError, match=r"cannot be loaded: adapter_model\.safetensors"):
+        load_model(adapters)
+
+
+def test_a_directory_is_looked_at_without_opening_what_is_not_a_models(model: Path) -> None:
+    (model / "notes.md").write_bytes(b"\xff")
+    (model / "training_args.json").write_text("[]")  # not read by transformers
+    check_directory(model)
