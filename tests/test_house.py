@@ -283,8 +283,12 @@ BY_PLACE = {  # where whatever is raised is caught, and why no list of types wou
 
 
 def catchers(source: str) -> bool:
-    """Whether a source catches everything: a bare `except`, `Exception` or `BaseException`, alone or among others."""
-    handlers = [node.type for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    """Whether a source catches everything: a bare `except`, `Exception` or `BaseException`, alone or among others.
+
+    What is raised again after something was closed is not caught.
+    """
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler)]
+    handlers = [node.type for node in nodes if not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)]
     names = {one.id for kind in handlers if kind is not None for one in ast.walk(kind) if isinstance(one, ast.Name)}
     return None in handlers or not names.isdisjoint({"Exception", "BaseException"})
 
