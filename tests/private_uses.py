@@ -26,6 +26,7 @@ DUNDERS = {
     "__version__",
     "__call__",
     "__module__",
+    "__unraisablehook__",
 }
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",
@@ -43,6 +44,7 @@ DOCUMENTED_STORES = {
     *("word_embed_proj_dim", "mamba_d_ssm", "per_layer_config", "tie_word_embeddings"),
     *("maxstring", "maxlong", "maxother"),  # reprlib
     "redirect_slashes",  # starlette's router
+    "unraisablehook",  # sys
     "help",  # argparse: of an action
 }
 MEANT_TO_BE_SET = {"self", "cls", "ctx", "arguments"}  # autograd's context and argparse's namespace among them
