@@ -20,12 +20,11 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from apt_model import faults
-from apt_model.errors import StorageError
+from apt_model.errors import UNWRITTEN, StorageError, reason_of
 
 SCHEMA_VERSION = 1
 IS_WINDOWS = os.name == "nt"
 MANIFEST = "manifest.json"
-UNWRITTEN = (OSError, RuntimeError, ValueError, MemoryError, SafetensorError)  # what a writer raises for what it lacks
 _PREFIX, _TEMPORARY, _REPLACED = "step-", ".tmp-", ".old"
 
 Writer = Callable[[Path], None]
@@ -46,7 +45,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         folder: holds the run's checkpoints; created if missing.
         step: optimizer steps done.
         files: by file name, a function that writes the file to a path; called in this order.
-        about_bytes: expected size, for the error message.
+        about_bytes: expected size, for the message.
 
     Raises:
         StorageError: it could not be written; nothing of it is left, and older checkpoints are intact.
@@ -78,7 +77,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         shutil.rmtree(before, ignore_errors=True)
         sync(folder)
         faults.hit("checkpoint.end")
-    except UNWRITTEN as error:
+    except (*UNWRITTEN, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise _unwritten(
             f"checkpoint of step {step} cannot be written to {folder}", error, folder, about_bytes
@@ -103,7 +102,7 @@ def write_whole(directory: Path, write: Writer, *, about_bytes: int) -> None:
             directory.rename(before)
         faults.hit("whole.between_renames")
         unfinished.rename(directory)
-    except UNWRITTEN as error:
+    except (*UNWRITTEN, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         with suppress(OSError):
             before.rename(directory)
@@ -112,13 +111,9 @@ def write_whole(directory: Path, write: Writer, *, about_bytes: int) -> None:
 
 
 def _unwritten(what: str, error: Exception, folder: Path, about_bytes: int) -> StorageError:
-    said = getattr(error, "got", None) or getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    return StorageError(
-        what,
-        got=str(said or type(error).__name__)[:300],
-        expected=f"about {about_bytes:,} bytes of free space ({_free(folder)})" if about_bytes else None,
-        fix="free some space, or choose another run directory",
-    )
+    expected = f"about {about_bytes:,} bytes of free space ({_free(folder)})" if about_bytes else None
+    fix = "free some space, or choose another run directory"
+    return StorageError(what, got=reason_of(error), expected=expected, fix=fix)
 
 
 def _name(step: int) -> str:
@@ -143,8 +138,8 @@ def _listed(folder: Path, prefix: str) -> list[Path]:
     try:
         faults.hit("checkpoint.list")
         return sorted(folder.glob(f"{prefix}*"), key=lambda path: path.name)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be read", got=error.strerror, fix="check the disk") from error
+    except UNWRITTEN as error:
+        raise StorageError(f"{folder} cannot be read", got=reason_of(error)) from error
 
 
 def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
@@ -179,14 +174,14 @@ def why_damaged(path: Path) -> str | None:
                 return f"{name} has changed: its sha256 differs"
     except OSError as error:
         return f"{MANIFEST}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         return f"{MANIFEST} is not readable: {type(error).__name__}"
     return None
 
 
 def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
     """Remove all checkpoints but the newest `keep` and that of step `spare`, and the remains of interrupted saves."""
-    with suppress(OSError):  # what cannot be listed now is removed by a later save
+    with suppress(*UNWRITTEN):  # what cannot be listed now is removed by a later save
         old = [path for path in snapshots(folder)[:-keep] if path.stem != _name(spare or 0)]
         for path in [*old, *unfinished_snapshots(folder)]:
             shutil.rmtree(path, ignore_errors=True)
@@ -243,18 +238,20 @@ def one_writer(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # gone with its directory or its disk, or another run's by now
-            faults.hit("lock.release")
-            if os.path.samestat(holder.stat(), ours):
-                holder.unlink()
-        with suppress(OSError):
-            lock.release(force=True)
+        try:
+            with suppress(*UNWRITTEN):  # gone with its directory or its disk, or another run's by now
+                faults.hit("lock.release")
+                if os.path.samestat(holder.stat(), ours):
+                    holder.unlink()
+        finally:
+            with suppress(*UNWRITTEN):
+                lock.release(force=True)
 
 
 def _holder(path: Path) -> str:
     """The process that holds a lock, by what it wrote there, if that can be read."""
     with suppress(OSError), path.open("rb") as file:
-        if (said := file.read(20)).isdigit():
+        if (said := file.read(12)).isdigit() and len(said) < 12:
             return f"process {int(said)}"
     return "another process"
 

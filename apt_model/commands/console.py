@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.data.notices import Tell
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, StorageError
 from apt_model.i18n import Phrases
 
 LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
@@ -100,7 +100,16 @@ def waiting(lang: str, what: str, **values: object) -> Iterator[None]:
 
 
 def importing(lang: str) -> AbstractContextManager[None]:
-    """Context manager around the imports of PyTorch and the like: they are told of on a terminal."""
+    """Context manager around the imports of PyTorch and the like: they are told of on a terminal.
+
+    Raises:
+        StorageError: the current directory has been removed: oneMKL would end the process.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        fix = "change to a directory that is there"
+        raise StorageError("the current directory cannot be read", got=error.strerror, fix=fix) from error
     return waiting(lang, "libraries")
 
 

@@ -17,7 +17,7 @@ from types import UnionType
 from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
 
 from apt_model import faults
-from apt_model.errors import DataError, StorageError
+from apt_model.errors import UNWRITTEN, DataError, StorageError, reason_of
 from apt_model.events.event import Event
 from apt_model.events.records import KINDS, SCHEMA_VERSION, Notice, RunFinished, RunStarted
 from apt_model.events.strict import plain, restore, shortened
@@ -43,6 +43,7 @@ class RunFile:
     def __init__(self, directory: str | Path, *, resumes: bool = False) -> None:
         self.directory = check_run_directory(directory, resumes=resumes)
         self._waiting: list[tuple[dict[str, Any], bytes]] = []  # records with their lines
+        self._lacks = False  # an event is in neither
         with self._writing("record.open"):
             self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
             self._own, self._bytes = os.fstat(self._file.fileno()), self._file.seek(0, 2)
@@ -57,14 +58,16 @@ class RunFile:
         try:
             faults.hit("record.check")
             there = path.stat()
-            if not os.path.samestat(there, self._own):
+            if self._lacks:
+                seen = "an event that no line could be made of"
+            elif not os.path.samestat(there, self._own):
                 seen = "another file in its place"
             elif there.st_size != self._bytes:
                 seen = f"{there.st_size:,} bytes, where {self._bytes:,} were written"
-        except OSError as error:
-            seen = error.strerror
+        except UNWRITTEN as error:
+            seen = reason_of(error)
         if seen is not None:
-            what = f"the record {path} is lost: somebody removed, replaced or changed it during the run"
+            what = f"the record {path} is no longer what this run has written"
             raise StorageError(what, got=seen, fix="start a new run in another directory")
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,8 +89,8 @@ class RunFile:
         """
         if self._file.seek(0, 2) < state["bytes"]:
             raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
-        faults.hit("record.cut")
-        self._bytes = self._file.truncate(state["bytes"])
+        with self._writing("record.cut"):
+            self._bytes = self._file.truncate(state["bytes"])
         self._waiting = [(record, line_of(record)) for record in state["waiting"]]
 
     def emit(self, event: Event) -> None:
@@ -100,8 +103,13 @@ class RunFile:
         """
         if isinstance(event, Notice) and event.key.startswith("watch."):
             return
-        record = to_record(event)
-        self._waiting.append((record, line_of(record)))
+        try:
+            faults.hit("record.line")
+            record = to_record(event)
+            self._waiting.append((record, line_of(record)))
+        except BaseException:
+            self._lacks = True
+            raise
         self.check()
         with self._writing("record.begin"):
             while self._waiting:
@@ -116,12 +124,12 @@ class RunFile:
         try:
             faults.hit(point)
             yield
-        except OSError as error:
+        except UNWRITTEN as error:
             what, fix = (
                 f"the record {self.directory / EVENTS} cannot be written",
                 "free some space, then resume the run",
             )
-            raise StorageError(what, got=error.strerror, fix=fix) from error
+            raise StorageError(what, got=reason_of(error), fix=fix) from error
 
     def _append(self, line: bytes) -> None:
         """Write a line whole or not at all: a disk that fills up can accept a part of it without an error."""
@@ -160,9 +168,8 @@ def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path
             return path
     except StorageError:
         raise
-    except (OSError, ValueError) as error:  # a NUL in the path is a ValueError
-        got = getattr(error, "strerror", None) or str(error)
-        raise StorageError(f"run directory {path} cannot be written", got=got, fix=ELSEWHERE) from error
+    except UNWRITTEN as error:
+        raise StorageError(f"run directory {path} cannot be written", got=reason_of(error), fix=ELSEWHERE) from error
 
 
 def to_record(event: Event) -> dict[str, Any]:

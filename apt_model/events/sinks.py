@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from apt_model.errors import StorageError
+from apt_model.errors import StorageError, reason_of
 from apt_model.events.event import Event
 from apt_model.events.records import Notice, RunFinished
 
@@ -105,10 +105,7 @@ class Audience:
         except StorageError as error:  # it tries again with the next event
             self.lost = error
         except Exception as error:  # noqa: BLE001 - whatever it is, a record without this event is not whole
-            got = f"{type(error).__name__}: {error}"[:300]
-            self.lost = StorageError("the record cannot be written", got=got, fix="resume the run")
-            self.guard.run(type(record).__name__, record.close, None)
-            self._record = None
+            self.lost = StorageError("the record cannot be written", got=reason_of(error), fix="resume the run")
 
     def _tell(self, event: Event, name: str) -> None:
         """Report a failure to the remaining sinks, and on stderr if the failed one may have been the only display."""
