@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.armed import HOME, points
+from tests.armed import HOME, Armed, points, quietly, wrong
+from tests.distill.forks import lesson, weights
 
 WRITES = {
     "mkdir",
@@ -25,7 +27,14 @@ WRITES = {
     "_write_text",
 }
 WRITES |= {"TemporaryFile", "acquire"}
-SAID_ELSEWHERE = {"write_snapshot": "checkpoint.", "forget_after": "checkpoint.list", "prune": "checkpoint.list"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The student of a run without a fault."""
+    directory = tmp_path_factory.mktemp("whole")
+    assert quietly(lambda: lesson(directory)) is None
+    return weights(directory)
 
 
 def armed(root: Path, count: int, seed: int) -> dict[str, Any]:
@@ -36,8 +45,11 @@ def armed(root: Path, count: int, seed: int) -> dict[str, Any]:
     return found
 
 
-def test_what_leaves_a_run_with_a_fault_is_one_of_ours_and_the_run_can_be_taken_up(tmp_path: Path) -> None:
-    assert armed(tmp_path, 12, 7)["wrong"] == []
+@pytest.mark.parametrize("seed", range(6))
+def test_what_leaves_a_run_with_a_fault_is_one_of_ours_and_the_run_can_be_taken_up(
+    seed: int, whole: bytes, tmp_path: Path
+) -> None:
+    assert wrong(Armed.drawn(random.Random(seed)), tmp_path / "run", whole) is None
 
 
 @pytest.mark.slow
@@ -65,15 +77,9 @@ def test_six_hundred_faults_at_drawn_points_and_turns(tmp_path: Path) -> None:
     ],
     ids=lambda one: "-".join(map(str, one)),
 )
-def test_a_fault_that_was_wrong_once(example: tuple[Any, ...], tmp_path: Path) -> None:
-    code = (
-        "import sys, torch; from pathlib import Path; from tests.armed import *\n"
-        "torch.set_num_threads(1); root = Path(sys.argv[1]); quietly(lambda: lesson(root / 'whole'))\n"
-        f"names = ('point', 'kind', 'turn', 'more', 'save_steps'); how = dict(zip(names, {example!r}))\n"
-        "print(wrong(Armed(**how, resumed=False), root / 'run', weights(root / 'whole')))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("None\n", 0), done.stdout + done.stderr
+def test_a_fault_that_was_wrong_once(example: tuple[Any, ...], whole: bytes, tmp_path: Path) -> None:
+    how = dict(zip(("point", "kind", "turn", "more", "save_steps"), example, strict=True))
+    assert wrong(Armed(**how, resumed=False), tmp_path / "run", whole) is None
 
 
 def writers(source: str) -> dict[str, bool]:

@@ -187,7 +187,11 @@ def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints 
         return None
     record = RunFile(directory, resumes=folder.resume_from is not None)
     if checkpoints is None or checkpoints.newest is None:
-        record.load_state_dict({"bytes": 0, "waiting": []})
+        try:
+            record.load_state_dict({"bytes": 0, "waiting": []})
+        except BaseException:
+            record.close()
+            raise
     return record
 
 
