@@ -107,7 +107,7 @@ def test_a_second_ctrl_c_in_each_phase_ends_it_with_one_line_and_the_run_goes_on
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     assert go_on(school, "whole").returncode == 0
     whole, dice = (school / "whole" / WEIGHTS).read_bytes(), random.Random(phase)
-    for turn in range(4):
+    for turn in range(2):
         gap, group, out = dice.uniform(0, 0.12), dice.random() < 0.5, f"run-{turn}"
         ended = in_phase(phase, school, gap, group=group, out=out, signals=[signal.SIGINT] * 2)
         told = ended.said == LINE or (ended.said.startswith(SAVED) and ended.said.count("\n") == 1)

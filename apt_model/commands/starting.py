@@ -2,13 +2,19 @@
 
 Within a command a KeyboardInterrupt is raised, so that what is open is closed. Before a command, after it, while
 modules are imported, and at a second signal the process ends at once: there the exception would be swallowed, or
-printed as a traceback that nobody can catch.
+printed as a traceback that nobody can catch. So it does where it has workers: one that ended with a lock of their queue
+would be waited for without end.
 """
 
+import atexit
 import os
 import signal
 import sys
 from types import FrameType, TracebackType
+
+TYPE_CHECKING = False  # to a type checker True: `typing` itself takes longer than all of this
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 IMPORT = "<frozen importlib._bootstrap>"
 WHOLE = b"\x1b[?25h\r\x1b[2K"  # the cursor again, and nothing left of what the terminal shows as being loaded
@@ -33,6 +39,7 @@ class Ending:
         """
         self._owner = os.getpid()
         sys.unraisablehook = self._unraisable
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last: what is left has its exit code
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
         for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
             if signal.getsignal(number) is usual and (alone or number == signal.SIGINT):
@@ -53,7 +60,7 @@ class Ending:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         second, self._heard, self.signal = self._heard, True, number
-        if second or not self._closes or os.getpid() != self._owner or _imports(frame):
+        if second or not self._closes or os.getpid() != self._owner or _imports(frame) or _workers():
             self._end()
         raise KeyboardInterrupt
 
@@ -65,7 +72,8 @@ class Ending:
 
     def _end(self) -> None:
         if self._owner == os.getpid():
-            _end_children()
+            for worker in _workers():  # with nobody to end it a manager would wait for ever
+                worker.kill()
             if self._code is None:
                 os.write(2, WHOLE * os.isatty(2) + self.line.encode() + b"\n")
         os._exit(128 + self.signal if self._code is None else self._code)
@@ -78,11 +86,12 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def _end_children() -> None:
-    """Kill the workers of this process: with nobody to end them some would wait for ever, such as a manager."""
+def _workers() -> "list[BaseProcess]":
+    """The processes that this one maps or loads data with."""
+    found: list[BaseProcess] = []
     for name in ("multiprocessing.process", "multiprocess.process"):  # the second is what `datasets` maps with
-        for child in getattr(sys.modules.get(name), "active_children", tuple)():
-            child.kill()
+        found += getattr(sys.modules.get(name), "active_children", tuple)()
+    return found
 
 
 ENDING = Ending()
