@@ -138,6 +138,7 @@ def run_session(
             )
             audience.close()
             if directory is not None and record is not None:
+                record.check()  # else it may be another run's student that is replaced
                 _save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
                 record.check()
         except StorageError as error:

@@ -157,6 +157,10 @@ def test_a_run_whose_directory_or_record_is_taken_away_ends_with_five_and_its_st
     try_one(Loss.drawn(random.Random(seed)), tmp_path)
 
 
+def test_another_run_that_stands_there_when_the_lesson_is_over_keeps_its_student(tmp_path: Path) -> None:
+    try_one(Loss(what="another", kind="run_finished", step=STEPS, save_steps=3, is_plain=False), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1_000, 1_200))
 def test_two_hundred_runs_that_lose_directory_or_record_at_drawn_events(
