@@ -232,8 +232,11 @@ def one_writer(directory: Path) -> Iterator[None]:
     except Timeout as error:
         fix = "wait for it, or choose another run directory"
         raise StorageError(f"run directory {directory} is being written", got=_holder(holder), fix=fix) from error
-    except UNWRITTEN as error:
-        lock.release(force=True)
+    except BaseException as error:
+        with suppress(*UNWRITTEN):
+            lock.release(force=True)
+        if not isinstance(error, UNWRITTEN):
+            raise
         raise _unwritten(f"run directory {directory} cannot be written", error, directory, 0) from error
     try:
         yield

@@ -53,11 +53,12 @@ def test_what_leaves_a_run_with_a_fault_is_one_of_ours_and_the_run_can_be_taken_
 
 
 @pytest.mark.slow
-def test_six_hundred_faults_at_drawn_points_and_turns(tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_three_hundred_faults_at_drawn_points_and_turns(tmp_path: Path) -> None:
     found = Counter[str]()
     for seed in (11, 12):
         (tmp_path / str(seed)).mkdir()
-        tried = armed(tmp_path / str(seed), 300, seed)
+        tried = armed(tmp_path / str(seed), 150, seed)
         assert tried["wrong"] == []
         found.update(tried["tried"])
     assert set(found) == set(points())
@@ -71,7 +72,7 @@ def test_six_hundred_faults_at_drawn_points_and_turns(tmp_path: Path) -> None:
         ("record.cut", "EROFS", 1, 0, 2),
         ("checkpoint.list", "MemoryError", 2, 10_000, 2),
         ("lock.release", "KeyboardInterrupt", 1, 1, 3),  # stayed locked
-        ("lock.release", "MemoryError", 1, 0, 100),
+        ("lock.acquired", "KeyboardInterrupt", 1, 0, 2),
         ("record.line", "MemoryError", 4, 0, 1),  # an event that never reached the record, and exit 0
         ("whole.between_renames", "EIO", 1, 0, 2),
     ],

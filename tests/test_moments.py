@@ -51,6 +51,7 @@ def test_a_signal_in_the_first_half_second_is_one_line(seed: int, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("span", [0.6, 3.0])
 def test_three_hundred_signals_in_the_first_seconds(span: float, school: Path) -> None:
     commands: list[Callable[[int], Sequence[str]]] = [
@@ -100,6 +101,7 @@ def go_on(school: Path, out: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_second_ctrl_c_in_each_phase_ends_it_with_one_line_and_the_run_goes_on_the_same(
     phase: str, school: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,7 +109,7 @@ def test_a_second_ctrl_c_in_each_phase_ends_it_with_one_line_and_the_run_goes_on
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     assert go_on(school, "whole").returncode == 0
     whole, dice = (school / "whole" / WEIGHTS).read_bytes(), random.Random(phase)
-    for turn in range(2):
+    for turn in range(4):
         gap, group, out = dice.uniform(0, 0.12), dice.random() < 0.5, f"run-{turn}"
         ended = in_phase(phase, school, gap, group=group, out=out, signals=[signal.SIGINT] * 2)
         told = ended.said == LINE or (ended.said.startswith(SAVED) and ended.said.count("\n") == 1)
@@ -121,6 +123,7 @@ def test_a_second_ctrl_c_in_each_phase_ends_it_with_one_line_and_the_run_goes_on
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("group", [False, True], ids=["alone", "group"])
 def test_signals_while_several_processes_tokenize_leave_none_of_them(number: int, group: bool, school: Path) -> None:
