@@ -1,8 +1,7 @@
 """Atomic checkpoint directories, strict JSON, and a lock on a run directory.
 
 A checkpoint is a directory of safetensors and JSON, written under a temporary name, synced, sealed by a manifest of
-sizes and hashes, and then renamed: it is complete, or it is not there. Knows nothing of what is in it. Nothing is ever
-unpickled.
+sizes and hashes, and then renamed: it is complete, or not there. Knows nothing of what is in it, and unpickles nothing.
 """
 
 import hashlib
