@@ -3,9 +3,7 @@
 The public names load on first use, so that `import apt_model` is fast and touches nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # to a type checker True: `typing` itself would be most of the time that this import takes
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -41,6 +39,8 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from apt_model.config import LessonConfig
     from apt_model.config.sections import DisplayConfig, DistillConfig, TrainConfig
     from apt_model.data.alignment import alignment_table
@@ -66,7 +66,9 @@ if TYPE_CHECKING:
     from apt_model.review.run import Run
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     if name not in _HOMES:
         raise AttributeError(f"module 'apt_model' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

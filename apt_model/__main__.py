@@ -2,17 +2,17 @@
 
 import sys
 
-from apt_model.commands.starting import starting
+from apt_model.commands.starting import ENDING
 
 
 def main() -> int:
     """Run the command line; returns its exit code."""
-    with starting():
-        from apt_model.commands.console import first_word
+    ENDING.listen()
+    from apt_model.commands.console import first_word
 
-        with first_word(sys.argv[1:]):
-            from apt_model.cli import main as run
-    return run()
+    with first_word(sys.argv[1:]):
+        from apt_model.cli import main as run
+    return ENDING.over(run())
 
 
 if __name__ == "__main__":

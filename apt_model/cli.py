@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from apt_model import __version__
 from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
 from apt_model.commands.options import Command, Parser
+from apt_model.commands.starting import ENDING
 from apt_model.errors import AptModelError, Interrupted, StorageError
 
 
@@ -22,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = make_parser().parse_args(argv)
         command: Callable[[argparse.Namespace], None] = arguments.command
-        command(arguments)
-        sys.stdout.flush()
+        with ENDING:
+            command(arguments)
+            sys.stdout.flush()
     except Interrupted as stop:
         fix = " Fix: continue it with --resume." if hasattr(arguments, "resume") else ""
         return _fail(f"{stop}{fix}", stop.exit_code, arguments)
@@ -31,11 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"error[{error.code}]: {error}", error.exit_code, arguments)
     except KeyboardInterrupt:
         exec("")  # else Python ends by the signal if the interrupt came through an exec(), as dataclasses call it
-        return _fail(
-            "interrupted: the record of a run and the checkpoints written so far are kept",
-            130,
-            arguments,
-        )
+        return _fail(ENDING.line, 128 + ENDING.signal, arguments)
     except BrokenPipeError:
         _forget_output()
         return 0
@@ -63,6 +61,7 @@ def _forget_output() -> None:
 def _fail(line: str, code: int, arguments: argparse.Namespace | None) -> int:
     from apt_model.render.sanitise import sanitise
 
+    ENDING.over(code)
     if arguments is not None and arguments.debug:
         traceback.print_exc()
     print(sanitise(line), file=sys.stderr)

@@ -6,6 +6,7 @@ A message has four parts: what is wrong, the value seen, what is expected, the f
 from reprlib import Repr
 from typing import ClassVar
 
+UNWRITTEN = (OSError, RuntimeError, ValueError, MemoryError)  # what reading and writing of files may raise
 LONGEST = 200  # characters of a value in a message
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 100
@@ -18,6 +19,12 @@ def brief(value: object) -> str:
         return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"
     except ValueError:  # an integer with more digits than Python converts to text
         return "a very long number"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a file could not be read or written, in a few words."""
+    said = getattr(error, "got", None) or getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+    return str(said or type(error).__name__)[:300]
 
 
 class AptModelError(Exception):

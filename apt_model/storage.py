@@ -1,8 +1,7 @@
 """Atomic checkpoint directories, strict JSON, and a lock on a run directory.
 
 A checkpoint is a directory of safetensors and JSON, written under a temporary name, synced, sealed by a manifest of
-sizes and hashes, and then renamed: it is complete, or it is not there. Knows nothing of what is in it. Nothing is ever
-unpickled.
+sizes and hashes, and then renamed: it is complete, or not there. Knows nothing of what is in it, and unpickles nothing.
 """
 
 import hashlib
@@ -11,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from apt_model import faults
-from apt_model.errors import StorageError
+from apt_model.errors import UNWRITTEN, StorageError, reason_of
 
 SCHEMA_VERSION = 2  # 2: hashes of rows and models in the identity, generators by name
 IS_WINDOWS = os.name == "nt"
@@ -39,16 +38,13 @@ class Skipped:
 
 
 def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, about_bytes: int = 0) -> Path:
-    """Write a checkpoint directory below `folder`, atomically.
+    """Write a checkpoint directory below `folder`, atomically; returns it, complete and synced.
 
     Args:
         folder: holds the run's checkpoints; created if missing.
         step: optimizer steps done.
         files: by file name, a function that writes the file to a path; called in this order.
-        about_bytes: expected size, for the error message.
-
-    Returns:
-        The checkpoint's directory, complete and synced.
+        about_bytes: expected size, for the message.
 
     Raises:
         StorageError: it could not be written; nothing of it is left, and older checkpoints are intact.
@@ -80,15 +76,43 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
         shutil.rmtree(before, ignore_errors=True)
         sync(folder)
         faults.hit("checkpoint.end")
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (*UNWRITTEN, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError(
-            f"checkpoint of step {step} cannot be written to {folder}",
-            got=getattr(error, "strerror", None) or str(error),
-            expected=f"about {about_bytes:,} bytes of free space ({_free_bytes(folder):,} are free)",
-            fix="free some space, or choose another run directory",
+        raise _unwritten(
+            f"checkpoint of step {step} cannot be written to {folder}", error, folder, about_bytes
         ) from error
     return final
+
+
+def write_whole(directory: Path, write: Writer, *, about_bytes: int) -> None:
+    """Write a directory under a temporary name, and rename it: the new one is whole, or the old one still there.
+
+    Raises:
+        StorageError: it could not be written; names `about_bytes`.
+    """
+    unfinished, before = (directory.with_name(f".{directory.name}{end}") for end in ("", _REPLACED))
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+    try:
+        faults.hit("whole.begin")
+        write(unfinished)
+        faults.hit("whole.before_rename")
+        if directory.exists():
+            directory.rename(before)
+        faults.hit("whole.between_renames")
+        unfinished.rename(directory)
+    except (*UNWRITTEN, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with suppress(OSError):
+            before.rename(directory)
+        raise _unwritten(f"{directory} cannot be written", error, directory, about_bytes) from error
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _unwritten(what: str, error: Exception, folder: Path, about_bytes: int) -> StorageError:
+    expected = f"about {about_bytes:,} bytes of free space ({_free(folder)})" if about_bytes else None
+    fix = "free some space, or choose another run directory"
+    return StorageError(what, got=reason_of(error), expected=expected, fix=fix)
 
 
 def _name(step: int) -> str:
@@ -96,14 +120,25 @@ def _name(step: int) -> str:
 
 
 def snapshots(folder: Path) -> list[Path]:
-    """All checkpoint directories below `folder`, oldest first, damaged ones included."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()] if folder.is_dir() else []
-    return sorted(found, key=lambda path: path.name)
+    """All checkpoint directories below `folder`, oldest first, damaged ones included.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    return [path for path in _listed(folder, _PREFIX) if path.is_dir()]
 
 
 def unfinished_snapshots(folder: Path) -> list[Path]:
     """Temporary directories below `folder` of saves that a kill or a power cut interrupted."""
-    return sorted(folder.glob(f"{_TEMPORARY}*"))
+    return _listed(folder, _TEMPORARY)
+
+
+def _listed(folder: Path, prefix: str) -> list[Path]:
+    try:
+        faults.hit("checkpoint.list")
+        return sorted(folder.glob(f"{prefix}*"), key=lambda path: path.name)
+    except UNWRITTEN as error:
+        raise StorageError(f"{folder} cannot be read", got=reason_of(error)) from error
 
 
 def newest_snapshot(folder: Path) -> tuple[Path | None, list[Skipped]]:
@@ -138,25 +173,23 @@ def why_damaged(path: Path) -> str | None:
                 return f"{name} has changed: its sha256 differs"
     except OSError as error:
         return f"{MANIFEST}: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         return f"{MANIFEST} is not readable: {type(error).__name__}"
     return None
 
 
 def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
     """Remove all checkpoints but the newest `keep` and that of step `spare`, and the remains of interrupted saves."""
-    for path in snapshots(folder)[:-keep]:
-        if path.stem != _name(spare or 0):
+    with suppress(*UNWRITTEN):  # what cannot be listed now is removed by a later save
+        old = [path for path in snapshots(folder)[:-keep] if path.stem != _name(spare or 0)]
+        for path in [*old, *unfinished_snapshots(folder)]:
             shutil.rmtree(path, ignore_errors=True)
-    for path in unfinished_snapshots(folder):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def forget_after(folder: Path, checkpoint: Path) -> None:
     """Remove checkpoints newer than the one a run resumes from: they are damaged, or of steps to be done again."""
-    for path in snapshots(folder):
-        if path.name > checkpoint.name:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in (path for path in snapshots(folder) if path.name > checkpoint.name):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -165,9 +198,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def json_writer(value: Any) -> Writer:
-    """A writer of `value` as strict JSON.
-
-    A NaN or infinity becomes `{"float": "nan"}`, a mapping with keys that are no strings `{"pairs": [...]}`.
+    """A writer of strict JSON: NaN and infinity are `{"float": "nan"}`, other keys than strings `{"pairs": [...]}`.
 
     Raises:
         TypeError, ValueError, RecursionError: at once, if `value` holds something that is no JSON value, or itself.
@@ -191,21 +222,40 @@ def one_writer(directory: Path) -> Iterator[None]:
     holder = directory / ".lock-holder"
     lock = FileLock(directory / ".lock", timeout=0)
     try:
+        faults.hit("lock.begin")
         lock.acquire()
+        faults.hit("lock.acquired")
         _write_text(holder, str(os.getpid()))
+        faults.hit("lock.end")
+        ours = holder.stat()
     except Timeout as error:
-        got = f"process {holder.read_text('utf-8')}" if holder.exists() else "another process"
         fix = "wait for it, or choose another run directory"
-        raise StorageError(f"run directory {directory} is being written", got=got, fix=fix) from error
-    except OSError as error:
-        lock.release()
-        fix = "free some space, or choose another run directory"
-        raise StorageError(f"run directory {directory} cannot be written", got=error.strerror, fix=fix) from error
+        raise StorageError(f"run directory {directory} is being written", got=_holder(holder), fix=fix) from error
+    except BaseException as error:
+        with suppress(*UNWRITTEN):
+            lock.release(force=True)
+        if not isinstance(error, UNWRITTEN):
+            raise
+        raise _unwritten(f"run directory {directory} cannot be written", error, directory, 0) from error
     try:
         yield
     finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
+        try:
+            with suppress(*UNWRITTEN):  # gone with its directory or its disk, or another run's by now
+                faults.hit("lock.release")
+                if os.path.samestat(holder.stat(), ours):
+                    holder.unlink()
+        finally:
+            with suppress(*UNWRITTEN):
+                lock.release(force=True)
+
+
+def _holder(path: Path) -> str:
+    """The process that holds a lock, by what it wrote there, if that can be read."""
+    with suppress(OSError), path.open("rb") as file:
+        if (said := file.read(12)).isdigit() and len(said) < 12:
+            return f"process {int(said)}"
+    return "another process"
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:
@@ -217,9 +267,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _free_bytes(folder: Path) -> int:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
+def _free(folder: Path) -> str:
+    for path in (folder, *folder.parents):
+        with suppress(OSError):  # it is not there, or its disk is gone
+            return f"{shutil.disk_usage(path).free:,} are free"
+    return "none is left"
 
 
 def sync(path: Path) -> None:

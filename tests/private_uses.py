@@ -30,6 +30,7 @@ DUNDERS = {
     "__self__",  # of methods; of functions, the next two
     "__code__",
     "__closure__",
+    "__unraisablehook__",
 }
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",
@@ -47,6 +48,7 @@ DOCUMENTED_STORES = {
     *("word_embed_proj_dim", "mamba_d_ssm", "per_layer_config", "tie_word_embeddings"),
     *("maxstring", "maxlong", "maxother"),  # reprlib
     "redirect_slashes",  # starlette's router
+    "unraisablehook",  # sys
     "help",  # argparse: of an action
 }
 MEANT_TO_BE_SET = {"self", "cls", "ctx", "arguments"}  # autograd's context and argparse's namespace among them

@@ -10,9 +10,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.starting import starting
 from apt_model.data.notices import Tell
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, StorageError
 from apt_model.events.recorded import Damage, name_of
 from apt_model.i18n import Phrases
 
@@ -112,11 +111,18 @@ def waiting(lang: str, what: str, **values: object) -> Iterator[None]:
             stream.flush()
 
 
-@contextmanager
-def importing(lang: str) -> Iterator[None]:
-    """Context manager around the imports of PyTorch and the like: they are told of, and Ctrl-C ends them at once."""
-    with waiting(lang, "libraries"), starting():
-        yield
+def importing(lang: str) -> AbstractContextManager[None]:
+    """Context manager around the imports of PyTorch and the like: they are told of on a terminal.
+
+    Raises:
+        StorageError: the current directory has been removed: oneMKL would end the process.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        fix = "change to a directory that is there"
+        raise StorageError("the current directory cannot be read", got=error.strerror, fix=fix) from error
+    return waiting(lang, "libraries")
 
 
 def first_word(arguments: Sequence[str]) -> AbstractContextManager[None]:

@@ -16,15 +16,17 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal = 0
+        self.before: dict[int, Any] = {}  # the handlers of both signals outside of the run
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler.
+        """The signal handler; Ctrl-C after a stop was requested is for the handler from before.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C after a stop was requested.
+            KeyboardInterrupt: there is none, or it is Python's.
         """
         if self.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            earlier = self.before[number]
+            (earlier if callable(earlier) else signal.default_int_handler)(number, frame)
         self.signal = number
 
 
@@ -38,11 +40,12 @@ def stop_on_signals() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, stop.ask)
+        if (earlier := signal.getsignal(number)) is not None:  # None: not set from Python, and could not be set again
+            stop.before[number] = earlier
+            signal.signal(number, stop.ask)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for one, handler in stop.before.items():
+            signal.signal(one, handler)

@@ -7,12 +7,13 @@ stored unsanitised here and only here: whoever shows it sanitises it first. Know
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
-from apt_model.errors import StorageError
+from apt_model import faults
+from apt_model.errors import UNWRITTEN, StorageError, reason_of
 from apt_model.events.event import Event
 from apt_model.events.recorded import strict_events
 from apt_model.events.records import SCHEMA_VERSION, Notice, RunFinished, RunStarted
@@ -20,6 +21,7 @@ from apt_model.events.strict import plain, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
 MAX_LINE = 2**16  # bytes, newline included
+ELSEWHERE = "choose another run directory"
 
 
 class RunFile:
@@ -38,22 +40,43 @@ class RunFile:
     def __init__(self, directory: str | Path, *, resumes: bool = False) -> None:
         self.directory = check_run_directory(directory, resumes=resumes)
         self._waiting: list[tuple[dict[str, Any], bytes]] = []  # records with their lines
-        try:
+        self._lacks = False  # an event is in neither
+        with self._writing("record.open"):
             self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
-        except OSError as error:
-            raise self._lost(error) from error
+            self._own, self._bytes = os.fstat(self._file.fileno()), self._file.seek(0, 2)
+
+    def check(self) -> None:
+        """Check that the file is still there under its name, as long as it was written.
+
+        Raises:
+            StorageError: it was removed, replaced, cut, or written to by somebody else.
+        """
+        path, seen = self.directory / EVENTS, None
+        try:
+            faults.hit("record.check")
+            there = path.stat()
+            if self._lacks:
+                seen = "an event that no line could be made of"
+            elif not os.path.samestat(there, self._own):
+                seen = "another file in its place"
+            elif there.st_size != self._bytes:
+                seen = f"{there.st_size:,} bytes, where {self._bytes:,} were written"
+        except UNWRITTEN as error:
+            seen = reason_of(error)
+        if seen is not None:
+            what = f"the record {path} is no longer what this run has written"
+            raise StorageError(what, got=seen, fix="start a new run in another directory")
 
     def state_dict(self) -> dict[str, Any]:
         """The record's length in bytes, and the lines that wait to be written.
 
         Raises:
-            StorageError: the record cannot be synced to disk.
+            StorageError: the record cannot be synced to disk, or is lost.
         """
-        try:
+        self.check()
+        with self._writing("record.sync"):
             os.fsync(self._file.fileno())  # a checkpoint relies on these bytes being on the disk
-        except OSError as error:
-            raise self._lost(error) from error
-        return {"bytes": self._file.seek(0, 2), "waiting": [record for record, _ in self._waiting]}
+        return {"bytes": self._bytes, "waiting": [record for record, _ in self._waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off the lines after the checkpoint: the resumed run writes them again.
@@ -63,7 +86,8 @@ class RunFile:
         """
         if self._file.seek(0, 2) < state["bytes"]:
             raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
-        self._file.truncate(state["bytes"])
+        with self._writing("record.cut"):
+            self._bytes = self._file.truncate(state["bytes"])
         self._waiting = [(record, line_of(record)) for record in state["waiting"]]
 
     def emit(self, event: Event) -> None:
@@ -72,38 +96,51 @@ class RunFile:
         The address of the browser page is left out: it is gone when the run is looked at again.
 
         Raises:
-            StorageError: it could not be written; the next call tries again.
+            StorageError: it could not be written, or the file is lost; the next call tries again.
         """
         if isinstance(event, Notice) and event.key.startswith("watch."):
             return
-        record = to_record(event)
-        self._waiting.append((record, line_of(record)))
         try:
+            faults.hit("record.line")
+            record = to_record(event)
+            self._waiting.append((record, line_of(record)))
+        except BaseException:
+            self._lacks = True
+            raise
+        self.check()
+        with self._writing("record.begin"):
             while self._waiting:
-                self._write(*self._waiting[0])
+                record, line = self._waiting[0]
+                if (own := {RunStarted.kind: CONFIG, RunFinished.kind: SUMMARY}.get(record["kind"])) is not None:
+                    write_json(self.directory / own, record)
+                self._append(line)
                 del self._waiting[0]
-        except OSError as error:
-            raise self._lost(error) from error
 
-    def _write(self, record: Mapping[str, Any], line: bytes) -> None:
-        own = {RunStarted.kind: CONFIG, RunFinished.kind: SUMMARY}.get(record["kind"])
-        if own is not None:
-            write_json(self.directory / own, record)
-        self._append(line)
-
-    def _lost(self, error: OSError) -> StorageError:
-        fix = "free some space, then resume the run"
-        return StorageError(f"the record {self.directory / EVENTS} cannot be written", got=error.strerror, fix=fix)
+    @contextmanager
+    def _writing(self, point: str) -> Iterator[None]:
+        try:
+            faults.hit(point)
+            yield
+        except UNWRITTEN as error:
+            what, fix = (
+                f"the record {self.directory / EVENTS} cannot be written",
+                "free some space, then resume the run",
+            )
+            raise StorageError(what, got=reason_of(error), fix=fix) from error
 
     def _append(self, line: bytes) -> None:
         """Write a line whole or not at all: a disk that fills up can accept a part of it without an error."""
-        start, written = self._file.seek(0, 2), 0
+        written = 0
         try:
+            self._file.seek(self._bytes)
             while written < len(line):
+                faults.hit("record.write")
                 written += self._file.write(line[written:])
-        except OSError:
-            self._file.truncate(start)
+        except BaseException:
+            with suppress(OSError):  # what cannot be cut off either is seen by the next `check`
+                self._file.truncate(self._bytes)
             raise
+        self._bytes += written
 
     def close(self) -> None:
         """Close the file."""
@@ -117,17 +154,19 @@ def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path
         StorageError: it cannot be written, holds a run already, or holds no run to resume.
     """
     path = Path(directory)
-    if resumes and not (path / EVENTS).exists():
-        raise StorageError(f"{path} holds no run to resume", fix="check the path")
-    if not resumes and (path / EVENTS).exists():
-        raise StorageError(f"{path} already holds a run", fix="choose another run directory, or resume it")
     try:
+        faults.hit("record.directory")
+        if resumes != (path / EVENTS).exists():
+            if resumes:
+                raise StorageError(f"{path} holds no run to resume", fix="check the path")
+            raise StorageError(f"{path} already holds a run", fix=f"{ELSEWHERE}, or resume it")
         path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):
             return path
-    except OSError as error:
-        fix = "choose another run directory"
-        raise StorageError(f"run directory {path} cannot be written", got=error.strerror, fix=fix) from error
+    except StorageError:
+        raise
+    except UNWRITTEN as error:
+        raise StorageError(f"run directory {path} cannot be written", got=reason_of(error), fix=ELSEWHERE) from error
 
 
 def to_record(event: Event) -> dict[str, Any]:
@@ -178,6 +217,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a small JSON file atomically: a reader sees the old or the new one, never half of it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
+        faults.hit("record.about")
         temporary.write_bytes(json.dumps(record, ensure_ascii=True, allow_nan=False, indent=2).encode() + b"\n")
         temporary.replace(path)
     finally:

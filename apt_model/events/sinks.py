@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from apt_model.errors import StorageError
+from apt_model.errors import StorageError, reason_of
 from apt_model.events.event import Event
 from apt_model.events.records import Notice, RunFinished
 
@@ -51,7 +51,7 @@ class Audience:
 
     Args:
         sinks: receive each event, in order.
-        record: receives each event first. It is never detached; `lost` holds its error if it cannot be written.
+        record: receives each event first. It is no display: `lost` holds its error if it cannot be written.
         scorer: adds the lesson's judgement to an event; None passes events on unchanged.
         watchers: called with each event after the sinks; a notice that one returns is delivered next.
         guard: shared with other code that must not break training.
@@ -68,6 +68,7 @@ class Audience:
     ) -> None:
         self.guard = guard or Guard()
         self.lost: StorageError | None = None
+        self.step = 0  # of the last event
         self._sinks, self._record = list(sinks), record
         self._scorer, self._watchers = scorer, watchers
         self._told: set[str] = set()
@@ -75,6 +76,7 @@ class Audience:
 
     def __call__(self, event: Event) -> Event:
         """Score and deliver one event; returns the scored event."""
+        self.step = event.step
         if self._scorer is not None:
             event = self.guard.run("scorer", partial(self._scorer, event), event)
         if isinstance(event, RunFinished):
@@ -91,7 +93,7 @@ class Audience:
 
     def _deliver(self, event: Event) -> None:
         if self._record is not None:
-            self.guard.run(type(self._record).__name__, partial(self._put_down, self._record, event), None)
+            self._put_down(self._record, event)
         heard = [self.guard.run(type(sink).__name__, partial(_emit, sink, event), False) for sink in self._sinks]
         self._detached |= {type(sink).__name__ for sink, well in zip(self._sinks, heard, strict=True) if not well}
         self._sinks = [sink for sink, well in zip(self._sinks, heard, strict=True) if well]
@@ -100,8 +102,10 @@ class Audience:
         try:
             record.emit(event)
             self.lost = None
-        except StorageError as error:
+        except StorageError as error:  # it tries again with the next event
             self.lost = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, a record without this event is not whole
+            self.lost = StorageError("the record cannot be written", got=reason_of(error), fix="resume the run")
 
     def _tell(self, event: Event, name: str) -> None:
         """Report a failure to the remaining sinks, and on stderr if the failed one may have been the only display."""
