@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ def test_what_leaves_a_run_with_a_fault_is_one_of_ours_and_the_run_can_be_taken_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_three_hundred_faults_at_drawn_points_and_turns(tmp_path: Path) -> None:
+def test_three_hundred_faults_at_drawn_points_and_turns(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", 300)
     found = Counter[str]()
     for seed in (11, 12):
         (tmp_path / str(seed)).mkdir()

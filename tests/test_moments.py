@@ -53,7 +53,10 @@ def test_a_signal_in_the_first_half_second_is_one_line(seed: int, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("span", [0.6, 3.0])
-def test_three_hundred_signals_in_the_first_seconds(span: float, school: Path) -> None:
+def test_three_hundred_signals_in_the_first_seconds(
+    span: float, school: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", 150)
     commands: list[Callable[[int], Sequence[str]]] = [
         lambda turn: [*LESSON, "--out", f"run-{turn}"],
         lambda turn: ["demo", "--out", f"run-{turn}", "--max-steps", "5"],

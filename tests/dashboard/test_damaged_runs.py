@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,10 @@ def test_damaged_run_folders_take_nothing_from_the_whole_one(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_two_thousand_damaged_run_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_thousand_damaged_run_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", MANY)
     assert try_folders(MANY, tmp_path, capsys) > MANY / 4
 
 

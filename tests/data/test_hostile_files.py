@@ -65,7 +65,10 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(child: Child, t
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("do", ["rows", "settings"])
-def test_two_thousand_files_are_read_or_refused_in_one_line(child: Child, tmp_path: Path, do: str) -> None:
+def test_two_thousand_files_are_read_or_refused_in_one_line(
+    child: Child, tmp_path: Path, do: str, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", MANY)
     print(tried(child, do, range(1_000, 1_000 + MANY), tmp_path))
 
 
@@ -421,6 +424,7 @@ def test_a_damaged_cache_of_a_teacher_is_refused_or_says_the_same(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_thousand_damaged_caches_of_a_teacher_are_refused_or_say_the_same(
-    child: Child, teachers_cache: Path, tmp_path: Path
+    child: Child, teachers_cache: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("inputs", MANY)
     print(answers_of_damaged_caches(child, teachers_cache, range(1_000, 1_000 + MANY), tmp_path))

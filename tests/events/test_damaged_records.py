@@ -1,7 +1,7 @@
 """Any damage to a record: what is whole is shown, what is not is named, and nothing raw comes out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -104,5 +104,8 @@ def test_a_record_damaged_in_any_way_is_shown_as_far_as_it_is_whole(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
-def test_two_thousand_records_damaged_in_any_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_thousand_records_damaged_in_any_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> None:
+    record_property("inputs", MANY)
     assert try_all(MANY, tmp_path, capsys) > MANY / 2

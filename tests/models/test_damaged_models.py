@@ -45,9 +45,10 @@ def test_a_mutated_model_loads_or_is_one_error_that_names_its_file(bases: list[P
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 def test_two_thousand_mutated_models_load_or_are_one_error_that_names_its_file(
-    bases: list[Path], tmp_path: Path
+    bases: list[Path], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     found = list(attempts(bases, tmp_path, seed=2000, count=2000))
+    record_property("inputs", len(found))
     print(Counter(outcome.kind for _, outcome in found), Counter(outcome.file for _, outcome in found))
     print("slowest", max(outcome.seconds for _, outcome in found))
     assert wrong(found) == []

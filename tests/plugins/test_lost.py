@@ -151,8 +151,9 @@ def try_one(loss: Loss, root: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_run_whose_directory_or_record_is_taken_away_ends_with_five_and_its_student_is_kept(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("inputs", 1)
     monkeypatch.chdir(tmp_path)
     try_one(Loss.drawn(random.Random(seed)), tmp_path)
 
@@ -164,8 +165,9 @@ def test_another_run_that_stands_there_when_the_lesson_is_over_keeps_its_student
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1_000, 1_200))
 def test_two_hundred_runs_that_lose_directory_or_record_at_drawn_events(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
+    record_property("inputs", 1)
     monkeypatch.chdir(tmp_path)
     try_one(Loss.drawn(random.Random(seed)), tmp_path)
 
