@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,33 +221,33 @@ def one_writer(directory: Path) -> Iterator[None]:
     """
     holder = directory / ".lock-holder"
     lock = FileLock(directory / ".lock", timeout=0)
-    try:
-        faults.hit("lock.begin")
-        lock.acquire()
-        faults.hit("lock.acquired")
-        _write_text(holder, str(os.getpid()))
-        faults.hit("lock.end")
-        ours = holder.stat()
-    except Timeout as error:
-        fix = "wait for it, or choose another run directory"
-        raise StorageError(f"run directory {directory} is being written", got=_holder(holder), fix=fix) from error
-    except BaseException as error:
-        with suppress(*UNWRITTEN):
-            lock.release(force=True)
-        if not isinstance(error, UNWRITTEN):
-            raise
-        raise _unwritten(f"run directory {directory} cannot be written", error, directory, 0) from error
-    try:
-        yield
-    finally:
+    with ExitStack() as at_end:
+        at_end.callback(_let_go, lock)
         try:
-            with suppress(*UNWRITTEN):  # gone with its directory or its disk, or another run's by now
-                faults.hit("lock.release")
-                if os.path.samestat(holder.stat(), ours):
-                    holder.unlink()
-        finally:
-            with suppress(*UNWRITTEN):
-                lock.release(force=True)
+            faults.hit("lock.begin")
+            lock.acquire()
+            faults.hit("lock.acquired")
+            _write_text(holder, str(os.getpid()))
+            faults.hit("lock.end")
+            at_end.callback(_remove_own, holder, holder.stat())
+        except Timeout as error:
+            fix = "wait for it, or choose another run directory"
+            raise StorageError(f"run directory {directory} is being written", got=_holder(holder), fix=fix) from error
+        except UNWRITTEN as error:
+            raise _unwritten(f"run directory {directory} cannot be written", error, directory, 0) from error
+        yield
+
+
+def _let_go(lock: FileLock) -> None:
+    with suppress(*UNWRITTEN):
+        lock.release(force=True)
+
+
+def _remove_own(holder: Path, own: os.stat_result) -> None:
+    with suppress(*UNWRITTEN):  # gone with its directory or its disk, or another run's by now
+        faults.hit("lock.release")
+        if os.path.samestat(holder.stat(), own):
+            holder.unlink()
 
 
 def _holder(path: Path) -> str:

@@ -64,6 +64,21 @@ def run_tests(ids: Iterable[str], place: Path) -> tuple[dict[str, list[str]], di
     return outcomes, tried
 
 
+def in_halves(ids: Sequence[str], place: Path, pool: ThreadPoolExecutor) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """`run_tests` in two processes at a time, each with every other file of tests."""
+    files = list(dict.fromkeys(one.partition("::")[0] for one in ids))
+    outcomes: dict[str, list[str]] = {}
+    tried: dict[str, int] = {}
+    places = [place / name for name in ("first", "second")]
+    for one in places:
+        one.mkdir()
+    halves = [[one for one in ids if files.index(one.partition("::")[0]) % 2 == which] for which in (0, 1)]
+    for ended, inputs in pool.map(run_tests, [half for half in halves if half], places):
+        outcomes |= ended
+        tried |= inputs
+    return outcomes, tried
+
+
 def run_peer(case: str, place: Path, seconds: int = 90) -> str:
     """What a peer did, in words."""
     directory = place / case
@@ -111,10 +126,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     also = ALSO_FUZZED if arguments.only is None else ()
     tests = list(dict.fromkeys((*(test for fault in faults for test in fault.tests), *also)))
     cases = [name for name, case in CASES.items() if case.number in {fault.number for fault in faults}]
-    with tempfile.TemporaryDirectory() as place:
-        with ThreadPoolExecutor(2) as pool:  # each case waits for a process of its own
-            said = dict(zip(cases, pool.map(lambda case: run_peer(case, Path(place)), cases), strict=True))
-        outcomes, tried = run_tests(tests, Path(place))
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:  # whose threads wait for processes
+        said = dict(zip(cases, pool.map(lambda case: run_peer(case, Path(place)), cases), strict=True))
+        outcomes, tried = in_halves(tests, Path(place), pool)
     page = HEAD.format(versions=", ".join(f"{name} {version(name)}" for name in PACKAGES))
     page += "".join(line(fault, outcomes, tried, said) for fault in faults)
     ended = [one for test in tests for one in outcomes.get(test, ["not run"])]

@@ -48,7 +48,7 @@ def test_a_damaged_run_is_said_to_be_in_the_list_and_over_its_page(open_page: Op
     over = watched.page.locator(".damages")
     over.get_by_text("第一处在第 5 行").wait_for()
     watched.page.locator(".switch.language").click()
-    assert "2 of its lines cannot be read and are left out; the first is line 5" in over.inner_text()
+    over.get_by_text("2 of its lines cannot be read and are left out; the first is line 5").wait_for()
     for view in VIEWS:
         watched.show(view)
         watched.settle()

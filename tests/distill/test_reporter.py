@@ -100,7 +100,14 @@ def test_no_text_and_no_token_of_a_card_shows_a_piece_of_a_character(listener: A
     top = [[(token, 0.5)] for token in ids]
     said = told(
         replace(
-            readout([]), card=card, teacher_ids=ids, student_ids=ids[2:3] * size, teacher_top=top, kl_nats=[0.0] * size
+            readout([0.5] * size),
+            card=card,
+            teacher_ids=ids,
+            student_ids=ids[2:3] * size,
+            teacher_top=top,
+            student_top=top,
+            student_entropy=[0.5] * size,
+            kl_nats=[0.0] * size,
         ),
         made,
         listener,

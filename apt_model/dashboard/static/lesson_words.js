@@ -83,6 +83,7 @@ export const LESSON = {
   "notice.rows_cut": ["{rows} 条样本中有 {count} 条超过 {length} 个 token，后面共 {tokens} 个 token 被截掉、学不到；想学到就调大 max_length", "{count} of {rows} samples are longer than {length} tokens and are cut there: {tokens} tokens are not learned; raise max_length to learn them"],
   "notice.rows_unlabelled": ["{rows} 条样本中有 {count} 条在前 {length} 个 token 里没有可学的内容：没有回答，或者回答在更后面", "{count} of {rows} samples have nothing to learn within their first {length} tokens: no answer, or it begins later"],
   "notice.cache_elsewhere": ["{path} 不可写，数据暂时缓存在 {spare}，进程结束后删除；想保留缓存，请把 HF_HOME 设为可写的目录", "{path} cannot be written, so data is cached in {spare} until this process ends; set HF_HOME to a directory that can be written to keep it"],
+  "notice.generation_unused": ["回答按贪心解码生成，最多 --max-new-tokens 个 token：generation_config 里的其他设置不起作用（{settings}）", "answers are greedy, up to --max-new-tokens: what generation_config asks for besides is not used ({settings})"],
   "notice.no_cuda": ["这台机器没有 {device}，改用 CPU 训练", "{device} is not available on this machine: training on the CPU"],
   "notice.no_labels": ["epoch {epoch} 的 batch {batch} 没有任何标签，已跳过；之后同样的情况只计数", "batch {batch} of epoch {epoch} has no labels and is skipped; further ones are only counted"],
   "notice.no_length": ["数据长度未知，学习率不会按 {schedule} 变化，一直保持不变；用 max_steps 给出总步数即可", "the length of the data is unknown, so the learning rate stays constant instead of following {schedule}; set max_steps to the number of steps"],
