@@ -104,21 +104,28 @@ def _read(lang: str) -> Locale:
 
 
 def _fits(own: str | tuple[str, ...], ours: str | tuple[str, ...]) -> bool:
-    """Whether a sentence is one, or a list of variants, as ours is, and can be filled with the same values."""
-    return type(own) is type(ours) and bool(own) and _fields(own) <= _fields(ours)
+    """Whether a sentence is one, or a list of variants, as ours is, and can be filled with the same values.
 
-
-def _fields(said: str | tuple[str, ...]) -> set[str]:
-    lines = [said] if isinstance(said, str) else said
+    A value may be written otherwise only where ours writes it as a number: what the others are is not known here.
+    """
+    if type(own) is not type(ours) or not own:
+        return False
+    values = {name: 1 if spec else "" for name, spec in _fields(ours)}
     try:
-        parsed = [part for line in lines for part in Formatter().parse(line)]
-    except ValueError:
-        return {"{"}
-    return {
-        name + (f"!{how}" if how else "") + (f":{spec}" if spec else "")
-        for _, name, spec, how in parsed
-        if name is not None
-    }
+        return all(name in values and format(values[name], spec or "") is not None for name, spec in _fields(own))
+    except ValueError:  # a lone brace, or no way to write that value
+        return False
+
+
+def _fields(said: str | tuple[str, ...]) -> list[tuple[str, str | None]]:
+    """What stands in braces: name and format.
+
+    Raises:
+        ValueError: a brace stands alone.
+    """
+    lines = [said] if isinstance(said, str) else said
+    parsed = [part for line in lines for part in Formatter().parse(line)]
+    return [(name + (f"!{how}" if how else ""), spec) for _, name, spec, how in parsed if name is not None]
 
 
 def _flatten(table: Mapping[str, object], prefix: str = "") -> dict[str, str | tuple[str, ...]]:

@@ -85,15 +85,13 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
 
 
 def write_whole(directory: Path, write: Writer, *, about_bytes: int) -> None:
-    """Write a directory under a temporary name, and rename it: the new one is whole, or the old one still there.
-
-    Raises:
-        StorageError: it could not be written; names `about_bytes`.
-    """
+    """Write a directory atomically, errors as `write_snapshot`: the new one is whole, or the old one still there."""
     unfinished, before = (directory.with_name(f".{directory.name}{end}") for end in ("", _REPLACED))
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(before, ignore_errors=True)
     try:
+        if before.exists() and not directory.exists():  # a kill between the two renames: this is the one that is whole
+            before.rename(directory)
+        shutil.rmtree(before, ignore_errors=True)
         faults.hit("whole.begin")
         write(unfinished)
         faults.hit("whole.before_rename")
@@ -110,8 +108,8 @@ def write_whole(directory: Path, write: Writer, *, about_bytes: int) -> None:
 
 
 def _unwritten(what: str, error: Exception, folder: Path, about_bytes: int) -> StorageError:
-    expected = f"about {about_bytes:,} bytes of free space ({_free(folder)})" if about_bytes else None
-    fix = "free some space, or choose another run directory"
+    fix, room = "free some space, or choose another run directory", f"about {about_bytes:,} bytes of free space"
+    expected = f"{room} ({_free(folder)})" if about_bytes else None
     return StorageError(what, got=reason_of(error), expected=expected, fix=fix)
 
 
@@ -231,8 +229,8 @@ def one_writer(directory: Path) -> Iterator[None]:
             faults.hit("lock.end")
             at_end.callback(_remove_own, holder, holder.stat())
         except Timeout as error:
-            fix = "wait for it, or choose another run directory"
-            raise StorageError(f"run directory {directory} is being written", got=_holder(holder), fix=fix) from error
+            what, fix = f"run directory {directory} is being written", "wait for it, or choose another run directory"
+            raise StorageError(what, got=_holder(holder), fix=fix) from error
         except UNWRITTEN as error:
             raise _unwritten(f"run directory {directory} cannot be written", error, directory, 0) from error
         yield

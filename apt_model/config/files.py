@@ -20,7 +20,7 @@ TRUE = ("yes", "on", "true")
 LARGEST = 2**18  # bytes
 MOST_TOLD = 20  # mistakes of a file, in the line that refuses it
 PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+"""
-LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{PART}\.[ \t]*+){{32}}")
+LONG_KEY = re.compile(rf"(?:^|[{{,\[])[ \t]*+(?:{PART}\.[ \t]*+){{32}}(?=[^=\n]*[=\]])", re.MULTILINE)
 WORDS = re.compile(r"^(?:yes|no|on|off)$", re.IGNORECASE)
 
 OF_PAIRS = ("columns", "lora", "student")  # what may be a mapping: the flag takes KEY=VALUE

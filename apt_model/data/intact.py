@@ -59,19 +59,27 @@ def refuse_cut(content: BinaryIO, file: Path) -> None:
 
 
 def seal(file: Path) -> None:
-    """Write a file's size and checksum beside it."""
+    """Write a file's size, checksum and times of change beside it."""
     beside = _seal_of(file)
     started = beside.with_suffix(f".{os.getpid()}")
-    started.write_text(_sum(file), "utf-8")
+    started.write_text(f"{_sum(file)}\n{_times(file)}", "utf-8")
     started.replace(beside)
 
 
 def is_sealed(file: Path) -> bool:
-    """Whether a file is the one that was sealed, to the byte."""
+    """Whether a file is the one that was sealed, to the byte; of a large one the times of change tell, if they can."""
     try:
-        return _seal_of(file).read_text("utf-8") == _sum(file)
+        found, _, times = _seal_of(file).read_text("utf-8").partition("\n")
+        is_untouched = file.stat().st_size > SMALL and times == _times(file)
+        return is_untouched or found == _sum(file)
     except (OSError, ValueError):
         return False
+
+
+def _times(file: Path) -> str:
+    """Size and both times of change."""
+    _, *numbers = stamps_of([file])[0]
+    return " ".join(map(str, numbers))
 
 
 def _seal_of(file: Path) -> Path:

@@ -11,7 +11,11 @@ DEEPEST = 100  # lists and objects within each other: whoever walks a value need
 _STEPS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)  # a string, or into a value, or out of one
 
 
-class TooDeepError(ValueError):
+class RefusedJsonError(ValueError):
+    """A JSON text that a parser could take, and we do not: too deep, or a key of an object stands there twice."""
+
+
+class TooDeepError(RefusedJsonError):
     """A JSON text is nested more than DEEPEST deep, first in `line`, from 1."""
 
     def __init__(self, line: int) -> None:
@@ -23,8 +27,9 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: no JSON, a key that stands twice in an object, or a number of too many digits. TooDeepError: before
-            it is parsed, for a parser that calls itself may end the process, and so may whoever walks what it made.
+        ValueError: no JSON, or a number of too many digits. RefusedJsonError: a key stands twice in an object.
+            TooDeepError: before it is parsed, for a parser that calls itself may end the process, and so may whoever
+            walks what it made.
     """
     if text.count("[") + text.count("{") > DEEPEST:
         _refuse_deep(text)
@@ -42,5 +47,5 @@ def _refuse_deep(text: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError(f"the key {brief(named_twice(name for name, _ in pairs))} stands there twice")
+        raise RefusedJsonError(f"the key {brief(named_twice(name for name, _ in pairs))} stands there twice")
     return values

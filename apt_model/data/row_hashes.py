@@ -23,6 +23,8 @@ from apt_model.data.rows import is_stateless
 
 BYTES = 16  # of a digest (BLAKE2b)
 ROWS_AT_ONCE = 1_000
+LARGE = 2**30  # bytes of a mapped file, of which parts are hashed beyond that: PARTS of them, each of PART bytes
+PARTS, PART = 256, 2**20
 DEPTH = 6  # of data sets within data sets
 
 
@@ -92,6 +94,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         whole = value.detach().cpu().contiguous()
         return [str(value.dtype), list(value.shape), _hex(whole.reshape(-1).view(torch.uint8).numpy().data)]
+    if isinstance(value, np.memmap) and value.nbytes > LARGE:
+        return [str(value.dtype), list(value.shape), _sampled(value)]
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return [str(value.dtype), list(value.shape), _hex(np.ascontiguousarray(value).data)]
     if isinstance(value, np.ndarray | np.generic):
@@ -105,6 +109,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(digest(one).hex() for one in value)
     return [type(value).__name__, getattr(value, "__dict__", None)]
+
+
+def _sampled(value: Any) -> str:
+    """The hash of parts spread over a file that is too large to be read whole for it."""
+    flat = value.reshape(-1)
+    some = max(1, PART // value.itemsize)
+    starts = np.linspace(0, len(flat) - some, PARTS).astype(np.int64)
+    return _hex(b"".join(flat[start : start + some].tobytes() for start in starts.tolist()))
 
 
 def _hex(data: Any) -> str:

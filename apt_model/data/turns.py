@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apt_model.data.columns import CONTEXTS, SYSTEMS, Kind, kind_of
-from apt_model.data.json_text import parse_json
+from apt_model.data.json_text import RefusedJsonError, parse_json
 from apt_model.errors import DataError, brief
 
 Turn = dict[str, Any]
@@ -266,10 +266,16 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
 
 
 def parsed(value: Any) -> Any:
-    """A value; of a string that is a JSON list or object, what it says: csv files have no other way."""
+    """A value; of a string that is a JSON list or object, what it says: csv files have no other way.
+
+    Raises:
+        DataError: as JSON it is too deep, or has a key twice.
+    """
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return parse_json(value)
+        except RefusedJsonError as error:
+            raise DataError("a JSON text in a row cannot be read", got=str(error)) from error
         except ValueError:
             return value
     return value

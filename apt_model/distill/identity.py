@@ -15,6 +15,7 @@ from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import steps_per_epoch
 from apt_model.data.rng import generator_names
 from apt_model.data.row_hashes import hash_rows
+from apt_model.data.rows import is_stateless
 from apt_model.distill.checkpoints.comparison import BEGINNING
 from apt_model.distill.inputs import Data, Models
 from apt_model.distill.teachers.live import TeacherSource
@@ -46,6 +47,7 @@ def identity(
         "batch_size": getattr(data.train, "batch_size", None),
         "optimizer": _described(models, optimizer),
         "the teacher's weights": _short(getattr(source, "fingerprint", None)),
+        "the teacher's build": None if source.model is None else _short(hash_build(source.model)),
         **_of_student(models.student),
         "tokenizer": _short(hash_tokenization(models.tokenizer)),
         "the teacher's tokenizer": _short(hash_tokenization(models.teacher_tokenizer)),
@@ -75,7 +77,8 @@ def _of_rows(batches: Iterable[Any]) -> dict[str, Any]:
     }
     if isinstance(batches, DataLoader):
         known["sampler"] = f"{type(batches.sampler).__name__}, drop_last={batches.drop_last}"
-        known["workers"] = batches.num_workers
+        if not is_stateless(batches.dataset):  # else the rows are the same whoever reads them
+            known["workers"] = batches.num_workers
     return known
 
 

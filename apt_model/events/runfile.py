@@ -6,6 +6,7 @@ stored unsanitised here and only here: whoever shows it sanitises it first. Know
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from apt_model.events.strict import plain, shortened
 
 EVENTS, CONFIG, SUMMARY, STUDENT = "events.jsonl", "config.json", "summary.json", "student"
 MAX_LINE = 2**16  # bytes, newline included
+SECOND_LOOK = 0.2  # seconds
 ELSEWHERE = "choose another run directory"
 
 
@@ -51,21 +53,27 @@ class RunFile:
         Raises:
             StorageError: it was removed, replaced, cut, or written to by somebody else.
         """
-        path, seen = self.directory / EVENTS, None
+        seen = self._look()
+        if seen is not None and not self._lacks:
+            time.sleep(SECOND_LOOK)  # a network disk may be late in telling of what was written
+            seen = self._look()
+        if seen is not None:
+            what = f"the record {self.directory / EVENTS} is no longer what this run has written"
+            raise StorageError(what, got=seen, fix="start a new run in another directory")
+
+    def _look(self) -> str | None:
+        """What is seen instead of the record; None if it is there."""
+        if self._lacks:
+            return "an event that no line could be made of"
         try:
             faults.hit("record.check")
-            there = path.stat()
-            if self._lacks:
-                seen = "an event that no line could be made of"
-            elif not os.path.samestat(there, self._own):
-                seen = "another file in its place"
-            elif there.st_size != self._bytes:
-                seen = f"{there.st_size:,} bytes, where {self._bytes:,} were written"
+            there = (self.directory / EVENTS).stat()
         except UNWRITTEN as error:
-            seen = reason_of(error)
-        if seen is not None:
-            what = f"the record {path} is no longer what this run has written"
-            raise StorageError(what, got=seen, fix="start a new run in another directory")
+            return reason_of(error)
+        if not os.path.samestat(there, self._own):
+            return "another file in its place"
+        is_whole = there.st_size == self._bytes
+        return None if is_whole else f"{there.st_size:,} bytes, where {self._bytes:,} were written"
 
     def state_dict(self) -> dict[str, Any]:
         """The record's length in bytes, and the lines that wait to be written.

@@ -6,6 +6,7 @@ Knows nothing of who is teacher and student.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import chain
 from typing import Any
 
@@ -106,4 +107,5 @@ def surroundings(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "transformers": INSTALLED,
+        "tokenizers": version("tokenizers"),
     }

@@ -4,13 +4,11 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from os.path import samestat
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Protocol
 
 import torch
@@ -29,11 +27,10 @@ from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_direct
 from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.models.devices import pick_device
 from apt_model.models.forward import model_card
-from apt_model.models.pretrained import save_model
 from apt_model.models.readme import Training
-from apt_model.models.weights import get_model_size
+from apt_model.plugins.kept_student import RunHome, save_student
 from apt_model.plugins.viewer import Viewer
-from apt_model.storage import one_writer, step_of, why_damaged, write_whole
+from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
 
 
@@ -141,7 +138,7 @@ def run_session(
             audience.close()
             if directory is not None and record is not None:
                 record.check()  # else it may be another run's student that is replaced
-                _save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
+                save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
                 record.check()
         except StorageError as error:
             if home is None:
@@ -238,73 +235,3 @@ def _training(config: LessonConfig, models: Models, data: Data, verdict: RunFini
         config=config,
         finished=verdict,
     )
-
-
-def _save_student(models: Models, place: Path, config: LessonConfig, training: Training | None = None) -> None:
-    """Save the student whole or not at all.
-
-    Raises:
-        StorageError: it could not be written.
-    """
-    write_whole(
-        place,
-        partial(
-            save_model, models.student, models.tokenizer, merge_adapters=config.train.merge_adapters, training=training
-        ),
-        about_bytes=round(get_model_size(models.student) * 2**20),
-    )
-
-
-class RunHome:
-    """A run directory as it is when the run begins, and where its student is kept if it fails.
-
-    Raises:
-        StorageError: the directory cannot be looked at.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        try:
-            self._own = directory.stat()
-        except OSError as error:
-            raise StorageError(f"run directory {directory} cannot be read", got=error.strerror) from error
-
-    def with_student(
-        self, error: StorageError, models: Models, config: LessonConfig, *, checkpoints: Checkpoints | None, step: int
-    ) -> StorageError:
-        """The error that ends a run at `step`; names where its student is: in the newest checkpoint, or saved now."""
-        newest = checkpoints.newest if checkpoints is not None else None
-        is_whole = newest is not None and why_damaged(newest) is None
-        error.last_good = checkpoints.last_good() if checkpoints is not None and is_whole else None
-        if not step or (newest is not None and is_whole and step_of(newest) == step):
-            return error
-        fix = f"free some space; the student of step {step} could not be kept anywhere"
-        for find in self._places():
-            with suppress(OSError, StopIteration):
-                place = find()
-                _save_student(models, place, config)
-                fix = f"the student of step {step} is kept in {place}; start a new run in another directory"
-                break
-        told = StorageError(error.what, got=error.got, expected=error.expected, fix=fix)
-        told.last_good = error.last_good
-        return told
-
-    def _places(self) -> Iterator[Callable[[], Path]]:
-        """The best first: in the directory, made anew if it is gone; beside it; here; among temporary files.
-
-        A call raises an OSError where there is no such place.
-        """
-        yield self._inside
-        for folder in (lambda: self._directory.absolute().parent, Path.cwd, lambda: Path(gettempdir())):
-            yield partial(self._free, folder)
-
-    def _inside(self) -> Path:
-        with suppress(FileNotFoundError):
-            if not samestat(self._directory.stat(), self._own):
-                raise FileExistsError(f"{self._directory} is another directory now")
-        return self._directory / STUDENT
-
-    def _free(self, folder: Callable[[], Path]) -> Path:
-        where, name = folder(), f"{self._directory.absolute().name}-{STUDENT}"
-        names = (name, *(f"{name}-{turn}" for turn in range(2, 1000)))
-        return next(where / one for one in names if not (where / one).exists())

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
+from apt_model.data import row_hashes
 from apt_model.data.rng import generator_names, read_generators, restorer, set_generators
 from apt_model.data.row_hashes import hash_rows, with_hashes
 
@@ -153,3 +154,26 @@ def test_the_global_generators_are_nobodys_own() -> None:
             self.numpy, self.torch, self.dice = np.random, torch.default_generator, random
 
     assert generator_names(DataLoader(Global(), shuffle=True)) == []
+
+
+def test_of_a_mapped_file_that_is_too_large_parts_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("LARGE", 4_000), ("PARTS", 4), ("PART", 400)):
+        monkeypatch.setattr(row_hashes, name, value)
+    tokens = np.memmap(tmp_path / "train.bin", dtype=np.uint16, mode="w+", shape=(5_000,))
+    tokens[:] = np.arange(5_000)
+
+    class Blocks(Dataset[Any]):
+        def __init__(self) -> None:
+            self.tokens = tokens
+
+        def __len__(self) -> int:
+            return 10
+
+        def __getitem__(self, index: int) -> Any:
+            raise AssertionError("read ahead")
+
+    before = hash_rows(Blocks())
+    tokens[1_000] = 9  # between two parts
+    assert hash_rows(Blocks()) == before
+    tokens[4_999] = 9
+    assert hash_rows(Blocks()) != before

@@ -3,14 +3,14 @@
 Knows how two of them differ, in words; knows nothing of what a checkpoint's files hold besides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from apt_model.config import settings
 from apt_model.config.sections import TrainConfig
@@ -18,20 +18,26 @@ from apt_model.data.notices import KeyedNotice
 from apt_model.data.rows import is_stateless
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.errors import ConfigError
-from apt_model.models.devices import surroundings
 from apt_model.models.weights import weights_of
 
 ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
-BEGINNING = "the student's first weights"  # of an identity; a checkpoint replaces them, so they may be excused
+# Entries of an identity that other surroundings may change: the first weights, which a checkpoint replaces, have other
+# last bits where a student is cut by calibration on another machine; another version of a library describes the rest
+# otherwise.
+BEGINNING = "the student's first weights"
+DESCRIBED = ("the student's build", "the teacher's build", "tokenizer", "the teacher's tokenizer")
+LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
-def compared(then: Mapping[str, Any], now: Mapping[str, Any], *, may_differ: bool) -> list[KeyedNotice]:
+def compared(
+    then: Mapping[str, Any], now: Mapping[str, Any], *, may_differ: bool, excused: Iterable[str] = ()
+) -> list[KeyedNotice]:
     """Compare the identity of a checkpoint with that of the run; returns what to tell of differences that may be.
 
     Raises:
         ConfigError: they differ, and may not: lists how.
     """
-    differ = "; ".join(differences(then, now))
+    differ = "; ".join(differences(then, {**now, **{name: then.get(name) for name in excused}}))
     if differ and not may_differ:
         fix = f"resume with the same values, or {ANYWAY}"
         raise ConfigError("the run differs from that of the checkpoint", got=differ, fix=fix)
@@ -68,13 +74,19 @@ def holds_weights(student: nn.Module, path: Path) -> bool:
         saved = load_file(path)
     except (OSError, SafetensorError):  # restoring will tell
         return False
-    return all(name in own and torch.equal(own[name].cpu(), tensor) for name, tensor in saved.items())
+    return all(name in own and _are_equal(own[name], tensor) for name, tensor in saved.items())
 
 
-def told_of_surroundings(then: Mapping[str, Any], device: torch.device) -> list[KeyedNotice]:
-    """What to tell where a run goes on in other surroundings."""
-    differ = "; ".join(differences(then, surroundings(device)))
-    return [("notice.resumed_elsewhere", {"what": differ})] if differ else []
+def _are_equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one.cpu(), other)
+
+
+def excused_by(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Entries of an identity that may differ because these surroundings do."""
+    if then == now:
+        return ()
+    is_other_library = any(then.get(name) != now.get(name) for name in LIBRARIES)
+    return (BEGINNING, *DESCRIBED) if is_other_library else (BEGINNING,)
 
 
 def told_of_workers(loader: Any, progress: Progress) -> list[KeyedNotice]:

@@ -25,10 +25,11 @@ from apt_model.data.rng import Tensors, read_generators
 from apt_model.distill.checkpoints.comparison import (
     BEGINNING,
     compared,
+    differences,
+    excused_by,
     holds_weights,
     refuse_other_batches,
     refuse_past_the_end,
-    told_of_surroundings,
     told_of_workers,
 )
 from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
@@ -232,11 +233,13 @@ class Checkpoints:
             except (OSError, LookupError, TypeError, ValueError) as error:
                 got = f"{type(error).__name__}: {error}"[:300]
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
-            elsewhere = told_of_surroundings(there, run.device)
-            # Where floats are added up in another order, a student cut by calibration begins with other last bits.
-            if then.get(BEGINNING) and (elsewhere or holds_weights(run.student, self.newest / STUDENT)):
-                run.identity = {**run.identity, BEGINNING: then[BEGINNING]}
-            told = [*compared(then, run.identity, may_differ=self._may_differ), *elsewhere]
+            here = surroundings(run.device)
+            excused = excused_by(there, here)
+            if BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
+                run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
+            told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
+            if elsewhere := "; ".join(differences(there, here)):
+                told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
             told += told_of_workers(run.loader, done)
             refuse_past_the_end(self._config, done)
         self._state_of(run)

@@ -59,7 +59,7 @@ class CrossTeacher:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the model's weights and of how it computes."""
+        """Hash of the model's weights."""
         return self._live.fingerprint
 
     @property

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,11 +15,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from apt_model.data.dataset import make_dataloader, tokenize_dataset
+from apt_model.distill.checkpoints import manager
 from apt_model.distill.teachers.cache.manifest import CacheSettings
 from apt_model.distill.teachers.cache.writer import CacheWriter
 from apt_model.distill.teachers.cached import CachedTeacher
 from apt_model.errors import ConfigError, Interrupted
 from apt_model.events.runfile import read_events
+from apt_model.models import devices
 from apt_model.models.lora import Lora, add_lora
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from tests.chats import byte_level, small_llama
@@ -182,9 +185,9 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
         lambda: {"data": DataLoader(list(IDS), batch_size=4, shuffle=True)},  # type: ignore[arg-type]
         r"the data's own generators: sampler\.generator then, none now",
     ),
-    "workers": (
-        lambda: {"data": shuffled(list(IDS))},
-        lambda: {"data": shuffled(list(IDS), num_workers=1)},
+    "workers of a data set that may draw": (
+        lambda: {"data": shuffled(Held(IDS))},
+        lambda: {"data": shuffled(Held(IDS), num_workers=1)},
         "workers: 0 then, 1 now",
     ),
     "a stream's first rows": (
@@ -204,7 +207,7 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
         lambda: {"teacher": touched(teacher_of(), lambda weight: weight.view(torch.int32)[3, 3].bitwise_xor_(1))},
         "the teacher's weights: ",
     ),
-    "how the teacher computes": (dict, lambda: {"teacher": teacher_of(rms_norm_eps=1e-5)}, "the teacher's weights: "),
+    "how the teacher computes": (dict, lambda: {"teacher": teacher_of(rms_norm_eps=1e-5)}, "the teacher's build: "),
     "another student to begin with": (
         dict,
         lambda: {"student": touched(student_of(), lambda weight: weight.mul_(2))},
@@ -312,6 +315,26 @@ def test_another_number_of_threads_is_told_as_it_may_move_the_last_bits_of_a_stu
     said = [values["what"] for key, values in told.notices if key == "notice.resumed_elsewhere"]
     assert said == [f"threads: {threads} then, {threads + 1} now"]
     assert not [event for event in read_events(tmp_path / "run") if event.kind == "notice"]
+
+
+def test_another_version_of_a_library_is_told_and_may_describe_models_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lesson(tmp_path / "run", stops=STOPPED_AT, tokenizer=byte_level())
+    before = devices.surroundings
+    monkeypatch.setattr(manager, "surroundings", lambda device: {**before(device), "transformers": "99.0"})
+    told = Told()
+    other = {"student": student_of(attention_dropout=1e-9), "tokenizer": byte_level(None)}
+    lesson(tmp_path / "run", sinks=[told], **other)
+    said = [values["what"] for key, values in told.notices if key == "notice.resumed_elsewhere"]
+    assert [re.sub(r"\d[\d.]+ then", "X then", one) for one in said] == ["transformers: X then, 99.0 now"]
+
+
+def test_workers_that_only_read_may_be_more_or_fewer(tmp_path: Path) -> None:
+    whole = lesson(tmp_path / "whole", data=shuffled(list(IDS)))
+    lesson(tmp_path / "run", stops=STOPPED_AT, data=shuffled(list(IDS), num_workers=1))
+    resumed = lesson(tmp_path / "run", data=shuffled(list(IDS), num_workers=2))
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_a_data_set_of_somebodys_own_is_not_read_ahead_of_the_training(tmp_path: Path) -> None:
