@@ -17,7 +17,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch, steps_per_epoch
 from apt_model.data.notices import KeyedNotice
 from apt_model.distill.cards import Cards
-from apt_model.distill.checkpoints.manager import Stateful
+from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.checks import CausalityCheck
 from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
@@ -44,6 +44,7 @@ class Parts:
 
     Attributes:
         student: wrapped for training on the accelerator's device.
+        teacher: None if it is a cache.
         batches: this process's part of the training data.
         epochs, total_steps: length of the run; `total_steps` is None where the data has no length.
         optimizer: the student's, not wrapped.
@@ -61,6 +62,7 @@ class Parts:
     """
 
     student: nn.Module
+    teacher: nn.Module | None
     batches: Iterable[Any]
     epochs: int
     total_steps: int | None
@@ -141,6 +143,7 @@ def assemble(
     varies = train.lr_scheduler_type != "constant_with_warmup" or train.warmup_ratio > 0
     return Parts(
         student=wrapped,
+        teacher=source.model,
         batches=batches,
         epochs=epochs,
         total_steps=total_steps,

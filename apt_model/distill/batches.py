@@ -10,7 +10,8 @@ from apt_model.data.batch import Batch
 from apt_model.data.rng import read_generators
 from apt_model.data.row_hashes import with_hashes
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.manager import Checkpoints, RunState
+from apt_model.distill.checkpoints.manager import Checkpoints
+from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError
 
 Window = list[tuple[int, Batch]]  # gradient accumulation window: the numbered batches of one optimizer step

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.notices import KeyedNotice, Tell
-from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
+from apt_model.distill.checkpoints.manager import Checkpoints
+from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.events.sinks import Audience
 

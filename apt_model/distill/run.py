@@ -17,8 +17,9 @@ from apt_model.data.rng import start_workers
 from apt_model.distill.assembly import Parts
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
-from apt_model.distill.checkpoints.manager import Checkpoints, RunState, Stateful
+from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.progress import Progress
+from apt_model.distill.checkpoints.run_state import RunState, Stateful
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.inputs import Keeping, Models
 from apt_model.distill.interrupt import Stop
@@ -76,6 +77,7 @@ class TrainingRun:
         }
         return RunState(
             student=models.student,
+            teacher=parts.teacher,
             beside=parts.projections,
             optimizer=parts.optimizer,
             progress=self._progress,

@@ -46,24 +46,22 @@ def hash_tokenizer(tokenizer: Any) -> str | None:
 def hash_build(model: nn.Module) -> str:
     """sha256 over how a model computes, weights aside.
 
-    Config, classes of modules, their floats (dropout, scaling), which parameters are trained and in which dtype, and
-    buffers that are not saved.
+    Config, classes of modules and what they say of themselves, their floats (dropout, scaling) and strings, and which
+    parameters are trained and in which dtype.
     """
     modules = [
-        (name, type(module).__qualname__, sorted(_floats(vars(module)).items()))
+        (name, type(module).__qualname__, module.extra_repr(), sorted(_settings_of(vars(module)).items()))
         for name, module in model.named_modules()
     ]
     parameters = [(name, str(one.dtype), one.requires_grad) for name, one in model.named_parameters()]
-    saved = model.state_dict().keys()
-    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
     config = getattr(model, "config", None)
     known = [hash_config(config), getattr(config, "_attn_implementation", None), modules, parameters]
-    return hash_tensors(unsaved, hash_json(known))
+    return hash_json(known)
 
 
-def _floats(values: Mapping[str, Any]) -> dict[str, float]:
-    """The floats among values, and those in mappings of floats, such as the scaling of each adapter."""
-    flat = {name: value for name, value in values.items() if isinstance(value, float)}
+def _settings_of(values: Mapping[str, Any]) -> dict[str, float | str]:
+    """The floats and strings among values, and those in mappings of floats, such as the scaling of each adapter."""
+    flat = {key: one for key, one in values.items() if isinstance(one, float | str) and key != "name_or_path"}
     for name, value in values.items():
         if isinstance(value, dict) and value and all(isinstance(one, float) for one in value.values()):
             flat |= {f"{name}.{key}": one for key, one in value.items()}
@@ -82,8 +80,14 @@ def hash_tokenization(tokenizer: Any) -> str | None:
 
 
 def hash_json(value: Any) -> str:
-    """sha256 over a value as JSON with sorted keys; what is no JSON value counts as its `str()`."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    """sha256 over a value as JSON with sorted keys; what is no JSON value counts by its `str()`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_worded).encode()).hexdigest()
+
+
+def _worded(value: Any) -> str:
+    """An object in words; by its type where the words hold an address, which is another in each process."""
+    words = str(value)
+    return type(value).__qualname__ if " at 0x" in words else words
 
 
 def text_keys(batch: Batch) -> list[bytes]:

@@ -8,15 +8,17 @@ from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from apt_model.data.rng import undisturbed
+from apt_model.models.inner_state import inner_state_kept
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Context manager: the model is in eval mode; afterwards each module has its earlier mode again."""
+    """Context manager: the model is in eval mode; afterwards each module has its earlier mode and inner state again."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        yield
+        with inner_state_kept(model):
+            yield
     finally:
         for module, training in modes.items():
             module.training = training

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import PretrainedConfig
 
 from apt_model.errors import ModelError
+from apt_model.models.modes import in_eval_mode
 
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")  # names in Cohere, Granite, ...
 CAPS = ("final_logit_softcapping",)  # Gemma
@@ -116,7 +117,6 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     weight = linear.weight
     ramp = torch.linspace(-STEEPEST, STEEPEST, len(weight), device=weight.device).to(weight.dtype)
     ids = torch.arange(min(3, len(weight)), device=weight.device).unsqueeze(0)
-    modes = {module: module.training for module in model.modules()}
     devices = [weight.device] if weight.device.type == "cuda" else []
     calls: list[Tensor] = []
 
@@ -124,13 +124,8 @@ def _probe(model: Any, linear: nn.Linear) -> tuple[Tensor, Tensor]:
         calls.append(hidden)
         return ramp.expand(*hidden.shape[:-1], -1)
 
-    model.eval()
-    try:
-        with torch.random.fork_rng(devices=devices), forward_of(linear, return_ramp):
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with in_eval_mode(model), torch.random.fork_rng(devices=devices), forward_of(linear, return_ramp):
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     if len(calls) != 1 or calls[0].shape != (*ids.shape, linear.in_features):
         raise ValueError("the head is not called once, with the hidden states of all tokens")
     return ramp, logits

@@ -17,7 +17,8 @@ from torch import nn
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.notices import KeyedNotice
-from apt_model.distill.checkpoints.manager import Checkpoints, Stateful
+from apt_model.distill.checkpoints.manager import Checkpoints
+from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DeviceError, StorageError

@@ -5,18 +5,16 @@ what a training step does.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
@@ -32,11 +30,13 @@ from apt_model.distill.checkpoints.comparison import (
     refuse_past_the_end,
     told_of_workers,
 )
-from apt_model.distill.checkpoints.generators import GeneratorState, RestoredGenerators
+from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
+from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError, StorageError
 from apt_model.models.devices import surroundings
+from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.weights import load_weights, save_weights, weights_of
 from apt_model.storage import (
     Writer,
@@ -54,44 +54,10 @@ from apt_model.storage import (
 
 CHECKPOINTS = "checkpoints"
 STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
+INNER = "inner.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
-
-
-class Stateful(Protocol):
-    """An object with `state_dict` and `load_state_dict` of JSON values: statistics, the run's record, a schedule."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, as JSON values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Restore a state of `state_dict`."""
-
-
-@dataclass(kw_only=True)
-class RunState:
-    """The parts of a run that a checkpoint holds.
-
-    Attributes:
-        student: without accelerate's wrapper.
-        beside: trained parameters that are no part of the student (projections of layer matching); None if there are
-            none.
-        others: schedule, scaler, statistics and so on, by name.
-        identity: settings, sizes and data that must be the same on resuming.
-        at_epoch_start: states of the random generators at the beginning of the current epoch, from which its order of
-            data follows.
-    """
-
-    student: nn.Module
-    beside: nn.Module | None = None
-    optimizer: Optimizer
-    progress: Progress
-    others: Mapping[str, Stateful]
-    identity: Mapping[str, Any]
-    device: torch.device
-    loader: Iterable[Any]
-    at_epoch_start: GeneratorState | None = None
 
 
 class Checkpoints:
@@ -157,7 +123,7 @@ class Checkpoints:
         """
         progress = run.progress
         self._compare(score, progress.step)
-        write_state, tensors, generators = self._state_of(run)
+        write_state, tensors, generators, inner = self._state_of(run)
         beside = run.beside
         modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
         weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
@@ -169,6 +135,7 @@ class Checkpoints:
                 **{name: partial(save_weights, module) for name, module in modules.items()},
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
+                INNER: lambda path: save_file(inner, path),
                 STATE: write_state,
             },
             about_bytes=about + BESIDES,
@@ -188,14 +155,15 @@ class Checkpoints:
     def _prune(self) -> None:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors]:
-        """A writer of the JSON state, the optimizer's tensors, and the generators' tensors."""
+    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors, Tensors]:
+        """A writer of the JSON state, and the tensors of optimizer, generators and the models' inner state."""
         tensors, settings = optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
         generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
             f"epoch.{k}": v for k, v in then_tensors.items()
         }
+        inner = {role: read_inner(model) for role, model in run.models().items()}
         state = {
             "progress": run.progress.state_dict(),
             "identity": dict(run.identity),
@@ -204,9 +172,11 @@ class Checkpoints:
             "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
             "best": self._best,
             "surroundings": surroundings(run.device),
+            "inner": {role: numbers for role, (numbers, _) in inner.items()},
         }
+        inner_tensors = {f"{role}.{k}": v for role, (_, some) in inner.items() for k, v in some.items()}
         try:
-            return json_writer(state), tensors, generators
+            return json_writer(state), tensors, generators, inner_tensors
         except (TypeError, ValueError, RecursionError) as error:
             expected = "JSON values in every state_dict; in the optimizer's, tensors too"
             fix = "use another optimizer or scheduler, or train without run_dir"
@@ -262,6 +232,11 @@ class Checkpoints:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_weights(run.student, path / STUDENT)
+            inner = load_file(path / INNER)
+            for role, model in run.models().items():
+                some = {k.removeprefix(f"{role}."): v for k, v in inner.items() if k.startswith(f"{role}.")}
+                if state["identity"].get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
+                    set_inner(model, state["inner"][role], some)
             if run.beside is not None:
                 load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])

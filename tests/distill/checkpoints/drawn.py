@@ -135,7 +135,7 @@ def data_of(drawn: Drawn, tokenizer: Any, *, start: int = 0) -> Any:
     own = torch.Generator().manual_seed(6)
     if kind in ("packed", "stream") or drawn["teacher"] == "cached":
         rows: Any = datasets.Dataset.from_dict({"text": texts(count, start)})
-        if kind == "stream":
+        if kind == "stream" and drawn["teacher"] != "cached":
             rows = rows.to_iterable_dataset(num_shards=2)
             return make_dataloader(tokenize_dataset(rows, tokenizer, max_length=24), batch_size=size, seed=2)
         packed = tokenize_dataset(rows, tokenizer, max_length=24, packing=kind == "packed")
