@@ -41,8 +41,7 @@ def small_llama(seed: int = 0, hidden: int = 64, layers: int = 1, **more: Any) -
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
-        max_position_embeddings=512,
-        **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0} | more,
+        **{"max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0} | more,
     )
     return LlamaForCausalLM(config).eval()
 

@@ -54,14 +54,36 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
             _set_plain(one, plain["owned"][name])
 
 
-def global_states() -> tuple[Any, ...]:
-    """The states of python's, numpy's and torch's global generators on the CPU, to be compared."""
-    return random.getstate(), _numpy_state(), torch.get_rng_state().numpy().tobytes()
+def drawn_apart(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches, drawn with global generators of their own from the second on: training does not move theirs.
+
+    So an epoch that is drawn again, without the training between, has the same batches: of a sampler or transform that
+    draws from the global generators too. The first is drawn from those of the training: a loader seeds itself there.
+    """
+    iterator, end, is_first = iter(batches), object(), True
+    own = _global_states()
+    while True:
+        training = _global_states()
+        if not is_first:
+            _set_global_states(own)
+        value = next(iterator, end)
+        own = _global_states()
+        if not is_first:
+            _set_global_states(training)
+        if value is end:
+            return
+        is_first = False
+        yield value
 
 
-def _numpy_state() -> tuple[Any, ...]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return kind, np.asarray(keys).tobytes(), *rest
+def _global_states() -> tuple[Any, Any, Tensor]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_global_states(states: tuple[Any, Any, Tensor]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def generator_names(loader: Iterable[Any]) -> list[str]:
@@ -155,7 +177,11 @@ def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
         yield from (("func", holder.func), ("args", holder.args), *holder.keywords.items())
     elif isinstance(holder, list | tuple) and len(holder) <= SHORT:
         yield from ((str(index), value) for index, value in enumerate(holder))
+    elif isinstance(holder, dict) and len(holder) <= SHORT:
+        yield from ((str(key), value) for key, value in holder.items())
     else:
+        slots = getattr(type(holder), "__slots__", ())
+        yield from ((name, getattr(holder, name)) for name in slots if hasattr(holder, name))
         yield from ((name, value) for name, value in getattr(holder, "__dict__", {}).items() if name != "_iterator")
 
 

@@ -5,24 +5,35 @@ set of somebody's own is hashed by what it holds.
 """
 
 import json
+import os
+from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial
 from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
-from apt_model.data.rng import global_states
+from apt_model.data.intact import hashes_of
 from apt_model.data.rows import is_stateless
 
 BYTES = 16  # of a digest (BLAKE2b)
 ROWS_AT_ONCE = 1_000
+LONGEST_PATH = 1_000
+HELD = (Tensor, np.ndarray, range, str, bytes, Mapping, deque, array, pd.DataFrame, pd.Series)
 LARGE = 2**30  # bytes of a mapped file, of which parts are hashed beyond that: PARTS of them, each of PART bytes
 PARTS, PART = 256, 2**20
 DEPTH = 6  # of data sets within data sets
@@ -61,20 +72,52 @@ def hash_rows(batches: Iterable[Any]) -> RowHashes | None:
 
 
 def with_hashes(batches: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """Each batch of an epoch, with a hash of the sequence so far: the same when the epoch is drawn again on resuming.
-
-    Batches for which the global generators were drawn from, as by a random transform, do not count, but for the first:
-    drawn again without the training between them, they are others.
-    """
-    so_far, iterator, end = b"", iter(batches), object()
-    while True:
-        before = global_states() if so_far else None
-        value = next(iterator, end)
-        if value is end:
-            return
-        if before is None or before == global_states():
-            so_far = blake2b(so_far + digest(value), digest_size=BYTES).digest()
+    """Each batch of an epoch, with a hash of the sequence so far: the same when the epoch is drawn again."""
+    so_far = b""
+    for value in batches:
+        so_far = blake2b(so_far + digest(value), digest_size=BYTES).digest()
         yield value, so_far.hex()
+
+
+def hash_reader(loader: Any) -> str:
+    """Hash of how a DataLoader chooses rows and makes batches of them: samplers, collator, a table's transform.
+
+    Classes, tensors, lists, strings and truth values that samplers hold; of torch's own the numbers too. Of functions
+    their code, and what they are bound to.
+    """
+    samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    transform = loader.dataset.format["format_kwargs"] if isinstance(loader.dataset, datasets.Dataset) else None
+    known = [
+        *map(_sampler, samplers),
+        _function(loader.collate_fn),
+        {k: _function(v) for k, v in (transform or {}).items()},
+    ]
+    return digest(known).hex()
+
+
+def _sampler(sampler: Any) -> Any:
+    if isinstance(sampler, list | tuple | range | None):
+        return sampler
+    is_torchs = type(sampler).__module__.startswith("torch.")
+    kinds = (Tensor, np.ndarray, list, tuple, str, bool, *((int, float) if is_torchs else ()))
+    held = {
+        key: one for key, one in vars(sampler).items() if isinstance(one, kinds) and key not in ("epoch", "data_source")
+    }
+    return [type(sampler).__qualname__, held]
+
+
+def _function(value: Any) -> Any:
+    """A function by its name, code and closure; a partial by what it binds; another object by its type."""
+    if isinstance(value, partial):
+        return [
+            _function(value.func),
+            list(map(_function, value.args)),
+            {k: _function(v) for k, v in value.keywords.items()},
+        ]
+    if isinstance(value, FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return [value.__qualname__, value.__code__.co_code, value.__code__.co_names, list(map(_function, cells))]
+    return value if isinstance(value, str | int | float | list | tuple | Tensor | None) else type(value).__qualname__
 
 
 def digest(value: Any) -> bytes:
@@ -84,23 +127,43 @@ def digest(value: Any) -> bytes:
     """
     try:
         text = json.dumps(value, sort_keys=True, default=_plain)
-    except (TypeError, ValueError, RecursionError, RuntimeError):  # keys without an order, a circle, a sparse tensor
-        text = type(value).__name__
+    except (TypeError, ValueError):  # keys without an order, or that are no strings
+        text = json.dumps(_spelled(value, DEPTH), default=_plain)
     return blake2b(text.encode(), digest_size=BYTES).digest()
+
+
+def _spelled(value: Any, depth: int) -> Any:
+    """A value with its mappings as sorted lists of pairs, as deep as DEPTH."""
+    if depth and isinstance(value, Mapping):
+        pairs = ([_spelled(key, depth - 1), _spelled(one, depth - 1)] for key, one in value.items())
+        return sorted(pairs, key=lambda pair: json.dumps(pair, default=_plain))
+    if depth and isinstance(value, list | tuple):
+        return [_spelled(one, depth - 1) for one in value]
+    return value if isinstance(value, str | int | float | None) else _spelled(_plain(value), depth - 1) if depth else ""
 
 
 def _plain(value: Any) -> Any:
     """What `json` cannot write, in values that it can."""
+    if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized):
+        return str(value)
     if isinstance(value, Tensor):
         whole = value.detach().cpu().contiguous()
         return [str(value.dtype), list(value.shape), _hex(whole.reshape(-1).view(torch.uint8).numpy().data)]
     if isinstance(value, np.memmap) and value.nbytes > LARGE:
         return [str(value.dtype), list(value.shape), _sampled(value)]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "mM":
+        return value.astype(str).tolist()
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return [str(value.dtype), list(value.shape), _hex(np.ascontiguousarray(value).data)]
-    if isinstance(value, np.ndarray | np.generic):
+    if isinstance(value, np.ndarray | np.generic | pd.Series):
         return value.tolist()
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, pd.DataFrame):
+        return {str(name): value[name].tolist() for name in value}
+    if isinstance(value, deque):
+        return list(value)
+    if isinstance(value, np.datetime64 | np.timedelta64 | datetime | date):
+        return str(value)
+    if isinstance(value, bytes | bytearray | memoryview | array):
         return _hex(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -108,7 +171,8 @@ def _plain(value: Any) -> Any:
         return repr(value)
     if isinstance(value, set | frozenset):
         return sorted(digest(one).hex() for one in value)
-    return [type(value).__name__, getattr(value, "__dict__", None)]
+    held = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)}
+    return [type(value).__name__, held | getattr(value, "__dict__", {})]
 
 
 def _sampled(value: Any) -> str:
@@ -137,13 +201,32 @@ def _digests(rows: Any, depth: int = DEPTH) -> Iterator[bytes]:
             columns = [_of_column(name, table.column(name)) for name in sorted(table.column_names)]
             yield from (blake2b(b"".join(cells), digest_size=BYTES).digest() for cells in zip(*columns, strict=True))
     elif is_stateless(rows):
-        yield from (digest(rows[index]) for index in range(len(rows)))
+        for index in range(len(rows)):
+            row = rows[index]
+            yield digest(_of_file(row) if isinstance(row, str) else row)
     else:
         for name, value in sorted(getattr(rows, "__dict__", {}).items()):
-            if isinstance(value, Tensor | np.ndarray | range):
-                yield digest([name, value])
-            elif depth and _has_rows(value):
+            if "cache" in name:  # filled while rows are read
+                continue
+            if isinstance(value, HELD):
+                yield digest([name, _of_file(value) if isinstance(value, str) else value])
+            elif depth and _may_hold_rows(value):
                 yield from _digests(value, depth - 1)
+
+
+def _may_hold_rows(value: Any) -> bool:
+    is_tool = callable(value) or isinstance(value, type | ModuleType | nn.Module)
+    return _has_rows(value) or (hasattr(value, "__dict__") and not is_tool)
+
+
+def _of_file(name: str) -> Any:
+    """A string; of one that names a file its content, of one that names another place nothing: that may have moved."""
+    if "\n" in name or os.sep not in name or len(name) > LONGEST_PATH:
+        return name
+    with suppress(OSError, ValueError):
+        if Path(name).is_file():
+            return [Path(name).stat().st_size, *hashes_of([Path(name)])]
+    return "a place"
 
 
 def _of_column(name: str, column: pa.ChunkedArray) -> Iterable[bytes]:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from apt_model.data.batch import Batch
-from apt_model.data.rng import read_generators
+from apt_model.data.rng import drawn_apart, read_generators
 from apt_model.data.row_hashes import with_hashes
+from apt_model.data.rows import is_read_by_index
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.run_state import RunState
@@ -80,7 +81,8 @@ class AccumulationWindows:
             state.at_epoch_start = restored.set_to_epoch_start(state.device, self._batches)
         elif keeper is not None:
             state.at_epoch_start = read_generators(state.device, self._batches)
-        known = with_hashes(self._batches) if keeper is not None else ((raw, "") for raw in self._batches)
+        drawn_now = self._batches if is_read_by_index(self._batches) else drawn_apart(self._batches)
+        known = with_hashes(drawn_now) if keeper is not None else ((raw, "") for raw in drawn_now)
         for index, (raw, so_far) in enumerate(known):
             progress.drawn = so_far
             if index >= done:

@@ -14,18 +14,19 @@ from apt_model.config import LessonConfig
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import steps_per_epoch
 from apt_model.data.rng import generator_names
-from apt_model.data.row_hashes import hash_rows
+from apt_model.data.row_hashes import hash_reader, hash_rows
 from apt_model.data.rows import is_stateless
 from apt_model.distill.checkpoints.comparison import BEGINNING
 from apt_model.distill.inputs import Data, Models
 from apt_model.distill.teachers.live import TeacherSource
-from apt_model.models.fingerprints import hash_build, hash_tensors, hash_tokenization
+from apt_model.models.fingerprints import hash_build, hash_json, hash_tensors, hash_tokenization
 from apt_model.models.forward import model_card
 from apt_model.models.lora import frozen_tensors, has_adapters
 from apt_model.models.weights import weights_of
 
 MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
 MAY_CHANGE |= {"merge_adapters", "teacher_device"}
+SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr", "momentum", "base_momentum", "max_momentum", "betas")
 SHORT = 12  # hex digits of a hash that are kept and shown
 
 
@@ -56,15 +57,25 @@ def identity(
 
 
 def _described(models: Models, optimizer: Optimizer) -> str:
-    """The optimizer's class; of the caller's own without a schedule also its settings, which nothing else changes."""
+    """The optimizer's class; of the caller's own also which weights are in which group, and its settings.
+
+    Without those that a schedule changes, where there is one.
+    """
     name = type(optimizer).__name__
-    if models.optimizer is None or models.scheduler is not None:
+    if models.optimizer is None:
         return name
+    scheduled = SCHEDULED if models.scheduler is not None else ()
     groups = [
-        ", ".join(f"{key}={value}" for key, value in group.items() if isinstance(value, int | float | tuple))
+        ", ".join(
+            f"{key}={value}"
+            for key, value in group.items()
+            if isinstance(value, int | float | tuple) and key not in scheduled
+        )
         for group in optimizer.param_groups
     ]
-    return f"{name}({'; '.join(groups)})"
+    names = {id(parameter): key for key, parameter in models.student.named_parameters()}
+    order = [[names.get(id(one)) for one in group["params"]] for group in optimizer.param_groups]
+    return f"{name}({'; '.join(groups)}; {_short(hash_json(order))})"
 
 
 def _of_rows(batches: Iterable[Any]) -> dict[str, Any]:
@@ -76,7 +87,8 @@ def _of_rows(batches: Iterable[Any]) -> dict[str, Any]:
         "the data's own generators": ", ".join(generator_names(batches)) or "none",
     }
     if isinstance(batches, DataLoader):
-        known["sampler"] = f"{type(batches.sampler).__name__}, drop_last={batches.drop_last}"
+        reader = _short(hash_reader(batches))
+        known["sampler"] = f"{type(batches.sampler).__name__}, drop_last={batches.drop_last}, {reader}"
         if not is_stateless(batches.dataset):  # else the rows are the same whoever reads them
             known["workers"] = batches.num_workers
     return known

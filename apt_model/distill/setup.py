@@ -141,7 +141,11 @@ class GivenSchedule:
         """Go on at the step of a state of `state_dict`, after the optimizer's state has been restored."""
         made, then = state.get("made", self._made), {key: value for key, value in state.items() if key != "made"}
         is_same = json.dumps(made, sort_keys=True) == json.dumps(self._made, sort_keys=True)
-        if isinstance(self._schedule, ReduceLROnPlateau) or (is_same and not isinstance(self._schedule, LambdaLR)):
+        if (
+            isinstance(self._schedule, ReduceLROnPlateau)
+            or "last_epoch" not in then
+            or (is_same and not isinstance(self._schedule, LambdaLR))
+        ):
             self._schedule.load_state_dict(then)
             return
         for group, own in zip(self._optimizer.param_groups, self._settings, strict=True):

@@ -10,11 +10,12 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
@@ -57,6 +58,8 @@ STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optim
 INNER = "inner.safetensors"
 GENERATORS, STATE = "generators.safetensors", "state.json"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
+# Students in memory, and the run that left them so: one that is a step past its checkpoint goes on as that run too.
+_TRAINED_HERE: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
 NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
 
 
@@ -205,13 +208,15 @@ class Checkpoints:
                 raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
             here = surroundings(run.device)
             excused = excused_by(there, here)
-            if BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
+            knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
+            if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
                 run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
             told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
             if elsewhere := "; ".join(differences(there, here)):
                 told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
             told += told_of_workers(run.loader, done)
             refuse_past_the_end(self._config, done)
+        _TRAINED_HERE[run.student] = self.folder.resolve()
         self._state_of(run)
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:

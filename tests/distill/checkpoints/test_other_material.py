@@ -6,13 +6,14 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, WeightedRandomSampler
 
 from apt_model.data.dataset import make_dataloader, tokenize_dataset
 from apt_model.distill.checkpoints import manager
@@ -90,7 +91,7 @@ def teacher_of(**more: Any) -> Any:
 def shuffled(rows: Any, **more: Any) -> DataLoader[Any]:
     collate = list if isinstance(rows, datasets.Dataset) else None
     own = torch.Generator().manual_seed(5)
-    return DataLoader(rows, batch_size=4, generator=own, collate_fn=collate, **{"shuffle": True} | more)
+    return DataLoader(rows, batch_size=4, generator=own, **{"shuffle": True, "collate_fn": collate} | more)
 
 
 def tokens(texts: list[str]) -> Any:
@@ -138,9 +139,33 @@ def adapted(alpha: float = 16, dropout: float = 0.0, **more: Any) -> Any:
     return add_lora(student, Lora(r=2, alpha=alpha, dropout=dropout))
 
 
-def optimized(**how: Any) -> dict[str, Any]:
+def optimized(turned: bool = False, **how: Any) -> dict[str, Any]:
     student = student_of()
-    return {"student": student, "optimizer": torch.optim.SGD(student.parameters(), momentum=0.9, **how)}
+    weights = list(student.parameters())[:: -1 if turned else 1]
+    return {"student": student, "optimizer": torch.optim.SGD(weights, momentum=0.9, **how)}
+
+
+def cut(rows: list[torch.Tensor], tokens: int) -> torch.Tensor:
+    return torch.stack(rows)[:, :tokens]
+
+
+def weighted(first: float) -> DataLoader[Any]:
+    own = torch.Generator().manual_seed(5)
+    sampler = WeightedRandomSampler([first, *[1.0] * 43], 44, generator=own)
+    return DataLoader(list(IDS), batch_size=4, sampler=sampler)  # type: ignore[arg-type]
+
+
+class Encodings(Held):
+    """As transformers' tutorial has it."""
+
+    def __init__(self, ids: torch.Tensor) -> None:
+        self.encodings, self.reads = {"input_ids": ids.tolist()}, 0
+
+    def __len__(self) -> int:
+        return len(self.encodings["input_ids"])
+
+    def __getitem__(self, index: int) -> Any:
+        return {"input_ids": torch.tensor(self.encodings["input_ids"][index])}
 
 
 Given = Callable[[], dict[str, Any]]
@@ -178,7 +203,7 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
     "rows that are not shuffled any more": (
         lambda: {"data": shuffled(list(IDS))},
         lambda: {"data": shuffled(list(IDS), shuffle=False)},
-        "sampler: RandomSampler, drop_last=False then, SequentialSampler",
+        r"sampler: RandomSampler, drop_last=False, \w{12} then, SequentialSampler",
     ),
     "a loader without its generator": (
         lambda: {"data": shuffled(list(IDS))},
@@ -242,6 +267,26 @@ OTHERS: dict[str, tuple[Given, Given, str]] = {
         lambda: {"tokenizer": byte_level()},
         lambda: {"tokenizer": byte_level(None)},
         "tokenizer: ",
+    ),
+    "what the collator makes of the rows": (
+        lambda: {"data": shuffled(list(IDS), collate_fn=partial(cut, tokens=6))},
+        lambda: {"data": shuffled(list(IDS), collate_fn=partial(cut, tokens=5))},
+        "sampler: RandomSampler",
+    ),
+    "weights of a sampler": (
+        lambda: {"data": weighted(1.0)},
+        lambda: {"data": weighted(2.0)},
+        "sampler: WeightedRandomSampler",
+    ),
+    "which weights an optimizer of the user's own knows by which number": (
+        lambda: optimized(lr=0.1),
+        lambda: optimized(lr=0.1, turned=True),
+        "optimizer: SGD",
+    ),
+    "rows that a data set of somebody's own has in a dict": (
+        lambda: {"data": shuffled(Encodings(IDS))},
+        lambda: {"data": shuffled(Encodings(changed(IDS, slice(40, None))))},
+        "data: 44 entries",
     ),
     "the rate of an optimizer of the user's own": (
         lambda: optimized(lr=0.1),
@@ -356,3 +401,54 @@ def test_workers_that_lived_on_from_an_epoch_before_are_started_again_and_told_o
     resumed = lesson(tmp_path / "run", data=data(), sinks=[heard])
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert [key for key, _ in heard.notices].count("notice.resumed_workers") == told
+
+
+def test_a_student_a_step_past_its_checkpoint_goes_on_as_the_same_run_in_the_same_session(tmp_path: Path) -> None:
+    class Twice(Stop):
+        def emit(self, event: Any) -> None:
+            if event.kind == "step" and event.step == self._step:
+                raise KeyboardInterrupt
+
+    whole = lesson(tmp_path / "whole")
+    student = student_of()
+    lesson(tmp_path / "run", stops=STOPPED_AT, student=student)
+    with pytest.raises(KeyboardInterrupt):
+        lesson(tmp_path / "run", student=student, sinks=[Twice(STOPPED_AT + 2)])
+    resumed = lesson(tmp_path / "run", student=student)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_what_no_state_dict_holds_goes_on_too(role: str, tmp_path: Path) -> None:
+    def models() -> dict[str, Any]:
+        rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+        make = student_of if role == "student" else teacher_of
+        return {role: make(rope_parameters=rope, max_position_embeddings=8)}
+
+    rows = [
+        torch.randint(7, 263, (2, size), generator=torch.Generator().manual_seed(size)) for size in (12, 10, 14, 9, 11)
+    ]
+    whole = lesson(tmp_path / "whole", data=rows, **models())
+    lesson(tmp_path / "run", stops=4, data=rows, **models())
+    resumed = lesson(tmp_path / "run", data=rows, **models())
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_sampler_that_draws_row_by_row_from_the_global_generator_goes_on(tmp_path: Path) -> None:
+    class Drawing(Sampler[int]):
+        def __iter__(self) -> Any:
+            left = list(range(len(IDS)))
+            while left:
+                yield left.pop(int(torch.randint(len(left), ())))
+
+        def __len__(self) -> int:
+            return len(IDS)
+
+    def given() -> dict[str, Any]:
+        return {"data": DataLoader(list(IDS), 4, sampler=Drawing()), "student": student_of(attention_dropout=0.2)}  # type: ignore[arg-type]
+
+    whole = lesson(tmp_path / "whole", **given())
+    for stop in (2, 6, 8):
+        lesson(tmp_path / str(stop), stops=stop, **given())
+        resumed = lesson(tmp_path / str(stop), **given())
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole)
