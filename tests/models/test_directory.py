@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from apt_model.errors import ModelError
 from apt_model.models import directory as looked_at
 from apt_model.models.directory import check_directory, check_hub_model
 from apt_model.models.lora import Lora, add_lora
 from apt_model.models.pretrained import load_model, save_model
+from apt_model.models.stored_tensors import refuse_unstored_layers
 from tests.chats import byte_level, small_llama
 from tests.models.mutants import make_bases
 
@@ -169,6 +172,27 @@ def test_a_model_on_the_hub_is_looked_at_before_it_is_loaded(
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"model owner/model cannot be loaded: config\.json"):
         check_hub_model("owner/model")
+
+
+def defaults() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config that each kind of model of transformers has by default, as its file says it."""
+    for kind, config in CONFIG_MAPPING.items():
+        try:
+            yield kind, json.loads(config().to_json_string(use_diff=False))
+        except (ImportError, TypeError, ValueError):  # a few need a package, or arguments
+            continue
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_default_config_of_any_kind_of_model_is_refused(tmp_path: Path) -> None:
+    kinds = []
+    for kind, config in defaults():
+        (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_weights": None}))
+        check_directory(tmp_path)
+        refuse_unstored_layers(tmp_path, {"lm_head.weight": (1, 1)})
+        kinds.append(kind)
+    assert len(kinds) > 300
+    assert {"gemma3n", "llama", "gpt2", "mamba2"} <= set(kinds)
 
 
 @pytest.fixture
