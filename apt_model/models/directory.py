@@ -19,8 +19,17 @@ GENERATION, TOKENIZER_CONFIG, TOKENIZER = "generation_config.json", "tokenizer_c
 OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", INDEX,
            "adapter_config.json")  # fmt: skip
 READ = (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model")  # endings of files that transformers reads
-CODE = ("attn_implementation", "experts_implementation")  # in the names of settings that can name code on a hub
-BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}  # run without code from elsewhere
+CODE = {
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+}  # settings that can name code on a hub
+PACKAGES = {
+    "flash_attention_2": "flash_attn",
+    "flash_attention_3": "flash_attn_interface",
+    "flash_attention_4": "flash_attn",
+}  # without its package transformers takes a kernel of the hub
 
 
 def check_directory(directory: Path) -> None:
@@ -122,11 +131,19 @@ def refuse_named_code(value: Any, file: str, model: str) -> None:
     Raises:
         ModelError: names file and setting.
     """
-    known = BUILT_IN | ({"flash_attention_2"} if find_spec("flash_attn") is not None else set())
     for key, named in values_of(value):
-        if any(word in key for word in CODE) and named is not None and not (isinstance(named, str) and named in known):
+        if isinstance(named, str) and not CODE.isdisjoint(key.split(".")) and named not in (known := _built_in()):
             fix = f"delete {key} from {file}"
             raise damaged(model, file, f"{key}={brief(named)}", f"one of {', '.join(sorted(known))}", fix)
+
+
+def _built_in() -> set[str]:
+    """Attention and experts' code that transformers holds itself, or finds in a package that is installed."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    missing = {name for name, package in PACKAGES.items() if find_spec(package) is None}
+    return {"eager", *ALL_ATTENTION_FUNCTIONS, *ALL_EXPERTS_FUNCTIONS} - missing
 
 
 def values_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 
 from apt_model.errors import ModelError
@@ -127,17 +129,20 @@ def test_a_config_names_only_safetensors_beside_it(name: Any, bases: list[Path],
 CODE = (
     {"attn_implementation": "owner/repo"},
     {"_attn_implementation": "owner/repo"},
-    {"_attn_implementation_internal": "owner/repo@main:function"},
+    {"attn_implementation": "owner/repo@main:function"},
+    {"attn_implementation": "flash_attention_2"},
+    {"attn_implementation": "evil"},
     {"attn_implementation": {"": "owner/repo"}},
     {"attn_implementation": {"text_config": "owner/repo"}},
     {"attn_implementation": ["owner/repo"]},
-    {"attn_implementation": 5},
-    {"experts_implementation": "sonicmoe"},
+    {"experts_implementation": "owner/repo"},
+    {"_experts_implementation": "evil"},
     {"text_config": {"vision": [{"_attn_implementation": "owner/repo"}]}},
 )
 
 
 @pytest.mark.parametrize("named", CODE)
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="then flash_attention_2 needs no code of a hub")
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
 def test_no_file_names_attention_code_on_a_hub(
     file: str, named: dict[str, Any], bases: list[Path], tmp_path: Path
@@ -148,10 +153,24 @@ def test_no_file_names_attention_code_on_a_hub(
         load_model(model)
 
 
-@pytest.mark.parametrize("named", ["eager", "sdpa", None, {"": "sdpa"}])
-def test_attention_that_transformers_has_itself_may_be_named(named: Any, bases: list[Path], tmp_path: Path) -> None:
+HARMLESS = (
+    {"attn_implementation": "eager"},
+    {"attn_implementation": "sdpa"},
+    {"attn_implementation": None},
+    {"attn_implementation": {"": "sdpa"}},
+    {"_attn_implementation_autoset": True},  # transformers 4 wrote it
+    {"_attn_implementation_internal": "owner/repo"},  # transformers does not read it
+    {"experts_implementation": "sonicmoe"},
+    {"experts_implementation": "deepgemm"},
+)
+
+
+@pytest.mark.parametrize("named", HARMLESS)
+def test_code_that_transformers_has_itself_may_be_named(
+    named: dict[str, Any], bases: list[Path], tmp_path: Path
+) -> None:
     model = shutil.copytree(bases[0], tmp_path / "model")
-    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": named}
+    config = json.loads((model / "config.json").read_text()) | named
     (model / "config.json").write_text(json.dumps(config))
     load_model(model)
 
@@ -179,7 +198,7 @@ def defaults() -> Iterator[tuple[str, dict[str, Any]]]:
     for kind, config in CONFIG_MAPPING.items():
         try:
             yield kind, json.loads(config().to_json_string(use_diff=False))
-        except (ImportError, TypeError, ValueError):  # a few need a package, or arguments
+        except (ImportError, TypeError, ValueError, StrictDataclassError):  # a few need a package, or arguments
             continue
 
 
@@ -193,6 +212,16 @@ def test_no_default_config_of_any_kind_of_model_is_refused(tmp_path: Path) -> No
         kinds.append(kind)
     assert len(kinds) > 300
     assert {"gemma3n", "llama", "gpt2", "mamba2"} <= set(kinds)
+
+
+def test_attention_whose_package_is_installed_may_be_named(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "flash_attention_3"}
+    (model / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(looked_at, "find_spec", lambda package: package == "flash_attn_interface" or None)
+    check_directory(model)
 
 
 @pytest.fixture
