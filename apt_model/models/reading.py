@@ -7,9 +7,11 @@ raise any type on a damaged file, among them a Rust panic, which is no `Exceptio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from apt_model.data.deadline import TimeUpError, deadline
 from apt_model.errors import AptModelError, ConfigError, ModelError, OutOfMemoryError
+from apt_model.models.directory import CONFIG
 from apt_model.models.out_of_memory import is_out_of_memory
 
 PATIENCE = 5  # seconds, for what takes milliseconds of a whole model
@@ -58,6 +60,27 @@ def reading(
         fix, at = None if is_late else refuse(), _found(file)
         got = f"it is not read within {seconds} seconds" if is_late else told(error)
         raise ModelError(f"model {name} cannot be loaded: {at}", got=got, expected=EXPECTED, fix=fix) from error
+
+
+@contextmanager
+def running(model: Any, what: str, fix: str = f"check {CONFIG}, or take another model") -> Iterator[None]:
+    """Context manager: whatever a model raises that runs for the first time becomes one line: `what`, and its place.
+
+    Only where it is to run can it be tried: its kernels may need a GPU. Our own errors pass, and that memory is full.
+
+    Raises:
+        ModelError: it cannot run.
+    """
+    try:
+        yield
+    except AptModelError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        place = getattr(getattr(model, "config", None), "name_or_path", None)
+        at = f"{CONFIG} of {place}" if place else type(model).__name__
+        raise ModelError(f"{what}: {at}", got=told(error), fix=fix) from error
 
 
 def _found(file: str | Callable[[], str]) -> str:

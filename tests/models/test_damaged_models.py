@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaForCausalLM
 
 from apt_model.cli import main
 from apt_model.data import template_trial
@@ -224,16 +226,53 @@ def test_what_never_ends_is_told_as_that() -> None:
         spin()
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["talk", "MODEL", "hello"],
-        ["evaluate", "MODEL", "--data", "DATA"],
-        ["doctor", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA"],
-        ["distill", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA", "--out", "OUT"],
-        ["cache-teacher", "--teacher", "MODEL", "--data", "DATA", "--out", "OUT"],
-    ],
+COMMANDS = (
+    ["talk", "MODEL", "hello"],
+    ["evaluate", "MODEL", "--data", "DATA"],
+    ["doctor", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA"],
+    ["distill", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA", "--out", "OUT"],
+    ["cache-teacher", "--teacher", "MODEL", "--data", "DATA", "--out", "OUT"],
 )
+
+
+@pytest.mark.parametrize("argv", COMMANDS)
+@pytest.mark.parametrize("error", [ValueError("no cpu tensor, please"), RuntimeError("an index"), ZeroDivisionError()])
+def test_a_model_that_cannot_run_here_loads_and_is_one_line_where_it_runs(
+    error: Exception,
+    argv: list[str],
+    llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", refuses)
+    load_model(llama)
+    data = tmp_path / "data.txt"
+    data.write_text("the river\nthe sea\n" * 20)
+    named = {"MODEL": str(llama), "DATA": str(data), "OUT": str(tmp_path / "out"), "layers=1": str(llama)}
+    code = main([*(named.get(word, word) for word in argv), "--lang", "en"])
+    out, err = capfd.readouterr()
+    told = [line for line in (out + err).splitlines() if type(error).__name__ in line or str(error) in line]
+    assert code == 3
+    assert any(f"config.json of {llama}; got " in line for line in told)
+    assert "Traceback" not in err
+
+
+def test_a_model_that_cannot_be_copied_loads(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = LlamaForCausalLM.__init__
+
+    def with_lock(model: Any, config: Any) -> None:
+        made(model, config)
+        model.lock = threading.Lock()
+
+    monkeypatch.setattr(LlamaForCausalLM, "__init__", with_lock)
+    assert load_model(llama)[0].lock is not None
+
+
+@pytest.mark.parametrize("argv", COMMANDS)
 def test_every_command_names_the_file_in_one_line(
     argv: list[str], llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
