@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from apt_model.errors import ModelError
 from apt_model.models import directory as looked_at
@@ -59,6 +60,61 @@ def test_a_hub_id_is_loaded_from_the_cache(model: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     loaded, words, _ = load_model("owner/model")
     assert (loaded is not None, words is not None) == (True, True)
+
+
+def test_a_snapshot_whose_blobs_are_elsewhere_is_loaded(model: Path, tmp_path: Path) -> None:
+    snapshot = as_hub_cache(model, tmp_path / "hub")
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.rename(tmp_path / "large-disk")
+    blobs.symlink_to(tmp_path / "large-disk")
+    load_model(snapshot)
+
+
+def test_a_directory_of_links_into_the_users_own_cache_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, local = as_hub_cache(model, tmp_path / "hub"), tmp_path / "local"
+    local.mkdir()
+    for file in snapshot.iterdir():
+        (local / file.name).symlink_to(file.resolve())
+    with pytest.raises(ModelError, match="it leads to"):
+        load_model(local)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    load_model(local)
+
+
+def test_odd_links_that_nobody_reads_are_left_alone(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a model")
+    (model / "README.md").unlink(missing_ok=True)
+    links = {
+        "notes": "/tmp",
+        "README.md": "../README.md",
+        ".#config.json": "somebody@host.1234:1",  # Emacs' lock
+        "training_args.json": "../README.md",
+        "logs": "nowhere",
+        "requirements.txt": "/etc/passwd",
+        "other.safetensors": "/dev/zero",
+    }
+    for name, goal in links.items():
+        (model / name).symlink_to(goal)
+    load_model(model)
+
+
+def test_every_file_that_a_tokenizer_of_transformers_reads_is_looked_at() -> None:
+    import transformers
+
+    classes = [getattr(transformers, name, None) for name in TOKENIZER_MAPPING_NAMES.values() if name]
+    names = {file for one in classes for file in vars(one or object).get("vocab_files_names", {}).values()}
+    assert len(names) > 10
+    assert [name for name in names if not looked_at.READ.fullmatch(name)] == []
+
+
+@pytest.mark.parametrize("name", ["source.spm", "vocab.txt", "additional_chat_templates/tools.jinja"])
+def test_a_link_out_that_a_tokenizer_would_read_is_refused(name: str, model: Path) -> None:
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).symlink_to("/etc/passwd")
+    with pytest.raises(ModelError, match=rf"cannot be loaded: {name}; got it leads to"):
+        check_directory(model)
 
 
 @pytest.mark.parametrize("goal", ["../../../outside", "/etc/passwd", "../../refs/main"])
