@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from apt_model.cli import main
 from apt_model.data import template_trial
@@ -310,6 +311,13 @@ def test_a_token_that_the_model_does_not_know_is_refused_before_it_is_asked(llam
     tokenizer.add_tokens(["zebra"])
     with pytest.raises(AptModelError, match=r"token id outside the model's vocabulary; got 263, expected below 263"):
         continue_text(model, tokenizer, "a zebra")
+
+
+@pytest.mark.parametrize("words", ["0123456789", "ACGT"])
+def test_a_tokenizer_that_writes_no_sentence_but_its_own_tokens_is_taken(words: str, llama: Path) -> None:
+    model = models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[])
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(llama)
+    assert load_model(llama)[1](words[::-1])["input_ids"] == list(range(len(words)))[::-1]
 
 
 def test_a_tokenizer_that_writes_nothing_or_far_too_much_is_named(llama: Path) -> None:
