@@ -243,7 +243,7 @@ def _tokenizer(source: str, **how: Any) -> Any:
 
 def _writes_its_own(tokenizer: Any) -> bool:
     """Whether a tokenizer writes any of a few of its own tokens: one of digits, moves or notes writes no sentence."""
-    own = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))[:FEW]
+    own = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))[:FEW]
     return any(tokenizer(tokenizer.decode([one]))["input_ids"] for one in own)
 
 
