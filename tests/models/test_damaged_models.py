@@ -1,5 +1,6 @@
 """A model directory with anything in it loads, or is one line of ours that names the file, soon."""
 
+import asyncio
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from apt_model.cli import main
 from apt_model.data import template_trial
+from apt_model.data.sources import readable
 from apt_model.errors import AptModelError, DataError, ModelError, OutOfMemoryError
 from apt_model.models import loading
 from apt_model.models.pretrained import load_model, save_model
@@ -205,10 +208,32 @@ def test_a_damaged_shard_and_one_that_is_missing_are_named(bases: list[Path], tm
         load_model(model)
 
 
-@pytest.mark.parametrize("passes", [KeyboardInterrupt, SystemExit, GeneratorExit, DataError("ours")])
-def test_interrupts_exits_and_our_own_errors_pass(passes: Any) -> None:
-    with pytest.raises(passes if isinstance(passes, type) else DataError), reading("m", CONFIG):
+class PreemptedError(BaseException):
+    """What a caller's own signal handler raises."""
+
+
+PASS = [KeyboardInterrupt(), SystemExit(), GeneratorExit(), DataError("ours"), asyncio.CancelledError(),
+        PreemptedError()]  # fmt: skip
+
+
+@pytest.mark.parametrize("within", [partial(reading, "m", CONFIG), partial(readable, "data")])
+@pytest.mark.parametrize("passes", PASS)
+def test_what_is_meant_for_others_and_our_own_errors_pass(passes: BaseException, within: Any) -> None:
+    with pytest.raises(type(passes)) as caught, within():
         raise passes
+    assert caught.value is passes
+
+
+@pytest.mark.parametrize("within", [partial(reading, "m", CONFIG), partial(readable, "data")])
+def test_a_panic_of_a_rust_package_is_one_line(within: Any) -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    with pytest.raises(AptModelError, match="index out of bounds"), within():
+        raise panic("index out of bounds")
+
+
+def test_what_to_do_about_data_that_fills_the_memory_is_said_as_it_was_asked_for() -> None:
+    with pytest.raises(DataError, match="Fix: check the name"), readable("data", "check the name"):
+        raise MemoryError
 
 
 @pytest.mark.parametrize(
