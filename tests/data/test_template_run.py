@@ -9,6 +9,7 @@ import pytest
 from apt_model.data import template_run, template_trial
 from apt_model.data.template import render_chat
 from apt_model.data.template_trial import why_endless
+from apt_model.data.turns import Chat
 from apt_model.errors import DataError
 from tests.chats import CHATML, byte_level, chat
 
@@ -70,6 +71,17 @@ def test_a_template_that_loops_on_one_chat_alone_is_ended_in_any_thread(is_main:
         thread.start()
         thread.join()
     assert len(caught) == 1
+
+
+def test_the_tokens_of_a_long_chat_have_all_their_time(monkeypatch: Any) -> None:
+    class Slow:
+        def apply_chat_template(self, turns: Any, *, tokenize: bool) -> str:
+            time.sleep(0.4 if tokenize else 0)
+            return "written"
+
+    monkeypatch.setattr(template_run, "SECONDS", 0.1)
+    few = Chat(turns=[], learned=[])
+    assert template_run.apply(Slow(), few, tokenize=True) == template_run.apply(Slow(), few) == "written"
 
 
 ERRORS = {

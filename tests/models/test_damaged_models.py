@@ -17,9 +17,10 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from apt_model.cli import main
-from apt_model.data import template_trial
+from apt_model.data import template_run, template_trial
 from apt_model.data.sources import readable
 from apt_model.errors import AptModelError, DataError, ModelError, OutOfMemoryError
+from apt_model.generation.talk import Conversation, continue_text
 from apt_model.models import loading
 from apt_model.models.pretrained import load_model, save_model
 from apt_model.models.reading import reading
@@ -154,24 +155,36 @@ def test_a_file_that_is_no_json_object_is_named(content: bytes, file: str, llama
 
 
 TEMPLATES = {
-    "{{ 1 / 0 }}": "division by zero",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "does not end within",
     "{{ 'a' * 10 ** 10 }}": "more than 1024 MB of memory",
     "{% set n = namespace(s='a') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}": "memory|not end",
+    "{{ evil": "no jinja|end of",
+}
+FAILING = {
+    "{{ 1 / 0 }}": "division by zero",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
     "{% break %}": "SyntaxError",
     "{% for a in range(10 ** 9) %}{% endfor %}": "OverflowError",
-    "{{ evil": "no jinja|end of",
     "{{ evil() }}": "UndefinedError",
     "{% include 'evil' %}": "no loader",
-    "hello": "does not write what the turns say",
-    "": "does not write what the turns say",
+    "hello": "leaves out turn 1",
+    "": "leaves out turn 1",
 }
+
+
+@pytest.mark.parametrize("template", FAILING)
+def test_a_template_that_fails_on_every_chat_is_named_where_a_chat_is_written(template: str, llama: Path) -> None:
+    (llama / "chat_template.jinja").write_text(template)
+    model, tokenizer, _ = load_model(llama)
+    assert continue_text(model, tokenizer, "a river", max_new_tokens=2)
+    with pytest.raises(DataError, match=r"chat_template\.jinja") as caught:
+        Conversation(model, tokenizer).ask("a river?")
+    assert FAILING[template] in str(caught.value)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.usefixtures("impatient")
-def test_a_template_that_fails_on_every_chat_or_does_not_end_is_named(template: str, llama: Path) -> None:
+def test_a_template_that_is_no_jinja_or_does_not_end_is_named(template: str, llama: Path) -> None:
     (llama / "chat_template.jinja").write_text(template)
     begun = time.monotonic()
     with pytest.raises(ModelError, match=r"cannot be loaded: chat_template\.jinja") as caught:
@@ -187,12 +200,42 @@ def test_a_template_that_fails_on_every_chat_or_does_not_end_is_named(template: 
         "{% if messages|length < 3 %}{{ raise_exception('three turns, please') }}{% endif %}",
         "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
         "{% if messages[0].role != 'system' %}{{ 1 / 0 }}{% endif %}{{ messages }}",
+        "{% for m in messages %}{% if m.role in ('human', 'gpt') %}{{ m.content }}{% endif %}{% endfor %}",
+        "{{ documents[0].text }}{{ messages[0].content }}",
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
         "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     ],
 )
 def test_a_template_that_takes_some_chat_or_refuses_in_its_own_words_is_not_damaged(template: str, llama: Path) -> None:
     (llama / "chat_template.jinja").write_text(template)
     assert load_model(llama)[1].chat_template == template
+
+
+def test_a_template_that_writes_in_capitals_is_asked(llama: Path) -> None:
+    (llama / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    model, tokenizer, _ = load_model(llama)
+    Conversation(model, tokenizer, max_new_tokens=2).ask("a river?")
+
+
+def slow(made: Callable[..., Any]) -> Callable[..., Any]:
+    def wait_and_make(*values: Any, **how: Any) -> Any:
+        time.sleep(0.3)
+        return made(*values, **how)
+
+    return wait_and_make
+
+
+def test_what_is_slow_but_ends_has_all_its_time(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PATIENCE", 0.15)
+    monkeypatch.setattr(template_run, "SECONDS", 0.15)
+    for name in ("AutoTokenizer", "GenerationConfig"):
+        made = getattr(loading, name).from_pretrained
+        monkeypatch.setattr(getattr(loading, name), "from_pretrained", slow(made))
+    assert load_model(llama)[1] is not None
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", slow(loading.AutoConfig.from_pretrained))
+    assert load_model(llama, trust_remote_code=True)[0] is not None
+    with pytest.raises(ModelError, match="not read within"):
+        load_model(llama)
 
 
 def test_a_damaged_shard_and_one_that_is_missing_are_named(bases: list[Path], tmp_path: Path) -> None:
@@ -330,8 +373,6 @@ def test_a_models_numbers_of_beams_and_tokens_are_told_and_not_used(
 
 
 def test_a_token_that_the_model_does_not_know_is_refused_before_it_is_asked(llama: Path) -> None:
-    from apt_model.generation.talk import continue_text
-
     model, tokenizer, _ = load_model(llama)
     tokenizer.add_tokens(["zebra"])
     with pytest.raises(AptModelError, match=r"token id outside the model's vocabulary; got 263, expected below 263"):
