@@ -108,3 +108,12 @@ class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - not an erro
     def __init__(self, what: str, *, signal: int) -> None:
         super().__init__(what)
         self.exit_code = 128 + signal  # type: ignore[misc]
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Whether an exception is one that a library raises over its input: an `Exception`, or the panic of a Rust package.
+
+    All else (an interrupt, the end of a task, what a caller's signal handler raises) is meant for somebody else.
+    """
+    kind = type(error)
+    return isinstance(error, Exception) or (kind.__module__, kind.__name__) == ("pyo3_runtime", "PanicException")

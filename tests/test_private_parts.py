@@ -133,12 +133,6 @@ def _(_: Path) -> None:
     assert transformers.AutoModelForCausalLM.from_config(as_saved(eager)).config._attn_implementation == "eager"
 
 
-@canary("transformers", "keeps a model's attention in its config as _attn_implementation", "models/forward.py",
-        "_attn_implementation")  # fmt: skip
-def _(_: Path) -> None:
-    assert tiny_qwen().config._attn_implementation in ("sdpa", "eager")
-
-
 @canary("torch", "calls these hooks for each module and parameter that a module is given", "models/stored_tensors.py",
         "register_module_module_registration_hook", "register_module_parameter_registration_hook")  # fmt: skip
 def _(tmp_path: Path) -> None:

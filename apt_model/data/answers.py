@@ -7,12 +7,15 @@ its turn says something else; in a long chat most turns stand in the same frame,
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import repeat
+from typing import Any
 
-from apt_model.data.template import SENTINEL, Template, calling, content_text
+from apt_model.data.template import SENTINEL, Template, calling, content_text, render_chat
+from apt_model.data.template_run import file_of
 from apt_model.data.turns import Chat
-from apt_model.errors import DataError
+from apt_model.errors import DataError, brief
 
 SPECIAL = re.compile(r"<[^<>\s]{1,40}>")  # a special token as templates spell them
 Span = tuple[int, int]  # first letter, and one past the last
@@ -200,3 +203,20 @@ def silenced(chat: Chat, number: int) -> Chat:
     words = [{"type": "text", "text": SENTINEL}] if is_parts else SENTINEL
     other = {key: turn[key] for key in ("role", "name", "tool_call_id") if key in turn} | {"content": words}
     return chat.with_turn(number, other)
+
+
+def refuse_left_out(chat: Chat, tokenizer: Any, text: str) -> None:
+    """Refuse a template whose text does not depend on what the last turn says.
+
+    Raises:
+        DataError: it does not.
+    """
+    last = len(chat.turns) - 1
+    words = content_text(chat.turns[last]["content"]).strip()
+    if not words or words in text:
+        return
+    with suppress(DataError):
+        if render_chat(silenced(chat, last), tokenizer, add_generation_prompt=True) != text:
+            return
+    fix = f"check {file_of(tokenizer)}, and the roles that it writes"
+    raise DataError(f"the chat template leaves out turn {last + 1} of a chat", got=brief(words), fix=fix)

@@ -7,8 +7,9 @@ is, `chat` which of its text is learned.
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
+from apt_model.data.answers import refuse_left_out
 from apt_model.data.chat import Rendered, bytes_of, render
 from apt_model.data.columns import CHAT, SYSTEMS, kind_of
 from apt_model.data.encoded import IGNORED, Encoded
@@ -154,9 +155,10 @@ def question_ids(chat: Chat | Sequence[Mapping[str, Any]], tokenizer: Any, *, te
     `tell` is told of what the template has no use for.
 
     Raises:
-        DataError: the template refuses the chat.
+        DataError: the template refuses the chat, or leaves out what is asked.
     """
     text = render_chat(chat, tokenizer, tell=tell, add_generation_prompt=True)
+    refuse_left_out(chat if isinstance(chat, Chat) else cast("Chat", chat_of({"messages": chat})), tokenizer, text)
     ids: list[int] = tokenizer(text, add_special_tokens=False, **without_warning(tokenizer))["input_ids"]
     return ids
 

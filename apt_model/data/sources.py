@@ -24,7 +24,7 @@ from apt_model.data.opening import opened
 from apt_model.data.readers import ending_of, is_of_text, may_be_empty
 from apt_model.data.stored import cache_home, stored, streamed, tell_unused
 from apt_model.data.structure import at_row
-from apt_model.errors import AptModelError, DataError, StorageError
+from apt_model.errors import AptModelError, DataError, StorageError, is_of_library
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
 LONGEST_LOOK = 2**16  # bytes of a text's first line
@@ -48,16 +48,19 @@ def readable(what: str, fix: str | None = None) -> Iterator[None]:
     """Context manager: whatever the reading libraries raise becomes one `DataError`, "`what` cannot be read".
 
     By place, not by type: a damaged file makes them raise any, even a Rust panic, which is no `Exception`. What is
-    about a full disk or a cache that cannot be written becomes a `StorageError` that names it.
+    about a full disk or a cache that cannot be written becomes a `StorageError` that names it. What no library raises
+    passes: interrupts, exits, whatever belongs to the caller.
     """
     try:
         yield
-    except (AptModelError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except AptModelError:
         raise
     except MemoryError as error:
-        fix = "split its lines or its rows, or free some memory"
+        fix = fix or "split its lines or its rows, or free some memory"
         raise DataError(f"{what} cannot be read", got="more than there is memory for", fix=fix) from error
     except BaseException as error:
+        if not is_of_library(error):
+            raise
         if _is_of_cache(_root(error)):
             space = "free some space, or set HF_HOME to a directory that can be written"
             raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=space) from error

@@ -6,9 +6,11 @@ from typing import Any, cast
 from apt_model.data.encode import UNLIMITED, encode, question_ids
 from apt_model.data.notices import Tell, warn
 from apt_model.data.turns import Chat, chat_of
-from apt_model.errors import DataError
+from apt_model.errors import DataError, OutOfMemoryError
 from apt_model.models.directory import TOKENIZER
 from apt_model.models.generate import answer_ids
+from apt_model.models.out_of_memory import is_out_of_memory
+from apt_model.models.reading import told
 
 
 def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:
@@ -84,7 +86,13 @@ def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> 
         what = "too long for the model" if ids else "empty, and the tokenizer has no start token"
         fix = "give another prompt" + ("" if ids else f", or check {TOKENIZER}")
         raise DataError(f"the prompt is {what}", got=f"{len(ids)} tokens", fix=fix)
-    (new,) = answer_ids(model, tokenizer, [ids], max_new_tokens=min(max_new_tokens, room), role="model")
+    try:
+        (new,) = answer_ids(model, tokenizer, [ids], max_new_tokens=min(max_new_tokens, room), role="model")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        what, fix = "the model needs more memory than there is", "free some memory, or take a smaller model"
+        raise OutOfMemoryError(what, got=told(error), fix=fix) from error
     return new
 
 

@@ -1,16 +1,17 @@
 """A model directory before anybody reads it as one: files within it that name no code and no other place.
 
-Knows names and JSON; knows nothing of what the settings mean. A hub's cache is a directory of links into its `blobs`,
-which is the only place outside that they may lead to.
+Knows names and JSON; knows nothing of what the settings mean. Looks only at files that transformers reads. A hub's
+cache is a directory of links into its `blobs`, which is the only place outside that they may lead to.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 
 from apt_model.errors import ModelError, brief
 
@@ -18,9 +19,23 @@ CONFIG, INDEX, WEIGHTS = "config.json", "model.safetensors.index.json", "model.s
 GENERATION, TOKENIZER_CONFIG, TOKENIZER = "generation_config.json", "tokenizer_config.json", "tokenizer.json"
 OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", INDEX,
            "adapter_config.json")  # fmt: skip
-READ = (".json", ".jinja", ".safetensors", ".gguf", ".txt", ".model")  # endings of files that transformers reads
-CODE = ("attn_implementation", "experts_implementation")  # in the names of settings that can name code on a hub
-BUILT_IN = {"eager", "sdpa", "flex_attention", "grouped_mm", "batched_mm"}  # run without code from elsewhere
+READ = re.compile(  # names of files that transformers reads, besides those that an index names
+    r"(?!\.)((.*config|tokenizer\b.*|special_tokens_map|added_tokens|.*vocab.*|chat_template|.*\.index|normalizer|emoji"
+    r"|word_(shape|pronunciation)|byte_maps)\.json|(vocab|merges|dict)\.txt|(model|adapter_model)\.safetensors"
+    r"|.*\.(jinja|model|spm|tokenizer|tiktoken|codes))"
+)
+TEMPLATES = "additional_chat_templates"
+CODE = {
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+}  # settings that can name code on a hub
+PACKAGES = {
+    "flash_attention_2": "flash_attn",
+    "flash_attention_3": "flash_attn_interface",
+    "flash_attention_4": "flash_attn",
+}  # without its package transformers takes a kernel of the hub
 
 
 def check_directory(directory: Path) -> None:
@@ -29,8 +44,8 @@ def check_directory(directory: Path) -> None:
     Raises:
         ModelError: names the file.
     """
-    for path in sorted(directory.iterdir()):
-        if path.suffix in READ or path.is_symlink():
+    for path in sorted([*directory.iterdir(), *directory.glob(f"{TEMPLATES}/*.jinja")]):
+        if READ.fullmatch(path.name):
             _refuse_elsewhere(directory, path)
     for name in OBJECTS:
         if (directory / name).exists():
@@ -93,8 +108,7 @@ def _refuse_elsewhere(directory: Path, path: Path) -> None:
         root, real = directory.resolve(), path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a NUL
         raise damaged(str(directory), name, str(error), "a file of the model directory") from error
-    is_cache = root.parent.name == "snapshots"  # MODEL/snapshots/REVISION/config.json -> ../../blobs/HASH
-    if not real.is_relative_to(root) and not (is_cache and real.is_relative_to(root.parent.parent / "blobs")):
+    if not real.is_relative_to(root) and not _is_blob(real, root):
         fix = "copy the file into the directory"
         raise damaged(str(directory), name, f"it leads to {brief(str(real))}", "a file of the model directory", fix)
     if path.is_symlink() and not path.exists():
@@ -102,6 +116,15 @@ def _refuse_elsewhere(directory: Path, path: Path) -> None:
     if not path.is_file():
         got = "no regular file" if path.exists() else "it is not there"
         raise damaged(str(directory), name, got, "a file")
+
+
+def _is_blob(real: Path, root: Path) -> bool:
+    """Whether a file is one of a hub's cache: of the one that the model is in, or of the user's own."""
+    cache = Path(constants.HF_HUB_CACHE).resolve()  # older versions of huggingface_hub linked into it from elsewhere
+    if real.is_relative_to(cache) and real.relative_to(cache).parts[1:2] == ("blobs",):
+        return True
+    is_cache = root.parent.name == "snapshots"  # MODEL/snapshots/REVISION/config.json -> ../../blobs/HASH
+    return is_cache and real.is_relative_to((root.parent.parent / "blobs").resolve())
 
 
 def _weight_files(index: Mapping[str, Any], model: str = "") -> list[str]:
@@ -122,11 +145,19 @@ def refuse_named_code(value: Any, file: str, model: str) -> None:
     Raises:
         ModelError: names file and setting.
     """
-    known = BUILT_IN | ({"flash_attention_2"} if find_spec("flash_attn") is not None else set())
     for key, named in values_of(value):
-        if any(word in key for word in CODE) and named is not None and not (isinstance(named, str) and named in known):
+        if isinstance(named, str) and not CODE.isdisjoint(key.split(".")) and named not in (known := _built_in()):
             fix = f"delete {key} from {file}"
             raise damaged(model, file, f"{key}={brief(named)}", f"one of {', '.join(sorted(known))}", fix)
+
+
+def _built_in() -> set[str]:
+    """Attention and experts' code that transformers holds itself, or finds in a package that is installed."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    missing = {name for name, package in PACKAGES.items() if find_spec(package) is None}
+    return {"eager", *ALL_ATTENTION_FUNCTIONS, *ALL_EXPERTS_FUNCTIONS} - missing
 
 
 def values_of(value: Any) -> Iterator[tuple[str, Any]]:

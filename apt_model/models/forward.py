@@ -6,9 +6,7 @@ Knows how models differ in what they take and return; knows nothing of losses or
 import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
-from copy import deepcopy
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,13 +15,12 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
 from apt_model.data.encoded import IGNORED
-from apt_model.data.rng import undisturbed
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
-from apt_model.models.devices import device_of, is_bound
 from apt_model.models.neighbours import keeps_apart
 from apt_model.models.output_head import OutputHead
 from apt_model.models.quiet import quiet_about_masks
+from apt_model.models.reading import running
 from apt_model.models.weights import get_model_size
 
 
@@ -45,12 +42,14 @@ class Forward:
         self._accepted = _accepted_arguments(model)
         self._limits = limits(model)
         self._keeps_apart: bool | None = None
+        self._has_run = False
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         """Logits (B, L, V) of `model`: the one given to `__init__`, or a wrapper around it.
 
         Raises:
-            ModelError: the output has no logits, or logits of another shape; positions that it does not take.
+            ModelError: the output has no logits, or logits of another shape; positions that it does not take; whatever
+                the model raises the first time.
         """
         read = self._readable(model, batch)
         logits = _find_logits(self._call(model, read), self.role)
@@ -98,10 +97,17 @@ class Forward:
             if segments.is_packed:  # transformers looks for packed texts only where there is no mask
                 del known["attention_mask"]
         arguments = {name: value for name, value in known.items() if name in self._accepted}
-        with nullcontext() if "attention_mask" in known else quiet_about_masks():
-            if "input_ids" in self._accepted:
-                return model(input_ids=batch.input_ids, **arguments)
-            return model(batch.input_ids, **arguments)
+        if "input_ids" in self._accepted:
+            call = partial(model, input_ids=batch.input_ids, **arguments)
+        else:
+            call = partial(model, batch.input_ids, **arguments)
+        with (
+            nullcontext() if self._has_run else running(model, f"the {self.role} cannot be run"),
+            nullcontext() if "attention_mask" in known else quiet_about_masks(),
+        ):
+            output = call()
+        self._has_run = True
+        return output
 
     def _refuse_positions(self, batch: Batch) -> None:
         """Refuse positions that do not count each text's tokens from 0, if the model does not take any.
@@ -193,28 +199,6 @@ def _accepted_arguments(model: nn.Module) -> set[str]:
         accepted |= {"input_ids", "attention_mask", "use_cache"}
     wrapped = getattr(model, "get_base_model", None)  # of peft: hands everything through
     return accepted | _accepted_arguments(wrapped()) if takes_anything and callable(wrapped) else accepted
-
-
-def try_forward(model: Any) -> None:
-    """Run a model that has just been loaded on two tokens, for what it raises; not one that needs another device.
-
-    It is a copy that runs, with the same tensors: BigBird changes its attention for good where a text is short.
-
-    Raises:
-        ModelError: it returns no logits. Whatever else its forward raises.
-    """
-    place, attention = device_of(model), getattr(model.config, "_attn_implementation", None) or ""
-    if place is None or is_bound(model) or "flash" in attention:
-        return
-    ids = torch.arange(2, device=place).unsqueeze(0) % (limits(model)[0] or 2)
-    batch = Batch(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids)
-    try:
-        with undisturbed(place), torch.no_grad():
-            tensors = chain(model.parameters(), model.buffers())
-            alike = deepcopy(model, {id(tensor): tensor for tensor in tensors})
-            Forward(alike, "model")(alike, batch)
-    except NotImplementedError:
-        return  # this device cannot compute in this dtype: another one may
 
 
 def limits(model: nn.Module) -> tuple[int | None, int | None]:

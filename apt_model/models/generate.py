@@ -11,12 +11,14 @@ import torch
 from transformers import GenerationConfig
 
 from apt_model.data.answering import turn_end
-from apt_model.errors import AptModelError, DataError, ModelError
+from apt_model.errors import DataError, ModelError
 from apt_model.models.directory import CONFIG
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
+from apt_model.models.reading import running
 
 Prompt = Sequence[int]
+FIX = f"check its {CONFIG}, or set card_text=predicted and no exam_prompts, and leave on_policy out"
 
 
 def answer(
@@ -36,7 +38,7 @@ def answer_ids(
     A prompt that leaves fewer than `max_new_tokens` positions is answered alone, with the positions that are left.
 
     Raises:
-        ModelError: the model has no `generate()`.
+        ModelError: the model has no `generate()`, or it cannot run.
         DataError: a prompt fills all positions of the model, or has tokens that it does not know.
     """
     if not hasattr(model, "generate"):
@@ -115,24 +117,11 @@ def _new_tokens(
     ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(eos_token_id=stops or None, pad_token_id=pad, **settings)  # type: ignore[no-untyped-call]
-    with _settings(model, config), _refusing(model):
+    with _settings(model, config), running(model, f"{type(model).__name__} cannot generate", FIX):
         rows: list[list[int]] = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[
             :, longest:
         ].tolist()
     return rows
-
-
-@contextmanager
-def _refusing(model: Any) -> Iterator[None]:
-    """Context manager: what `generate()` of transformers raises becomes a `ModelError`; not that memory is full."""
-    try:
-        yield
-    except AptModelError:
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError) as error:
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        fix = f"check its {CONFIG}, or set card_text=predicted and no exam_prompts, and leave on_policy out"
-        raise ModelError(f"{type(model).__name__} cannot generate", got=got, fix=fix) from error
 
 
 def end_ids(model: Any, tokenizer: Any) -> list[int]:

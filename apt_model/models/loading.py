@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from apt_model.data.template_run import file_of, refuse_broken_template
@@ -32,6 +32,7 @@ from apt_model.models.directory import (
     check_directory,
     check_hub_model,
     damaged,
+    read_object,
 )
 from apt_model.models.forward import limits
 from apt_model.models.reading import PATIENCE, reading
@@ -40,6 +41,7 @@ from apt_model.models.text_part import loader_of, refuse_untaught
 from apt_model.models.versions import INSTALLED, needed_version, upgrade
 
 SAMPLE = "The river runs to the sea. 人工智能"
+FEW = 16  # of its own tokens, where it writes nothing for that
 MOST_TOKENS = 4  # for each byte of it: one does, and a few stand around them
 
 
@@ -59,12 +61,13 @@ def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: 
     config = {**gguf, "trust_remote_code": trust_remote_code}
     shapes = _look_at(name, path)
     reads = partial(reading, name, refuse=partial(_known_better, name, source, **config))
-    seconds = PATIENCE if path.exists() else None  # a download takes as long as it takes
-    with reads(gguf.get("gguf_file", CONFIG), seconds=seconds):
+    with reads(CONFIG):
+        seconds = patience(path, trust_remote_code=trust_remote_code)
+    with reads(CONFIG, seconds=seconds):
         stored = None if gguf else AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     refuse_untaught(stored)
     if (path / GENERATION).is_file():
-        with reads(GENERATION, seconds=seconds):
+        with reads(GENERATION):
             GenerationConfig.from_pretrained(path)
     with reads(partial(_config_or_weights, path, stored, shapes, gguf)), _bounded(path, shapes):
         model, report = loader_of(stored).from_pretrained(
@@ -106,6 +109,19 @@ def _look_at(name: str | Path, path: Path) -> Shapes | None:
     if shapes is not None:
         refuse_unstored_layers(path, shapes)
     return shapes
+
+
+def patience(path: Path, *, trust_remote_code: bool = False, **_: Any) -> float | None:
+    """Seconds that a config may take to be made of its values; None: a download, or code that comes with the model.
+
+    What transformers has to import for it is imported here, however long that takes.
+    """
+    if trust_remote_code or not (path / CONFIG).is_file():
+        return None
+    kind = read_object(path / CONFIG, str(path)).get("model_type")
+    if isinstance(kind, str) and kind in CONFIG_MAPPING:
+        CONFIG_MAPPING[kind]
+    return PATIENCE
 
 
 def _source_of(path: Path) -> tuple[str, dict[str, str]]:
@@ -180,7 +196,7 @@ def _known_better(name: str | Path, source: str, **how: Any) -> str | None:
     """
     _refuse_other_kind(name, source, **how)
     try:
-        with reading(name, CONFIG, seconds=PATIENCE):
+        with reading(name, CONFIG, seconds=patience(Path(source), **how)):
             newer = needed_version(source, **how)
     except (ModelError, ConfigError):
         return None
@@ -194,7 +210,7 @@ def _refuse_other_kind(name: str | Path, source: str, **how: Any) -> None:
         ModelError: it is an encoder-decoder, or transformers has no causal language model of its kind.
     """
     try:
-        with reading(name, CONFIG, seconds=PATIENCE):
+        with reading(name, CONFIG, seconds=patience(Path(source), **how)):
             config = AutoConfig.from_pretrained(source, **how)
             kinds = ", ".join(config.architectures or [config.model_type])
     except (ModelError, ConfigError):
@@ -232,12 +248,18 @@ def _tokenizer(source: str, **how: Any) -> Any:
     tokenizer: Any = AutoTokenizer.from_pretrained(source, **how)
     ids = tokenizer(SAMPLE)["input_ids"]
     tokenizer.decode(ids, skip_special_tokens=True)
-    if not 0 < len(ids) <= MOST_TOKENS * len(SAMPLE.encode()):
+    if len(ids) > MOST_TOKENS * len(SAMPLE.encode()) or not (ids or _writes_its_own(tokenizer)):
         raise ValueError(f"it writes {len(ids)} tokens for {len(SAMPLE)} letters")
     if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in (*ids, len(tokenizer))):
         raise ValueError(f"token ids {ids[:5]}")
     _ = tokenizer.all_special_ids, tokenizer.added_tokens_decoder, tokenizer.pad_token_id
     return tokenizer
+
+
+def _writes_its_own(tokenizer: Any) -> bool:
+    """Whether a tokenizer writes any of a few of its own tokens: one of digits, moves or notes writes no sentence."""
+    own = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))[:FEW]
+    return any(tokenizer(tokenizer.decode([one]))["input_ids"] for one in own)
 
 
 def _tokenizer_file(source: str, how: dict[str, Any]) -> str:
@@ -276,5 +298,5 @@ def _refuse_template(name: str | Path, tokenizer: Any) -> None:
     try:
         refuse_broken_template(tokenizer)
     except DataError as error:
-        expected = "a jinja template that writes a chat and ends"
+        expected = "a jinja template that ends"
         raise damaged(str(name), file_of(tokenizer), str(error.got), expected) from error

@@ -22,7 +22,6 @@ from apt_model.data.template_run import FILE
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory
-from apt_model.models.forward import try_forward
 from apt_model.models.generation_settings import savable_settings
 from apt_model.models.loading import load_parts, load_tokenizer
 from apt_model.models.lora import (
@@ -90,14 +89,12 @@ def load_model(
 
 
 def _whole(name: str | Path, path: Path, *, trust_remote_code: bool, tell: Tell, **how: Any) -> tuple[Any, Any, Any]:
-    """Load a model that is no adapters, and try it out."""
+    """Load a model that is no adapters."""
     path = _only_model_in(path) if path.is_dir() and not os.path.lexists(path / CONFIG) else path
     loaded, tokenizer, stored = load_parts(name, path, trust_remote_code=trust_remote_code, **how)
     _forget_gguf(loaded)
     loaded, left_out = text_part(loaded)
     left_out = left_out or left_out_of(stored, loaded)
-    with reading(name, path.name if path.is_file() else CONFIG):
-        try_forward(loaded)
     if left_out:
         tell("towers_left_out", name=str(name), parts=", ".join(left_out), model=type(loaded).__name__)
     newer = newer_version(loaded.config)

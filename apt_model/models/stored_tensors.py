@@ -23,7 +23,18 @@ from apt_model.models.directory import CONFIG, INDEX, WEIGHTS, damaged, read_obj
 from apt_model.models.reading import reading
 
 FEW, EACH = 1000, 50  # modules and parameters: any model may have a few, and so many for each tensor that it stores
-
+LAYERS = {
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+    "n_layers",
+    "num_decoder_layers",
+    "num_encoder_layers",
+    "decoder_layers",
+    "encoder_layers",
+    "layers",
+    "max_window_layers",
+}  # settings that count layers
 SMALL, LARGER = 10**7, 4  # numbers: any model may have so many, and so many for each that it stores
 PACKED = 8  # quantized weights in one number of their file
 
@@ -69,7 +80,7 @@ def refuse_unstored_layers(directory: Path, shapes: Shapes) -> None:
         ModelError: names the setting.
     """
     for key, value in values_of(read_object(directory / CONFIG, str(directory))):
-        if "layer" in key.rpartition(".")[2] and isinstance(value, int) and value > FEW + len(shapes):
+        if key.rpartition(".")[2] in LAYERS and isinstance(value, int) and value > FEW + len(shapes):
             raise damaged(str(directory), CONFIG, f"{key}={brief(value)}", f"layers for {len(shapes)} stored tensors")
 
 

@@ -412,15 +412,20 @@ WAYS: tuple[Callable[[Path, random.Random], str], ...] = (
 
 def try_out(directory: Path) -> None:
     """Whatever a user does first: load, encode, run forward, continue a text, ask in the template."""
+    import torch
+
+    from apt_model.data.batch import to_batch
     from apt_model.data.template import has_template
     from apt_model.generation.talk import Conversation, continue_text
-    from apt_model.models.forward import try_forward
+    from apt_model.models.forward import Forward, limits
     from apt_model.models.pretrained import load_model
 
     def tell(key: str, /, **values: Any) -> None: ...
 
     model, tokenizer, _ = load_model(directory, tell=tell)
-    try_forward(model)
+    ids = torch.arange(2).unsqueeze(0) % (limits(model)[0] or 2)
+    with torch.no_grad():
+        Forward(model, "model")(model, to_batch(ids))
     if tokenizer is None:
         return
     continue_text(model, tokenizer, "the river", max_new_tokens=4)

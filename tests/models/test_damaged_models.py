@@ -1,19 +1,26 @@
 """A model directory with anything in it loads, or is one line of ours that names the file, soon."""
 
+import asyncio
 import json
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from apt_model.cli import main
-from apt_model.data import template_trial
+from apt_model.data import template_run, template_trial
+from apt_model.data.sources import readable
 from apt_model.errors import AptModelError, DataError, ModelError, OutOfMemoryError
+from apt_model.generation.talk import Conversation, continue_text
 from apt_model.models import loading
 from apt_model.models.pretrained import load_model, save_model
 from apt_model.models.reading import reading
@@ -148,24 +155,36 @@ def test_a_file_that_is_no_json_object_is_named(content: bytes, file: str, llama
 
 
 TEMPLATES = {
-    "{{ 1 / 0 }}": "division by zero",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}": "does not end within",
     "{{ 'a' * 10 ** 10 }}": "more than 1024 MB of memory",
     "{% set n = namespace(s='a') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}": "memory|not end",
+    "{{ evil": "no jinja|end of",
+}
+FAILING = {
+    "{{ 1 / 0 }}": "division by zero",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "RecursionError",
     "{% break %}": "SyntaxError",
     "{% for a in range(10 ** 9) %}{% endfor %}": "OverflowError",
-    "{{ evil": "no jinja|end of",
     "{{ evil() }}": "UndefinedError",
     "{% include 'evil' %}": "no loader",
-    "hello": "does not write what the turns say",
-    "": "does not write what the turns say",
+    "hello": "leaves out turn 1",
+    "": "leaves out turn 1",
 }
+
+
+@pytest.mark.parametrize("template", FAILING)
+def test_a_template_that_fails_on_every_chat_is_named_where_a_chat_is_written(template: str, llama: Path) -> None:
+    (llama / "chat_template.jinja").write_text(template)
+    model, tokenizer, _ = load_model(llama)
+    assert continue_text(model, tokenizer, "a river", max_new_tokens=2)
+    with pytest.raises(DataError, match=r"chat_template\.jinja") as caught:
+        Conversation(model, tokenizer).ask("a river?")
+    assert FAILING[template] in str(caught.value)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.usefixtures("impatient")
-def test_a_template_that_fails_on_every_chat_or_does_not_end_is_named(template: str, llama: Path) -> None:
+def test_a_template_that_is_no_jinja_or_does_not_end_is_named(template: str, llama: Path) -> None:
     (llama / "chat_template.jinja").write_text(template)
     begun = time.monotonic()
     with pytest.raises(ModelError, match=r"cannot be loaded: chat_template\.jinja") as caught:
@@ -181,12 +200,42 @@ def test_a_template_that_fails_on_every_chat_or_does_not_end_is_named(template: 
         "{% if messages|length < 3 %}{{ raise_exception('three turns, please') }}{% endif %}",
         "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}",
         "{% if messages[0].role != 'system' %}{{ 1 / 0 }}{% endif %}{{ messages }}",
+        "{% for m in messages %}{% if m.role in ('human', 'gpt') %}{{ m.content }}{% endif %}{% endfor %}",
+        "{{ documents[0].text }}{{ messages[0].content }}",
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
         "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     ],
 )
 def test_a_template_that_takes_some_chat_or_refuses_in_its_own_words_is_not_damaged(template: str, llama: Path) -> None:
     (llama / "chat_template.jinja").write_text(template)
     assert load_model(llama)[1].chat_template == template
+
+
+def test_a_template_that_writes_in_capitals_is_asked(llama: Path) -> None:
+    (llama / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content | upper }}{% endfor %}")
+    model, tokenizer, _ = load_model(llama)
+    Conversation(model, tokenizer, max_new_tokens=2).ask("a river?")
+
+
+def slow(made: Callable[..., Any]) -> Callable[..., Any]:
+    def wait_and_make(*values: Any, **how: Any) -> Any:
+        time.sleep(0.3)
+        return made(*values, **how)
+
+    return wait_and_make
+
+
+def test_what_is_slow_but_ends_has_all_its_time(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PATIENCE", 0.15)
+    monkeypatch.setattr(template_run, "SECONDS", 0.15)
+    for name in ("AutoTokenizer", "GenerationConfig"):
+        made = getattr(loading, name).from_pretrained
+        monkeypatch.setattr(getattr(loading, name), "from_pretrained", slow(made))
+    assert load_model(llama)[1] is not None
+    monkeypatch.setattr(loading.AutoConfig, "from_pretrained", slow(loading.AutoConfig.from_pretrained))
+    assert load_model(llama, trust_remote_code=True)[0] is not None
+    with pytest.raises(ModelError, match="not read within"):
+        load_model(llama)
 
 
 def test_a_damaged_shard_and_one_that_is_missing_are_named(bases: list[Path], tmp_path: Path) -> None:
@@ -202,10 +251,32 @@ def test_a_damaged_shard_and_one_that_is_missing_are_named(bases: list[Path], tm
         load_model(model)
 
 
-@pytest.mark.parametrize("passes", [KeyboardInterrupt, SystemExit, GeneratorExit, DataError("ours")])
-def test_interrupts_exits_and_our_own_errors_pass(passes: Any) -> None:
-    with pytest.raises(passes if isinstance(passes, type) else DataError), reading("m", CONFIG):
+class PreemptedError(BaseException):
+    """What a caller's own signal handler raises."""
+
+
+PASS = [KeyboardInterrupt(), SystemExit(), GeneratorExit(), DataError("ours"), asyncio.CancelledError(),
+        PreemptedError()]  # fmt: skip
+
+
+@pytest.mark.parametrize("within", [partial(reading, "m", CONFIG), partial(readable, "data")])
+@pytest.mark.parametrize("passes", PASS)
+def test_what_is_meant_for_others_and_our_own_errors_pass(passes: BaseException, within: Any) -> None:
+    with pytest.raises(type(passes)) as caught, within():
         raise passes
+    assert caught.value is passes
+
+
+@pytest.mark.parametrize("within", [partial(reading, "m", CONFIG), partial(readable, "data")])
+def test_a_panic_of_a_rust_package_is_one_line(within: Any) -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    with pytest.raises(AptModelError, match="index out of bounds"), within():
+        raise panic("index out of bounds")
+
+
+def test_what_to_do_about_data_that_fills_the_memory_is_said_as_it_was_asked_for() -> None:
+    with pytest.raises(DataError, match="Fix: check the name"), readable("data", "check the name"):
+        raise MemoryError
 
 
 @pytest.mark.parametrize(
@@ -224,16 +295,53 @@ def test_what_never_ends_is_told_as_that() -> None:
         spin()
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["talk", "MODEL", "hello"],
-        ["evaluate", "MODEL", "--data", "DATA"],
-        ["doctor", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA"],
-        ["distill", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA", "--out", "OUT"],
-        ["cache-teacher", "--teacher", "MODEL", "--data", "DATA", "--out", "OUT"],
-    ],
+COMMANDS = (
+    ["talk", "MODEL", "hello"],
+    ["evaluate", "MODEL", "--data", "DATA"],
+    ["doctor", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA"],
+    ["distill", "--teacher", "MODEL", "--student", "layers=1", "--data", "DATA", "--out", "OUT"],
+    ["cache-teacher", "--teacher", "MODEL", "--data", "DATA", "--out", "OUT"],
 )
+
+
+@pytest.mark.parametrize("argv", COMMANDS)
+@pytest.mark.parametrize("error", [ValueError("no cpu tensor, please"), RuntimeError("an index"), ZeroDivisionError()])
+def test_a_model_that_cannot_run_here_loads_and_is_one_line_where_it_runs(
+    error: Exception,
+    argv: list[str],
+    llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", refuses)
+    load_model(llama)
+    data = tmp_path / "data.txt"
+    data.write_text("the river\nthe sea\n" * 20)
+    named = {"MODEL": str(llama), "DATA": str(data), "OUT": str(tmp_path / "out"), "layers=1": str(llama)}
+    code = main([*(named.get(word, word) for word in argv), "--lang", "en"])
+    out, err = capfd.readouterr()
+    told = [line for line in (out + err).splitlines() if type(error).__name__ in line or str(error) in line]
+    assert code == 3
+    assert any(f"config.json of {llama}; got " in line for line in told)
+    assert "Traceback" not in err
+
+
+def test_a_model_that_cannot_be_copied_loads(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = LlamaForCausalLM.__init__
+
+    def with_lock(model: Any, config: Any) -> None:
+        made(model, config)
+        model.lock = threading.Lock()
+
+    monkeypatch.setattr(LlamaForCausalLM, "__init__", with_lock)
+    assert load_model(llama)[0].lock is not None
+
+
+@pytest.mark.parametrize("argv", COMMANDS)
 def test_every_command_names_the_file_in_one_line(
     argv: list[str], llama: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,12 +373,17 @@ def test_a_models_numbers_of_beams_and_tokens_are_told_and_not_used(
 
 
 def test_a_token_that_the_model_does_not_know_is_refused_before_it_is_asked(llama: Path) -> None:
-    from apt_model.generation.talk import continue_text
-
     model, tokenizer, _ = load_model(llama)
     tokenizer.add_tokens(["zebra"])
     with pytest.raises(AptModelError, match=r"token id outside the model's vocabulary; got 263, expected below 263"):
         continue_text(model, tokenizer, "a zebra")
+
+
+@pytest.mark.parametrize("words", ["0123456789", "ACGT"])
+def test_a_tokenizer_that_writes_no_sentence_but_its_own_tokens_is_taken(words: str, llama: Path) -> None:
+    model = models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[])
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(llama)
+    assert load_model(llama)[1](words[::-1])["input_ids"] == list(range(len(words)))[::-1]
 
 
 def test_a_tokenizer_that_writes_nothing_or_far_too_much_is_named(llama: Path) -> None:

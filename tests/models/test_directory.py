@@ -3,16 +3,22 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from apt_model.errors import ModelError
 from apt_model.models import directory as looked_at
 from apt_model.models.directory import check_directory, check_hub_model
 from apt_model.models.lora import Lora, add_lora
 from apt_model.models.pretrained import load_model, save_model
+from apt_model.models.stored_tensors import refuse_unstored_layers
 from tests.chats import byte_level, small_llama
 from tests.models.mutants import make_bases
 
@@ -54,6 +60,61 @@ def test_a_hub_id_is_loaded_from_the_cache(model: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
     loaded, words, _ = load_model("owner/model")
     assert (loaded is not None, words is not None) == (True, True)
+
+
+def test_a_snapshot_whose_blobs_are_elsewhere_is_loaded(model: Path, tmp_path: Path) -> None:
+    snapshot = as_hub_cache(model, tmp_path / "hub")
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.rename(tmp_path / "large-disk")
+    blobs.symlink_to(tmp_path / "large-disk")
+    load_model(snapshot)
+
+
+def test_a_directory_of_links_into_the_users_own_cache_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, local = as_hub_cache(model, tmp_path / "hub"), tmp_path / "local"
+    local.mkdir()
+    for file in snapshot.iterdir():
+        (local / file.name).symlink_to(file.resolve())
+    with pytest.raises(ModelError, match="it leads to"):
+        load_model(local)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    load_model(local)
+
+
+def test_odd_links_that_nobody_reads_are_left_alone(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("a model")
+    (model / "README.md").unlink(missing_ok=True)
+    links = {
+        "notes": "/tmp",
+        "README.md": "../README.md",
+        ".#config.json": "somebody@host.1234:1",  # Emacs' lock
+        "training_args.json": "../README.md",
+        "logs": "nowhere",
+        "requirements.txt": "/etc/passwd",
+        "other.safetensors": "/dev/zero",
+    }
+    for name, goal in links.items():
+        (model / name).symlink_to(goal)
+    load_model(model)
+
+
+def test_every_file_that_a_tokenizer_of_transformers_reads_is_looked_at() -> None:
+    import transformers
+
+    classes = [getattr(transformers, name, None) for name in TOKENIZER_MAPPING_NAMES.values() if name]
+    names = {file for one in classes for file in vars(one or object).get("vocab_files_names", {}).values()}
+    assert len(names) > 10
+    assert [name for name in names if not looked_at.READ.fullmatch(name)] == []
+
+
+@pytest.mark.parametrize("name", ["source.spm", "vocab.txt", "additional_chat_templates/tools.jinja"])
+def test_a_link_out_that_a_tokenizer_would_read_is_refused(name: str, model: Path) -> None:
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).symlink_to("/etc/passwd")
+    with pytest.raises(ModelError, match=rf"cannot be loaded: {name}; got it leads to"):
+        check_directory(model)
 
 
 @pytest.mark.parametrize("goal", ["../../../outside", "/etc/passwd", "../../refs/main"])
@@ -124,17 +185,20 @@ def test_a_config_names_only_safetensors_beside_it(name: Any, bases: list[Path],
 CODE = (
     {"attn_implementation": "owner/repo"},
     {"_attn_implementation": "owner/repo"},
-    {"_attn_implementation_internal": "owner/repo@main:function"},
+    {"attn_implementation": "owner/repo@main:function"},
+    {"attn_implementation": "flash_attention_2"},
+    {"attn_implementation": "evil"},
     {"attn_implementation": {"": "owner/repo"}},
     {"attn_implementation": {"text_config": "owner/repo"}},
     {"attn_implementation": ["owner/repo"]},
-    {"attn_implementation": 5},
-    {"experts_implementation": "sonicmoe"},
+    {"experts_implementation": "owner/repo"},
+    {"_experts_implementation": "evil"},
     {"text_config": {"vision": [{"_attn_implementation": "owner/repo"}]}},
 )
 
 
 @pytest.mark.parametrize("named", CODE)
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="then flash_attention_2 needs no code of a hub")
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
 def test_no_file_names_attention_code_on_a_hub(
     file: str, named: dict[str, Any], bases: list[Path], tmp_path: Path
@@ -145,10 +209,24 @@ def test_no_file_names_attention_code_on_a_hub(
         load_model(model)
 
 
-@pytest.mark.parametrize("named", ["eager", "sdpa", None, {"": "sdpa"}])
-def test_attention_that_transformers_has_itself_may_be_named(named: Any, bases: list[Path], tmp_path: Path) -> None:
+HARMLESS = (
+    {"attn_implementation": "eager"},
+    {"attn_implementation": "sdpa"},
+    {"attn_implementation": None},
+    {"attn_implementation": {"": "sdpa"}},
+    {"_attn_implementation_autoset": True},  # transformers 4 wrote it
+    {"_attn_implementation_internal": "owner/repo"},  # transformers does not read it
+    {"experts_implementation": "sonicmoe"},
+    {"experts_implementation": "deepgemm"},
+)
+
+
+@pytest.mark.parametrize("named", HARMLESS)
+def test_code_that_transformers_has_itself_may_be_named(
+    named: dict[str, Any], bases: list[Path], tmp_path: Path
+) -> None:
     model = shutil.copytree(bases[0], tmp_path / "model")
-    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": named}
+    config = json.loads((model / "config.json").read_text()) | named
     (model / "config.json").write_text(json.dumps(config))
     load_model(model)
 
@@ -169,6 +247,37 @@ def test_a_model_on_the_hub_is_looked_at_before_it_is_loaded(
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"model owner/model cannot be loaded: config\.json"):
         check_hub_model("owner/model")
+
+
+def defaults() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config that each kind of model of transformers has by default, as its file says it."""
+    for kind, config in CONFIG_MAPPING.items():
+        try:
+            yield kind, json.loads(config().to_json_string(use_diff=False))
+        except (ImportError, TypeError, ValueError, StrictDataclassError):  # a few need a package, or arguments
+            continue
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_default_config_of_any_kind_of_model_is_refused(tmp_path: Path) -> None:
+    kinds = []
+    for kind, config in defaults():
+        (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_weights": None}))
+        check_directory(tmp_path)
+        refuse_unstored_layers(tmp_path, {"lm_head.weight": (1, 1)})
+        kinds.append(kind)
+    assert len(kinds) > 300
+    assert {"gemma3n", "llama", "gpt2", "mamba2"} <= set(kinds)
+
+
+def test_attention_whose_package_is_installed_may_be_named(
+    bases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = shutil.copytree(bases[0], tmp_path / "model")
+    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "flash_attention_3"}
+    (model / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(looked_at, "find_spec", lambda package: package == "flash_attn_interface" or None)
+    check_directory(model)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
-from transformers.utils import GENERATION_CONFIG_NAME
 
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
@@ -24,9 +23,10 @@ from apt_model.distill.teachers.cache.manifest import TEACHER, CacheIdentity, di
 from apt_model.distill.teachers.cache.reader import Cache
 from apt_model.errors import AptModelError, ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
-from apt_model.models.directory import check_directory
+from apt_model.models.directory import CONFIG, GENERATION, check_directory
 from apt_model.models.fingerprints import hash_config, hash_json, hash_model, hash_tokenizer, text_keys
-from apt_model.models.reading import PATIENCE, reading
+from apt_model.models.loading import patience
+from apt_model.models.reading import reading
 
 ROWS_AT_ONCE = 256
 
@@ -60,12 +60,13 @@ class CachedTeacher:
             DataError: the teacher had no config. StorageError: they cannot be read, or are not those of the cache.
         """
         path = self._directory / TEACHER
-        if not (path / "config.json").exists():
+        if not (path / CONFIG).exists():
             fix = "make the student in Python, and pass it to a plugin"
             raise DataError(f"cache {self._directory} has no config of its teacher", fix=fix)
         with self._reading():
             check_directory(path)
-            config = AutoConfig.from_pretrained(path)
+            with reading(path, CONFIG, seconds=patience(path)):
+                config = AutoConfig.from_pretrained(path)
             tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
             refuse_broken_template(tokenizer)
         if hash_config(config) != self.identity.config or hash_tokenizer(tokenizer) != self.identity.tokenizer:
@@ -81,7 +82,7 @@ class CachedTeacher:
             StorageError: it cannot be read.
         """
         path = self._directory / TEACHER
-        if not (path / GENERATION_CONFIG_NAME).exists():
+        if not (path / GENERATION).exists():
             return None
         with self._reading():
             check_directory(path)
@@ -91,7 +92,7 @@ class CachedTeacher:
     def _reading(self) -> Iterator[None]:
         """Context manager: whatever goes wrong over the teacher's files, by place, is damage of the cache."""
         try:
-            with reading(self._directory / TEACHER, "config, generation config or tokenizer", seconds=PATIENCE):
+            with reading(self._directory / TEACHER, "config, generation config or tokenizer"):
                 yield
         except AptModelError as error:
             path, fix = self._directory / TEACHER, "cache the teacher again"
