@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, try_to_load_from_cache
 
 from apt_model.errors import ModelError, brief
 
@@ -61,17 +61,15 @@ def check_directory(directory: Path) -> None:
 
 
 def check_hub_model(name: str) -> None:
-    """`check_directory` for the JSON of a model on the hub; a file that cannot be had is left to whoever needs it.
+    """`check_directory` for what the cache holds of a model on the hub: asks nobody, call it once its config is there.
 
     Raises:
         ModelError: names the file.
     """
     for file in OBJECTS:
-        try:
-            found = hf_hub_download(name, file)
-        except (OSError, ValueError):  # all errors of the hub are one of these
-            continue
-        _check_object(Path(found), name)
+        found = try_to_load_from_cache(name, file)
+        if isinstance(found, str):
+            _check_object(Path(found), name)
 
 
 def _check_object(path: Path, model: str) -> None:

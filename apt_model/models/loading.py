@@ -59,12 +59,14 @@ def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: 
     """
     source, gguf = _source_of(path)
     config = {**gguf, "trust_remote_code": trust_remote_code}
-    shapes = _look_at(name, path)
+    shapes = _look_at(path)
     reads = partial(reading, name, refuse=partial(_known_better, name, source, **config))
     with reads(CONFIG):
         seconds = patience(path, trust_remote_code=trust_remote_code)
     with reads(CONFIG, seconds=seconds):
         stored = None if gguf else AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if not path.exists():
+        check_hub_model(str(name))
     refuse_untaught(stored)
     if (path / GENERATION).is_file():
         with reads(GENERATION):
@@ -98,10 +100,8 @@ def load_tokenizer(name: str | Path, path: Path) -> Any:
     return tokenizer
 
 
-def _look_at(name: str | Path, path: Path) -> Shapes | None:
+def _look_at(path: Path) -> Shapes | None:
     """Refuse what the files alone tell; the tensors that a directory stores, None where that is not known."""
-    if not path.exists():
-        check_hub_model(str(name))
     if not path.is_dir():
         return None
     check_directory(path)

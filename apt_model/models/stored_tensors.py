@@ -35,7 +35,7 @@ LAYERS = {
     "layers",
     "max_window_layers",
 }  # settings that count layers
-SMALL, LARGER = 10**7, 4  # numbers: any model may have so many, and so many for each that it stores
+SMALL, LARGER = 10**7, 16  # numbers: any model may have so many, and so many for each that it stores
 PACKED = 8  # quantized weights in one number of their file
 
 Shapes = Mapping[str, tuple[int, ...]]

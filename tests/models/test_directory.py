@@ -1,6 +1,7 @@
 """Nothing in a model's own files leads to code, or to files outside of its directory; a hub's cache goes on working."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers import CONFIG_MAPPING, LlamaConfig, LlamaForCausalLM
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from apt_model.errors import ModelError
@@ -18,7 +20,7 @@ from apt_model.models import directory as looked_at
 from apt_model.models.directory import check_directory, check_hub_model
 from apt_model.models.lora import Lora, add_lora
 from apt_model.models.pretrained import load_model, save_model
-from apt_model.models.stored_tensors import refuse_unstored_layers
+from apt_model.models.stored_tensors import LARGER, SMALL, refuse_unstored_layers, stored_tensors
 from tests.chats import byte_level, small_llama
 from tests.models.mutants import make_bases
 
@@ -115,6 +117,32 @@ def test_a_link_out_that_a_tokenizer_would_read_is_refused(name: str, model: Pat
     (model / name).symlink_to("/etc/passwd")
     with pytest.raises(ModelError, match=rf"cannot be loaded: {name}; got it leads to"):
         check_directory(model)
+
+
+def test_code_named_by_a_model_on_the_hub_is_refused_before_it_is_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "owner/repo"}
+    (model / "config.json").write_text(json.dumps(config))
+    as_hub_cache(model, tmp_path / "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match=r"config\.json; got attn_implementation='owner/repo'"):
+        load_model("owner/model")
+
+
+def test_what_a_proxy_makes_of_a_hub_id_is_one_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class ProxyError(Exception): ...
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise ProxyError("407 Proxy Authentication Required")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", refused)
+    monkeypatch.setattr("huggingface_hub.file_download.hf_hub_download", refused)
+    with pytest.raises(ModelError, match=r"^model owner/model cannot be loaded: config\.json; got 407"):
+        load_model("owner/model")
 
 
 @pytest.mark.parametrize("goal", ["../../../outside", "/etc/passwd", "../../refs/main"])
@@ -236,12 +264,10 @@ def test_a_model_on_the_hub_is_looked_at_before_it_is_loaded(
 ) -> None:
     model = shutil.copytree(bases[0], tmp_path / "model")
 
-    def had(_: str, file: str) -> str:
-        if not (model / file).exists():
-            raise FileNotFoundError(file)
-        return str(model / file)
+    def had(_: str, file: str) -> str | None:
+        return str(model / file) if (model / file).exists() else None
 
-    monkeypatch.setattr(looked_at, "hf_hub_download", had)
+    monkeypatch.setattr(looked_at, "try_to_load_from_cache", had)
     check_hub_model("owner/model")
     config = json.loads((model / "config.json").read_text()) | {"attn_implementation": "owner/repo"}
     (model / "config.json").write_text(json.dumps(config))
@@ -278,6 +304,23 @@ def test_attention_whose_package_is_installed_may_be_named(
     (model / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr(looked_at, "find_spec", lambda package: package == "flash_attn_interface" or None)
     check_directory(model)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_that_is_nearly_all_embedding_is_made(tied: bool, tmp_path: Path) -> None:
+    config = LlamaConfig(vocab_size=200_000, hidden_size=64, intermediate_size=64, num_hidden_layers=1,
+                         num_attention_heads=1, num_key_value_heads=1, tie_word_embeddings=tied)  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    stored = sum(math.prod(shape) for shape in (stored_tensors(tmp_path) or {}).values())
+    seen = list[int]()
+
+    def count(_: Any, __: str, part: Any) -> None:
+        seen.append(part.numel() if part is not None else 0)
+
+    hook = register_module_parameter_registration_hook(count)
+    load_model(tmp_path)
+    hook.remove()
+    assert 2 * sum(seen) < SMALL + LARGER * stored
 
 
 @pytest.fixture
