@@ -21,7 +21,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from apt_model.data.rows import is_stateless
 BYTES = 16  # of a digest (BLAKE2b)
 ROWS_AT_ONCE = 1_000
 LONGEST_PATH = 1_000
-HELD = (Tensor, np.ndarray, range, str, bytes, Mapping, deque, array, pd.DataFrame, pd.Series)
+HELD = (Tensor, np.ndarray, range, str, bytes, Mapping, deque, array)
 LARGE = 2**30  # bytes of a mapped file, of which parts are hashed beyond that: PARTS of them, each of PART bytes
 PARTS, PART = 256, 2**20
 DEPTH = 6  # of data sets within data sets
@@ -155,10 +154,10 @@ def _plain(value: Any) -> Any:
         return value.astype(str).tolist()
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return [str(value.dtype), list(value.shape), _hex(np.ascontiguousarray(value).data)]
-    if isinstance(value, np.ndarray | np.generic | pd.Series):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, pd.DataFrame):
-        return {str(name): value[name].tolist() for name in value}
+    if _is_of_pandas(value) and hasattr(value, "to_dict"):
+        return value.to_dict()
     if isinstance(value, deque):
         return list(value)
     if isinstance(value, np.datetime64 | np.timedelta64 | datetime | date):
@@ -181,6 +180,10 @@ def _sampled(value: Any) -> str:
     some = max(1, PART // value.itemsize)
     starts = np.linspace(0, len(flat) - some, PARTS).astype(np.int64)
     return _hex(b"".join(flat[start : start + some].tobytes() for start in starts.tolist()))
+
+
+def _is_of_pandas(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "pandas"
 
 
 def _hex(data: Any) -> str:
@@ -208,7 +211,7 @@ def _digests(rows: Any, depth: int = DEPTH) -> Iterator[bytes]:
         for name, value in sorted(getattr(rows, "__dict__", {}).items()):
             if "cache" in name:  # filled while rows are read
                 continue
-            if isinstance(value, HELD):
+            if isinstance(value, HELD) or _is_of_pandas(value):
                 yield digest([name, _of_file(value) if isinstance(value, str) else value])
             elif depth and _may_hold_rows(value):
                 yield from _digests(value, depth - 1)

@@ -2,6 +2,7 @@
 
     python -m tests.acceptance                  # some minutes
     python -m tests.acceptance --only 18 52     # two faults: printed, not written
+    python -m tests.acceptance --reports A.xml B.xml   # our results from pytest runs with --junitxml, not run again
 
 Nothing in the table is written by hand: a test passed or it did not, a peer's words come from a process of its own.
 """
@@ -47,14 +48,7 @@ def run_tests(ids: Iterable[str], place: Path) -> tuple[dict[str, list[str]], di
     command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "--hypothesis-show-statistics"]
     command += [f"--junitxml={report}", "-o", "junit_family=xunit1", *(f"tests/{one}" for one in ids)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    outcomes: dict[str, list[str]] = {}
-    tried: dict[str, int] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        name = f"{case.get('file', '').removeprefix('tests/')}::{case.get('name', '').partition('[')[0]}"
-        bad = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
-        outcomes.setdefault(name, []).append(bad[0] if bad else "passed")
-        for counted in case.iterfind("properties/property[@name='inputs']"):
-            tried[name] = tried.get(name, 0) + int(counted.get("value", 0))
+    outcomes, tried = read_report(report)
     name = ""
     for line in done.stdout.splitlines():
         if found := re.match(r"tests/(\S+?::\w+)(\[.*)?:$", line):
@@ -64,17 +58,38 @@ def run_tests(ids: Iterable[str], place: Path) -> tuple[dict[str, list[str]], di
     return outcomes, tried
 
 
+def read_report(report: Path) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """As `run_tests`, of a pytest run that has been: from its `--junitxml` file, family xunit1."""
+    outcomes: dict[str, list[str]] = {}
+    tried: dict[str, int] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        name = f"{case.get('file', '').removeprefix('tests/')}::{case.get('name', '').partition('[')[0]}"
+        bad = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
+        outcomes.setdefault(name, []).append(bad[0] if bad else "passed")
+        for counted in case.iterfind("properties/property[@name='inputs']"):
+            tried[name] = tried.get(name, 0) + int(counted.get("value", 0))
+    return outcomes, tried
+
+
 def in_halves(ids: Sequence[str], place: Path, pool: ThreadPoolExecutor) -> tuple[dict[str, list[str]], dict[str, int]]:
     """`run_tests` in two processes at a time, each with every other file of tests."""
     files = list(dict.fromkeys(one.partition("::")[0] for one in ids))
-    outcomes: dict[str, list[str]] = {}
-    tried: dict[str, int] = {}
     places = [place / name for name in ("first", "second")]
     for one in places:
         one.mkdir()
     halves = [[one for one in ids if files.index(one.partition("::")[0]) % 2 == which] for which in (0, 1)]
-    for ended, inputs in pool.map(run_tests, [half for half in halves if half], places):
-        outcomes |= ended
+    return joined(pool.map(run_tests, [half for half in halves if half], places))
+
+
+def joined(
+    parts: Iterable[tuple[dict[str, list[str]], dict[str, int]]],
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """The results of several runs, each of tests of its own; a skipped test of one may have been run in another."""
+    outcomes: dict[str, list[str]] = {}
+    tried: dict[str, int] = {}
+    for ended, inputs in parts:
+        for name, how in ended.items():
+            outcomes[name] = [*outcomes.get(name, []), *how]
         tried |= inputs
     return outcomes, tried
 
@@ -100,7 +115,7 @@ def ours(tests: tuple[str, ...], outcomes: dict[str, list[str]], short: str) -> 
     for test in tests:
         ended = outcomes.get(test, [])
         good = ended.count("passed")
-        mark = "✅" if ended and good == len(ended) else "❌"
+        mark = ("✅" if good == len(ended) else "❌") if ended else "· not run"
         file, _, function = test.partition("::test_")
         parts.append(f"{mark} {good}/{len(ended)} [{function.replace('_', ' ')}](../tests/{file})")
     if short:
@@ -121,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run everything, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, nargs="+", metavar="NUMBER", choices=[fault.number for fault in FAULTS])
+    parser.add_argument(
+        "--reports", type=Path, nargs="+", default=[], metavar="XML", help="pytest runs to read instead"
+    )
     arguments = parser.parse_args(argv)
     faults = [fault for fault in FAULTS if arguments.only is None or fault.number in arguments.only]
     also = ALSO_FUZZED if arguments.only is None else ()
@@ -128,10 +146,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     cases = [name for name, case in CASES.items() if case.number in {fault.number for fault in faults}]
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as pool:  # whose threads wait for processes
         said = dict(zip(cases, pool.map(lambda case: run_peer(case, Path(place)), cases), strict=True))
-        outcomes, tried = in_halves(tests, Path(place), pool)
+        outcomes, tried = (
+            joined(map(read_report, arguments.reports)) if arguments.reports else in_halves(tests, Path(place), pool)
+        )
     page = HEAD.format(versions=", ".join(f"{name} {version(name)}" for name in PACKAGES))
     page += "".join(line(fault, outcomes, tried, said) for fault in faults)
-    ended = [one for test in tests for one in outcomes.get(test, ["not run"])]
+    ended = [one for test in tests for one in outcomes.get(test, [])]
     page += f"\n{ended.count('passed')} of {len(ended)} tests passed.\n\n"
     page += "Inputs made up, by test:\n\n"
     page += "".join(f"- {count:,}: {test.partition('::test_')[2].replace('_', ' ')}\n" for test, count in tried.items())
