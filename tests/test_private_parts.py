@@ -296,6 +296,25 @@ def _(_: Path) -> None:
     assert len(set(builds.values())) == 2
 
 
+@canary(
+    "transformers",
+    "lists the attentions and experts that need no hub, and names them in a config under these keys",
+    "models/directory.py",
+    "_attn_implementation",
+    "_experts_implementation",
+    "ALL_ATTENTION_FUNCTIONS",
+    "ALL_EXPERTS_FUNCTIONS",
+)
+def _(_: Path) -> None:
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    assert "sdpa" in set(ALL_ATTENTION_FUNCTIONS)
+    assert "grouped_mm" in set(ALL_EXPERTS_FUNCTIONS)
+    config = tiny_qwen(attn_implementation="eager").config
+    assert config._attn_implementation == "eager"
+    assert hasattr(config, "_experts_implementation")
+
+
 @canary("torch", "keeps the workers that live on as _iterator", "data/rng.py", "_iterator")
 def _(_: Path) -> None:
     loader = DataLoader([1, 2], num_workers=1, persistent_workers=True, multiprocessing_context="fork")

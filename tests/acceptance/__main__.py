@@ -84,12 +84,11 @@ def in_halves(ids: Sequence[str], place: Path, pool: ThreadPoolExecutor) -> tupl
 def joined(
     parts: Iterable[tuple[dict[str, list[str]], dict[str, int]]],
 ) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """The results of several runs, each of tests of its own; a skipped test of one may have been run in another."""
+    """The results of several runs; of a test that was in several of them the last one counts."""
     outcomes: dict[str, list[str]] = {}
     tried: dict[str, int] = {}
     for ended, inputs in parts:
-        for name, how in ended.items():
-            outcomes[name] = [*outcomes.get(name, []), *how]
+        outcomes |= ended
         tried |= inputs
     return outcomes, tried
 

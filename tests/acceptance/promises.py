@@ -91,7 +91,7 @@ FAULTS_OF_PROMISES = (
             "a_mutated_model_loads_or_is_one_error_that_names_its_file",
             "two_thousand_mutated_models_load_or_are_one_error_that_names_its_file",
             "an_absurd_value_is_one_line_with_its_file",
-            "a_template_that_fails_on_every_chat_or_does_not_end_is_named",
+            "a_template_that_is_no_jinja_or_does_not_end_is_named",
             "every_command_names_the_file_in_one_line",
             "a_models_numbers_of_beams_and_tokens_are_told_and_not_used",
             "a_gguf_file_cut_or_flipped_anywhere_loads_or_is_one_error_that_names_it",

@@ -15,7 +15,7 @@ from apt_model.distill import loop
 from apt_model.errors import ConfigError, NumericError, StorageError
 from apt_model.events.records import EpochFinished, Notice, StepDone
 from apt_model.events.runfile import EVENTS, RunFile, read_events
-from apt_model.plugins import session
+from apt_model.plugins import kept_student
 from apt_model.plugins.distillation_plugin import DistillationPlugin
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 from tests.conftest import Listener
@@ -202,7 +202,7 @@ def test_a_student_that_cannot_be_saved_at_the_end_names_the_checkpoint_it_is_in
         raise kind
 
     size = sum(p.numel() * p.element_size() for p in student.parameters())
-    monkeypatch.setattr(session, "save_model", fail)
+    monkeypatch.setattr(kept_student, "save_model", fail)
     with pytest.raises(StorageError) as caught:
         DistillationPlugin({}).distill_model(
             student, teacher, make_batches(), num_epochs=1, device="cpu", run_dir=tmp_path / "run", sinks=[]

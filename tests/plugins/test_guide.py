@@ -457,7 +457,14 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
     )
     saved = ["README.md", "config.json", "generation_config.json", "model.safetensors"]
     saved += ["tokenizer.json", "tokenizer_config.json"]
-    kept = ["generators.safetensors", "manifest.json", "optimizer.safetensors", "state.json", "student.safetensors"]
+    kept = [
+        "generators.safetensors",
+        "inner.safetensors",
+        "manifest.json",
+        "optimizer.safetensors",
+        "state.json",
+        "student.safetensors",
+    ]
     step = sorted(Path("lesson/checkpoints").iterdir())[-1].name
     kept = [f"checkpoints/{step}/{name}" for name in kept]
     record = [".lock", "config.json", "events.jsonl", "summary.json"]

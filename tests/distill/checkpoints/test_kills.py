@@ -67,7 +67,7 @@ def test_a_file_that_may_not_grow_is_one_line_with_what_is_needed_and_the_checkp
 def test_a_record_that_may_not_grow_ends_the_run_with_a_checkpoint_and_nothing_is_missing_from_it(
     tmp_path: Path,
 ) -> None:
-    found = forks("record", tmp_path, 50_000)
+    found = forks("record", tmp_path, 80_000)
     assert found["code"] == 5
     (line,) = found["line"].strip().splitlines()
     assert "events.jsonl cannot be written; got File too large" in line
