@@ -183,7 +183,7 @@ def _refuse_other_tokenizer(name: str | Path, model: Any, tokenizer: Any) -> Non
     if vocabulary is None or tokenizer is None:
         return
     ends = [one for one in (tokenizer.bos_token_id, tokenizer.eos_token_id) if one is not None]
-    for file, ids in ((TOKENIZER, tokenizer(SAMPLE)["input_ids"]), (TOKENIZER_CONFIG, ends)):
+    for file, ids in ((TOKENIZER, tokenizer(SAMPLE, verbose=False)["input_ids"]), (TOKENIZER_CONFIG, ends)):
         if max(ids, default=0) >= vocabulary:
             raise damaged(str(name), file, f"token id {max(ids)}", f"below {vocabulary}, the model's vocabulary")
 
@@ -246,7 +246,7 @@ def _tokenizer(source: str, **how: Any) -> Any:
     if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
         return None
     tokenizer: Any = AutoTokenizer.from_pretrained(source, **how)
-    ids = tokenizer(SAMPLE)["input_ids"]
+    ids = tokenizer(SAMPLE, verbose=False)["input_ids"]
     tokenizer.decode(ids, skip_special_tokens=True)
     if len(ids) > MOST_TOKENS * len(SAMPLE.encode()) or not (ids or _writes_its_own(tokenizer)):
         raise ValueError(f"it writes {len(ids)} tokens for {len(SAMPLE)} letters")
@@ -259,7 +259,7 @@ def _tokenizer(source: str, **how: Any) -> Any:
 def _writes_its_own(tokenizer: Any) -> bool:
     """Whether a tokenizer writes any of a few of its own tokens: one of digits, moves or notes writes no sentence."""
     own = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))[:FEW]
-    return any(tokenizer(tokenizer.decode([one]))["input_ids"] for one in own)
+    return any(tokenizer(tokenizer.decode([one]), verbose=False)["input_ids"] for one in own)
 
 
 def _tokenizer_file(source: str, how: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pytest
 def drawn(directory: Path, runs: int, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.distill.checkpoints.drawn", str(directory), str(runs), str(seed)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=directory)
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found

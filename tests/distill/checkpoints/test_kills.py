@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.distill.forks import POINTS
 def forks(*arguments: object, **more: Any) -> Any:
     command = [sys.executable, "-m", "tests.distill.forks", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **more)
+    with tempfile.TemporaryDirectory() as here:  # where a student may be kept whose run has no room
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=here, **more)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
