@@ -388,7 +388,14 @@ def test_a_data_set_of_somebodys_own_is_not_read_ahead_of_the_training(tmp_path:
     assert held.reads == 2 * len(IDS)
 
 
-@pytest.mark.parametrize(("stops_at", "told"), [(STOPPED_AT, 0), (11, 0), (12, 1)])
+@pytest.mark.parametrize(
+    ("stops_at", "told"),
+    [
+        (STOPPED_AT, 0),
+        pytest.param(11, 0, marks=pytest.mark.slow),  # torch waits seconds for workers that are let go
+        pytest.param(12, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_workers_that_lived_on_from_an_epoch_before_are_started_again_and_told_of(
     stops_at: int, told: int, tmp_path: Path
 ) -> None:
