@@ -9,11 +9,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from apt_model.models.pretrained import save_model
+
 APT = [sys.executable, "-m", "apt_model"]
+SENTENCES = ("互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化")
 LINE = "interrupted: what was written before is kept\n"
+
+
+def make_school(folder: Path, teacher: Any, tokenizer: Any, *, lines: int) -> Path:
+    """A directory with a teacher and a text for processes that are to be interrupted."""
+    save_model(teacher, tokenizer, folder / "teacher")
+    text = [SENTENCES[turn % len(SENTENCES)] for turn in range(lines)]
+    (folder / "text.txt").write_text("\n".join(text), encoding="utf-8")
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

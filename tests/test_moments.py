@@ -14,13 +14,11 @@ from typing import Any
 
 import pytest
 
-from apt_model.models.pretrained import save_model
 from apt_model.storage import newest_snapshot
 from tests.distill.forks import WEIGHTS
-from tests.moments import APT, LINE, Ended, interrupted, listens
+from tests.moments import APT, LINE, Ended, interrupted, listens, make_school
 from tests.phases import PHASES
 
-LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 20
 MODELS = ("--teacher", "teacher", "--student", "layers=1,hidden=16", "--data", "text.txt", "--device", "cpu")
 LESSON = ("distill", *MODELS, "--num-epochs", "2", "--batch-size", "8", "--save-steps", "3", "--validation-split", "8")
 SAVED = "stopped by a signal, the run is saved."
@@ -28,9 +26,7 @@ SAVED = "stopped by a signal, the run is saved."
 
 @pytest.fixture
 def school(teacher: Any, tokenizer: Any, tmp_path: Path) -> Path:
-    save_model(teacher, tokenizer, tmp_path / "teacher")
-    (tmp_path / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
-    return tmp_path
+    return make_school(tmp_path, teacher, tokenizer, lines=80)
 
 
 def is_right(ended: Ended, number: int) -> bool:

@@ -11,17 +11,15 @@ import pytest
 
 from apt_model.models.pretrained import save_model
 from apt_model.storage import newest_snapshot, snapshots
+from tests.moments import make_school
 
 pytestmark = pytest.mark.slow
-LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 40
 WEIGHTS = "student/model.safetensors"
 
 
 @pytest.fixture
 def school(teacher: Any, tokenizer: Any, tmp_path: Path) -> Path:
-    save_model(teacher, tokenizer, tmp_path / "teacher")
-    (tmp_path / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
-    return tmp_path
+    return make_school(tmp_path, teacher, tokenizer, lines=160)
 
 
 def command(out: str, *more: str) -> list[str]:

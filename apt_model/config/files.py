@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from apt_model.errors import ConfigError, brief
+from apt_model.errors import ConfigError, brief, reason_of
 
 WHOLE = re.compile(r"^(?:[-+]?\d+|0x[0-9a-fA-F]+|0o[0-7]+)$")
 NUMBER = re.compile(
@@ -77,8 +77,7 @@ def read_small(what: str, path: str | Path) -> bytes:
     except ConfigError:
         raise
     except (OSError, ValueError) as error:  # ValueError: no path at all, with a zero byte in it
-        got = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"{named} cannot be read", got=got) from error
+        raise ConfigError(f"{named} cannot be read", got=reason_of(error)) from error
     if len(content) > LARGEST:
         raise ConfigError(f"{named} is too large", got=f"more than {LARGEST:,} bytes")
     return content

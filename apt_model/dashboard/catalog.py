@@ -17,7 +17,7 @@ from typing import Any
 
 from apt_model.dashboard.aside import Lookout
 from apt_model.dashboard.shown import damage_record, shown_of
-from apt_model.dashboard.tail import CHUNK, Line, Tail, whole_lines
+from apt_model.dashboard.tail import CHUNK, Line, Tail, near_the_end
 from apt_model.errors import DataError
 from apt_model.events.event import Event
 from apt_model.events.parse import event_of
@@ -142,7 +142,7 @@ class _Entry:
         head = Tail(path)
         lines = head.read(PEEK)
         first = _first_event(lines)
-        last = _first_event(reversed(Tail(path, _near_the_end(path)).read(CHUNK)))
+        last = _first_event(reversed(Tail(path, near_the_end(path, PEEK)).read(CHUNK)))
         started = -math.inf if lines or head.trouble is not None else math.inf
         if first is not None and math.isfinite(first.wall_time):
             started = first.wall_time
@@ -195,12 +195,6 @@ def _is_there(record: Path) -> bool:
         return False
     except OSError:
         return True
-
-
-def _near_the_end(path: Path) -> int:
-    """An offset at the end of a line, about PEEK bytes before the end of the record."""
-    end = whole_lines(path)
-    return whole_lines(path, before=end - PEEK) if end > PEEK else 0
 
 
 def _first_event(lines: Iterable[Line]) -> Event | None:

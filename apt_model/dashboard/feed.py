@@ -12,7 +12,7 @@ from pathlib import Path
 
 from apt_model.dashboard.aside import aside
 from apt_model.dashboard.shown import shown_of
-from apt_model.dashboard.tail import Line, Tail, whole_lines
+from apt_model.dashboard.tail import Line, Tail, near_the_end, whole_lines
 from apt_model.errors import DataError
 from apt_model.events.records import RunFinished
 
@@ -52,7 +52,8 @@ class Feed:
         self._finished = False
 
     async def _begin(self) -> None:
-        self._keep_from(await asyncio.wrap_future(aside(partial(_near_the_end, self._path))))
+        offset = await asyncio.wrap_future(aside(partial(near_the_end, self._path, PIECE)))
+        self._keep_from(Tail(self._path, offset))
         self._wake()
 
     async def follow(self, offset: int) -> AsyncGenerator[bytes, None]:
@@ -147,11 +148,6 @@ def _message(line: Line) -> Message:
     except DataError:
         return end, DAMAGED % end, False
     return end, b"id: %d\ndata: %b\n\n" % (end, shown), isinstance(event, RunFinished)
-
-
-def _near_the_end(path: Path) -> Tail:
-    end = whole_lines(path)
-    return Tail(path, whole_lines(path, before=end - PIECE) if end > PIECE else 0)
 
 
 def _read_behind(path: Path, offset: int) -> tuple[int, bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from apt_model.dashboard.assets import INDEX, Asset, read_assets
 from apt_model.dashboard.bundle import bundle
 from apt_model.dashboard.reading import HistoryReader
-from apt_model.errors import DataError, StorageError
+from apt_model.errors import DataError, StorageError, reason_of
 from apt_model.events.recorded import Damage, name_of, open_record
 from apt_model.events.runfile import EVENTS, encode
 
@@ -88,9 +88,8 @@ def _read(run: Path, largest: int) -> HistoryReader:
     try:
         open_record(run / EVENTS).close()
     except (OSError, ValueError) as error:
-        got = getattr(error, "strerror", None) or str(error)
-        expected = f"a directory with {EVENTS}"
-        raise StorageError(f"{run} holds no run", got=got, expected=expected, fix="give a run directory") from error
+        what, expected, fix = f"{run} holds no run", f"a directory with {EVENTS}", "give a run directory"
+        raise StorageError(what, got=reason_of(error), expected=expected, fix=fix) from error
     reader = HistoryReader(run / EVENTS, largest=largest)
     reader.catch_up()
     return reader

@@ -105,6 +105,12 @@ class Tail:
         self.generation += 1
 
 
+def near_the_end(path: Path, size: int) -> int:
+    """An offset at the end of a line, about `size` bytes before the end of the file; 0 in a shorter one."""
+    end = whole_lines(path)
+    return whole_lines(path, before=end - size) if end > size else 0
+
+
 def whole_lines(path: Path, *, before: int | None = None) -> int:
     """The offset after the last whole line (up to `before`); 0 if there is none, or no file."""
     try:

@@ -164,7 +164,7 @@ def tokenize_dataset(
 
 def _mapped(rows: Rows, how: Mapping[str, Any]) -> Rows:
     """The rows in tokens; those that `datasets` kept earlier only if they are what was written then."""
-    before = {file for one in _files_of(rows) for file in one.parent.glob("*.arrow")}
+    before = {file for folder in {one.parent for one in _files_of(rows)} for file in folder.glob("*.arrow")}
     try:
         made = rows.map(tokenized, **how)
         is_sound = all(file not in before or is_sealed(file) for file in _files_of(made))

@@ -4,7 +4,7 @@ Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 Generator = torch.Generator | random.Random | np.random.Generator | np.random.RandomState
+GLOBAL: Mapping[str, Any] = {  # python's and numpy's own; torch's are read by device
+    "python": random.random.__self__,  # type: ignore[attr-defined]
+    "numpy": np.random.rand.__self__,  # type: ignore[attr-defined]
+}
 
 DEPTH = 6  # of objects within objects that are searched for generators
 SHORT = 64  # entries of a list that is searched: of data sets, not of rows
@@ -23,14 +27,13 @@ SHORT = 64  # entries of a list that is searched: of data sets, not of rows
 
 def read_generators(device: torch.device, loader: Iterable[Any]) -> tuple[dict[str, Any], Tensors]:
     """The states of all generators, as (JSON values, tensors by name)."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    plain: dict[str, Any] = {"python": random.getstate(), "numpy": [kind, np.asarray(keys).tolist(), *rest]}
+    plain: dict[str, Any] = {name: _state_of(one) for name, one in GLOBAL.items()}
     tensors = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
-    owned = _owned(loader)
-    tensors |= {f"loader.{name}": one.get_state() for name, one in owned.items() if isinstance(one, torch.Generator)}
-    plain["owned"] = {name: _plain(one) for name, one in owned.items() if not isinstance(one, torch.Generator)}
+    owned = {name: _state_of(one) for name, one in _owned(loader).items()}
+    tensors |= {f"loader.{name}": state for name, state in owned.items() if isinstance(state, Tensor)}
+    plain["owned"] = {name: state for name, state in owned.items() if not isinstance(state, Tensor)}
     return plain, tensors
 
 
@@ -40,18 +43,14 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
     Raises:
         KeyError: there is no state for one of the generators.
     """
-    version, keys, gauss = plain["python"]
-    random.setstate((version, tuple(keys), gauss))
-    kind, numpy_keys, *rest = plain["numpy"]
-    np.random.set_state((kind, np.array(numpy_keys, dtype=np.uint32), *rest))
+    for name, one in GLOBAL.items():
+        _set_state(one, plain[name])
     torch.set_rng_state(tensors["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(tensors["cuda"], device)
-    for name, one in _owned(loader).items():
-        if isinstance(one, torch.Generator):
-            one.set_state(tensors[f"loader.{name}"])
-        else:
-            _set_plain(one, plain["owned"][name])
+    for name, generator in _owned(loader).items():
+        is_torchs = isinstance(generator, torch.Generator)
+        _set_state(generator, tensors[f"loader.{name}"] if is_torchs else plain["owned"][name])
 
 
 def drawn_apart(batches: Iterable[Any]) -> Iterator[Any]:
@@ -125,12 +124,7 @@ def generators_kept(loader: Iterable[Any]) -> Iterator[None]:
 
 def restorer(loader: Iterable[Any]) -> Callable[[], None]:
     """A function that sets the generators that a data loader owns to their present states."""
-    undo = [
-        partial(one.set_state, one.get_state())
-        if isinstance(one, torch.Generator)
-        else partial(_set_plain, one, _plain(one))
-        for one in _owned(loader).values()
-    ]
+    undo = [partial(_set_state, one, _state_of(one)) for one in _owned(loader).values()]
 
     def restore() -> None:
         for one in undo:
@@ -145,8 +139,7 @@ def _owned(loader: Iterable[Any]) -> dict[str, Generator]:
     Also those within objects that they hold, and in closures; not the global ones.
     """
     found: dict[str, Generator] = {}
-    everybodys = (random.random.__self__, np.random.rand.__self__, torch.default_generator)  # type: ignore[attr-defined]
-    _search(loader, "", found, {id(one) for one in everybodys}, DEPTH)
+    _search(loader, "", found, {id(one) for one in (*GLOBAL.values(), torch.default_generator)}, DEPTH)
     return found
 
 
@@ -168,9 +161,7 @@ def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
     Not the iterator of a data loader whose workers live on: their generators are in other processes.
     """
     if isinstance(holder, FunctionType):
-        for name, cell in zip(holder.__code__.co_freevars, holder.__closure__ or (), strict=True):
-            with suppress(ValueError):  # a name that has no value yet
-                yield name, cell.cell_contents
+        yield from closure_of(holder).items()
     elif isinstance(holder, MethodType):
         yield "self", holder.__self__
     elif isinstance(holder, partial):
@@ -185,17 +176,30 @@ def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
         yield from ((name, value) for name, value in getattr(holder, "__dict__", {}).items() if name != "_iterator")
 
 
-def _plain(one: random.Random | np.random.Generator | np.random.RandomState) -> Any:
-    """A generator's state as JSON values."""
+def closure_of(function: FunctionType) -> dict[str, Any]:
+    """The names and values of a function's closure, without names that have no value yet."""
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
+
+
+def _state_of(one: Generator) -> Any:
+    """A generator's state: of torch's a tensor, of the others JSON values."""
+    if isinstance(one, torch.Generator):
+        return one.get_state()
     if isinstance(one, random.Random):
         return list(one.getstate())
     state = one.get_state(legacy=False) if isinstance(one, np.random.RandomState) else one.bit_generator.state
     return _without_arrays(state)
 
 
-def _set_plain(one: random.Random | np.random.Generator | np.random.RandomState, state: Any) -> None:
-    """Set a state of `_plain`."""
-    if isinstance(one, random.Random):
+def _set_state(one: Generator, state: Any) -> None:
+    """Set a state of `_state_of`."""
+    if isinstance(one, torch.Generator):
+        one.set_state(state)
+    elif isinstance(one, random.Random):
         version, keys, gauss = state
         one.setstate((version, tuple(keys), gauss))
     elif isinstance(one, np.random.RandomState):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from apt_model.data.intact import hashes_of
+from apt_model.data.rng import closure_of
 from apt_model.data.rows import is_stateless
 
 BYTES = 16  # of a digest (BLAKE2b)
@@ -86,12 +87,8 @@ def hash_reader(loader: Any) -> str:
     """
     samplers = (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
     transform = loader.dataset.format["format_kwargs"] if isinstance(loader.dataset, datasets.Dataset) else None
-    known = [
-        *map(_sampler, samplers),
-        _function(loader.collate_fn),
-        {k: _function(v) for k, v in (transform or {}).items()},
-    ]
-    return digest(known).hex()
+    functions = {"collate": loader.collate_fn, **(transform or {})}
+    return digest([*map(_sampler, samplers), {name: _function(one) for name, one in functions.items()}]).hex()
 
 
 def _sampler(sampler: Any) -> Any:
@@ -105,17 +102,13 @@ def _sampler(sampler: Any) -> Any:
     return [type(sampler).__qualname__, held]
 
 
-def _function(value: Any) -> Any:
+def _function(value: Any, depth: int = DEPTH) -> Any:
     """A function by its name, code and closure; a partial by what it binds; another object by its type."""
-    if isinstance(value, partial):
-        return [
-            _function(value.func),
-            list(map(_function, value.args)),
-            {k: _function(v) for k, v in value.keywords.items()},
-        ]
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return [value.__qualname__, value.__code__.co_code, value.__code__.co_names, list(map(_function, cells))]
+    if depth and isinstance(value, partial):
+        return [_function(one, depth - 1) for one in (value.func, *value.args, *value.keywords.values())]
+    if depth and isinstance(value, FunctionType):  # it may hold itself
+        held = {name: _function(one, depth - 1) for name, one in closure_of(value).items()}
+        return [value.__qualname__, value.__code__.co_code, value.__code__.co_names, held]
     return value if isinstance(value, str | int | float | list | tuple | Tensor | None) else type(value).__qualname__
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
-from apt_model.errors import DataError, StorageError
+from apt_model.errors import DataError, StorageError, reason_of
 from apt_model.events.event import Event
 from apt_model.events.parse import LONGEST_LINE, event_of
 
@@ -115,8 +115,7 @@ def record_lines(path: Path) -> Iterator[bytes]:
             while (line := file.readline(LONGEST_LINE + 2)).endswith(b"\n") or skip_line(file, len(line)):
                 yield line.removesuffix(b"\n")
     except (OSError, ValueError) as error:  # of a path with a NUL in it, ValueError
-        got = getattr(error, "strerror", None) or str(error)
-        raise StorageError(f"no record at {path}", got=got, fix="give a run directory") from error
+        raise StorageError(f"no record at {path}", got=reason_of(error), fix="give a run directory") from error
 
 
 def skip_line(file: BinaryIO, read: int) -> bool:

@@ -6,6 +6,7 @@ Knows nothing of who is teacher and student.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 from itertools import chain
 from typing import Any
@@ -103,8 +104,16 @@ def surroundings(device: torch.device) -> dict[str, Any]:
     """What decides in which order floats are added up: the same bytes come out where these are the same."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": f"{'AMD' if is_amd() else 'other'}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
+        **_of_this_process(),
+    }
+
+
+@cache
+def _of_this_process() -> dict[str, str]:
+    """CPU and versions: read once, for each checkpoint has them."""
+    return {
+        "cpu": f"{'AMD' if is_amd() else 'other'}, {torch.backends.cpu.get_cpu_capability()}",
         "torch": str(torch.__version__),
         "transformers": INSTALLED,
         "tokenizers": version("tokenizers"),

@@ -47,12 +47,10 @@ def check_directory(directory: Path) -> None:
     for path in sorted([*directory.iterdir(), *directory.glob(f"{TEMPLATES}/*.jinja")]):
         if READ.fullmatch(path.name):
             _refuse_elsewhere(directory, path)
-    for name in OBJECTS:
-        if (directory / name).exists():
-            _check_object(directory / name, str(directory))
-    index, config = directory / INDEX, directory / CONFIG
-    names = _weight_files(read_object(index, str(directory))) if index.exists() else []
-    explicit = read_object(config, str(directory)).get("transformers_weights") if config.exists() else None
+    found = {name: directory / name for name in OBJECTS if (directory / name).exists()}
+    objects = {name: _checked_object(path, str(directory)) for name, path in found.items()}
+    names = _weight_files(objects[INDEX]) if INDEX in objects else []
+    explicit = objects.get(CONFIG, {}).get("transformers_weights")
     if explicit is not None and not (isinstance(explicit, str) and explicit.endswith(".safetensors")):
         got = f"transformers_weights={brief(explicit)}"
         raise damaged(str(directory), CONFIG, got, "the name of a safetensors file")
@@ -69,14 +67,15 @@ def check_hub_model(name: str) -> None:
     for file in OBJECTS:
         found = try_to_load_from_cache(name, file)
         if isinstance(found, str):
-            _check_object(Path(found), name)
+            _checked_object(Path(found), name)
 
 
-def _check_object(path: Path, model: str) -> None:
+def _checked_object(path: Path, model: str) -> dict[str, Any]:
     value = read_object(path, model)
     if path.name == INDEX:
         _weight_files(value, model)
     refuse_named_code(value, path.name, model)
+    return value
 
 
 def read_object(path: Path, model: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ each under `reading`; where a step reads several files, the one at fault is foun
 """
 
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -133,12 +133,8 @@ def _source_of(path: Path) -> tuple[str, dict[str, str]]:
     return str(path.parent), {"gguf_file": path.name}
 
 
-@contextmanager
-def _bounded(path: Path, shapes: Shapes | None) -> Iterator[None]:
-    with ExitStack() as bounds:
-        if shapes is not None:
-            bounds.enter_context(as_many_as_stored(path, shapes))
-        yield
+def _bounded(path: Path, shapes: Shapes | None) -> AbstractContextManager[None]:
+    return nullcontext() if shapes is None else as_many_as_stored(path, shapes)
 
 
 def _refuse_missing(keys: Collection[str]) -> None:

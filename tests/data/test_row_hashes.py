@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from apt_model.data import row_hashes
 from apt_model.data.rng import drawn_apart, generator_names, read_generators, restorer, set_generators
-from apt_model.data.row_hashes import hash_rows, with_hashes
+from apt_model.data.row_hashes import hash_reader, hash_rows, with_hashes
 
 CPU = torch.device("cpu")
 ROWS = [[turn, turn + 1, 7][: 1 + turn % 3] for turn in range(30)]
@@ -177,3 +177,19 @@ def test_of_a_mapped_file_that_is_too_large_parts_are_hashed(tmp_path: Path, mon
     assert hash_rows(Blocks()) == before
     tokens[4_999] = 9
     assert hash_rows(Blocks()) != before
+
+
+def test_a_collator_that_holds_itself_or_a_name_without_a_value_has_a_hash_and_another_body_another() -> None:
+    def collating(more: int) -> Callable[[Any], Any]:
+        def own(rows: Any) -> Any:
+            return own(rows) if rows is later else [*rows, more]
+
+        if more < 0:
+            later = None
+        return own
+
+    def hashed(more: int) -> str:
+        return hash_reader(DataLoader(ROWS, collate_fn=collating(more)))  # type: ignore[arg-type]
+
+    assert hashed(1) == hashed(1)
+    assert hashed(1) != hashed(2)

@@ -14,6 +14,16 @@ from apt_model.errors import StorageError
 GeneratorState = tuple[dict[str, Any], Tensors]  # as `read_generators` gives it
 
 
+def joined(parts: Mapping[str, Tensors]) -> Tensors:
+    """The tensors of several parts in one mapping, as "part.name"."""
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def below(part: str, tensors: Tensors) -> Tensors:
+    """The tensors of one part of what `joined` returned."""
+    return {name.removeprefix(f"{part}."): one for name, one in tensors.items() if name.startswith(f"{part}.")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RestoredGenerators:
     """The states of a run's random generators, as read from a checkpoint.
@@ -37,10 +47,7 @@ class RestoredGenerators:
         """
         refuse_missing("generators", ("now", "epoch"), plain)
         refuse_missing("generators", plain["tensors"], tensors)
-        epoch, now = (
-            (plain[when], {k.removeprefix(f"{when}."): v for k, v in tensors.items() if k.startswith(f"{when}.")})
-            for when in ("epoch", "now")
-        )
+        epoch, now = ((plain[when], below(when, tensors)) for when in ("epoch", "now"))
         return cls(checkpoint=checkpoint, at_epoch_start=epoch, at_save=now)
 
     def set_to_epoch_start(self, device: torch.device, loader: Iterable[Any]) -> GeneratorState:

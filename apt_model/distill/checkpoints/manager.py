@@ -31,7 +31,7 @@ from apt_model.distill.checkpoints.comparison import (
     refuse_past_the_end,
     told_of_workers,
 )
-from apt_model.distill.checkpoints.generators import RestoredGenerators
+from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checkpoints.run_state import RunState
@@ -125,7 +125,7 @@ class Checkpoints:
             ConfigError: the state of an optimizer or schedule is no JSON value.
         """
         progress = run.progress
-        self._compare(score, progress.step)
+        self._note(score, progress.step)
         write_state, tensors, generators, inner = self._state_of(run)
         beside = run.beside
         modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
@@ -148,10 +148,10 @@ class Checkpoints:
 
     def rate(self, score: float | None, step: int) -> None:
         """Give the checkpoint of a step its score, where `save` did not know it yet."""
-        self._compare(score, step)
+        self._note(score, step)
         self._prune()
 
-    def _compare(self, score: float | None, step: int) -> None:
+    def _note(self, score: float | None, step: int) -> None:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
             self._best = (score, step)
 
@@ -163,9 +163,7 @@ class Checkpoints:
         tensors, settings = optimizer_state(run.optimizer)
         now, now_tensors = read_generators(run.device, run.loader)
         then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
-        generators = {f"now.{k}": v for k, v in now_tensors.items()} | {
-            f"epoch.{k}": v for k, v in then_tensors.items()
-        }
+        generators = joined({"now": now_tensors, "epoch": then_tensors})
         inner = {role: read_inner(model) for role, model in run.models().items()}
         state = {
             "progress": run.progress.state_dict(),
@@ -177,9 +175,8 @@ class Checkpoints:
             "surroundings": surroundings(run.device),
             "inner": {role: numbers for role, (numbers, _) in inner.items()},
         }
-        inner_tensors = {f"{role}.{k}": v for role, (_, some) in inner.items() for k, v in some.items()}
         try:
-            return json_writer(state), tensors, generators, inner_tensors
+            return json_writer(state), tensors, generators, joined({role: some for role, (_, some) in inner.items()})
         except (TypeError, ValueError, RecursionError) as error:
             expected = "JSON values in every state_dict; in the optimizer's, tensors too"
             fix = "use another optimizer or scheduler, or train without run_dir"
@@ -239,9 +236,8 @@ class Checkpoints:
             load_weights(run.student, path / STUDENT)
             inner = load_file(path / INNER)
             for role, model in run.models().items():
-                some = {k.removeprefix(f"{role}."): v for k, v in inner.items() if k.startswith(f"{role}.")}
                 if state["identity"].get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
-                    set_inner(model, state["inner"][role], some)
+                    set_inner(model, state["inner"][role], below(role, inner))
             if run.beside is not None:
                 load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
