@@ -128,7 +128,8 @@ class TrainingRun:
     def _end(self, started: float) -> RunFinished:
         """Emit the end of the run; returns it with the verdict."""
         progress = self._progress
-        self._parts.readings.at_end(self._student, epoch=progress.epoch)
+        with self._parts.lockstep():
+            self._parts.readings.at_end(self._student, epoch=progress.epoch)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
             RunFinished,
@@ -167,9 +168,10 @@ class TrainingRun:
         if is_cut:  # saved before anything is told of the epoch's end: resumed with more max_steps, it continues here
             self._keep(is_due=True)
         validator = self._parts.validator
-        measured = validator.measure(self._student, self._report) if validator else None
-        self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
-        self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
+        with self._parts.lockstep():
+            measured = validator.measure(self._student, self._report) if validator else None
+            self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
+            self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         scored = self._report.tell(
             EpochFinished,
@@ -195,11 +197,13 @@ class TrainingRun:
         progress = self._progress
         clock = time.perf_counter()
         for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
-            self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
+            batches = [batch for _, batch in drawn]
+            with self._parts.lockstep():
+                self._parts.causality.check(batches, step=progress.step + 1)
+                self._parts.packing.try_out(batches)
             window, tokens = self._to_learn(drawn)
             if tokens:
-                if self._parts.exam.waits or self._parts.readings.waits:
-                    clock += self._before_first_step(drawn, window)
+                clock += self._before_first_step(drawn, window)
                 self._one_step(window, tokens, clock)
             progress.batches += len(window)
             clock = time.perf_counter()
@@ -214,7 +218,8 @@ class TrainingRun:
         Batches without a label are counted.
         """
         if self._parts.on_policy is not None:
-            window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
+            with self._parts.lockstep():
+                window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
         counts = [batch.label_count for _, batch in window]
         self._progress.count_skipped(counts.count(0))
         if 0 in counts:
@@ -222,11 +227,12 @@ class TrainingRun:
         return window, sum_over_processes(sum(counts), self._accelerator)
 
     def _before_first_step(self, drawn: Window, window: Window) -> float:
-        """The first reading, and the exam, on prompts of the validation data if there is any; the seconds they took."""
+        """The first reading and exam, if they wait, on prompts of the validation data if any; the seconds they took."""
         asked, validator = time.perf_counter(), self._parts.validator
-        looked_at = [validator.first] if validator else []
-        self._parts.readings.begin(self._student, [batch for _, batch in drawn], looked_at, epoch=self._progress.epoch)
-        self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
+        looked_at, parts = [validator.first] if validator else [], self._parts
+        with parts.lockstep():
+            parts.readings.begin(self._student, [batch for _, batch in drawn], looked_at, epoch=self._progress.epoch)
+            parts.exam.begin(self._student, looked_at or [batch for _, batch in window])
         return time.perf_counter() - asked
 
     def _one_step(self, window: Window, tokens: int, clock: float) -> None:
@@ -239,9 +245,10 @@ class TrainingRun:
         progress.count_step(taken.loss, tokens)
         self._report.step = progress.step
         self._tell_step(window, taken, tokens, time.perf_counter() - clock)
-        parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
-        parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
-        parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
+        with parts.lockstep():
+            parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
+            parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
+            parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _tell_step(self, window: Window, taken: StepTaken, tokens: int, seconds: float) -> None:
         last, written = window[-1][0], window[0][1].is_written

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from apt_model.models.lora import adapter_tensors, fill_adapters, has_adapters
 
@@ -39,5 +40,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def get_model_size(model: nn.Module) -> float:
     """Megabytes (2**20 bytes) of a model's parameters and saved buffers; tied tensors count once."""
-    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values() if isinstance(tensor, Tensor)}
+    saved = model.state_dict(keep_vars=True).values()
+    tensors = {(memory_of(one), one.storage_offset()): one for one in saved if isinstance(one, Tensor)}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) / 2**20
+
+
+def memory_of(tensor: Tensor) -> int:
+    """What tensors in the same memory have in common: its address; of a sharded or meta tensor, the object itself."""
+    has_own = not tensor.is_meta and not isinstance(tensor, DTensor)
+    return tensor.untyped_storage().data_ptr() if has_own else id(tensor)

@@ -20,6 +20,7 @@ from apt_model.config.sections import DistillConfig
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.errors import ConfigError, ModelError
 from apt_model.models.activations import ActivationRecorder, Activations
+from apt_model.models.sharding import shard_layer
 
 
 class LayerPair(NamedTuple):
@@ -88,6 +89,7 @@ class Matcher(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         widths = [(self._student.widths[own], self._teacher.widths[their]) for own, their in self.pairs if states]
         self.projections = nn.ModuleList(_projection(*pair, generator) for pair in widths).to(device)
+        self._is_sharded = False
 
     @classmethod
     def wanted(
@@ -105,6 +107,13 @@ class Matcher(nn.Module):
     def notice(self) -> tuple[str, dict[str, str]]:
         """Which layers are compared, as a notice's key and values."""
         return "notice.matching", {"pairs": ", ".join(f"{own}:{their}" for own, their in self.pairs)}
+
+    def shard(self, device: torch.device) -> None:
+        """Split the projections over all processes, as a sharded student is: one optimizer has both. Collective."""
+        for projection in self.projections:
+            if isinstance(projection, nn.Linear):
+                shard_layer(projection, device)
+        self._is_sharded = True
 
     @contextmanager
     def trained_by(self, optimizer: Optimizer) -> Iterator[None]:
@@ -126,8 +135,11 @@ class Matcher(nn.Module):
             yield ForwardPair(student, teacher)
 
     def share_gradients(self, accelerator: Accelerator) -> None:
-        """Average the projections' gradients over all processes, as the student's wrapper does for the student's."""
-        if accelerator.num_processes > 1:
+        """Average the projections' gradients over all processes, as the student's wrapper does for the student's.
+
+        Those of sharded projections are averaged by their own backward pass.
+        """
+        if accelerator.num_processes > 1 and not self._is_sharded:
             for parameter in self.parameters():
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
 
