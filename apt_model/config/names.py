@@ -17,7 +17,6 @@ SAVED = "a checkpoint after each epoch, and every {save_steps} steps or {save_mi
 PUSHED = "nothing is uploaded: the folder RUN/student is a Hugging Face model, `hf upload` takes it"
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Name:
     """What a name means here.

@@ -20,15 +20,14 @@ from apt_model.config.sections import TrainConfig
 from apt_model.distill.inputs import Models
 from apt_model.errors import ConfigError, ModelError
 from apt_model.models.devices import is_bound
-from apt_model.models.lockstep import Lockstep
 from apt_model.models.sharding import is_sharded, rest, shard
 
 Role = Literal["student", "teacher"]
 LAUNCH = "start with torchrun --nproc-per-node N, or leave fsdp out"
 
 
-def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) -> Lockstep:
-    """Shard what the settings name, in place; returns how processes join in each other's forward passes.
+def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Shard what the settings name, in place.
 
     An optimizer that was given goes on with the student's shards.
 
@@ -36,8 +35,10 @@ def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) 
         ConfigError: settings, environment and processes do not go together.
         ModelError: a model cannot be sharded, or is parallel in a way that is not offered.
     """
-    given = {"student": models.student, **({"teacher": models.teacher} if _is_model(models.teacher) else {})}
-    roles = wanted_roles(config, cached=not _is_model(models.teacher))
+    given: dict[Role, nn.Module] = {"student": models.student}
+    if isinstance(models.teacher, nn.Module):
+        given["teacher"] = models.teacher
+    roles = wanted_roles(config, cached="teacher" not in given)
     for role, model in given.items():
         _refuse_other_parallelism(model, role, shards=role in roles)
     if roles and accelerator.num_processes == 1:
@@ -45,7 +46,6 @@ def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) 
     for role in roles:
         _refuse_unfit(given[role], role, config)
         _shard(given[role], accelerator.device, models.optimizer if role == "student" else None)
-    return Lockstep([given[role] for role in roles], accelerator.device)
 
 
 def wanted_roles(config: TrainConfig, *, cached: bool) -> Sequence[Role]:
@@ -62,10 +62,6 @@ def wanted_roles(config: TrainConfig, *, cached: bool) -> Sequence[Role]:
         raise ConfigError(f"fsdp={config.fsdp} shards the teacher, but that is a cache", fix=fix)
     chosen: dict[str, Sequence[Role]] = {"student": ("student",), "teacher": ("teacher",)}
     return ("student", "teacher") if config.fsdp == "both" else chosen.get(config.fsdp, ())
-
-
-def _is_model(teacher: object) -> bool:
-    return isinstance(teacher, nn.Module)
 
 
 def _refuse_other_parallelism(model: nn.Module, role: str, *, shards: bool) -> None:

@@ -72,7 +72,8 @@ def distill(
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
     # What the run must not leave behind, each undone at its end: accelerate's process-wide state; the teacher without
-    # gradients (its shards, where it is sharded before that); the student in train mode; float32 products by oneDNN where that is faster; our signal handlers.
+    # gradients (sharded before that, as its parameters are others then); the student in train mode; float32 products by
+    # oneDNN where that is faster; our signal handlers.
     with (
         _on_processes(models, config, device) as accelerator,
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),

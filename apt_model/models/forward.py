@@ -25,7 +25,6 @@ from apt_model.models.reading import running
 from apt_model.models.sharding import class_of
 from apt_model.models.weights import get_model_size
 
-
 _KEEPS_APART: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, as they were tried out
 
 

@@ -14,8 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from apt_model.models.lora import has_adapters
-from apt_model.models.sharding import blocks, rest
+from apt_model.models.sharding import rest, units
 
 
 class Lockstep:
@@ -34,12 +33,10 @@ class Lockstep:
         self._units: list[FSDPModule] = []
         self._numbers: list[tuple[nn.Module, int]] = []  # modules whose forward needs a unit, and its number from 1
         for model in models:
-            for module in [*blocks(model), model]:
+            for module in units(model):
                 assert isinstance(module, FSDPModule)  # noqa: S101 - `shard` has made it one
                 self._units.append(module)
                 self._numbers.append((module, len(self._units)))
-            if has_adapters(model):  # generate() of a PEFT model calls the model within, not the root
-                self._numbers.append((model.get_base_model(), len(self._units)))  # type: ignore[operator]
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ Knows torch's `fully_shard`; knows nothing of who is teacher and student. Everyt
 must be called by all processes, at the same place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from apt_model.errors import ModelError
 from apt_model.models.inner_state import read_inner, set_inner
+from apt_model.models.lora import has_adapters
 
 # Models sharded here → the same as a plain one whose parameters are on the meta device: a shape to be filled.
 _PLAIN: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
@@ -29,7 +30,7 @@ def is_sharded(model: nn.Module) -> bool:
     return model in _PLAIN
 
 
-def class_of(module: nn.Module) -> type[nn.Module]:
+def class_of(module: nn.Module) -> type:
     """A module's class, without what `fully_shard` puts before it."""
     return next(kind for kind in type(module).__mro__ if not issubclass(kind, FSDPModule))
 
@@ -46,18 +47,22 @@ def shard(model: nn.Module, device: torch.device) -> None:
         device: of this process.
 
     Raises:
-        ModelError: the processes were given different models.
+        ModelError: the processes were given different models, or adapters that are outside of the model within.
     """
     if is_sharded(model):
         return
+    outside = {*model.parameters()} - {*units(model)[-1].parameters()}
+    if outside:
+        fix = "use LoRA, or another method that changes layers"
+        raise ModelError("adapters outside of the model's layers cannot be sharded", got=f"{len(outside)}", fix=fix)
     _refuse_different(model)
     plain, mesh = _on_meta(model), init_device_mesh(device.type, (dist.get_world_size(),))
-    for unit in [*blocks(model), model]:
+    for unit in units(model):
         _receive(unit, device)
         fully_shard(unit, mesh=mesh)
     # Which unit is the root is else found out by the first forward pass, and one of a block alone would take the root's
     # place.
-    fully_shard.state(model)._lazy_init()  # type: ignore[attr-defined]
+    fully_shard.state(units(model)[-1])._lazy_init()  # type: ignore[attr-defined]
     _PLAIN[model] = plain
 
 
@@ -66,10 +71,11 @@ def shard_layer(layer: nn.Module, device: torch.device) -> None:
     fully_shard(layer, mesh=init_device_mesh(device.type, (dist.get_world_size(),)))
 
 
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """The modules that are gathered one at a time: what stands in the outermost `nn.ModuleList`s.
+def units(model: nn.Module) -> list[nn.Module]:
+    """The modules whose parameters are gathered together: each block by itself, then the model with all the rest.
 
-    Left out are those that share a parameter with the rest of the model, and those without any.
+    Blocks are what stands in the outermost `nn.ModuleList`s, unless they share a parameter with the rest of the model,
+    or have none. Of a model with adapters the last unit is the model within: `generate` calls nothing else.
     """
     found = list(_in_lists(model))
     owners: dict[nn.Parameter, set[nn.Module | None]] = {}
@@ -78,7 +84,8 @@ def blocks(model: nn.Module) -> list[nn.Module]:
         for parameter in module.parameters(recurse=False):
             owners.setdefault(parameter, set()).add(inside.get(module))
     shared = {block for several in owners.values() if len(several) > 1 for block in several}
-    return [block for block in found if block not in shared and any(True for _ in block.parameters())]
+    last = model.get_base_model() if has_adapters(model) else model  # type: ignore[operator]
+    return [*(block for block in found if block not in shared and any(True for _ in block.parameters())), last]
 
 
 def _in_lists(module: nn.Module) -> Iterator[nn.Module]:
@@ -154,15 +161,44 @@ def part_of(full: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(full.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
-def gather(model: nn.Module) -> nn.Module | None:
-    """A plain copy of a sharded model on the CPU of the first process, None on the others. Collective."""
+def on_first(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU; of a sharded one the whole on the first process, and nothing (0) on others. Collective."""
+    full = whole(tensor.detach())
+    keeps = not isinstance(tensor, DTensor) or dist.get_rank() == 0
+    return full.cpu() if keeps else full.new_empty(0, device="cpu")
+
+
+def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy whole tensors, one after the other, into the shards of a model; each process has all of them.
+
+    Raises:
+        ValueError: names or shapes differ; of tied parameters one name is enough.
+    """
+    rest(model)
+    every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    known, left = dict(every), {id(one): name for name, one in model.named_parameters()}
+    for name, full in tensors:
+        if name not in known or known[name].shape != full.shape:
+            raise ValueError(f"{name} {tuple(full.shape)} does not fit the model")
+        with torch.no_grad():
+            known[name].copy_(part_of(full, known[name]))
+        left.pop(id(known[name]), None)
+    if left:
+        raise ValueError(f"{len(left)} parameters are missing, {min(left.values())} among them")
+
+
+def gathered(model: nn.Module) -> nn.Module | None:
+    """A plain copy of a sharded model on the CPU of the first process, None on the others. Collective.
+
+    A model that is not sharded is returned as it is, on every process.
+    """
+    if not is_sharded(model):
+        return model
     rest(model)
     own = [*model.named_parameters(), *model.named_buffers()]
     found: dict[str, Tensor] = {}
     for name, tensor in own:
-        full = whole(tensor.detach())
-        if dist.get_rank() == 0:
-            found[name] = full.cpu()
+        found[name] = on_first(tensor)
     if dist.get_rank() != 0:
         return None
     plain = deepcopy(_PLAIN[model])

@@ -6,11 +6,13 @@ Knows nothing of checkpoints.
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from apt_model.models.lora import adapter_tensors, fill_adapters, has_adapters
+from apt_model.models.sharding import fill, is_sharded
 
 
 def weights_of(module: nn.Module) -> Mapping[str, Tensor]:
@@ -32,7 +34,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ValueError, RuntimeError: names or shapes differ from the module's.
     """
-    if has_adapters(module):
+    if is_sharded(module):
+        with safe_open(path, framework="pt") as file:
+            fill(module, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118 - it is no dict
+    elif has_adapters(module):
         fill_adapters(module, load_file(path))
     else:
         load_model(module, str(path))
