@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from apt_model.models.sharding import rest, units
+from apt_model.models.sharding import blocks_and_rest, rest
 
 
 class Lockstep:
@@ -33,7 +33,7 @@ class Lockstep:
         self._units: list[FSDPModule] = []
         self._numbers: list[tuple[nn.Module, int]] = []  # modules whose forward needs a unit, and its number from 1
         for model in models:
-            for module in units(model):
+            for module in blocks_and_rest(model):
                 assert isinstance(module, FSDPModule)  # noqa: S101 - `shard` has made it one
                 self._units.append(module)
                 self._numbers.append((module, len(self._units)))

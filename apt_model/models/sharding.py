@@ -51,18 +51,18 @@ def shard(model: nn.Module, device: torch.device) -> None:
     """
     if is_sharded(model):
         return
-    outside = {*model.parameters()} - {*units(model)[-1].parameters()}
+    outside = {*model.parameters()} - {*blocks_and_rest(model)[-1].parameters()}
     if outside:
         fix = "use LoRA, or another method that changes layers"
         raise ModelError("adapters outside of the model's layers cannot be sharded", got=f"{len(outside)}", fix=fix)
     _refuse_different(model)
     plain, mesh = _on_meta(model), init_device_mesh(device.type, (dist.get_world_size(),))
-    for unit in units(model):
+    for unit in blocks_and_rest(model):
         _receive(unit, device)
         fully_shard(unit, mesh=mesh)
     # Which unit is the root is else found out by the first forward pass, and one of a block alone would take the root's
     # place.
-    fully_shard.state(units(model)[-1])._lazy_init()  # type: ignore[attr-defined]
+    fully_shard.state(blocks_and_rest(model)[-1])._lazy_init()  # type: ignore[attr-defined]
     _PLAIN[model] = plain
 
 
@@ -71,7 +71,7 @@ def shard_layer(layer: nn.Module, device: torch.device) -> None:
     fully_shard(layer, mesh=init_device_mesh(device.type, (dist.get_world_size(),)))
 
 
-def units(model: nn.Module) -> list[nn.Module]:
+def blocks_and_rest(model: nn.Module) -> list[nn.Module]:
     """The modules whose parameters are gathered together: each block by itself, then the model with all the rest.
 
     Blocks are what stands in the outermost `nn.ModuleList`s, unless they share a parameter with the rest of the model,
