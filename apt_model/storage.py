@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from apt_model import faults
 from apt_model.errors import UNWRITTEN, StorageError, reason_of
 
-SCHEMA_VERSION = 2  # 2: hashes of rows and models in the identity, generators by name
+SCHEMA_VERSION = 3  # 2: hashes of rows and models in the identity; 3: what each rank draws, its loader's numbers
 IS_WINDOWS = os.name == "nt"
 MANIFEST = "manifest.json"
 _PREFIX, _TEMPORARY, _REPLACED = "step-", ".tmp-", ".old"

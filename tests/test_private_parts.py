@@ -323,7 +323,7 @@ def _(_: Path) -> None:
     assert hasattr(config, "_experts_implementation")
 
 
-@canary("torch", "keeps the workers that live on as _iterator", "data/rng.py", "_iterator")
+@canary("torch", "keeps the workers that live on as _iterator", "data/holdings.py", "_iterator")
 def _(_: Path) -> None:
     loader = DataLoader([1, 2], num_workers=1, persistent_workers=True, multiprocessing_context="fork")
     assert list(loader) == [1, 2]

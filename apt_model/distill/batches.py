@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from apt_model.data.batch import Batch
-from apt_model.data.rng import drawn_apart, read_generators
+from apt_model.data.rng import drawn_apart
 from apt_model.data.row_hashes import with_hashes
 from apt_model.data.rows import is_read_by_index
 from apt_model.distill.checkpoints.generators import RestoredGenerators
@@ -78,9 +78,9 @@ class AccumulationWindows:
         done, drawn, was_exhausted = progress.batches, progress.drawn, progress.exhausted
         progress.drawn, index = "", -1
         if restored is not None and done:
-            state.at_epoch_start = restored.set_to_epoch_start(state.device, self._batches)
+            state.at_epoch_start = restored.set_to_epoch_start(state.device, state.data)
         elif keeper is not None:
-            state.at_epoch_start = read_generators(state.device, self._batches)
+            state.at_epoch_start = state.data.read(state.device)
         drawn_now = self._batches if is_read_by_index(self._batches) else drawn_apart(self._batches)
         known = with_hashes(drawn_now) if keeper is not None else ((raw, "") for raw in drawn_now)
         for index, (raw, so_far) in enumerate(known):
@@ -91,7 +91,7 @@ class AccumulationWindows:
                 if keeper is not None:
                     keeper.refuse_other_data(drawn, progress.drawn, done)
                 if restored is not None and not was_exhausted:
-                    restored.set_to_save(state.device, self._batches)
+                    restored.set_to_save(state.device, state.data)
         if index + 1 < done:
             raise ConfigError(
                 "the data has fewer batches than were trained on before the checkpoint",
@@ -100,5 +100,5 @@ class AccumulationWindows:
                 fix="resume with the same data",
             )
         if restored is not None and was_exhausted:  # a loader may draw numbers when it comes to its end
-            restored.set_to_save(state.device, self._batches)
+            restored.set_to_save(state.device, state.data)
         progress.exhausted = True

@@ -12,6 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from apt_model.config import LessonConfig
+from apt_model.data.data_state import DataState
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import start_workers
 from apt_model.distill.assembly import Parts
@@ -84,7 +85,7 @@ class TrainingRun:
             others=others,
             identity={**parts.identity, "processes": self._accelerator.num_processes, "keeps": sorted(others)},
             device=self._accelerator.device,
-            loader=parts.batches,
+            data=DataState(parts.batches),
         )
 
     def all_epochs(self) -> RunFinished:
@@ -150,8 +151,8 @@ class TrainingRun:
             start_workers(self._parts.batches)
         self._report.step = self._progress.step
         if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
-            self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._parts.batches)
-            restored.set_to_save(self._state.device, self._parts.batches)
+            self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._state.data)
+            restored.set_to_save(self._state.device, self._state.data)
         return restored
 
     def _one_epoch(self, run_started: float, restored: RestoredGenerators | None) -> None:

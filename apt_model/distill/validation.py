@@ -13,7 +13,8 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from apt_model.data.batch import Batch
-from apt_model.data.rng import restorer, undisturbed
+from apt_model.data.data_state import restorer
+from apt_model.data.rng import undisturbed
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter

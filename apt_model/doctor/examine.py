@@ -17,8 +17,9 @@ from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch
+from apt_model.data.data_state import left_as_it_was
 from apt_model.data.encode import differing_ids
-from apt_model.data.rng import read_generators, set_generators, undisturbed
+from apt_model.data.rng import undisturbed
 from apt_model.distill.checks import check_trainable, refuse_seeing_ahead, refuse_shared_weights
 from apt_model.doctor.data_checks import (
     look_at_answers,
@@ -97,14 +98,11 @@ def _encoders(config: LessonConfig, tokenizer: Any, student_tokenizer: Any) -> t
 
 
 def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
-    """The first batches; the generators that a DataLoader shuffles with are afterwards as they were."""
+    """The first batches; generators and what the loader holds are afterwards as they were."""
     if isinstance(batches, Iterator):
         return []
-    plain, tensors = read_generators(device, batches)
-    try:
+    with undisturbed(device), left_as_it_was(batches):
         return list(islice(batches, BATCHES))
-    finally:
-        set_generators(plain, tensors, device, batches)
 
 
 def _look_at_models(student: nn.Module, teacher: nn.Module | None) -> Iterator[Finding]:

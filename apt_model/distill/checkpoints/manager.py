@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
-from apt_model.data.rng import Tensors, read_generators
+from apt_model.data.rng import Tensors
 from apt_model.distill.checkpoints.comparison import (
     BEGINNING,
     compared,
@@ -161,8 +161,8 @@ class Checkpoints:
     def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors, Tensors]:
         """A writer of the JSON state, and the tensors of optimizer, generators and the models' inner state."""
         tensors, settings = optimizer_state(run.optimizer)
-        now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
+        now, now_tensors = run.data.read(run.device)
+        then, then_tensors = run.at_epoch_start or run.data.read(run.device)
         generators = joined({"now": now_tensors, "epoch": then_tensors})
         inner = {role: read_inner(model) for role, model in run.models().items()}
         state = {
@@ -211,7 +211,7 @@ class Checkpoints:
             told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
             if elsewhere := "; ".join(differences(there, here)):
                 told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
-            told += told_of_workers(run.loader, done)
+            told += told_of_workers(run.data.loader, done)
             refuse_past_the_end(self._config, done)
         _TRAINED_HERE[run.student] = self.folder.resolve()
         self._state_of(run)
