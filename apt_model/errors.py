@@ -4,7 +4,7 @@ A message has four parts: what is wrong, the value seen, what is expected, the f
 """
 
 from reprlib import Repr
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 UNWRITTEN = (OSError, RuntimeError, ValueError, MemoryError)  # what reading and writing of files may raise
 LONGEST = 200  # characters of a value in a message
@@ -100,6 +100,12 @@ class StorageError(AptModelError, OSError):
     code, exit_code = "STORAGE", 5
 
 
+class RankLostError(AptModelError, ConnectionError):
+    """Another process of the run has ended, was stopped, or does not go on; its rank, host and PID are named."""
+
+    code, exit_code = "RANK", 6
+
+
 class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - not an error, like KeyboardInterrupt
     """The run was saved after SIGTERM or Ctrl-C, once its step was done; `exit_code` is 128 + the signal's number."""
 
@@ -108,6 +114,24 @@ class Interrupted(AptModelError, KeyboardInterrupt):  # noqa: N818 - not an erro
     def __init__(self, what: str, *, signal: int) -> None:
         super().__init__(what)
         self.exit_code = 128 + signal  # type: ignore[misc]
+
+
+class Told(NamedTuple):
+    """What a rank tells the others of its error."""
+
+    rank: int
+    code: str
+    exit_code: int
+    line: str
+
+
+def told_of(told: Told) -> AptModelError:
+    """The error that another rank told of: its class by its code, its line, and which rank's it is."""
+    what = told.line if told.code == RankLostError.code else f"rank {told.rank}: {told.line}"
+    if told.code == Interrupted.code:
+        return Interrupted(what, signal=told.exit_code - 128)
+    kinds = (ConfigError, DataError, ModelError, NumericError, OutOfMemoryError, StorageError, RankLostError)
+    return next((kind for kind in kinds if kind.code == told.code), AptModelError)(what)
 
 
 def is_of_library(error: BaseException) -> bool:

@@ -52,6 +52,7 @@ DOCUMENTED_STORES = {
     *("maxstring", "maxlong", "maxother"),  # reprlib
     "redirect_slashes",  # starlette's router
     "unraisablehook",  # sys
+    "cell_contents",  # python: of a closure's cells
     "help",  # argparse: of an action
 }
 MEANT_TO_BE_SET = {"self", "cls", "ctx", "arguments"}  # autograd's context and argparse's namespace among them

@@ -13,7 +13,7 @@ import apt_model
 
 HOME = Path(apt_model.__file__).parent
 EVERYWHERE = {"errors", "config", "i18n"}  # any room may import these
-BESIDE_DISTILL = {"models", "data", "storage", "events"}
+BESIDE_DISTILL = {"models", "data", "storage", "events", "ranks"}
 LOSSES, TEACHERS, STUDENTS, CHECKPOINTS = (
     f"distill/{name}" for name in ("losses", "teachers", "students", "checkpoints")
 )
@@ -30,16 +30,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": set(),
     "faults": set(),
     "storage": {"faults"},
-    "data": set(),
+    "ranks": {"faults"},
+    "data": {"ranks"},
     "events": {"faults"},
-    "models": {"data", "events"},
+    "models": {"data", "events", "ranks"},
     LOSSES: {"models", "data"},
     TEACHERS: {LOSSES} | BESIDE_DISTILL,
     STUDENTS: {LOSSES, "models", "data"},
     CHECKPOINTS: BESIDE_DISTILL,
     "distill": DISTILL - {"distill"},
     "doctor": DISTILL,
-    "generation": {LOSSES, "models", "data", "events"},
+    "generation": {LOSSES, "models", "data", "events", "ranks"},
     "teaching": {"events"},
     "render": {"events"},
     "dashboard": {"render", "events"},
@@ -54,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Which rooms import a library; every other room does without.
 IMPORTED_BY: dict[str, set[str]] = {
-    "accelerate": {"models", LOSSES, "distill", "plugins", "commands"},
+    "accelerate": {"models", "distill", "plugins", "commands"},
     "transformers": {"models", TEACHERS, STUDENTS, "distill", "integrations", "demo"},
     "datasets": {"data"},
     "rich": {"render"},

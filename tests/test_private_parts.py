@@ -91,6 +91,14 @@ def _(_: Path) -> None:
         parser.parse_args(["learn", "--slowy"])
 
 
+@canary("python", "asks for a flag by its attribute", "commands/options.py", "required")
+def _(_: Path) -> None:
+    command = Command(prog="learn")
+    command.add_argument("--slowly", required=True)
+    assert command.required_later() == ["--slowly"]
+    assert command.parse_args([]).slowly is None
+
+
 @canary("python", "lists a parser's flags by group", "commands/options.py", "_action_groups", "_group_actions")
 def _(_: Path) -> None:
     command = Command(prog="learn")
@@ -332,7 +340,7 @@ def _(_: Path) -> None:
     assert hasattr(config, "_experts_implementation")
 
 
-@canary("torch", "keeps the workers that live on as _iterator", "data/rng.py", "_iterator")
+@canary("torch", "keeps the workers that live on as _iterator", "data/holdings.py", "_iterator")
 def _(_: Path) -> None:
     loader = DataLoader([1, 2], num_workers=1, persistent_workers=True, multiprocessing_context="fork")
     assert list(loader) == [1, 2]

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
+from apt_model.data.holdings import closure_of
 from apt_model.data.intact import hashes_of
-from apt_model.data.rng import closure_of
 from apt_model.data.rows import is_stateless
 
 BYTES = 16  # of a digest (BLAKE2b)

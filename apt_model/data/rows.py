@@ -23,8 +23,9 @@ from torch.utils.data import (
 )
 
 from apt_model.data.batch import Batch
+from apt_model.data.data_state import left_as_it_was
 from apt_model.data.encoded import IGNORED
-from apt_model.data.rng import generators_kept, undisturbed
+from apt_model.data.rng import undisturbed
 from apt_model.data.teachers_rows import TeachersRows
 
 
@@ -151,7 +152,7 @@ def collated(loader: DataLoader[Any], indices: Sequence[int], device: torch.devi
     that counts its own reads is.
     """
     dataset: Any = loader.dataset
-    with undisturbed(device), generators_kept(loader):
+    with undisturbed(device), left_as_it_was(loader):
         return loader.collate_fn([dataset[index] for index in indices])
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
@@ -29,6 +30,7 @@ from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
+from apt_model.ranks.collective import sum_over_ranks
 
 T = TypeVar("T", float, Tensor)
 
@@ -87,6 +89,12 @@ class Grader:
         self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the student is trained."""
+        where: torch.device = self._accelerator.device
+        return where
+
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that student or teacher cannot take."""
         self._forward.check(batch)
@@ -123,12 +131,14 @@ class Grader:
         sums = torch.zeros(len(LossTerms._fields), device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
-                graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
+                graded = self._grade(student, batch, row, 1 / tokens)
                 accelerator.backward(graded.loss)
             sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
-        if self._matcher is not None:
-            self._matcher.share_gradients(accelerator)
+        for parameter in self._matcher.parameters() if self._matcher is not None else ():
+            # of a projection: no part of the student, whose wrapper sums its own, as a sharded projection does too
+            if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
+                parameter.grad = sum_over_ranks(parameter.grad)
         if uses_onednn():
             self._say("notice.wide_matmul")
         return sums, readouts

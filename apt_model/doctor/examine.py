@@ -17,8 +17,9 @@ from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.data.batch import Batch
+from apt_model.data.data_state import left_as_it_was
 from apt_model.data.encode import differing_ids
-from apt_model.data.rng import read_generators, set_generators, undisturbed
+from apt_model.data.rng import undisturbed
 from apt_model.distill.checks import check_trainable, refuse_seeing_ahead, refuse_shared_weights
 from apt_model.doctor.data_checks import (
     look_at_answers,
@@ -29,7 +30,8 @@ from apt_model.doctor.data_checks import (
     read_batches,
     unigram_cross_entropy,
 )
-from apt_model.doctor.memory import memory_free, memory_needed, readable, trained_bytes, weight_bytes
+from apt_model.doctor.memory import memory_free, memory_needed, trained_bytes, weight_bytes
+from apt_model.doctor.need import readable
 from apt_model.doctor.trial import TrialReading, read_trial, trial_batch
 from apt_model.errors import AptModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding, wrong
@@ -96,14 +98,11 @@ def _encoders(config: LessonConfig, tokenizer: Any, student_tokenizer: Any) -> t
 
 
 def _peek(batches: Iterable[Any], device: torch.device) -> list[Any]:
-    """The first batches; the generators that a DataLoader shuffles with are afterwards as they were."""
+    """The first batches; generators and what the loader holds are afterwards as they were."""
     if isinstance(batches, Iterator):
         return []
-    plain, tensors = read_generators(device, batches)
-    try:
+    with undisturbed(device), left_as_it_was(batches):
         return list(islice(batches, BATCHES))
-    finally:
-        set_generators(plain, tensors, device, batches)
 
 
 def _look_at_models(student: nn.Module, teacher: nn.Module | None) -> Iterator[Finding]:
@@ -190,9 +189,7 @@ def _look_at_memory(
         student,
         teacher,
         tokens=max(batch.input_ids.numel() for batch in batches),
-        width=max(seen.teacher_width, seen.student_width),
-        kept_bytes=seen.kept_bytes,
-        is_fused=seen.is_fused,
+        seen=seen,
         config=config,
     )
     there = free + need.teacher + need.student  # which were there already when it was asked

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -59,7 +59,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     plain, mesh = _on_meta(model), init_device_mesh(device.type, (dist.get_world_size(),))
     for unit in blocks_and_rest(model):
         _receive(unit, device)
-        fully_shard(unit, mesh=mesh)
+        _split(unit, mesh)
     # Which unit is the root is else found out by the first forward pass, and one of a block alone would take the root's
     # place.
     fully_shard.state(blocks_and_rest(model)[-1])._lazy_init()  # type: ignore[attr-defined]
@@ -68,7 +68,14 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 def shard_layer(layer: nn.Module, device: torch.device) -> None:
     """Split a single layer that is part of no sharded model. Collective."""
-    fully_shard(layer, mesh=init_device_mesh(device.type, (dist.get_world_size(),)))
+    _split(layer, init_device_mesh(device.type, (dist.get_world_size(),)))
+
+
+def _split(unit: nn.Module, mesh: DeviceMesh) -> None:
+    """Split a unit; its gradients are sums over the processes, not means: the loss is divided by all their labels."""
+    sharded = fully_shard(unit, mesh=mesh)
+    sharded.set_gradient_divide_factor(1.0)
+    sharded.set_force_sum_reduction_for_comms(True)
 
 
 def blocks_and_rest(model: nn.Module) -> list[nn.Module]:
@@ -172,11 +179,13 @@ def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Copy whole tensors, one after the other, into the shards of a model; each process has all of them.
 
     Raises:
-        ValueError: names or shapes differ; of tied parameters one name is enough.
+        ValueError: names or shapes differ; of tied parameters one name is enough, of adapters those that are trained.
     """
     rest(model)
     every = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    known, left = dict(every), {id(one): name for name, one in model.named_parameters()}
+    known = dict(every)
+    needed = (pair for pair in model.named_parameters() if pair[1].requires_grad or not has_adapters(model))
+    left = {id(one): name for name, one in needed}
     for name, full in tensors:
         if name not in known or known[name].shape != full.shape:
             raise ValueError(f"{name} {tuple(full.shape)} does not fit the model")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from apt_model.models.lora import adapter_tensors, fill_adapters, has_adapters
-from apt_model.models.sharding import fill, is_sharded
+from apt_model.models.sharding import fill
 
 
 def weights_of(module: nn.Module) -> Mapping[str, Tensor]:
@@ -34,7 +34,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ValueError, RuntimeError: names or shapes differ from the module's.
     """
-    if is_sharded(module):
+    if any(isinstance(one, DTensor) for one in module.parameters()):
         with safe_open(path, framework="pt") as file:
             fill(module, ((name, file.get_tensor(name)) for name in file.keys()))  # noqa: SIM118 - it is no dict
     elif has_adapters(module):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from apt_model.data import row_hashes
-from apt_model.data.rng import drawn_apart, generator_names, read_generators, restorer, set_generators
+from apt_model.data.data_state import DataState, restorer
+from apt_model.data.rng import drawn_apart, generator_names
 from apt_model.data.row_hashes import hash_reader, hash_rows, with_hashes
 
 CPU = torch.device("cpu")
@@ -138,11 +139,11 @@ def test_generators_of_any_kind_that_a_loader_owns_are_saved_as_json_and_set_aga
         "generator",
     }
     assert len(names) == 2 * 7 + 2
-    plain, tensors = read_generators(CPU, loader)
+    plain, tensors = DataState(loader).read(CPU)
     restore = restorer(loader)
     first = list(loader)
     assert list(loader) != first
-    set_generators(json.loads(json.dumps(plain)), tensors, CPU, loader)
+    DataState(loader).set(json.loads(json.dumps(plain)), tensors, CPU)
     assert list(loader) == first
     restore()
     assert list(loader) == first

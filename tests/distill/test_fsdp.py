@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from apt_model.models.devices import accelerate_state_of_our_own
 from apt_model.models.sharding import blocks_and_rest
 
 SCRIPT = """
-import json, sys, torch, torch.distributed as dist
+import json, os, sys, torch, torch.distributed as dist
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 from apt_model.config import LessonConfig
@@ -57,7 +58,8 @@ for name, settings in cases.items():
         "exam_frequency": 2, "exam_tokens": 4, "max_steps": 4, **settings})
     plugin.visual_distill_model(
         student, teacher, DataLoader(rows, batch_size=2), optimizer, device="cpu",
-        eval_dataloader=DataLoader(rows[:6], batch_size=2), run_dir=f"{out}/{name}")
+        eval_dataloader=DataLoader(rows[:6], batch_size=2), run_dir=f"{out}/{name}",
+        resume_from=f"{out}/{name}" if os.path.exists(f"{out}/{name}/checkpoints") else None)
     whole = gathered(student)
     if dist.get_rank() == 0:
         torch.save({key: one.detach().clone() for key, one in whole.named_parameters()}, f"{out}/{name}.pt")
@@ -65,13 +67,13 @@ dist.destroy_process_group()
 """
 
 
-def trained(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, torch.Tensor]]:
-    """The students' weights of runs on two processes, by name."""
+def started(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> "list[subprocess.Popen[str]]":
+    """Two processes that train the runs one after the other."""
     script = tmp_path / "teach.py"
     script.write_text(SCRIPT, encoding="utf-8")
     port = 20_000 + os.getpid() % 20_000  # tests may open no socket to ask for a free one
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    ranks = [
+    return [
         subprocess.Popen(
             [sys.executable, script, tmp_path, json.dumps(cases)],
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -81,6 +83,11 @@ def trained(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> dict[str, dict[
         )
         for rank in range(2)
     ]
+
+
+def trained(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, torch.Tensor]]:
+    """The students' weights of runs on two processes, by name."""
+    ranks = started(tmp_path, cases)
     said = [one.communicate(timeout=300)[1] for one in ranks]
     assert [one.returncode for one in ranks] == [0, 0], "\n".join(text[-2000:] for text in said)
     return {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in cases}
@@ -127,6 +134,27 @@ def test_sums_in_another_order_differ_by_rounding(tmp_path: Path, settings: dict
     found = trained(tmp_path, {"ddp": {"fsdp": "none", **settings}, "both": {"fsdp": "both", **settings}})
     for name, one in found["ddp"].items():
         torch.testing.assert_close(found["both"][name], one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings", [{}, {"lora": "r=4,dropout=0.2"}, {"hidden_weight": 0.5}], ids=["", "lora", "hidden"]
+)
+@pytest.mark.parametrize(("before", "after"), [("both", "both"), ("both", "none"), ("none", "student")])
+def test_a_run_that_is_killed_and_resumed_leaves_the_same_bytes(
+    tmp_path: Path, settings: dict[str, Any], before: str, after: str
+) -> None:
+    settings = {"save_steps": 1, "max_steps": 8, "num_epochs": 2, "dropout": 0.2, **settings}
+    whole = trained(tmp_path, {"whole": {"fsdp": before, **settings}})
+    ranks = started(tmp_path, {"killed": {"fsdp": before, **settings}})
+    while not (tmp_path / "killed/checkpoints/step-00000003").exists() and ranks[0].poll() is None:
+        time.sleep(0.002)
+    for one in ranks:
+        one.kill()
+        one.communicate()
+    assert not (tmp_path / "killed/student").exists()
+    resumed = trained(tmp_path, {"killed": {"fsdp": after, **settings}})
+    assert are_equal(whole["whole"], resumed["killed"])
 
 
 @pytest.mark.parametrize(

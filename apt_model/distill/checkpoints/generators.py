@@ -1,17 +1,18 @@
 """The random generators' states of a checkpoint, and setting them on resuming. Knows nothing of files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from apt_model.data.rng import Tensors, set_generators
+from apt_model.data.data_state import DataState
+from apt_model.data.rng import Tensors
 from apt_model.distill.checkpoints.optimizer_state import refuse_missing
 from apt_model.errors import StorageError
 
-GeneratorState = tuple[dict[str, Any], Tensors]  # as `read_generators` gives it
+GeneratorState = tuple[dict[str, Any], Tensors]  # as `DataState.read` gives it
 
 
 def joined(parts: Mapping[str, Tensors]) -> Tensors:
@@ -30,16 +31,18 @@ class RestoredGenerators:
 
     Attributes:
         checkpoint: its directory, for messages.
+        ranks: that the checkpoint was written by.
         at_epoch_start: at the start of the current epoch; the epoch's order of data follows from it.
         at_save: when the checkpoint was written.
     """
 
     checkpoint: Path
+    ranks: int
     at_epoch_start: GeneratorState
     at_save: GeneratorState
 
     @classmethod
-    def of(cls, checkpoint: Path, plain: Mapping[str, Any], tensors: Tensors) -> "RestoredGenerators":
+    def of(cls, checkpoint: Path, ranks: int, plain: Mapping[str, Any], tensors: Tensors) -> "RestoredGenerators":
         """From the JSON values and the tensors of a checkpoint.
 
         Raises:
@@ -48,28 +51,28 @@ class RestoredGenerators:
         refuse_missing("generators", ("now", "epoch"), plain)
         refuse_missing("generators", plain["tensors"], tensors)
         epoch, now = ((plain[when], below(when, tensors)) for when in ("epoch", "now"))
-        return cls(checkpoint=checkpoint, at_epoch_start=epoch, at_save=now)
+        return cls(checkpoint=checkpoint, ranks=ranks, at_epoch_start=epoch, at_save=now)
 
-    def set_to_epoch_start(self, device: torch.device, loader: Iterable[Any]) -> GeneratorState:
+    def set_to_epoch_start(self, device: torch.device, data: DataState) -> GeneratorState:
         """Set this process's generators to the state at the epoch's start; returns that state.
 
         Raises:
             StorageError: they cannot be set.
         """
-        self._set(self.at_epoch_start, device, loader)
+        self._set(self.at_epoch_start, device, data)
         return self.at_epoch_start
 
-    def set_to_save(self, device: torch.device, loader: Iterable[Any]) -> None:
+    def set_to_save(self, device: torch.device, data: DataState) -> None:
         """Set this process's generators to the state at which the checkpoint was written.
 
         Raises:
             StorageError: they cannot be set.
         """
-        self._set(self.at_save, device, loader)
+        self._set(self.at_save, device, data)
 
-    def _set(self, state: GeneratorState, device: torch.device, loader: Iterable[Any]) -> None:
+    def _set(self, state: GeneratorState, device: torch.device, data: DataState) -> None:
         try:
-            set_generators(*state, device, loader)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            data.set(*state, device)
+        except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"random generators of checkpoint {self.checkpoint} cannot be set", got=got) from error

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from apt_model.config.sections import TrainConfig
 from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
-from apt_model.data.rng import Tensors, read_generators
+from apt_model.data.rng import Tensors
 from apt_model.distill.checkpoints.comparison import (
     BEGINNING,
     compared,
@@ -28,17 +28,20 @@ from apt_model.distill.checkpoints.comparison import (
     excused_by,
     holds_weights,
     refuse_other_batches,
+    refuse_other_ranks,
     refuse_past_the_end,
     told_of_workers,
 )
-from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
+from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
+from apt_model.distill.checkpoints.rank_state import RankState, WholeState, side_by_side
 from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError, StorageError
 from apt_model.models.devices import surroundings
-from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.weights import load_weights, save_weights, weights_of
+from apt_model.ranks import group
+from apt_model.ranks.collective import gather_values, rank
 from apt_model.storage import (
     Writer,
     forget_after,
@@ -46,6 +49,7 @@ from apt_model.storage import (
     newest_snapshot,
     prune,
     read_json,
+    snapshot_name,
     snapshots,
     step_of,
     unfinished_snapshots,
@@ -126,16 +130,25 @@ class Checkpoints:
         """
         progress = run.progress
         self._note(score, progress.step)
-        write_state, tensors, generators, inner = self._state_of(run)
-        beside = run.beside
-        modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
-        weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
+        ranks = gather_values(RankState.of(run))  # each gives its own, and rank 0 writes
+        whole = WholeState.of(run)
+        with group.ranks().agreed("save a checkpoint"):
+            if rank() == 0:
+                self._write(run, ranks, whole)
+        self.newest = self.folder / snapshot_name(progress.step)
+        self._clock, self._saved_step = time.monotonic(), progress.step
+
+    def _write(self, run: RunState, ranks: Sequence[RankState], whole: WholeState) -> None:
+        write_state, generators, inner = self._state_of(run, ranks, whole.settings)
+        tensors, beside = whole.optimizer, whole.beside
+        weights = [*weights_of(whole.student).values(), *beside.values()]
         about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
-        self.newest = write_snapshot(
+        write_snapshot(
             self.folder,
-            progress.step,
+            run.progress.step,
             {
-                **{name: partial(save_weights, module) for name, module in modules.items()},
+                STUDENT: partial(save_weights, whole.student),
+                **({BESIDE: lambda path: save_file(beside, path)} if beside else {}),
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
                 INNER: lambda path: save_file(inner, path),
@@ -143,13 +156,13 @@ class Checkpoints:
             },
             about_bytes=about + BESIDES,
         )
-        self._clock, self._saved_step = time.monotonic(), progress.step
         self._prune()
 
     def rate(self, score: float | None, step: int) -> None:
         """Give the checkpoint of a step its score, where `save` did not know it yet."""
         self._note(score, step)
-        self._prune()
+        if rank() == 0:
+            self._prune()
 
     def _note(self, score: float | None, step: int) -> None:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
@@ -158,25 +171,25 @@ class Checkpoints:
     def _prune(self) -> None:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors, Tensors]:
-        """A writer of the JSON state, and the tensors of optimizer, generators and the models' inner state."""
-        tensors, settings = optimizer_state(run.optimizer)
-        now, now_tensors = read_generators(run.device, run.loader)
-        then, then_tensors = run.at_epoch_start or read_generators(run.device, run.loader)
-        generators = joined({"now": now_tensors, "epoch": then_tensors})
-        inner = {role: read_inner(model) for role, model in run.models().items()}
+    def _state_of(
+        self, run: RunState, ranks: Sequence[RankState], settings: Mapping[str, Any]
+    ) -> tuple[Writer, Tensors, Tensors]:
+        """A writer of the JSON state, and tensors of generators and of the models' inner state.
+
+        `settings`: what of the optimizer's state is no tensor.
+        """
+        own, generators, inner = side_by_side(ranks)
         state = {
             "progress": run.progress.state_dict(),
             "identity": dict(run.identity),
             "others": {name: one.state_dict() for name, one in run.others.items()},
             "optimizer": settings,
-            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "ranks": own,
             "best": self._best,
             "surroundings": surroundings(run.device),
-            "inner": {role: numbers for role, (numbers, _) in inner.items()},
         }
         try:
-            return json_writer(state), tensors, generators, joined({role: some for role, (_, some) in inner.items()})
+            return json_writer(state), generators, inner
         except (TypeError, ValueError, RecursionError) as error:
             expected = "JSON values in every state_dict; in the optimizer's, tensors too"
             fix = "use another optimizer or scheduler, or train without run_dir"
@@ -194,33 +207,41 @@ class Checkpoints:
                 past the run's end; or a part of the run is neither a tensor nor a JSON value.
             StorageError: the checkpoint's identity cannot be read.
         """
-        told: list[KeyedNotice] = []
-        if self.newest is not None:
-            try:
-                state = read_json(self.newest / STATE)
-                then, there, done = dict(state["identity"]), dict(state["surroundings"]), Progress()
-                done.load_state_dict(state["progress"])
-            except (OSError, LookupError, TypeError, ValueError) as error:
-                got = f"{type(error).__name__}: {error}"[:300]
-                raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
-            here = surroundings(run.device)
-            excused = excused_by(there, here)
-            knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
-            if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
-                run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
-            told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
-            if elsewhere := "; ".join(differences(there, here)):
-                told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
-            told += told_of_workers(run.loader, done)
-            refuse_past_the_end(self._config, done)
+        others = gather_values((self.newest.name if self.newest else None, dict(run.identity)))
+        with group.ranks().agreed("compare the run"):
+            refuse_other_ranks([name for name, _ in others], [one for _, one in others], is_divided=run.is_divided)
+            told = self._compare(run) if self.newest is not None and rank() == 0 else []
         _TRAINED_HERE[run.student] = self.folder.resolve()
-        self._state_of(run)
+        self._state_of(run, [RankState.of(run)], optimizer_state(run.optimizer)[1])
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
             got, fix = f"{', '.join(strange[:3])} in it", "change the student, or train without run_dir"
             what = "checkpoints cannot hold the student's state_dict"
             raise ConfigError(what, got=got, expected="tensors only", fix=fix)
         return told
+
+    def _compare(self, run: RunState) -> list[KeyedNotice]:
+        """Compare a run with the newest checkpoint; what to tell, and errors, as `check`."""
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        try:
+            state = read_json(self.newest / STATE)
+            then, there, done = dict(state["identity"]), dict(state["surroundings"]), Progress()
+            done.load_state_dict(state["progress"])
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
+        here = surroundings(run.device)
+        excused = excused_by(there, here)
+        knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
+        if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
+            run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
+        told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
+        if then.get("processes") != run.identity.get("processes"):
+            told.append(("notice.other_world_size", {}))
+        if elsewhere := "; ".join(differences(there, here)):
+            told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
+        refuse_past_the_end(self._config, done)
+        return told + told_of_workers(run.data.loader, done)
 
     def restore(self, run: RunState) -> RestoredGenerators:
         """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
@@ -229,15 +250,18 @@ class Checkpoints:
             StorageError: a part is missing from the checkpoint, or does not fit the run.
         """
         assert self.newest is not None  # noqa: S101 - asked for only where there is one
-        path = self.newest
+        with group.ranks().agreed("restore the checkpoint"):
+            generators = self._restore(run, self.newest)
+        self._saved_step = run.progress.step
+        if rank() == 0:
+            forget_after(self.folder, self.newest)
+        return generators
+
+    def _restore(self, run: RunState, path: Path) -> RestoredGenerators:
         try:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_weights(run.student, path / STUDENT)
-            inner = load_file(path / INNER)
-            for role, model in run.models().items():
-                if state["identity"].get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
-                    set_inner(model, state["inner"][role], below(role, inner))
             if run.beside is not None:
                 load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
@@ -245,13 +269,11 @@ class Checkpoints:
                 refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
-            generators = RestoredGenerators.of(path, state["generators"], load_file(path / GENERATORS))
-            self._saved_step = run.progress.step
-            forget_after(path.parent, path)
+            own = RankState.read(rank(), state["ranks"], load_file(path / GENERATORS), load_file(path / INNER))
+            return own.restore(run, path, state["identity"])
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"checkpoint {path} cannot be restored", got=got, fix=OTHER) from error
-        return generators
 
     def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
         """Write the batches of a non-finite step to a safetensors file beside the run; None if that fails."""

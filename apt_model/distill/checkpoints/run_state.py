@@ -1,6 +1,6 @@
 """The parts of a run that a checkpoint holds. Knows nothing of files."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from apt_model.data.data_state import DataState
 from apt_model.distill.checkpoints.generators import GeneratorState
 from apt_model.distill.checkpoints.progress import Progress
 
@@ -33,8 +34,9 @@ class RunState:
             none.
         others: schedule, scaler, statistics and so on, by name.
         identity: settings, sizes and data that must be the same on resuming.
-        at_epoch_start: states of the random generators at the beginning of the current epoch, from which its order of
-            data follows.
+        data: generators, and what the data loader holds of its own state.
+        is_divided: the caller gave each rank rows of its own.
+        at_epoch_start: that state at the beginning of the current epoch, from which its order of data follows.
     """
 
     student: nn.Module
@@ -45,7 +47,8 @@ class RunState:
     others: Mapping[str, Stateful]
     identity: Mapping[str, Any]
     device: torch.device
-    loader: Iterable[Any]
+    data: DataState
+    is_divided: bool = False
     at_epoch_start: GeneratorState | None = None
 
     def models(self) -> dict[str, nn.Module]:

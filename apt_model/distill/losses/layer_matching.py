@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
@@ -89,7 +88,6 @@ class Matcher(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         widths = [(self._student.widths[own], self._teacher.widths[their]) for own, their in self.pairs if states]
         self.projections = nn.ModuleList(_projection(*pair, generator) for pair in widths).to(device)
-        self._is_sharded = False
 
     @classmethod
     def wanted(
@@ -113,7 +111,6 @@ class Matcher(nn.Module):
         for projection in self.projections:
             if isinstance(projection, nn.Linear):
                 shard_layer(projection, device)
-        self._is_sharded = True
 
     @contextmanager
     def trained_by(self, optimizer: Optimizer) -> Iterator[None]:
@@ -133,15 +130,6 @@ class Matcher(nn.Module):
         """Context manager: records the activations of both models' forward passes inside it, for `sums`."""
         with self._student.recording() as student, self._teacher.recording() as teacher:
             yield ForwardPair(student, teacher)
-
-    def share_gradients(self, accelerator: Accelerator) -> None:
-        """Average the projections' gradients over all processes, as the student's wrapper does for the student's.
-
-        Those of sharded projections are averaged by their own backward pass.
-        """
-        if accelerator.num_processes > 1 and not self._is_sharded:
-            for parameter in self.parameters():
-                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
 
     def sums(self, seen: ForwardPair, positions: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Two float32 scalars: Σ hidden distance and Σ attention KL over N positions, each the mean over the pairs.
