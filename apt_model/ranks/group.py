@@ -5,14 +5,20 @@ With one process nothing here costs anything. Knows nothing of training, tensors
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from time import sleep
 from typing import Any
 
-from apt_model.errors import AptModelError, Told, told_of
-from apt_model.ranks.store import Place, Store, connect, meeting, place
+from apt_model.errors import AptModelError, ConfigError, Interrupted, RankLostError, Told, told_of
+from apt_model.ranks.broken import is_of_connection, told_to_end
+from apt_model.ranks.signs import Pulse
+from apt_model.ranks.store import Meeting, Place, Store, connect, meeting, place
+from apt_model.ranks.watch import BEAT, GRACE, Ends, Watch
 
+PATIENCE = 15.0  # seconds
 LONGEST_NAP = 0.05  # seconds between two looks at the store
 
 
@@ -32,13 +38,118 @@ class Ranks:
     def __init__(self, where: Place) -> None:
         self.rank, self.size = where
         self._where, self._turn, self._before = where, 0, list[str]()
+        self._meeting: Meeting | None = None
         self._connected: Store | None = None
+        self._watch: Watch | None = None
+        self._pulse, self._session = Pulse(), 0
         self._told: BaseException | None = None  # the last error that all ranks know of
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0: the one that writes and shows."""
         return self.rank == 0
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        patience: float | None = None,
+        directory: Path | None = None,
+        last_good: Callable[[], str | None] | None = None,
+    ) -> Iterator[None]:
+        """Context manager around what the ranks do together: they watch over each other, and leave together.
+
+        If a rank leaves with an error, all do, with its line and its exit code. If one is lost, its connections break,
+        or the launcher ends, all others leave with a `RankLostError`; a process that sits in a collective ends there,
+        with exit code 6, after its stacks were written. One session in another only changes what is given.
+
+        Args:
+            patience: seconds without a sign until a rank is lost; `apt_model.ranks.judge` has the rule. None: what
+                APT_RANK_PATIENCE says, else PATIENCE.
+            directory: the run directory, for the stacks.
+            last_good: the path of the last good checkpoint.
+
+        Raises:
+            AptModelError, RankLostError: as told above.
+        """
+        if self.size == 1:
+            yield
+            return
+        if self._watch is not None:
+            with self._named(self._watch, patience, directory, last_good):
+                yield
+            return
+        watch = self._began()
+        left: BaseException | None = None
+        with told_to_end(partial(self._asked_to_end, watch)):
+            try:
+                with self._named(watch, patience, directory, last_good):
+                    yield
+            except BaseException as error:
+                left = error if error is not self._told else None
+                raise
+            finally:
+                self._watch = None
+                watch.stop(None if left is None else _told_by(self.rank, left))
+
+    @contextmanager
+    def _named(
+        self, watch: Watch, patience: float | None, directory: Path | None, last_good: Callable[[], str | None] | None
+    ) -> Iterator[None]:
+        """Context manager: the watch with what a session gives it; a broken connection becomes who broke it."""
+        before = watch.ends, watch.patience
+        watch.ends = Ends(directory or watch.ends.directory, last_good or watch.ends.last_good)
+        watch.patience = patience or watch.patience
+        try:
+            yield
+        except BaseException as error:
+            explained = self._explained(error, watch)
+            if explained is error:
+                raise
+            raise explained from None
+        finally:
+            watch.ends, watch.patience = before
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """This rank has come to a phase (`signs.PHASES`) of the same step or of another: a sign that it goes on."""
+        self._pulse.move(phase, step)
+
+    def _began(self) -> Watch:
+        self._session, self._turn, self._before, self._pulse = self._session + 1, 0, [], Pulse()
+        _ = self._store  # rank 0 serves it from now on
+        assert self._meeting is not None  # noqa: S101 - it was met there
+        self._watch = Watch(
+            self._where,
+            partial(connect, self._meeting),
+            pulse=self._pulse,
+            patience=patience_of(os.environ),
+            session=self._session,
+            serves=self._meeting.is_here,
+        )
+        self._watch.start()
+        return self._watch
+
+    def _explained(self, error: BaseException, watch: Watch) -> BaseException:
+        """An error, or, where it is that of a broken connection, who broke it."""
+        if error is self._told or not is_of_connection(error):
+            return error
+        told = watch.await_finding(watch.patience + 3 * BEAT)
+        fix = "check the network between the machines"
+        unknown = RankLostError("a connection to another rank broke, though all ranks show signs of life", fix=fix)
+        self._told = unknown if told is None else told_of(told)
+        return self._told
+
+    def _asked_to_end(self, watch: Watch, number: int) -> None:
+        """SIGTERM: a launcher ends all ranks when one has failed, whose line is then this one's too.
+
+        Raises:
+            AptModelError: always.
+        """
+        told = watch.await_finding(GRACE)
+        if told is None:
+            raise Interrupted("stopped by a signal", signal=number)
+        self._told = told_of(told)
+        raise self._told
 
     @contextmanager
     def agreed(self, what: str) -> Iterator[None]:
@@ -130,29 +241,55 @@ class Ranks:
     def _heard(self, key: str) -> str:
         """What a key says, as soon as it says something."""
         nap = 0.0005
+        self._pulse.wait(key)
         while not self._store.check([key]):  # torch's own `wait` warns at each timeout, and hears of nobody lost
+            if self._watch is not None and self._watch.found is not None:
+                self._told = told_of(self._watch.found)
+                raise self._told
             sleep(nap)
             nap = min(1.5 * nap, LONGEST_NAP)
+        self._pulse.wait("")
         return str(self._store.get(key), "utf-8")
 
     def _key(self, what: str) -> str:
         self._turn += 1
-        return f"{self._turn}: {what}"
+        return f"{self._session}.{self._turn}: {what}"
 
     @property
     def _store(self) -> Store:
         if self._connected is None:
-            self._connected = connect(meeting(self._where))
+            self._meeting = meeting(self._where)
+            self._connected = connect(self._meeting)
         return self._connected
 
 
 def _line_of(rank: int, error: BaseException) -> str:
-    """An error as a line of JSON: a `Told`."""
+    return json.dumps(_told_by(rank, error))
+
+
+def _told_by(rank: int, error: BaseException) -> Told:
+    """What a rank tells the others of its error."""
     if isinstance(error, AptModelError):
-        return json.dumps(Told(rank, error.code, error.exit_code, str(error)))
+        return Told(rank, error.code, error.exit_code, str(error))
     if isinstance(error, KeyboardInterrupt):
-        return json.dumps(Told(rank, "INTERRUPTED", 130, "interrupted"))
-    return json.dumps(Told(rank, "APT", 1, f"{type(error).__name__}: {error}".rstrip(": ")))
+        return Told(rank, Interrupted.code, 130, "interrupted")
+    return Told(rank, AptModelError.code, 1, f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def patience_of(environment: Mapping[str, str]) -> float:
+    """Seconds without a sign until a rank is lost, as the environment says.
+
+    Raises:
+        ConfigError: it is no positive number.
+    """
+    said = environment.get("APT_RANK_PATIENCE")
+    try:
+        seconds = PATIENCE if said is None else float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError("APT_RANK_PATIENCE in the environment", got=repr(said), expected="seconds, more than 0")
+    return seconds
 
 
 _known: tuple[int, Ranks] | None = None
