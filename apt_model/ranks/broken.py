@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from apt_model.ranks.store import has_group
+
 LAST_WORDS = 10.0  # seconds for a process to end after an error
 WORDS = re.compile(r"gloo|nccl|c10d|ProcessGroup|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
@@ -43,6 +45,21 @@ def told_to_end(heard: Callable[[int], None]) -> Iterator[None]:
         handler.since = time.monotonic()
         raise
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def own_group_ended() -> Iterator[None]:
+    """Context manager that ends the process group that was made inside: torch aborts a process that exits with one."""
+    was_there, has_failed = has_group(), True
+    try:
+        yield
+        has_failed = False
+    finally:
+        if has_group() and not was_there:
+            import torch.distributed as dist
+
+            if not has_failed or dist.get_backend() == "gloo":  # NCCL's would wait for what the others never sent
+                dist.destroy_process_group()
 
 
 class SigtermHandler:

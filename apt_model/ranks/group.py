@@ -13,7 +13,7 @@ from time import sleep
 from typing import Any
 
 from apt_model.errors import AptModelError, ConfigError, Interrupted, RankLostError, Told, told_of
-from apt_model.ranks.broken import is_of_connection, told_to_end
+from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end
 from apt_model.ranks.signs import Pulse
 from apt_model.ranks.store import Meeting, Place, Store, connect, meeting, place
 from apt_model.ranks.watch import BEAT, GRACE, Ends, Watch
@@ -81,7 +81,7 @@ class Ranks:
             return
         watch = self._began()
         left: BaseException | None = None
-        with told_to_end(partial(self._asked_to_end, watch)):
+        with told_to_end(partial(self._asked_to_end, watch)), own_group_ended():
             try:
                 with self._named(watch, patience, directory, last_good):
                     yield
@@ -273,6 +273,8 @@ def _told_by(rank: int, error: BaseException) -> Told:
         return Told(rank, error.code, error.exit_code, str(error))
     if isinstance(error, KeyboardInterrupt):
         return Told(rank, Interrupted.code, 130, "interrupted")
+    if isinstance(error, SystemExit):
+        return Told(rank, AptModelError.code, 1, f"left the run before its end, with exit code {error.code}")
     return Told(rank, AptModelError.code, 1, f"{type(error).__name__}: {error}".rstrip(": "))
 
 

@@ -21,6 +21,7 @@ from apt_model.ranks.store import Place, Store, is_agents
 
 BEAT = 1.0  # seconds
 GRACE = 3.0  # seconds from a finding until a process ends whose training thread has not ended by itself
+AGAIN = "start the run again with --resume"
 FIX = (
     "look at its output and at stacks-rank-*.txt in the run directory, then go on with --resume; "
     "a rank that was only slow needs a larger rank_patience"
@@ -104,7 +105,7 @@ class Watch:
         try:
             store = self._open_store()
             store.set(self._key("who", self._rank), json.dumps(self._who[self._rank]))
-            while not self._over.is_set():
+            while self.found is None and not self._over.is_set():
                 self._exchange(store)
                 self._over.wait(self._beat)
             if self._last is not None:
