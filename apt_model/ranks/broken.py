@@ -26,7 +26,7 @@ def is_of_connection(error: BaseException | None) -> bool:
             return True
         if type(error) is RuntimeError and WORDS.search(str(error)):
             return True
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__
     return False
 
 

@@ -5,20 +5,21 @@ With one process nothing here costs anything. Knows nothing of training, tensors
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import sleep
 from typing import Any
 
-from apt_model.errors import AptModelError, ConfigError, Interrupted, RankLostError, Told, told_of
+from apt_model.errors import Interrupted, RankLostError, Told, told_of
 from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end
 from apt_model.ranks.signs import Pulse
 from apt_model.ranks.store import Meeting, Place, Store, connect, meeting, place
-from apt_model.ranks.watch import BEAT, GRACE, Ends, Watch
+from apt_model.ranks.told import line_of, told_by
+from apt_model.ranks.watch import BEAT, GRACE, Ends, RankWatch, patience_of
 
-PATIENCE = 15.0  # seconds
 LONGEST_NAP = 0.05  # seconds between two looks at the store
 
 
@@ -40,7 +41,7 @@ class Ranks:
         self._where, self._turn, self._before = where, 0, list[str]()
         self._meeting: Meeting | None = None
         self._connected: Store | None = None
-        self._watch: Watch | None = None
+        self._watch: RankWatch | None = None
         self._pulse, self._session = Pulse(), 0
         self._told: BaseException | None = None  # the last error that all ranks know of
 
@@ -90,11 +91,15 @@ class Ranks:
                 raise
             finally:
                 self._watch = None
-                watch.stop(None if left is None else _told_by(self.rank, left))
+                watch.stop(None if left is None else told_by(self.rank, left))
 
     @contextmanager
     def _named(
-        self, watch: Watch, patience: float | None, directory: Path | None, last_good: Callable[[], str | None] | None
+        self,
+        watch: RankWatch,
+        patience: float | None,
+        directory: Path | None,
+        last_good: Callable[[], str | None] | None,
     ) -> Iterator[None]:
         """Context manager: the watch with what a session gives it; a broken connection becomes who broke it."""
         before = watch.ends, watch.patience
@@ -104,9 +109,9 @@ class Ranks:
             yield
         except BaseException as error:
             explained = self._explained(error, watch)
-            if explained is error:
-                raise
-            raise explained from None
+            if explained is not error:
+                raise explained from None
+            raise
         finally:
             watch.ends, watch.patience = before
 
@@ -114,11 +119,11 @@ class Ranks:
         """This rank has come to a phase (`signs.PHASES`) of the same step or of another: a sign that it goes on."""
         self._pulse.move(phase, step)
 
-    def _began(self) -> Watch:
+    def _began(self) -> RankWatch:
         self._session, self._turn, self._before, self._pulse = self._session + 1, 0, [], Pulse()
         _ = self._store  # rank 0 serves it from now on
         assert self._meeting is not None  # noqa: S101 - it was met there
-        self._watch = Watch(
+        self._watch = RankWatch(
             self._where,
             partial(connect, self._meeting),
             pulse=self._pulse,
@@ -129,17 +134,18 @@ class Ranks:
         self._watch.start()
         return self._watch
 
-    def _explained(self, error: BaseException, watch: Watch) -> BaseException:
+    def _explained(self, error: BaseException, watch: RankWatch) -> BaseException:
         """An error, or, where it is that of a broken connection, who broke it."""
         if error is self._told or not is_of_connection(error):
             return error
         told = watch.await_finding(watch.patience + 3 * BEAT)
         fix = "check the network between the machines"
         unknown = RankLostError("a connection to another rank broke, though all ranks show signs of life", fix=fix)
-        self._told = unknown if told is None else told_of(told)
-        return self._told
+        self._told = named = unknown if told is None else told_of(told)
+        named.last_good = watch.ends.last_good()
+        return named
 
-    def _asked_to_end(self, watch: Watch, number: int) -> None:
+    def _asked_to_end(self, watch: RankWatch, number: int) -> None:
         """SIGTERM: a launcher ends all ranks when one has failed, whose line is then this one's too.
 
         Raises:
@@ -192,7 +198,7 @@ class Ranks:
             except BaseException as error:
                 if self.is_first:
                     self._told = error
-                    self._store.set(gate, _line_of(0, error))
+                    self._store.set(gate, line_of(0, error))
                 raise
             if self.is_first:
                 self._store.set(gate, "")
@@ -216,7 +222,7 @@ class Ranks:
         """Tell of an error or of none, wait for all, and raise the first that was told of."""
         key = self._key(what)
         errors = f"{key}/errors"
-        self._store.append(errors, "" if error is None else _line_of(self.rank, error) + "\n")
+        self._store.append(errors, "" if error is None else line_of(self.rank, error) + "\n")
         self._arrive(key, leaves=[errors])
         self._raise_first(self._store.get(errors).decode(), error)
 
@@ -224,7 +230,7 @@ class Ranks:
         told = min((Told(*json.loads(line)) for line in lines.splitlines()), default=None)
         if told is None:
             return
-        is_own = own is not None and (told.rank == self.rank or _line_of(told.rank, own) == json.dumps(told))
+        is_own = own is not None and (told.rank == self.rank or line_of(told.rank, own) == json.dumps(told))
         self._told = own if is_own else told_of(told)
         assert self._told is not None  # noqa: S101 - the one or the other
         raise self._told from (None if is_own else own)
@@ -263,37 +269,6 @@ class Ranks:
         return self._connected
 
 
-def _line_of(rank: int, error: BaseException) -> str:
-    return json.dumps(_told_by(rank, error))
-
-
-def _told_by(rank: int, error: BaseException) -> Told:
-    """What a rank tells the others of its error."""
-    if isinstance(error, AptModelError):
-        return Told(rank, error.code, error.exit_code, str(error))
-    if isinstance(error, KeyboardInterrupt):
-        return Told(rank, Interrupted.code, 130, "interrupted")
-    if isinstance(error, SystemExit):
-        return Told(rank, AptModelError.code, 1, f"left the run before its end, with exit code {error.code}")
-    return Told(rank, AptModelError.code, 1, f"{type(error).__name__}: {error}".rstrip(": "))
-
-
-def patience_of(environment: Mapping[str, str]) -> float:
-    """Seconds without a sign until a rank is lost, as the environment says.
-
-    Raises:
-        ConfigError: it is no positive number.
-    """
-    said = environment.get("APT_RANK_PATIENCE")
-    try:
-        seconds = PATIENCE if said is None else float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError("APT_RANK_PATIENCE in the environment", got=repr(said), expected="seconds, more than 0")
-    return seconds
-
-
 _known: tuple[int, Ranks] | None = None
 
 
@@ -303,6 +278,8 @@ def ranks() -> Ranks:
     where = place()
     if where.size == 1:
         return Ranks(where)
+    if "torch" not in sys.modules:  # else torch's store prints a page of frames when its server ends
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if _known is None or _known[1].size != where.size:
         _known = (os.getpid(), Ranks(where))
     return _known[1] if _known[0] == os.getpid() else Ranks(Place(0, 1))

@@ -48,16 +48,16 @@ class Lost(NamedTuple):
     how: str
 
 
-def missing(seen: Mapping[int, Seen], patience: float) -> Lost | None:
-    """A rank that has ended, or gives no sign; None if there is none."""
+def missing(seen: Mapping[int, Seen], patience: float, step: int) -> Lost | None:
+    """A rank that has ended, or gives no sign; None if there is none. `step`: where the others are."""
     for rank, one in seen.items():
         if one.sign is not None and one.sign.phase == OUT:
             continue
         limit = START_SECONDS if one.sign is None else patience * (COMPUTES if one.computes else 1)
         if one.has_ended:
-            return Lost(rank, f"{_target(one.sign)}: its process has ended")
+            return Lost(rank, f"{_target(one.sign, step)}: its process has ended")
         if one.silent >= limit:
-            return Lost(rank, f"{_target(one.sign)}: no sign for {one.silent:.0f} s")
+            return Lost(rank, f"{_target(one.sign, step)}: no sign for {one.silent:.0f} s")
     return None
 
 
@@ -99,8 +99,8 @@ def _waiting(signs: Mapping[int, Sign], patience: float) -> Lost | None:
     return Lost(first, f"waits for the others, and they for it: {places}")
 
 
-def _target(sign: Sign | None) -> str:
-    return "did not start" if sign is None else f"did not come to step {max(sign.step, 1)}"
+def _target(sign: Sign | None, step: int = 1) -> str:
+    return "did not start" if sign is None else f"did not come to step {max(sign.step, step, 1)}"
 
 
 def line_of(lost: Lost, who: Who | None) -> str:

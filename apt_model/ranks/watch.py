@@ -9,16 +9,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from apt_model.errors import RankLostError, Told, told_of
+from apt_model.errors import ConfigError, RankLostError, Told, told_of
 from apt_model.ranks.judge import Lost, Seen, line_of, missing, stuck
 from apt_model.ranks.signs import OUT, Pulse, Sign, Who
 from apt_model.ranks.store import Place, Store, is_agents
 
+PATIENCE = 15.0  # seconds
 BEAT = 1.0  # seconds
 GRACE = 3.0  # seconds from a finding until a process ends whose training thread has not ended by itself
 AGAIN = "start the run again with --resume"
@@ -35,7 +36,7 @@ class Ends(NamedTuple):
     last_good: Callable[[], str | None] = lambda: None
 
 
-class Watch:
+class RankWatch:
     """Watches over the ranks while the process is in a session.
 
     Args:
@@ -130,7 +131,7 @@ class Watch:
                 told = Told(lost.rank, RankLostError.code, RankLostError.exit_code, line)
                 store.compare_set(verdict, "", json.dumps(told))
         if store.check([verdict]):
-            self.found = self.found or Told(*json.loads(store.get(verdict)))
+            self._find(Told(*json.loads(store.get(verdict))))
         self._exchanged = time.monotonic()
 
     def _hear(self, store: Store, now: float) -> None:
@@ -171,7 +172,7 @@ class Watch:
         return view
 
     def _lost(self, view: dict[int, Seen]) -> Lost | None:
-        lost = missing(view, self.patience)
+        lost = missing(view, self.patience, self._pulse.step)
         signs = {rank: one.sign for rank, one in view.items() if one.sign is not None}
         if lost is not None or self._rank != 0 or len(signs) < self._size - 1:
             return lost
@@ -185,12 +186,18 @@ class Watch:
             self._looked = now
             if self.found is None:
                 how = self._cut_off(now)
-                self.found = (
-                    None if how is None else Told(0, RankLostError.code, RankLostError.exit_code, f"{how}. Fix: {FIX}")
-                )
+                if how is not None:
+                    self._find(Told(0, RankLostError.code, RankLostError.exit_code, f"{how}. Fix: {AGAIN}"))
             if self.found is not None:
                 self._end(self.found)
                 return
+
+    def _find(self, told: Told) -> None:
+        """What ends the run; of a lost rank the stacks are written before the training thread hears of it."""
+        if self.found is None:
+            if told.code == RankLostError.code:
+                self._dump_stacks()
+            self.found = told
 
     def _cut_off(self, now: float) -> str | None:
         """Why the others cannot be heard any more; None while they can."""
@@ -206,8 +213,6 @@ class Watch:
 
     def _end(self, told: Told) -> None:
         """End the process, unless its training thread soon leaves the session by itself, with the same error."""
-        if told.code == RankLostError.code:
-            self._dump_stacks()
         if self._over.wait(GRACE):
             return
         error = told_of(told)
@@ -226,3 +231,19 @@ class Watch:
 
     def _key(self, kind: str, rank: int | None = None) -> str:
         return f"{self._prefix}/{kind}" if rank is None else f"{self._prefix}/{kind}/{rank}"
+
+
+def patience_of(environment: Mapping[str, str]) -> float:
+    """Seconds without a sign until a rank is lost, as the environment says.
+
+    Raises:
+        ConfigError: it is no positive number.
+    """
+    said = environment.get("APT_RANK_PATIENCE")
+    try:
+        seconds = PATIENCE if said is None else float(said)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError("APT_RANK_PATIENCE in the environment", got=repr(said), expected="seconds, more than 0")
+    return seconds

@@ -39,6 +39,7 @@ from apt_model.errors import ConfigError, StorageError
 from apt_model.models.devices import surroundings
 from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.weights import load_weights, save_weights, weights_of
+from apt_model.ranks.group import ranks
 from apt_model.storage import (
     Writer,
     forget_after,
@@ -124,6 +125,7 @@ class Checkpoints:
             StorageError: it could not be written; earlier checkpoints are intact.
             ConfigError: the state of an optimizer or schedule is no JSON value.
         """
+        ranks().at("save")
         progress = run.progress
         self._note(score, progress.step)
         write_state, tensors, generators, inner = self._state_of(run)
