@@ -8,8 +8,8 @@ The rule, with P for the patience in seconds:
 - Its beat goes on, but nobody has moved for P, and it is the one that is behind all others: stuck if neither it nor its
   workers have computed for that long; at the start, where files are fetched, for 10 P. One that computes is slow, not
   stuck, for 40 P in a step (with P = 15 NCCL's own ten minutes) and without end in a save, validation or exam.
-- All at the same place, nobody computes: 1.5 P within a step, else 10 P, as they may wait for the same storage.
-- All wait for each other in different places: 1.5 P.
+- All at the same place, nobody computes: 1.2 P within a step, else 10 P, as they may wait for the same storage.
+- All wait for each other in different places: 1.2 P.
 
 Pure: knows no clock, store or process.
 """
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from apt_model.ranks.signs import OUT, Sign, Who
 from apt_model.ranks.store import START_SECONDS
 
-COMPUTES, FETCHES, TIED = 40.0, 10.0, 1.5
+COMPUTES, FETCHES, TIED = 40.0, 10.0, 1.2
 START = "start-up"
 IN_STEP = ("forward", "backward", "optimizer")
 
