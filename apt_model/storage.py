@@ -49,7 +49,7 @@ def write_snapshot(folder: Path, step: int, files: Mapping[str, Writer], *, abou
     Raises:
         StorageError: it could not be written; nothing of it is left, and older checkpoints are intact.
     """
-    final, temporary = folder / _name(step), folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
+    final, temporary = folder / snapshot_name(step), folder / f"{_TEMPORARY}{uuid.uuid4().hex[:12]}"
     try:
         temporary.mkdir(parents=True)
         faults.hit("checkpoint.begin")
@@ -113,7 +113,8 @@ def _unwritten(what: str, error: Exception, folder: Path, about_bytes: int) -> S
     return StorageError(what, got=reason_of(error), expected=expected, fix=fix)
 
 
-def _name(step: int) -> str:
+def snapshot_name(step: int) -> str:
+    """The name of a step's checkpoint directory."""
     return f"{_PREFIX}{step:08}"
 
 
@@ -179,7 +180,7 @@ def why_damaged(path: Path) -> str | None:
 def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
     """Remove all checkpoints but the newest `keep` and that of step `spare`, and the remains of interrupted saves."""
     with suppress(*UNWRITTEN):  # what cannot be listed now is removed by a later save
-        old = [path for path in snapshots(folder)[:-keep] if path.stem != _name(spare or 0)]
+        old = [path for path in snapshots(folder)[:-keep] if path.stem != snapshot_name(spare or 0)]
         for path in [*old, *unfinished_snapshots(folder)]:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -116,6 +116,23 @@ def test_a_page_and_its_twin_have_the_same_parts() -> None:
         assert (heads[0], figures[0]) == (heads[1], figures[1])
 
 
+def test_the_page_on_many_machines_says_the_same_in_both_languages_and_its_commands_are_taken() -> None:
+    from apt_model.cli import make_parser
+
+    english, chinese = ((HOME / f"docs/many-machines{ending}").read_text("utf-8") for ending in (".md", ".zh.md"))
+    blocks_of = [re.findall(r"^```\w+\n.*?^```", page, flags=re.MULTILINE | re.DOTALL) for page in (english, chinese)]
+    assert blocks_of[0] == blocks_of[1]
+    assert len(blocks_of[0]) > 6
+    numbers = [re.findall(r"\d\.\d\d", page) for page in (english, chinese)]
+    assert numbers[0] == numbers[1]
+    (words,) = set(re.findall(r'^ARGS="(.+ runs/big)"$', english, flags=re.MULTILINE))
+    lines = re.findall(r"(?:^apt-model|-m apt_model) (.+)$", english, flags=re.MULTILINE)
+    lines = [line.replace("$ARGS", words).strip('"') for line in lines if "/models/" not in line]
+    assert len(lines) == 7
+    for line in lines:
+        make_parser().parse_args(line.split())
+
+
 def test_every_command_of_the_pages_is_one_that_there_is() -> None:
     from apt_model.cli import make_parser
 

@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Which rooms import a library; every other room does without.
 IMPORTED_BY: dict[str, set[str]] = {
-    "accelerate": {"models", LOSSES, "distill", "plugins", "commands"},
+    "accelerate": {"models", "distill", "plugins", "commands"},
     "transformers": {"models", TEACHERS, STUDENTS, "distill", "integrations", "demo"},
     "datasets": {"data"},
     "rich": {"render"},

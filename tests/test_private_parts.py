@@ -74,6 +74,14 @@ def _(_: Path) -> None:
         parser.parse_args(["learn", "--slowy"])
 
 
+@canary("python", "asks for a flag by its attribute", "commands/options.py", "required")
+def _(_: Path) -> None:
+    command = Command(prog="learn")
+    command.add_argument("--slowly", required=True)
+    assert command.required_later() == ["--slowly"]
+    assert command.parse_args([]).slowly is None
+
+
 @canary("python", "lists a parser's flags by group", "commands/options.py", "_action_groups", "_group_actions")
 def _(_: Path) -> None:
     command = Command(prog="learn")

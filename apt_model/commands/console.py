@@ -130,7 +130,7 @@ def first_word(arguments: Sequence[str]) -> AbstractContextManager[None]:
 
     For the moment before the arguments are parsed: that alone may take half a second on a busy machine.
     """
-    if not arguments or arguments[0] not in LOADS_TORCH or {"-h", "--help", "--help-all"} & set(arguments):
+    if not arguments or arguments[0] not in LOADS_TORCH or {"-h", "--help", "--help-all", "--plan"} & set(arguments):
         return nullcontext()
     flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     flags.add_argument("--lang")

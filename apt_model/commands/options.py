@@ -96,6 +96,13 @@ class Command(Parser):
         arguments.file_settings = found.settings
         return arguments, rest
 
+    def required_later(self) -> list[str]:
+        """Make all flags optional; returns those that were required, for a command that decides when they are."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        return [action.option_strings[0] for action in required]
+
     def format_help(self) -> str:
         """The page of `--help`: one screen."""
         return short_page(self)

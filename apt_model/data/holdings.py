@@ -68,7 +68,7 @@ def walk(loader: Any) -> Holdings:
 
 
 def is_order(value: Any) -> bool:
-    """Whether a value may be an order of rows: integers in a list, or in an array or tensor of one dimension or none."""
+    """Whether a value may be an order of rows: integers in a list, or in an array or tensor of at most one axis."""
     if isinstance(value, list):
         return 0 < len(value) <= LONGEST_ORDER and all(type(one) is int for one in value)
     if isinstance(value, np.ndarray):

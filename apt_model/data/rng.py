@@ -15,6 +15,7 @@ from torch import Tensor
 from apt_model.data.holdings import GLOBAL, Generator, walk
 
 Tensors = dict[str, Tensor]
+GlobalStates = tuple[Any, Any, Tensor]
 
 
 def read_generators(device: torch.device) -> tuple[dict[str, Any], Tensors]:
@@ -39,20 +40,30 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
         torch.cuda.set_rng_state(tensors["cuda"], device)
 
 
-def drawn_apart(batches: Iterable[Any]) -> Iterator[Any]:
+def drawn_apart(batches: Iterable[Any], *, first: GlobalStates | None = None) -> Iterator[Any]:
     """The batches, drawn with global generators of their own from the second on: training does not move theirs.
 
     So an epoch that is drawn again, without the training between, has the same batches: of a sampler or transform that
     draws from the global generators too. The first is drawn from those of the training: a loader seeds itself there.
+
+    Args:
+        batches: of an epoch.
+        first: draw the first with these states instead, and leave the training's alone.
     """
-    iterator, end, is_first = iter(batches), object(), True
-    own = _global_states()
+    end, is_first = object(), first is None
+    training = global_states()
+    if first is not None:
+        _set_global_states(first)
+    iterator = iter(batches)
+    own = global_states()
+    if first is not None:
+        _set_global_states(training)
     while True:
-        training = _global_states()
+        training = global_states()
         if not is_first:
             _set_global_states(own)
         value = next(iterator, end)
-        own = _global_states()
+        own = global_states()
         if not is_first:
             _set_global_states(training)
         if value is end:
@@ -61,11 +72,12 @@ def drawn_apart(batches: Iterable[Any]) -> Iterator[Any]:
         yield value
 
 
-def _global_states() -> tuple[Any, Any, Tensor]:
+def global_states() -> GlobalStates:
+    """The states of python's, numpy's and torch's global generators, on the CPU."""
     return random.getstate(), np.random.get_state(), torch.get_rng_state()
 
 
-def _set_global_states(states: tuple[Any, Any, Tensor]) -> None:
+def _set_global_states(states: GlobalStates) -> None:
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])

@@ -3,7 +3,7 @@
 Knows which part needs what; knows nothing of the order in which they are used.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from apt_model.config import LessonConfig
-from apt_model.data.batch import Batch, steps_per_epoch
+from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
+from apt_model.data.shares import Share
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.checks import CausalityCheck
@@ -31,11 +32,12 @@ from apt_model.distill.on_policy import OnPolicy
 from apt_model.distill.optimizer_step import OptimizerStep
 from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
-from apt_model.distill.setup import GivenSchedule, OwnSchedule, make_optimizer, make_schedule, run_length, shard
+from apt_model.distill.setup import GivenSchedule, OwnSchedule, make_optimizer, make_schedule, run_length
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.distill.validation import Validator
 from apt_model.events.records import ModelCard
 from apt_model.models.forward import Forward, model_card, shared_vocabulary, vocabulary_of
+from apt_model.ranks.collective import sum_gradients
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +47,7 @@ class Parts:
     Attributes:
         student: wrapped for training on the accelerator's device.
         teacher: None if it is a cache.
-        batches: this process's part of the training data.
+        share: this rank's share of the training data.
         epochs, total_steps: length of the run; `total_steps` is None where the data has no length.
         optimizer: the student's, not wrapped.
         schedule: what a checkpoint keeps of its learning rate; None if nothing changes the rate.
@@ -57,13 +59,13 @@ class Parts:
         on_policy: training on student-generated text; None unless the settings ask for it.
         causality: refuses models that see the tokens to predict.
         grader, step: the loss and its gradient; the optimizer step.
-        validator: measures on the validation data; on the main process only.
+        validator: measures on the validation data, each rank on its share.
         report, cards, exam, readings: emit events, cards, exams, and readings of the fixed rows.
     """
 
     student: nn.Module
     teacher: nn.Module | None
-    batches: Iterable[Any]
+    share: Share
     epochs: int
     total_steps: int | None
     optimizer: Optimizer
@@ -127,9 +129,10 @@ def assemble(
     collate = models.collate(max_length=train.max_length, tell=report.notice)
     validator = _validator(models, data, config, grader, accelerator, collate)
     nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
-    batches = shard(data.train, accelerator)
-    epochs, total_steps = run_length(batches, train)
-    of_epoch, guard = steps_per_epoch(batches, 1), watching.audience.guard
+    ranks = accelerator.num_processes
+    share = Share(data.train, accelerator.process_index, ranks)
+    epochs, total_steps = run_length(share, train)
+    of_epoch, guard = share.steps_per_epoch(1), watching.audience.guard
     continuations = Continuations(
         teacher=source.model,
         tokenizer=models.tokenizer,
@@ -137,6 +140,7 @@ def assemble(
         accelerator=accelerator,
     )
     wrapped = accelerator.prepare_model(student)
+    sum_gradients(wrapped)
     makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
     own = make_schedule(optimizer, train, total_steps) if makes_optimizer else None
@@ -144,7 +148,7 @@ def assemble(
     return Parts(
         student=wrapped,
         teacher=source.model,
-        batches=batches,
+        share=share,
         epochs=epochs,
         total_steps=total_steps,
         optimizer=optimizer,
@@ -181,6 +185,7 @@ def assemble(
             read_alone=grader.read_alone,
             batches=(of_epoch, total_steps * train.gradient_accumulation_steps) if of_epoch and total_steps else None,
             wanted=watching.shows_cards,
+            ranks=ranks,
         ),
         exam=Exam(
             config.display, report=report, guard=guard, continuations=continuations, by_itself=watching.holds_exams
@@ -220,7 +225,7 @@ def _validator(
     accelerator: Accelerator,
     collate: Callable[[Any], Batch],
 ) -> Validator | None:
-    if data.validation is None or not accelerator.is_main_process:
+    if data.validation is None:
         return None
     return Validator(
         data.validation,

@@ -46,6 +46,7 @@ class Cards:
         read_alone: reads a row of a batch again, in eval mode.
         batches: of an epoch, each of which begins with a card, and of the run; None if unknown.
         wanted: False: there are no cards.
+        ranks: of the run; one shows the cards that are due at the batches of all.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Cards:
         read_alone: Callable[[nn.Module, Batch, RowReadout], RowReadout],
         batches: tuple[int, int] | None,
         wanted: bool,
+        ranks: int = 1,
     ) -> None:
         self._report, self._display, self._validator = report, display, validator
         self._continuations, self._guard, self._wanted = continuations, guard, wanted and report.speaks
+        self._ranks = ranks
         self._read_alone = read_alone
         self._goes_on = display.card_text == "continued" or (
             display.card_text == "auto" and _are_rare(display, batches)
@@ -124,11 +127,13 @@ class Cards:
         return predicted if said is None else said
 
     def _is_due(self, index: int) -> bool:
-        return self._wanted and index % self._display.sample_frequency == 0
+        """Whether a card is due at a batch, or at one of those that the other ranks learn from at the same time."""
+        last, every = index + self._ranks - 1, self._display.sample_frequency
+        return self._wanted and last // every > (index - 1) // every
 
     def _turn(self, index: int, epoch: int) -> int:
         """The number that chooses the row of a batch: one more at each card and each epoch."""
-        return (epoch - 1) + index // self._display.sample_frequency
+        return (epoch - 1) + (index + self._ranks - 1) // self._display.sample_frequency
 
 
 def _are_rare(display: DisplayConfig, batches: tuple[int, int] | None) -> bool:

@@ -29,6 +29,7 @@ from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
+from apt_model.ranks.collective import sum_over_ranks
 from apt_model.ranks.group import ranks
 
 T = TypeVar("T", float, Tensor)
@@ -124,12 +125,13 @@ class Grader:
         sums = torch.zeros(len(LossTerms._fields), device=accelerator.device)
         for left, batch, row in zip(reversed(range(len(batches))), batches, rows, strict=True):
             with nullcontext() if not left else accelerator.no_sync(student):
-                graded = self._grade(student, batch, row, accelerator.num_processes / tokens)
+                graded = self._grade(student, batch, row, 1 / tokens)
                 accelerator.backward(graded.loss)
             sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
-        if self._matcher is not None:
-            self._matcher.share_gradients(accelerator)
+        for parameter in self._matcher.parameters() if self._matcher is not None else ():
+            if parameter.grad is not None:  # of a projection: no part of the student, whose wrapper sums its own
+                parameter.grad = sum_over_ranks(parameter.grad)
         if uses_onednn():
             self._say("notice.wide_matmul")
         return sums, readouts

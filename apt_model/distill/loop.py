@@ -99,6 +99,8 @@ def _distill(
             watching=watching,
             keeping=keeping,
         )
+        if accelerator.process_index:  # rank 0 goes on with the seed; each other drops out other numbers
+            set_seed((config.train.seed or 0) + accelerator.process_index)
         run = TrainingRun(
             models,
             parts,

@@ -20,6 +20,7 @@ from apt_model.distill.losses.readout import CardRow, RowReadout, numbers
 from apt_model.distill.nonfinite import NonFinite, clip
 from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.errors import ConfigError
+from apt_model.ranks.collective import sum_over_ranks
 from apt_model.ranks.group import ranks
 
 
@@ -82,7 +83,7 @@ class OptimizerStep:
         with explained_out_of_memory(progress.step + 1, batches):
             sums, readouts = self._grader.learn(self._student, batches, rows, tokens)
             norm = clip(self._accelerator, self._trained(), self._config)
-            kd, ce, hidden, attention, router, grad_norm = numbers([*(self._accelerator.reduce(sums) / tokens), norm])
+            kd, ce, hidden, attention, router, grad_norm = numbers([*(sum_over_ranks(sums) / tokens), norm])
         learning_rate = float(self._optimizer.param_groups[0]["lr"])
         loss, scaler = self._grader.weigh(kd, ce, hidden, attention, router), self._accelerator.scaler
         # An fp16 overflow of the gradient is GradScaler's to handle: it skips the step and halves its scale, until that

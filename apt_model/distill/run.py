@@ -6,8 +6,7 @@ Knows in which order things happen; knows nothing of how a step is computed, or 
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 from accelerate import Accelerator
 
@@ -24,11 +23,11 @@ from apt_model.distill.checkpoints.run_state import RunState, Stateful
 from apt_model.distill.checks import refuse_empty
 from apt_model.distill.inputs import Keeping, Models
 from apt_model.distill.interrupt import Stop
+from apt_model.distill.lesson_state import LessonState
 from apt_model.distill.optimizer_step import StepTaken
-from apt_model.distill.setup import sum_over_processes
+from apt_model.distill.together import Together, Vote, WindowCount
 from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone
-from apt_model.events.results import Validation
 from apt_model.ranks.group import ranks
 
 
@@ -60,10 +59,11 @@ class TrainingRun:
         self._keeping, self._checkpoints, self._notices, self._parts = keeping, keeping.checkpoints, notices, parts
         self._report, self._student = parts.report, parts.student
         self._epochs, self._progress = parts.epochs, Progress()
-        self._validation: Validation | None = None
+        self._lesson = LessonState(validator=parts.validator, exam=parts.exam, readings=parts.readings)
         self._state = self._state_of(models, parts)
+        self._together = Together(accelerator.device)
         self._windows = AccumulationWindows(
-            parts.batches,
+            parts.share,
             collate=models.collate(max_length=config.train.max_length, tell=parts.report.notice),
             check=parts.grader.check,
             accumulation=config.train.gradient_accumulation_steps,
@@ -73,7 +73,12 @@ class TrainingRun:
 
     def _state_of(self, models: Models, parts: Parts) -> RunState:
         """The state of the run that checkpoints save and restore."""
-        own = {"schedule": parts.schedule, "scaler": self._accelerator.scaler, "report": self._report, "run": self}
+        own = {
+            "schedule": parts.schedule,
+            "scaler": self._accelerator.scaler,
+            "report": self._report,
+            "run": self._lesson,
+        }
         others: dict[str, Stateful] = {
             name: one for name, one in {**own, **self._keeping.parts}.items() if one is not None
         }
@@ -86,7 +91,8 @@ class TrainingRun:
             others=others,
             identity={**parts.identity, "processes": self._accelerator.num_processes, "keeps": sorted(others)},
             device=self._accelerator.device,
-            data=DataState(parts.batches),
+            data=DataState(parts.share.loader),
+            is_divided=parts.share.is_divided,
         )
 
     def all_epochs(self) -> RunFinished:
@@ -140,7 +146,7 @@ class TrainingRun:
             seconds=time.perf_counter() - started,
             first_loss=first_loss,
             last_loss=last_loss,
-            validation=self._validation,
+            validation=self._lesson.validation,
         )
         self._end_if_lost()
         return verdict
@@ -148,8 +154,11 @@ class TrainingRun:
     def _resume(self, keeper: Checkpoints) -> RestoredGenerators:
         """Restore a checkpoint; the record is cut back to its length there, so nothing is in it twice."""
         restored = keeper.restore(self._state)
+        if restored.ranks != self._accelerator.num_processes:  # with `may_differ`: the order of data goes on
+            self._progress.own_batches = self._parts.share.own(self._progress.batches)
+            self._progress.exhausted = False
         if self._progress.has_left_an_epoch:
-            start_workers(self._parts.batches)
+            start_workers(self._parts.share.batches)
         self._report.step = self._progress.step
         if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
             self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._state.data)
@@ -184,28 +193,34 @@ class TrainingRun:
             seconds=time.perf_counter() - started,
             validation=measured,
         )
-        self._validation = scored.validation and replace(scored.validation, pairs=())
+        self._lesson.validation = scored.validation and replace(scored.validation, pairs=())
         progress.finished = True
         score = measured.loss if measured else mean_loss
         if not is_cut:
             self._keep(is_due=True, score=score)
         elif self._checkpoints is not None:
             self._checkpoints.rate(score, progress.step)
-            self._end_if_stopped()
+            self._end_if_stopped(self._vote(is_due=False).signal)
 
     def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
         """The optimizer steps of an epoch that are still to be taken, with a checkpoint after a step if one is due."""
         progress = self._progress
         ranks().at("data", progress.step + 1)
         clock = time.perf_counter()
-        for drawn in self._windows.of_epoch(restored) if not self._is_done() else ():
-            self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
-            window, tokens = self._to_learn(drawn)
-            if tokens:
+        windows = self._windows.of_epoch(restored)
+        while not self._is_done():
+            drawn = next(windows, [])
+            if drawn:
+                self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
+            window, count = self._to_learn(drawn)
+            if not count.batches:
+                break
+            if count.tokens:
                 if self._parts.exam.waits or self._parts.readings.waits:
                     clock += self._before_first_step(drawn, window)
-                self._one_step(window, tokens, clock)
-            progress.batches += len(window)
+                self._one_step(window, count, clock)
+            progress.batches += count.batches
+            progress.own_batches += len(drawn)
             clock = time.perf_counter()
             progress.seconds, progress.epoch_seconds = clock - run_started, clock - epoch_started
             if self._is_done():
@@ -213,18 +228,15 @@ class TrainingRun:
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
             ranks().at("data", progress.step + 1)
 
-    def _to_learn(self, window: Window) -> tuple[Window, int]:
-        """The batches that a step learns from, and their number of labels over all processes.
-
-        Batches without a label are counted.
-        """
-        if self._parts.on_policy is not None:
+    def _to_learn(self, window: Window) -> tuple[Window, WindowCount]:
+        """The batches that a step learns from on this rank, and the count of those of all ranks."""
+        if self._parts.on_policy is not None and window:
             window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
-        counts = [batch.label_count for _, batch in window]
-        self._progress.count_skipped(counts.count(0))
-        if 0 in counts:
-            self._report.say("notice.no_labels", batch=window[counts.index(0)][0], epoch=self._progress.epoch)
-        return window, sum_over_processes(sum(counts), self._accelerator)
+        count = self._together.count(window)
+        self._progress.count_skipped(count.without_labels)
+        if count.first_without_labels is not None:
+            self._report.say("notice.no_labels", batch=count.first_without_labels, epoch=self._progress.epoch)
+        return self._together.filled(window, count), count
 
     def _before_first_step(self, drawn: Window, window: Window) -> float:
         """The first reading, and the exam, on prompts of the validation data if there is any; the seconds they took."""
@@ -234,33 +246,32 @@ class TrainingRun:
         self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
         return time.perf_counter() - asked
 
-    def _one_step(self, window: Window, tokens: int, clock: float) -> None:
+    def _one_step(self, window: Window, count: WindowCount, clock: float) -> None:
         """One optimizer step and its events; `clock` is the time at which it began."""
         progress, parts = self._progress, self._parts
         rows = parts.cards.choose(window, epoch=progress.epoch)
-        taken = parts.step.take(window, rows, tokens, progress)
+        taken = parts.step.take(window, rows, count.tokens, progress)
         if taken is None:
             return
-        progress.count_step(taken.loss, tokens)
+        progress.count_step(taken.loss, count.tokens)
         self._report.step = progress.step
-        self._tell_step(window, taken, tokens, time.perf_counter() - clock)
+        self._tell_step(count, taken, time.perf_counter() - clock)
         parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
         parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
         parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
-    def _tell_step(self, window: Window, taken: StepTaken, tokens: int, seconds: float) -> None:
-        last, written = window[-1][0], window[0][1].is_written
+    def _tell_step(self, count: WindowCount, taken: StepTaken, seconds: float) -> None:
         distill = self._config.distill
         self._report.tell(
             StepDone,
             epoch=self._progress.epoch,
-            batch=last,
+            batch=self._progress.batches + count.batches - 1,
             loss=taken.loss,
             kd=taken.kd,
-            ce=None if written else taken.ce,
+            ce=None if count.is_written else taken.ce,
             learning_rate=taken.learning_rate,
             grad_norm=taken.grad_norm,
-            tokens=tokens,
+            tokens=count.tokens,
             step_seconds=seconds,
             skipped_batches=self._progress.skipped,
             hidden=taken.hidden if distill.hidden_weight else None,
@@ -270,16 +281,20 @@ class TrainingRun:
 
     def _keep(self, *, is_due: bool, score: float | None = None) -> None:
         """Save a checkpoint if one is due; end the run if a signal requests it, or the record cannot be written."""
-        keeper, lost = self._checkpoints, self._report.lost
-        if keeper is not None and (is_due or lost or self._stop.signal):
+        keeper = self._checkpoints
+        due, lost, signal = self._vote(is_due=is_due)
+        if keeper is not None and (due or lost or signal):
             with suppress(StorageError) if lost else nullcontext():  # the disk that the record is on may be full
                 keeper.save(self._state, score=score)
-        self._end_if_stopped()
+        self._end_if_stopped(signal)
 
-    def _end_if_stopped(self) -> None:
+    def _vote(self, *, is_due: bool) -> Vote:
+        return self._together.vote(is_due=is_due, is_lost=self._report.lost is not None, signal=self._stop.signal)
+
+    def _end_if_stopped(self, signal: int) -> None:
         self._end_if_lost()
-        if self._stop.signal:
-            raise Interrupted("stopped by a signal, the run is saved", signal=self._stop.signal)
+        if signal:
+            raise Interrupted("stopped by a signal, the run is saved", signal=signal)
 
     def _end_if_lost(self) -> None:
         if self._report.lost is not None:
@@ -287,22 +302,3 @@ class TrainingRun:
 
     def _is_done(self) -> bool:
         return self._config.train.max_steps is not None and self._progress.step >= self._config.train.max_steps
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs besides the counters: last validation, position in its data, exam, readings."""
-        return {
-            "validation": self._validation and {**asdict(self._validation), "pairs": []},
-            "looked_at": self._parts.validator.taken if self._parts.validator else 0,
-            "exam": self._parts.exam.state_dict(),
-            **({"readings": self._parts.readings.state_dict()} if self._parts.readings.has_begun else {}),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of `state_dict`."""
-        self._validation = state["validation"] and Validation(**{**state["validation"], "pairs": ()})
-        if self._parts.validator is not None:
-            self._parts.validator.skip(state["looked_at"])
-        if "exam" in state:  # not in a checkpoint from before there were exams
-            self._parts.exam.load_state_dict(state["exam"])
-        if "readings" in state:
-            self._parts.readings.load_state_dict(state["readings"])

@@ -1,4 +1,4 @@
-"""Set up accelerator, AdamW, learning-rate schedule and data sharding for a run.
+"""Set up accelerator, AdamW and learning-rate schedule of a run.
 
 Knows nothing of losses or lessons.
 """
@@ -6,23 +6,26 @@ Knows nothing of losses or lessons.
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, patch_environment
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, patch_environment
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
-from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
 from apt_model.config.sections import TrainConfig
-from apt_model.data.batch import steps_per_epoch
-from apt_model.errors import ConfigError, DataError
+from apt_model.data.shares import Share
+from apt_model.errors import ConfigError
+
+# Of a collective: a rank may wait long for one that holds an exam or saves; one that is lost is seen by its heartbeat.
+NO_TIMEOUT = timedelta(days=7)
 
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
@@ -33,7 +36,12 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     """
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return Accelerator(mixed_precision=mixed_precision, cpu=device.type == "cpu", **_no_accumulation())
+            return Accelerator(
+                mixed_precision=mixed_precision,
+                cpu=device.type == "cpu",
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=NO_TIMEOUT)],
+                **_no_accumulation(),
+            )
         with patch_environment(accelerate_torch_device=str(device)):
             return Accelerator(mixed_precision=mixed_precision, **_no_accumulation())
     except ValueError as error:
@@ -156,30 +164,9 @@ class GivenSchedule:
                 self._schedule.step()
 
 
-def shard(batches: Iterable[Any], accelerator: Accelerator) -> Iterable[Any]:
-    """This process's shard of the batches; with a single process all of them.
-
-    Raises:
-        DataError: several processes, but no DataLoader to shard.
-    """
-    if accelerator.num_processes == 1:
-        return batches
-    if not isinstance(batches, DataLoader):
-        raise DataError("only a DataLoader can be sharded over several processes", got=type(batches).__name__)
-    loader: Iterable[Any] = accelerator.prepare_data_loader(batches)
-    return loader
-
-
-def sum_over_processes(count: int, accelerator: Accelerator) -> int:
-    """`count` summed over all processes."""
-    if accelerator.num_processes == 1:
-        return count
-    return int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
-
-
-def run_length(batches: Iterable[Any], train: TrainConfig) -> tuple[int, int | None]:
+def run_length(share: Share, train: TrainConfig) -> tuple[int, int | None]:
     """Number of epochs, and of optimizer steps in all, or None if the data has no length."""
-    per_epoch = steps_per_epoch(batches, train.gradient_accumulation_steps)
+    per_epoch = share.steps_per_epoch(train.gradient_accumulation_steps)
     if train.max_steps is None:
         return train.num_epochs, None if per_epoch is None else per_epoch * train.num_epochs
     return (-(-train.max_steps // per_epoch) if per_epoch else train.num_epochs), train.max_steps

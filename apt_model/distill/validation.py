@@ -6,7 +6,7 @@ trained or how the numbers are judged.
 
 from collections.abc import Callable, Iterable, Iterator
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import set_seed
@@ -15,14 +15,25 @@ from torch import nn
 from apt_model.data.batch import Batch
 from apt_model.data.data_state import restorer
 from apt_model.data.rng import undisturbed
+from apt_model.data.shares import Share
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
 from apt_model.events.results import TextPair, Validation
 from apt_model.models.modes import looking_at
+from apt_model.ranks.collective import gather_values, rank, world_size
 
 MAX_PAIRS = 16  # rows whose texts are kept in a pass
+
+
+class MeasuredBatch(NamedTuple):
+    """A batch of validation data: its number, the sums over its labels, their count, and the texts of a row."""
+
+    number: int
+    sums: list[float]
+    tokens: int
+    pair: TextPair | None
 
 
 class Validator:
@@ -94,22 +105,25 @@ class Validator:
     def measure(self, student: nn.Module, report: Reporter) -> Validation:
         """Losses and agreement over all validation data, and the texts of one row of each of the first 16 batches.
 
+        Each rank measures its share of the batches; the sums are added up in the order of the data on every rank.
+
         Raises:
             DataError: there is no batch with a label.
             NumericError: the loss on it is not finite.
         """
-        sums, tokens = torch.zeros(3, dtype=torch.float64), 0
-        pairs: list[TextPair] = []
+        measured: list[MeasuredBatch] = []
+        share = Share(self._source, rank(), world_size())
         with looking_at(student, self._device) as module:
-            for batch in self._batches():
-                own, theirs, moved = self._grader.logits(module, batch)
-                kd, ce = self._grader.sums(own, theirs, moved)
-                sums += torch.tensor(numbers([kd, ce, theirs.agreed(own, moved)]), dtype=torch.float64)
-                tokens += batch.label_count
-                card = choose_row(batch, turn=len(pairs), given_tokens=self._given_tokens, bos=self._bos)
-                if card is not None and len(pairs) < MAX_PAIRS:
-                    pairs.append(_pair(theirs.read(card, own, moved), report))
-        kd, ce, agreement = (sums / tokens).tolist()
+            for index, batch in enumerate(self._collated(share.batches)):
+                if batch.label_count:
+                    measured.append(self._measured(module, batch, share.number(index), report))
+        together = sorted(one for some in gather_values(measured) for one in some)
+        if not together:
+            raise _nothing_to_learn()
+        sums = sum(torch.tensor(one.sums, dtype=torch.float64) for one in together)
+        tokens = sum(one.tokens for one in together)
+        pairs = [one.pair for one in together if one.pair is not None]
+        kd, ce, agreement = (torch.as_tensor(sums) / tokens).tolist()
         if not (isfinite(kd) and isfinite(ce)):
             fix = "check the validation data, and both models' logits on it"
             raise NumericError("the loss on the validation data is not finite", got=f"KD {kd}, CE {ce}", fix=fix)
@@ -117,17 +131,34 @@ class Validator:
             loss=self._grader.weigh(kd, ce), kd=kd, ce=ce, agreement=agreement, tokens=tokens, pairs=tuple(pairs)
         )
 
+    def _measured(self, module: nn.Module, batch: Batch, number: int, report: Reporter) -> MeasuredBatch:
+        """One batch's sums, and for one of the first the texts of a row."""
+        own, theirs, moved = self._grader.logits(module, batch)
+        kd, ce = self._grader.sums(own, theirs, moved)
+        sums = numbers([kd, ce, theirs.agreed(own, moved)])
+        card = choose_row(batch, turn=number, given_tokens=self._given_tokens, bos=self._bos)
+        pair = _pair(theirs.read(card, own, moved), report) if card is not None and number < MAX_PAIRS else None
+        return MeasuredBatch(number, sums, batch.label_count, pair)
+
     def _batches(self) -> Iterator[Batch]:
         found = 0
-        self._from_the_start()
-        for raw in self._source:
-            batch = self._collate(raw)
-            self._grader.check(batch)
+        for batch in self._collated(self._source):
             if batch.label_count:
                 found += 1
                 yield batch
         if not found:
-            raise DataError("no token of the validation data has a label", fix="give rows with labels")
+            raise _nothing_to_learn()
+
+    def _collated(self, source: Iterable[Any]) -> Iterator[Batch]:
+        self._from_the_start()
+        for raw in source:
+            batch = self._collate(raw)
+            self._grader.check(batch)
+            yield batch
+
+
+def _nothing_to_learn() -> DataError:
+    return DataError("no token of the validation data has a label", fix="give rows with labels")
 
 
 def _pair(readout: RowReadout, report: Reporter) -> TextPair:

@@ -30,7 +30,8 @@ from apt_model.doctor.data_checks import (
     read_batches,
     unigram_cross_entropy,
 )
-from apt_model.doctor.memory import memory_free, memory_needed, readable, trained_bytes, weight_bytes
+from apt_model.doctor.memory import memory_free, memory_needed, trained_bytes, weight_bytes
+from apt_model.doctor.need import readable
 from apt_model.doctor.trial import TrialReading, read_trial, trial_batch
 from apt_model.errors import AptModelError, NumericError, OutOfMemoryError, StorageError
 from apt_model.events.checkup import Finding, wrong
@@ -188,9 +189,7 @@ def _look_at_memory(
         student,
         teacher,
         tokens=max(batch.input_ids.numel() for batch in batches),
-        width=max(seen.teacher_width, seen.student_width),
-        kept_bytes=seen.kept_bytes,
-        is_fused=seen.is_fused,
+        seen=seen,
         config=config,
     )
     there = free + need.teacher + need.student  # which were there already when it was asked

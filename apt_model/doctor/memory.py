@@ -1,67 +1,22 @@
-"""Estimate the memory of a training step (weights, gradients, optimizer, activations, logits) and read what is free.
+"""Estimate the memory of a training step from its models, and read what is free.
 
-Knows sizes; knows nothing of what is learned.
+Knows sizes (the formulas are in `need`); knows nothing of what is learned.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 
 from apt_model.config import LessonConfig
-from apt_model.distill.losses.fused import chunk_rows_for
-from apt_model.distill.losses.logit_blocks import padded
-
-WRITTEN_OUT = 3  # float32 copies of a batch's logits if the student's head was not found: both models', the gradient
-ROOMS = 3  # float32 work buffers of the fused loss, besides both heads' logits
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryNeed:
-    """Bytes that a training step needs, by purpose.
-
-    Attributes:
-        teacher, student: weights and buffers.
-        gradients: as large as the trained weights.
-        optimizer: AdamW's two moments, each as large as the gradients.
-        activations: what the student's forward pass keeps for the backward pass: bytes a token as measured by
-            `trial`, times the tokens of a batch.
-        logits: both heads' logits of a chunk and three float32 buffers of its size; if the student's head was not
-            found, three float32 copies of all logits of a batch besides.
-    """
-
-    teacher: int
-    student: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-
-    @property
-    def total(self) -> int:
-        """The sum of all."""
-        return sum(getattr(self, field.name) for field in fields(self))
-
-    def parts(self) -> dict[str, str]:
-        """Readable sums for the report: both models, gradients and optimizer, activations and logits."""
-        return {
-            "models": readable(self.teacher + self.student),
-            "training": readable(self.gradients + self.optimizer),
-            "batch": readable(self.activations + self.logits),
-        }
+from apt_model.doctor.need import FLOAT32, MemoryNeed, head_bytes, logits_bytes
+from apt_model.doctor.trial import TrialReading
 
 
 def memory_needed(
-    student: nn.Module,
-    teacher: nn.Module,
-    *,
-    tokens: int,
-    width: int,
-    kept_bytes: float,
-    is_fused: bool,
-    config: LessonConfig,
+    student: nn.Module, teacher: nn.Module, *, tokens: int, seen: TrialReading, config: LessonConfig
 ) -> MemoryNeed:
     """Estimate the memory that a step needs on the training device.
 
@@ -72,23 +27,29 @@ def memory_needed(
     Args:
         student, teacher: on any device.
         tokens: places of a batch, padding included.
-        width: columns of the logits.
-        kept_bytes: activations kept for the backward pass, bytes a token.
-        is_fused: whether the fused loss computes the logits chunk by chunk.
+        seen: of the trial, which measured what a forward pass keeps.
         config: has the precision and the chunk size.
     """
-    half = config.train.mixed_precision != "no" or config.train.head_dtype == "bf16"
-    dtype, trained = torch.bfloat16 if half else torch.float32, trained_bytes(student)
-    rows = min(config.train.chunk_rows or chunk_rows_for(width, dtype), tokens)
-    fused = rows * padded(width) * (2 * dtype.itemsize + ROOMS * 4)
+    is_half = config.train.mixed_precision != "no" or config.train.head_dtype == "bf16"
+    width, trained = max(seen.teacher_width, seen.student_width), trained_bytes(student)
     return MemoryNeed(
         teacher=weight_bytes(teacher),
         student=weight_bytes(student),
         gradients=trained,
         optimizer=2 * trained,
-        activations=round(kept_bytes * tokens),
-        logits=fused + (0 if is_fused else WRITTEN_OUT * 4 * tokens * width),
+        activations=round(seen.kept_bytes * tokens),
+        casts=round(seen.kept_once),
+        head=_head_bytes(student, is_half=is_half) if seen.is_fused else 0,
+        logits=logits_bytes(width, tokens, is_half=is_half, chunk_rows=config.train.chunk_rows, is_fused=seen.is_fused),
     )
+
+
+def _head_bytes(student: Any, *, is_half: bool) -> int:
+    """Bytes of the fused pass over the head that a student names."""
+    head = student.get_output_embeddings() if hasattr(student, "get_output_embeddings") else None
+    if head is None or not head.weight.requires_grad:
+        return 0
+    return head_bytes(head.weight.numel(), is_half=is_half and head.weight.itemsize == FLOAT32)
 
 
 def memory_free(device: torch.device) -> int:
@@ -110,8 +71,3 @@ def trained_bytes(model: nn.Module) -> int:
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def readable(size: int) -> str:
-    """A number of bytes with its unit: "12.0 MB", "3.4 GB"."""
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.1f} MB"

@@ -36,6 +36,7 @@ class TrialReading:
         kl: KL(teacher ‖ student) at temperature 1.
         teacher_ce, student_ce: cross-entropy on the labels.
         kept_bytes: activations that the student's forward pass keeps for the backward pass, bytes a token.
+        kept_once: what it keeps however long the batch is: autocast's copies of the weights, in bytes.
         is_fused: whether the student's head was found, so that the fused loss computes logits chunk by chunk.
     """
 
@@ -47,6 +48,7 @@ class TrialReading:
     teacher_ce: float
     student_ce: float
     kept_bytes: float
+    kept_once: float
     is_fused: bool
 
 
@@ -84,9 +86,8 @@ def read_trial(
     batch, (call_student, call_teacher), precision = few.to(device), forwards, config.train.mixed_precision
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     with torch.autocast(device.type, dtype) if precision != "no" else nullcontext():
-        kept = _SavedBytes(student)
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-            student_logits = call_student(student, batch).detach()
+        student_logits, kept = _kept_bytes(student, batch, call_student)
+        kept_once = 0.0 if precision == "no" else _kept_at_no_tokens(student, batch, call_student, kept)
         head = find_head(student)
         with torch.no_grad():
             teacher_logits = call_teacher(teacher, batch.to(device_of(teacher) or device)).to(device)
@@ -107,7 +108,8 @@ def read_trial(
         kl=kl,
         teacher_ce=teacher_ce,
         student_ce=student_ce,
-        kept_bytes=kept.bytes / few.input_ids.numel(),
+        kept_bytes=(kept - kept_once) / few.input_ids.numel(),
+        kept_once=kept_once,
         is_fused=head is not None,
     )
 
@@ -131,6 +133,22 @@ def _own_divergence(
         itself = HeadSignal(again, head, temperature=temperature, width=head.linear.out_features, dtype=dtype)
     labels = batch.labels.flatten()[learned + 1]
     return fused_distillation(output, itself, labels, objective=objective, chunk_rows=config.train.chunk_rows).kd
+
+
+def _kept_bytes(student: nn.Module, batch: Batch, call: Forward) -> tuple[Tensor, int]:
+    """The logits of a forward pass, and the bytes that it keeps for the backward pass."""
+    kept = _SavedBytes(student)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
+        return call(student, batch).detach(), kept.bytes
+
+
+def _kept_at_no_tokens(student: nn.Module, batch: Batch, call: Forward, kept: int) -> float:
+    """The bytes kept whatever the number of tokens: those of the batch and of its half lie on a line."""
+    rows, width = batch.input_ids.shape
+    count, half = (rows // 2, width) if rows > 1 else (rows, -(-width // 2))
+    _, less = _kept_bytes(student, batch.part(torch.arange(count, device=batch.input_ids.device), slice(half)), call)
+    tokens, fewer = rows * width, count * half
+    return max(0.0, (less * tokens - kept * fewer) / (tokens - fewer)) if fewer < tokens else 0.0
 
 
 class _SavedBytes:

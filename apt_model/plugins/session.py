@@ -102,7 +102,7 @@ def run_session(
     """Train; write the record, the checkpoints and the student into the run directory, if there is one.
 
     A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. With
-    several processes the first one writes the record, and there are no checkpoints.
+    several processes the first one writes the record, and all of them give their part of a checkpoint.
     """
     with ranks().session(patience=config.train.rank_patience, directory=folder.path):
         return _train(config, models, data, folder=folder, viewers=viewers)
@@ -118,7 +118,7 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
     trackers = _trackers(config.display.report_to, directory)
     home = RunHome(directory) if directory is not None else None
     with one_writer(directory) if directory is not None else nullcontext():
-        checkpoints = _checkpoints(config, folder, directory)
+        checkpoints = _checkpoints(config, folder)
         notices += [*viewers.notices, *_notices_of(checkpoints)]
         record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
         audience = Audience(
@@ -167,13 +167,14 @@ def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> lis
     return [viewer] if viewer is not None else []
 
 
-def _checkpoints(config: LessonConfig, folder: RunFolder, directory: Path | None) -> Checkpoints | None:
-    """What writes the run's checkpoints; None without a run directory, or if several processes train.
+def _checkpoints(config: LessonConfig, folder: RunFolder) -> Checkpoints | None:
+    """What writes the run's checkpoints; None without a run directory.
 
     Raises:
         StorageError: the run is finished, and has no checkpoint to resume from.
     """
-    if directory is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    directory = folder.path
+    if directory is None:
         return None
     found = Checkpoints(directory, config.train, resume_from=folder.resume_from, may_differ=folder.may_differ)
     if folder.resume_from is not None and found.newest is None and (directory / SUMMARY).exists():

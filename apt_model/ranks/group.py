@@ -119,6 +119,15 @@ class Ranks:
         """This rank has come to a phase (`signs.PHASES`) of the same step or of another: a sign that it goes on."""
         self._pulse.move(phase, step)
 
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Context manager around a collective of a process group: for the watch this rank waits, and is not stuck."""
+        self._pulse.wait(what)
+        try:
+            yield
+        finally:
+            self._pulse.wait("")
+
     def _began(self) -> RankWatch:
         self._session, self._turn, self._before, self._pulse = self._session + 1, 0, [], Pulse()
         _ = self._store  # rank 0 serves it from now on
@@ -247,14 +256,13 @@ class Ranks:
     def _heard(self, key: str) -> str:
         """What a key says, as soon as it says something."""
         nap = 0.0005
-        self._pulse.wait(key)
-        while not self._store.check([key]):  # torch's own `wait` warns at each timeout, and hears of nobody lost
-            if self._watch is not None and self._watch.found is not None:
-                self._told = told_of(self._watch.found)
-                raise self._told
-            sleep(nap)
-            nap = min(1.5 * nap, LONGEST_NAP)
-        self._pulse.wait("")
+        with self.waiting(key):
+            while not self._store.check([key]):  # torch's own `wait` warns at each timeout, and hears of nobody lost
+                if self._watch is not None and self._watch.found is not None:
+                    self._told = told_of(self._watch.found)
+                    raise self._told
+                sleep(nap)
+                nap = min(1.5 * nap, LONGEST_NAP)
         return str(self._store.get(key), "utf-8")
 
     def _key(self, what: str) -> str:

@@ -1,16 +1,22 @@
 """`apt-model doctor`, and the doctor at the start of `distill`."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from wcwidth import wcswidth
 
 from apt_model.cli import main
 from apt_model.events.runfile import read_events
 from apt_model.models.pretrained import save_model
 from tests.distill.checkpoints.test_resume import TIMES
 
+HOME = Path(__file__).parent.parent.parent
 FIXED = ["--teacher", "teacher", "--data", "text.txt", "--device", "cpu", "--batch-size", "8"]
 NEW = ["--student", "layers=1,hidden=16"]
 LINES = ["互联网是全球最大的计算机网络。", "人工智能", "the network, is large.", "医疗教育经济文化"] * 8
@@ -147,3 +153,43 @@ def test_data_that_another_flag_overruled_is_told_of(capsys: pytest.CaptureFixtu
     words = ["distill", "--out", "run", *FIXED, *NEW, "--data", "more.txt", "--num-epochs", "1", "--no-doctor"]
     assert main(words) == 0
     assert "以最后一次为准：more.txt；没有读：" in "".join(capsys.readouterr().out.split())
+
+
+def test_a_plan_loads_nothing_and_fits_the_screen() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "apt_model", "doctor", "--plan", "teacher=70B", "student=8B"]
+    for columns in (40, 80):
+        env = {**os.environ, "COLUMNS": str(columns), "PYTHONPATH": str(HOME)}
+        done = subprocess.run([*words, "gpus=8x80"], env=env, capture_output=True, text=True, check=True)
+        assert not re.search(r"\| +(torch|transformers|numpy)$", done.stderr, flags=re.MULTILINE)
+        lines = done.stdout.splitlines()
+        assert "141.1" in done.stdout
+        assert max(wcswidth(line) for line in lines if not line.strip().startswith("torchrun")) < columns
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_plan_of_directories_counts_their_parameters(lang: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--plan", "teacher=teacher", "student=student", "gpus=1x1", "--lang", lang]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    assert "config" in shown.out
+    assert "DDP" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--plan", "teacher=70B", "studnet=8B"], "Fix: did you mean student?"),
+        (["--plan", "teacher=70B", "student=8B", "gpus=-1"], "gpus is no number of cards"),
+        (["--plan", "teacher=70B", "student=8B", "--batch-size", "3"], "--plan stands alone; got --batch-size"),
+        (["--plan"], "expected at least one argument"),
+        (["--teacher", "teacher"], "the following arguments are required: --student, --data"),
+    ],
+)
+def test_a_plan_that_is_not_understood_ends_with_2_in_one_line(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert says in shown.err
+    assert shown.err.count("\n") == 1

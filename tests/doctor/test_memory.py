@@ -10,8 +10,9 @@ from torch import nn
 from apt_model.config import LessonConfig
 from apt_model.data.batch import to_batch
 from apt_model.distill.out_of_memory import explained_out_of_memory
-from apt_model.doctor.memory import memory_needed, readable
-from apt_model.doctor.trial import read_trial
+from apt_model.doctor.memory import memory_needed
+from apt_model.doctor.need import readable
+from apt_model.doctor.trial import TrialReading, read_trial
 from apt_model.errors import OutOfMemoryError
 from apt_model.events.records import StepDone
 from apt_model.events.runfile import read_events
@@ -103,6 +104,28 @@ def test_what_a_forward_pass_keeps_is_measured_for_a_token() -> None:
     assert seen.kept_bytes == 8 + 8 * 4 + 16 * 4  # its id, the input of the first layer, that of the last
 
 
+def test_what_autocast_copies_once_is_told_from_what_grows_with_the_batch(student: Any) -> None:
+    config = LessonConfig.from_dict({"mixed_precision": "bf16"})
+    forwards = Forward(student, "student"), Forward(student, "teacher")
+    seen = [
+        read_trial(
+            student,
+            student,
+            to_batch(torch.arange(rows * 12).reshape(rows, 12) % 50),
+            forwards=forwards,
+            config=config,
+            device=torch.device("cpu"),
+        )
+        for rows in (2, 4)
+    ]
+    layers = sum(p.numel() for p in student.model.layers.parameters() if p.ndim > 1)
+    head = student.lm_head.weight.numel()  # the trial's forward pass computes the logits
+    sines = 2 * 4 * 12 * student.config.head_dim  # of positions, the same for each row
+    for one in seen:
+        assert one.kept_once == pytest.approx(2 * (layers + head) + sines)
+    assert seen[0].kept_bytes == pytest.approx(seen[1].kept_bytes)
+
+
 @pytest.mark.parametrize(
     ("is_fused", "logits"), [(False, 3 * 4 * 100 * 64 + 7 * 64 * (2 * 4 + 3 * 4)), (True, 7 * 64 * (2 * 4 + 3 * 4))]
 )
@@ -114,15 +137,24 @@ def test_a_steps_memory_is_the_sum_of_its_parts(is_fused: bool, logits: int) -> 
         student,
         teacher,
         tokens=100,
-        width=64,
-        kept_bytes=104.0,
-        is_fused=is_fused,
+        seen=TrialReading(
+            teacher_width=64,
+            student_width=64,
+            not_numbers=(),
+            own_kl=0.0,
+            kl=1.0,
+            teacher_ce=4.0,
+            student_ce=4.0,
+            kept_bytes=104.0,
+            kept_once=50.0,
+            is_fused=is_fused,
+        ),
         config=LessonConfig.from_dict({"chunk_rows": 7}),
     )
     assert (need.teacher, need.student) == (8 * (table + rest), 4 * (table + rest))
     assert (need.gradients, need.optimizer) == (4 * rest, 8 * rest)
-    assert (need.activations, need.logits) == (10400, logits)
-    assert need.total == 12 * (table + rest) + 12 * rest + 10400 + logits
+    assert (need.activations, need.casts, need.logits) == (10400, 50, logits)
+    assert need.total == 12 * (table + rest) + 12 * rest + 10400 + 50 + logits
 
 
 def test_sizes_are_said_as_people_say_them() -> None:

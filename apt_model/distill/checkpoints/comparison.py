@@ -3,7 +3,7 @@
 Knows how two of them differ, in words; knows nothing of what a checkpoint's files hold besides.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ ANYWAY = "allow the difference with resume_anyway (--resume-anyway)"
 # otherwise.
 BEGINNING = "the student's first weights"
 DESCRIBED = ("the student's build", "the teacher's build", "tokenizer", "the teacher's tokenizer")
+OF_ROWS = ("batches", "data", "order of data", "sampler")
 LIBRARIES = ("torch", "transformers", "tokenizers")
 
 
@@ -93,6 +94,32 @@ def told_of_workers(loader: Any, progress: Progress) -> list[KeyedNotice]:
     """What to tell of loader workers that had lived on from an earlier epoch: their generators died with them."""
     lived_on = progress.has_left_an_epoch and getattr(loader, "persistent_workers", False)
     return [("notice.resumed_workers", {})] if lived_on and not is_stateless(loader.dataset) else []
+
+
+def refuse_other_ranks(
+    newest: Sequence[str | None], identities: Sequence[Mapping[str, Any]], *, is_divided: bool
+) -> None:
+    """Refuse ranks that see other checkpoints than rank 0, or were given other models, settings or rows.
+
+    Args:
+        newest: by rank, the name of the checkpoint that it would resume from.
+        identities: by rank.
+        is_divided: the caller gave each rank rows of its own.
+
+    Raises:
+        ConfigError: names the rank and what differs.
+    """
+    own = {"keeps", *(OF_ROWS if is_divided else ())}  # what rank 0 alone has, or each its own
+    for number, (name, identity) in enumerate(zip(newest, identities, strict=True)):
+        if name != newest[0]:
+            what, fix = f"rank {number} sees another newest checkpoint than rank 0", "give all ranks one run directory"
+            raise ConfigError(what, got=str(name), expected=str(newest[0]), fix=fix)
+        first = identities[0]
+        differ = [key for key in identity if key not in own and identity[key] != first.get(key)]
+        if differ:
+            got = "; ".join(f"{key}: {first.get(key)} on rank 0, {identity[key]} on rank {number}" for key in differ)
+            fix = "give all ranks the same models, settings and data"
+            raise ConfigError(f"rank {number} was given something else than rank 0", got=got, fix=fix)
 
 
 def refuse_past_the_end(config: TrainConfig, progress: Progress) -> None:

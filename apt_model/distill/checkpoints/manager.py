@@ -28,18 +28,20 @@ from apt_model.distill.checkpoints.comparison import (
     excused_by,
     holds_weights,
     refuse_other_batches,
+    refuse_other_ranks,
     refuse_past_the_end,
     told_of_workers,
 )
-from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
+from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
+from apt_model.distill.checkpoints.rank_state import RankState, side_by_side
 from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError, StorageError
 from apt_model.models.devices import surroundings
-from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.weights import load_weights, save_weights, weights_of
-from apt_model.ranks.group import ranks
+from apt_model.ranks import group
+from apt_model.ranks.collective import gather_values, rank
 from apt_model.storage import (
     Writer,
     forget_after,
@@ -47,6 +49,7 @@ from apt_model.storage import (
     newest_snapshot,
     prune,
     read_json,
+    snapshot_name,
     snapshots,
     step_of,
     unfinished_snapshots,
@@ -125,17 +128,25 @@ class Checkpoints:
             StorageError: it could not be written; earlier checkpoints are intact.
             ConfigError: the state of an optimizer or schedule is no JSON value.
         """
-        ranks().at("save")
+        group.ranks().at("save")
         progress = run.progress
         self._note(score, progress.step)
-        write_state, tensors, generators, inner = self._state_of(run)
+        ranks = gather_values(RankState.of(run))  # each gives its own, and rank 0 writes
+        with group.ranks().agreed("save a checkpoint"):
+            if rank() == 0:
+                self._write(run, ranks)
+        self.newest = self.folder / snapshot_name(progress.step)
+        self._clock, self._saved_step = time.monotonic(), progress.step
+
+    def _write(self, run: RunState, ranks: Sequence[RankState]) -> None:
+        write_state, tensors, generators, inner = self._state_of(run, ranks)
         beside = run.beside
         modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
         weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
         about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
-        self.newest = write_snapshot(
+        write_snapshot(
             self.folder,
-            progress.step,
+            run.progress.step,
             {
                 **{name: partial(save_weights, module) for name, module in modules.items()},
                 OPTIMIZER: lambda path: save_file(tensors, path),
@@ -145,13 +156,13 @@ class Checkpoints:
             },
             about_bytes=about + BESIDES,
         )
-        self._clock, self._saved_step = time.monotonic(), progress.step
         self._prune()
 
     def rate(self, score: float | None, step: int) -> None:
         """Give the checkpoint of a step its score, where `save` did not know it yet."""
         self._note(score, step)
-        self._prune()
+        if rank() == 0:
+            self._prune()
 
     def _note(self, score: float | None, step: int) -> None:
         if score is not None and isfinite(score) and (self._best is None or score < self._best[0]):
@@ -160,25 +171,21 @@ class Checkpoints:
     def _prune(self) -> None:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def _state_of(self, run: RunState) -> tuple[Writer, Tensors, Tensors, Tensors]:
+    def _state_of(self, run: RunState, ranks: Sequence[RankState]) -> tuple[Writer, Tensors, Tensors, Tensors]:
         """A writer of the JSON state, and the tensors of optimizer, generators and the models' inner state."""
         tensors, settings = optimizer_state(run.optimizer)
-        now, now_tensors = run.data.read(run.device)
-        then, then_tensors = run.at_epoch_start or run.data.read(run.device)
-        generators = joined({"now": now_tensors, "epoch": then_tensors})
-        inner = {role: read_inner(model) for role, model in run.models().items()}
+        own, generators, inner = side_by_side(ranks)
         state = {
             "progress": run.progress.state_dict(),
             "identity": dict(run.identity),
             "others": {name: one.state_dict() for name, one in run.others.items()},
             "optimizer": settings,
-            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "ranks": own,
             "best": self._best,
             "surroundings": surroundings(run.device),
-            "inner": {role: numbers for role, (numbers, _) in inner.items()},
         }
         try:
-            return json_writer(state), tensors, generators, joined({role: some for role, (_, some) in inner.items()})
+            return json_writer(state), tensors, generators, inner
         except (TypeError, ValueError, RecursionError) as error:
             expected = "JSON values in every state_dict; in the optimizer's, tensors too"
             fix = "use another optimizer or scheduler, or train without run_dir"
@@ -196,33 +203,41 @@ class Checkpoints:
                 past the run's end; or a part of the run is neither a tensor nor a JSON value.
             StorageError: the checkpoint's identity cannot be read.
         """
-        told: list[KeyedNotice] = []
-        if self.newest is not None:
-            try:
-                state = read_json(self.newest / STATE)
-                then, there, done = dict(state["identity"]), dict(state["surroundings"]), Progress()
-                done.load_state_dict(state["progress"])
-            except (OSError, LookupError, TypeError, ValueError) as error:
-                got = f"{type(error).__name__}: {error}"[:300]
-                raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
-            here = surroundings(run.device)
-            excused = excused_by(there, here)
-            knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
-            if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
-                run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
-            told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
-            if elsewhere := "; ".join(differences(there, here)):
-                told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
-            told += told_of_workers(run.data.loader, done)
-            refuse_past_the_end(self._config, done)
+        others = gather_values((self.newest.name if self.newest else None, dict(run.identity)))
+        with group.ranks().agreed("compare the run"):
+            refuse_other_ranks([name for name, _ in others], [one for _, one in others], is_divided=run.is_divided)
+            told = self._compare(run) if self.newest is not None and rank() == 0 else []
         _TRAINED_HERE[run.student] = self.folder.resolve()
-        self._state_of(run)
+        self._state_of(run, [RankState.of(run)])
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
             got, fix = f"{', '.join(strange[:3])} in it", "change the student, or train without run_dir"
             what = "checkpoints cannot hold the student's state_dict"
             raise ConfigError(what, got=got, expected="tensors only", fix=fix)
         return told
+
+    def _compare(self, run: RunState) -> list[KeyedNotice]:
+        """Compare a run with the newest checkpoint; what to tell, and errors, as `check`."""
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        try:
+            state = read_json(self.newest / STATE)
+            then, there, done = dict(state["identity"]), dict(state["surroundings"]), Progress()
+            done.load_state_dict(state["progress"])
+        except (OSError, LookupError, TypeError, ValueError) as error:
+            got = f"{type(error).__name__}: {error}"[:300]
+            raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
+        here = surroundings(run.device)
+        excused = excused_by(there, here)
+        knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
+        if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
+            run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
+        told = compared(then, run.identity, may_differ=self._may_differ, excused=excused)
+        if then.get("processes") != run.identity.get("processes"):
+            told.append(("notice.other_world_size", {}))
+        if elsewhere := "; ".join(differences(there, here)):
+            told.append(("notice.resumed_elsewhere", {"what": elsewhere}))
+        refuse_past_the_end(self._config, done)
+        return told + told_of_workers(run.data.loader, done)
 
     def restore(self, run: RunState) -> RestoredGenerators:
         """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
@@ -231,15 +246,18 @@ class Checkpoints:
             StorageError: a part is missing from the checkpoint, or does not fit the run.
         """
         assert self.newest is not None  # noqa: S101 - asked for only where there is one
-        path = self.newest
+        with group.ranks().agreed("restore the checkpoint"):
+            generators = self._restore(run, self.newest)
+        self._saved_step = run.progress.step
+        if rank() == 0:
+            forget_after(self.folder, self.newest)
+        return generators
+
+    def _restore(self, run: RunState, path: Path) -> RestoredGenerators:
         try:
             state = read_json(path / STATE)
             run.progress.load_state_dict(state["progress"])
             load_weights(run.student, path / STUDENT)
-            inner = load_file(path / INNER)
-            for role, model in run.models().items():
-                if state["identity"].get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
-                    set_inner(model, state["inner"][role], below(role, inner))
             if run.beside is not None:
                 load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
@@ -247,13 +265,11 @@ class Checkpoints:
                 refuse_missing(name, one.state_dict(), state["others"][name])
                 one.load_state_dict(state["others"][name])
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
-            generators = RestoredGenerators.of(path, state["generators"], load_file(path / GENERATORS))
-            self._saved_step = run.progress.step
-            forget_after(path.parent, path)
+            own = RankState.read(rank(), state["ranks"], load_file(path / GENERATORS), load_file(path / INNER))
+            return own.restore(run, path, state["identity"])
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"checkpoint {path} cannot be restored", got=got, fix=OTHER) from error
-        return generators
 
     def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
         """Write the batches of a non-finite step to a safetensors file beside the run; None if that fails."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from apt_model.events.series import BoundedSeries
 
+OF_A_RANK = ("own_batches", "drawn", "exhausted")
 ABSURD = 1e12  # no run has as many steps, tokens or seconds
 
 
@@ -16,21 +17,23 @@ class Progress:
     Attributes:
         step: optimizer steps done.
         epoch: the current epoch, from 1; 0 before the first.
-        batches: taken from the data in this epoch.
+        batches: taken from the data in this epoch, by all ranks.
+        own_batches: those that this rank took.
         finished: whether the current epoch is over.
         tokens, skipped: positions learned from, and batches without a label, in the whole run.
         seconds: training time up to the last checkpoint.
         epoch_steps, epoch_tokens, epoch_skipped, epoch_loss_sum, epoch_seconds: of this epoch; the loss sum is over
             its tokens.
         nonfinite_in_a_row: consecutive non-finite steps since the last good one.
-        drawn: hash of the epoch's batches so far, in order.
-        exhausted: whether the data was found to have no further batch in this epoch.
+        drawn: hash of this rank's batches of the epoch so far, in order.
+        exhausted: whether this rank's data was found to have no further batch in this epoch.
         losses: of all steps.
     """
 
     step: int = 0
     epoch: int = 0
     batches: int = 0
+    own_batches: int = 0
     finished: bool = True
     tokens: int = 0
     skipped: int = 0
@@ -54,7 +57,7 @@ class Progress:
         """Count up the epoch, and reset its counters."""
         self.epoch += 1
         self.finished, self.exhausted, self.drawn = False, False, ""
-        self.batches = self.epoch_steps = self.epoch_tokens = self.epoch_skipped = 0
+        self.batches = self.own_batches = self.epoch_steps = self.epoch_tokens = self.epoch_skipped = 0
         self.epoch_loss_sum = self.epoch_seconds = 0.0
 
     def count_step(self, loss: float, tokens: int) -> None:
@@ -84,11 +87,17 @@ class Progress:
             KeyError, TypeError, ValueError: a number is missing, of another type, negative or above `ABSURD`.
         """
         for one in fields(self):
-            if one.name == "losses":
-                continue
-            value = state[one.name]
-            absurd = isinstance(value, int | float) and one.name != "epoch_loss_sum" and not 0 <= value < ABSURD
-            if type(value) is not type(getattr(self, one.name)) or absurd:
-                raise ValueError(f"{one.name} is {value!r}")
-            setattr(self, one.name, value)
+            if one.name != "losses":
+                self._load(one.name, state[one.name])
         self.losses.load_state_dict(state["losses"])
+
+    def load_place(self, state: Mapping[str, Any]) -> None:
+        """Restore a rank's own place in its data; raises as `load_state_dict`."""
+        for name in OF_A_RANK:
+            self._load(name, state[name])
+
+    def _load(self, name: str, value: Any) -> None:
+        absurd = isinstance(value, int | float) and name != "epoch_loss_sum" and not 0 <= value < ABSURD
+        if type(value) is not type(getattr(self, name)) or absurd:
+            raise ValueError(f"{name} is {value!r}")
+        setattr(self, name, value)

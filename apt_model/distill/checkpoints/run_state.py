@@ -35,6 +35,7 @@ class RunState:
         others: schedule, scaler, statistics and so on, by name.
         identity: settings, sizes and data that must be the same on resuming.
         data: generators, and what the data loader holds of its own state.
+        is_divided: the caller gave each rank rows of its own.
         at_epoch_start: that state at the beginning of the current epoch, from which its order of data follows.
     """
 
@@ -47,6 +48,7 @@ class RunState:
     identity: Mapping[str, Any]
     device: torch.device
     data: DataState
+    is_divided: bool = False
     at_epoch_start: GeneratorState | None = None
 
     def models(self) -> dict[str, nn.Module]:

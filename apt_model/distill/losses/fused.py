@@ -12,14 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from apt_model.distill.losses.chunk_size import chunk_rows_for
 from apt_model.distill.losses.fused_pass import FusedLoss, FusedPass
-from apt_model.distill.losses.logit_blocks import Buffer, Signal, padded, product_dtype
+from apt_model.distill.losses.logit_blocks import Buffer, Signal, product_dtype
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.student_blocks import LearningHead, LearningLogits, LearningSignal
 from apt_model.models.output_head import OutputHead
-
-BUDGET = 256 * 2**20  # bytes of both heads' logits at a time
-MOST_ROWS, FEWEST_ROWS = 256, 32  # of a chunk: more gains nothing, fewer leave the matrix product starving
 
 
 class StudentOutput(Protocol):
@@ -112,12 +110,6 @@ def _learns(leaf: Tensor | None) -> bool:
     return leaf is not None and leaf.requires_grad and torch.is_grad_enabled()
 
 
-def chunk_rows_for(width: int, dtype: torch.dtype, budget: int = BUDGET) -> int:
-    """Positions of a chunk, so that both heads' logits stay within `budget` bytes."""
-    rows = budget // (2 * padded(width) * dtype.itemsize)
-    return int(min(max(rows, FEWEST_ROWS), MOST_ROWS * 4 // dtype.itemsize))
-
-
 def fused_distillation(
     student: StudentOutput,
     teacher: Signal,
@@ -142,7 +134,7 @@ def fused_distillation(
         chunk_rows: positions at a time; from the vocabulary and BUDGET where None.
         shown: indices into N, ascending, of the positions on a card.
     """
-    rows = chunk_rows or chunk_rows_for(teacher.width, student.dtype)
+    rows = chunk_rows or chunk_rows_for(teacher.width, student.dtype.itemsize)
     work = FusedPass(labels, teacher, objective=objective, weight=weight, chunk_rows=rows, shown=shown)
     signal = student.signal(temperature=objective.temperature, width=teacher.width, unit=work.unit)
     with torch.no_grad(), torch.autocast(labels.device.type, enabled=False):

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from apt_model.distill.losses.chunk_size import padded
 from apt_model.distill.losses.divergences import KINDS, Block, resolve
-from apt_model.distill.losses.logit_blocks import FLOOR, Signal, TopRows, padded
+from apt_model.distill.losses.logit_blocks import FLOOR, Signal, TopRows
 from apt_model.distill.losses.objective import Objective
 from apt_model.distill.losses.student_blocks import LearningSignal
 from apt_model.distill.losses.token_stats import (

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
@@ -124,12 +123,6 @@ class Matcher(nn.Module):
         """Context manager: records the activations of both models' forward passes inside it, for `sums`."""
         with self._student.recording() as student, self._teacher.recording() as teacher:
             yield ForwardPair(student, teacher)
-
-    def share_gradients(self, accelerator: Accelerator) -> None:
-        """Average the projections' gradients over all processes, as the student's wrapper does for the student's."""
-        if accelerator.num_processes > 1:
-            for parameter in self.parameters():
-                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
 
     def sums(self, seen: ForwardPair, positions: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Two float32 scalars: Σ hidden distance and Σ attention KL over N positions, each the mean over the pairs.

@@ -11,16 +11,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from apt_model.distill.losses.chunk_size import padded
 from apt_model.models.output_head import OutputHead
 from apt_model.models.wide_matmul import product_of
 
 FLOOR = -1e30  # stands for -inf where a difference of two of them must be 0 and not NaN
-MULTIPLE = 64  # of floats in a row: products with an odd row stride take half as long again
-
-
-def padded(width: int) -> int:
-    """The width of a buffer for `width` columns."""
-    return -(-width // MULTIPLE) * MULTIPLE
 
 
 def product_dtype(head: OutputHead) -> torch.dtype:

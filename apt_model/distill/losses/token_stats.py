@@ -10,7 +10,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from apt_model.distill.losses.logit_blocks import FLOOR, MULTIPLE, TopRows, padded
+from apt_model.distill.losses.chunk_size import MULTIPLE, padded
+from apt_model.distill.losses.logit_blocks import FLOOR, TopRows
 from apt_model.distill.losses.topk_kl import at_temperature_one, top_cross_entropy, top_forward_kl
 
 TOP = 5

@@ -353,7 +353,7 @@ def left_by(run: Path) -> dict[str, Any]:
         "control": json.loads(control.read_bytes()) if control.exists() else None,
         "record": [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines],
         "checkpoint": {path.name: path.read_bytes() for path in newest.glob("*.safetensors")},
-        "state": {key: state[key] for key in ("generators", "optimizer", "best", "identity")},
+        "state": {key: state[key] for key in ("ranks", "optimizer", "best", "identity")},
     }
 
 

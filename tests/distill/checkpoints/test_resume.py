@@ -163,7 +163,7 @@ def test_the_optimizer_the_schedule_and_the_generators_end_as_they_would_have(le
         assert newest is not None
         files = {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
         state = json.loads((newest / "state.json").read_bytes())
-        return files | {key: json.dumps(state[key]).encode() for key in ("generators", "optimizer")}
+        return files | {key: json.dumps(state[key]).encode() for key in ("ranks", "optimizer")}
 
     lesson("whole")
     with pytest.raises(Broken):

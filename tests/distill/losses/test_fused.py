@@ -8,14 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-from apt_model.distill.losses.fused import (
-    BUDGET,
-    HeadInput,
-    StudentOutput,
-    WrittenLogits,
-    chunk_rows_for,
-    fused_distillation,
-)
+from apt_model.distill.losses.chunk_size import BUDGET, chunk_rows_for
+from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.fused_pass import FusedLoss
 from apt_model.distill.losses.logit_blocks import HeadSignal, Signal, TensorSignal, TopRows, TopSignal
 from apt_model.distill.losses.objective import Objective
@@ -469,7 +463,7 @@ def test_a_label_or_a_teachers_token_that_the_student_rules_out_costs_infinity()
 
 
 def test_a_chunk_fits_its_budget() -> None:
-    assert chunk_rows_for(151_936, torch.float32) == 220
+    assert chunk_rows_for(151_936, 4) == 220
     assert 220 * 2 * 151_936 * 4 <= BUDGET < 221 * 2 * 151_936 * 4
-    assert chunk_rows_for(8_000, torch.float32) == 256
-    assert chunk_rows_for(10**7, torch.float32) == 32
+    assert chunk_rows_for(8_000, 4) == 256
+    assert chunk_rows_for(10**7, 4) == 32

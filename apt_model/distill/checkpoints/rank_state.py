@@ -1,0 +1,80 @@
+"""What each rank of a run has of its own in a checkpoint: generators, place in its data, state within its models.
+
+Knows how the parts of several ranks lie beside each other in a checkpoint's files; knows nothing of the files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from apt_model.data.rng import Tensors
+from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
+from apt_model.distill.checkpoints.progress import OF_A_RANK
+from apt_model.distill.checkpoints.run_state import RunState
+from apt_model.models.inner_state import read_inner, set_inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankState:
+    """The state of one rank.
+
+    Attributes:
+        plain: JSON values.
+        ranks: how many there were.
+        generators, inner: tensors of its random generators, and of what its models hold beside their weights.
+    """
+
+    plain: Mapping[str, Any]
+    ranks: int = 1
+    generators: Tensors
+    inner: Tensors
+
+    @classmethod
+    def of(cls, run: RunState) -> "RankState":
+        """The state of this rank now."""
+        now, now_tensors = run.data.read(run.device)
+        then, then_tensors = run.at_epoch_start or run.data.read(run.device)
+        generators = joined({"now": now_tensors, "epoch": then_tensors})
+        inner = {role: read_inner(model) for role, model in run.models().items()}
+        plain = {
+            "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
+            "inner": {role: numbers for role, (numbers, _) in inner.items()},
+            "place": {name: getattr(run.progress, name) for name in OF_A_RANK},
+        }
+        return cls(plain=plain, generators=generators, inner=joined({role: some for role, (_, some) in inner.items()}))
+
+    @classmethod
+    def read(cls, rank: int, plain: Sequence[Mapping[str, Any]], generators: Tensors, inner: Tensors) -> "RankState":
+        """The state that a rank resumes with; of more ranks than the checkpoint had, the others share theirs.
+
+        Raises:
+            LookupError: there is none.
+        """
+        rank %= len(plain) or 1
+        own = str(rank)
+        return cls(plain=plain[rank], ranks=len(plain), generators=below(own, generators), inner=below(own, inner))
+
+    def restore(self, run: RunState, checkpoint: Path, builds: Mapping[str, Any]) -> RestoredGenerators:
+        """Restore all but the generators, which are returned, to be set later.
+
+        Args:
+            run: whose models are as they were built, or as `builds` says, and hold their weights.
+            checkpoint: for messages.
+            builds: the identity in the checkpoint.
+
+        Raises:
+            LookupError, TypeError, ValueError: something is missing, or does not fit.
+        """
+        for role, model in run.models().items():
+            if builds.get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
+                set_inner(model, self.plain["inner"][role], below(role, self.inner))
+        run.progress.load_place(self.plain["place"])
+        return RestoredGenerators.of(checkpoint, self.ranks, self.plain["generators"], self.generators)
+
+
+def side_by_side(states: Sequence[RankState]) -> tuple[list[Mapping[str, Any]], Tensors, Tensors]:
+    """The states of all ranks, as (JSON values by rank, tensors of the generators, tensors of the models)."""
+    plain = [one.plain for one in states]
+    generators = joined({str(rank): one.generators for rank, one in enumerate(states)})
+    return plain, generators, joined({str(rank): one.inner for rank, one in enumerate(states)})
