@@ -147,7 +147,7 @@ class Grader:
         if self._matcher is not None and batch.segments is not None and batch.segments.is_packed:
             found = self._grade(student, batch.apart, row and moved_card(row, batch), weight)  # layers are of one text
             return found if row is None else found.of_card(row)
-        ranks().at("forward")
+        ranks().at("teacher")
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
         with (
@@ -218,6 +218,7 @@ class Grader:
             moved, positions, temperature=self._objective.temperature, columns=columns, dtype=self._dtype
         )
         self._shared(batch, signal.columns, columns)
+        ranks().at("forward")
         return signal
 
     @staticmethod

@@ -22,7 +22,7 @@ from apt_model.ranks.store import START_SECONDS
 
 COMPUTES, FETCHES, TIED = 40.0, 10.0, 1.2
 START = "start-up"
-IN_STEP = ("forward", "backward", "optimizer")
+IN_STEP = ("teacher", "forward", "backward", "optimizer")
 
 
 class Seen(NamedTuple):

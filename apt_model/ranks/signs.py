@@ -11,7 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-PHASES = ("start-up", "data", "forward", "backward", "optimizer", "exam", "validation", "save")  # of a step, in order
+PHASES = (  # of a step, in order
+    "start-up",
+    "data",
+    "teacher",
+    "forward",
+    "backward",
+    "optimizer",
+    "exam",
+    "validation",
+    "save",
+)
 BUSY = 0.1  # of one core: a process that uses less is idle
 OUT = "out"  # the phase of a rank that has left the run
 

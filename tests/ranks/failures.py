@@ -21,6 +21,7 @@ FAULTS = (
     "killed",
     "first killed",
     "stopped",
+    "stalled in teacher",
     "stalled in forward",
     "stalled in data",
     "stalled in save",
@@ -111,7 +112,7 @@ def lesson(fault: str, directory: Path) -> None:
             teacher.lm_head.weight.data.fill_(float("nan"))
 
     if is_struck:
-        teacher.register_forward_pre_hook(before)
+        (student if fault == "stalled in forward" else teacher).register_forward_pre_hook(before)
         if writes:
             faults.arm("checkpoint.begin" if fault == "stalled in save" else "whole.begin", lambda: fail(fault))
     train, looked_at = loaders(fault, is_struck)

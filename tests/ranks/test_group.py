@@ -104,6 +104,7 @@ EXPECTED = {  # the exit code of those who outlive the fault, by rank, and what 
     "killed": ({"0": "6"}, "its process has ended"),
     "first killed": ({"1": "6"}, "its process has ended"),
     "stopped": ({"0": "6"}, "no sign for 1"),
+    "stalled in teacher": ({"0": "6", "1": "6"}, "stuck in teacher"),
     "stalled in forward": ({"0": "6", "1": "6"}, "stuck in forward"),
     "stalled in data": ({"0": "6", "1": "6"}, "stuck in data"),
     "stalled in save": ({"0": "6", "1": "6"}, "stuck in save"),
