@@ -70,6 +70,7 @@ class RankWatch:
         self.found: Told | None = None
         self.ends = Ends()
         self._last: Told | None = None  # what this rank leaves with
+        self._until = float("inf")  # how long a server waits for the others to have heard it
         self._over, self._is_broken = threading.Event(), False
         self._who: dict[int, Who] = {self._rank: Who.here()}
         self._seen: dict[int, tuple[Sign | None, float]] = {}
@@ -90,8 +91,10 @@ class RankWatch:
         """
         self._pulse.move(OUT)
         self._last = error
+        has_ended_well = error is None and self.found is None
+        self._until = time.monotonic() + (self.patience if has_ended_well else 3 * self._beat)
         self._over.set()
-        self._threads[0].join(self.patience if error is None else GRACE + 3 * self._beat)
+        self._threads[0].join(self.patience)
 
     def await_finding(self, seconds: float) -> Told | None:
         """What is found within so many seconds."""
@@ -113,7 +116,7 @@ class RankWatch:
                 store.compare_set(self._key("verdict"), "", json.dumps(self._last))
             store.set(self._key("sign", self._rank), json.dumps(self._pulse.read()))
             gone = store.add(self._key("gone"), 1)
-            while self._serves and gone < self._size:
+            while self._serves and gone < self._size and time.monotonic() < self._until:
                 time.sleep(0.02)
                 gone = store.add(self._key("gone"), 0)
         except (DistError, RankLostError):
