@@ -114,6 +114,8 @@ def run_session(
         checkpoints = _checkpoints(config, folder)
         notices += [*viewers.notices, *_notices_of(checkpoints)]
         record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
+        if record is not None and record.kept is not None:
+            notices.append(("notice.record_kept", {"path": str(record.kept)}))
         audience = Audience(
             [*viewers.sinks, *trackers],
             record=record,
@@ -184,17 +186,11 @@ def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
 
 
 def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
-    """The run's record, emptied unless the run resumes from a checkpoint."""
+    """The run's record; of a run that resumes without a checkpoint a new one, beside what is there."""
     if directory is None:
         return None
-    record = RunFile(directory, resumes=folder.resume_from is not None)
-    if checkpoints is None or checkpoints.newest is None:
-        try:
-            record.load_state_dict({"bytes": 0, "waiting": []})
-        except BaseException:
-            record.close()
-            raise
-    return record
+    begins_anew = checkpoints is None or checkpoints.newest is None
+    return RunFile(directory, resumes=folder.resume_from is not None, begins_anew=begins_anew)
 
 
 def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:
