@@ -134,6 +134,14 @@ def test_a_control_that_learned_by_other_settings_stays_where_it_is_and_another_
     assert len(steps("run/control/control-0-2")) == len(steps("run")) == 5
 
 
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff\xfe{}", b"{}", b'{"config": 5}', b'{"a":' * 10**5])
+def test_a_control_whose_config_is_damaged_is_one_error_that_names_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{tmp_path} cannot be loaded: config\.json; got ") as caught:
+        _learned_by(tmp_path)
+    assert (caught.value.exit_code, "\n" in str(caught.value)) == (3, False)
+
+
 def test_a_teacher_that_does_harm_is_said_to() -> None:
     found = [Evaluation({"gap_closed": -0.031, "intervals": {"gap_closed": [-0.1, 0.0]}, "documents": 9})]
     assert "did harm" in (verdict(found, Phrases.load("en")) or "")

@@ -43,12 +43,14 @@ from apt_model.models.causality import refuse_not_causal
 from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer
 from apt_model.models.generation_settings import savable_settings
 from apt_model.models.modes import frozen
+from apt_model.models.out_of_memory import out_of_memory_told
 from apt_model.models.wide_matmul import full_width, uses_onednn
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
 SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
 MOST_SHARDS = 512
 CHUNK_LOGITS = 2**22  # looked at together
+REMEDY = "set a smaller batch_size or max_length, or take a smaller teacher"
 
 OnProgress = Callable[[int, int], None]
 
@@ -70,8 +72,10 @@ class CacheWriter:
 
     Raises:
         DataError: no row has a label, or a row that the teacher cannot read. ModelError: it is not causal.
+        OutOfMemoryError: the teacher, or what it makes of a batch, does not fit; also in `run`.
     """
 
+    @out_of_memory_told("caching the teacher", REMEDY)
     def __init__(
         self,
         teacher: nn.Module,
@@ -114,6 +118,7 @@ class CacheWriter:
         packed = sum(len(packing.pack(part)) for part in _blocks(self._sample.measured.stored))
         return self._sample.estimate(packed_bytes=packed, positions=int(self._rows.counts.sum()))
 
+    @out_of_memory_told("caching the teacher", REMEDY)
     def run(self, directory: str | Path, progress: OnProgress = lambda done, total: None) -> Manifest:
         """Write the cache, or the shards that are missing.
 
