@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from apt_model.cli import main
-from apt_model.commands.control import overall, verdict
+from apt_model.commands.control import _learned_by, overall, verdict
+from apt_model.errors import ModelError
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.records import RunFinished, StepDone
 from apt_model.events.runfile import read_events
