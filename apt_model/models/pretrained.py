@@ -23,7 +23,7 @@ from apt_model.errors import AptModelError, ConfigError, ModelError, StorageErro
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.loading import load_parts, load_tokenizer
+from apt_model.models.loading import load_parts
 from apt_model.models.lora import (
     ADAPTER_CONFIG,
     attach,
@@ -36,6 +36,7 @@ from apt_model.models.quiet import quiet_peft, quiet_transformers, told_if_whole
 from apt_model.models.reading import first_line, reading
 from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, text_part
+from apt_model.models.tokenizer import load_tokenizer
 from apt_model.models.versions import INSTALLED, newer_version, upgrade
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]

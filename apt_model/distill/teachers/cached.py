@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encoded import IGNORED
-from apt_model.data.template_run import refuse_broken_template
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows, TopSignal
 from apt_model.distill.losses.topk_logits import SparseLogits, refuse_narrow
 from apt_model.distill.teachers.cache.codec import StoredTopK, concatenate, empty
@@ -27,6 +26,7 @@ from apt_model.models.directory import CONFIG, GENERATION, check_directory
 from apt_model.models.fingerprints import hash_config, hash_json, hash_model, hash_tokenizer, text_keys
 from apt_model.models.loading import patience
 from apt_model.models.reading import reading
+from apt_model.models.tokenizer import load_tokenizer
 
 ROWS_AT_ONCE = 256
 
@@ -67,8 +67,7 @@ class CachedTeacher:
             check_directory(path)
             with reading(path, CONFIG, seconds=patience(path)):
                 config = AutoConfig.from_pretrained(path)
-            tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
-            refuse_broken_template(tokenizer)
+            tokenizer = load_tokenizer(path, path) if self.identity.tokenizer is not None else None
         if hash_config(config) != self.identity.config or hash_tokenizer(tokenizer) != self.identity.tokenizer:
             what = f"config or tokenizer in {path} differs from the one that the cache was made with"
             raise StorageError(what, fix="cache the teacher again")

@@ -23,7 +23,7 @@ BEGINNING = 2**16  # bytes of a shard that are read first: mostly its whole tabl
 AGAIN = "run the same apt-model cache-teacher command again: it writes what is missing"
 
 
-class Place(NamedTuple):
+class RowPlace(NamedTuple):
     """Where a block is: the shard's number, its first byte in that file, and its bytes."""
 
     shard: int
@@ -44,7 +44,7 @@ class RowIndex:
         self._first_buckets = [file.first_bucket for file in manifest.index]
         self._opened = cache(self._open)
 
-    def find(self, key: bytes) -> Place | None:
+    def find(self, key: bytes) -> RowPlace | None:
         """The block that holds the row with this key; None if no block does.
 
         Raises:
@@ -55,7 +55,7 @@ class RowIndex:
         at = int(np.searchsorted(part["high"], high))
         while at < len(part["high"]) and part["high"][at] == high:
             if part["low"][at] == low:
-                return Place(*(int(part[name][at]) for name in Place._fields))
+                return RowPlace(*(int(part[name][at]) for name in RowPlace._fields))
             at += 1
         return None
 
@@ -107,7 +107,7 @@ def write_index(store: Store, started: Manifest) -> tuple[IndexFile, ...]:
     Raises:
         StorageError: a shard is damaged, or the index cannot be written.
     """
-    by_key = BucketSort([(name, np.int64) for name in Place._fields])
+    by_key = BucketSort([(name, np.int64) for name in RowPlace._fields])
     for number in range(started.shard_count):
         by_key.add(_records(number, load_table(store, shard_name(number), started.key)))
     return tuple(

@@ -18,7 +18,7 @@ from safetensors.numpy import load
 
 from apt_model.distill.teachers.cache.blocks import DamagedError, RowBlock, read_block
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK
-from apt_model.distill.teachers.cache.index import AGAIN, Place, RowIndex, shard_name
+from apt_model.distill.teachers.cache.index import AGAIN, RowPlace, RowIndex, shard_name
 from apt_model.distill.teachers.cache.manifest import ORDER, STARTED, is_sound, read_manifest
 from apt_model.distill.teachers.cache.store import Store, open_store
 from apt_model.errors import DataError, StorageError
@@ -67,12 +67,12 @@ class Cache:
             raise self._damaged(place)
         return self._packing.unpack(block.packed, part)
 
-    def _block(self, place: Place) -> RowBlock:
+    def _block(self, place: RowPlace) -> RowBlock:
         try:
             content = self.store.read(shard_name(place.shard), place.start, place.start + place.size)
             return read_block(content or b"", self._key)
         except DamagedError as error:
             raise self._damaged(place) from error
 
-    def _damaged(self, place: Place) -> StorageError:
+    def _damaged(self, place: RowPlace) -> StorageError:
         return StorageError(f"cache {self.store} is damaged", got=shard_name(place.shard), fix=AGAIN)

@@ -47,12 +47,14 @@ from apt_model.distill.teachers.cache.topk import MeasuredTopK, join
 from apt_model.errors import DataError, ModelError, StorageError
 from apt_model.models.fingerprints import hash_config, hash_tokenizer
 from apt_model.models.generation_settings import savable_settings
+from apt_model.models.out_of_memory import out_of_memory_told
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
 SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
 MOST_SHARDS = 512  # unless they would be larger than this, which is made in memory:
 SHARD_BYTES = 2**27  # before compression
 WHOLE = Part()
+REMEDY = "set a smaller batch_size or max_length, or take a smaller teacher"
 
 OnProgress = Callable[[int, int], None]
 
@@ -73,8 +75,10 @@ class CacheWriter:
 
     Raises:
         DataError: no row has a label, or a row that the teacher cannot read. ModelError: it is not causal.
+        OutOfMemoryError: the teacher, or what it makes of a batch, does not fit; also in `run`.
     """
 
+    @out_of_memory_told("caching the teacher", REMEDY)
     def __init__(
         self,
         teacher: nn.Module | TopKSource,
@@ -123,6 +127,7 @@ class CacheWriter:
         packed = sum(len(self._packing.pack(part)) for part in _sampled_blocks(self._sample.measured.stored))
         return self._sample.estimate(packed_bytes=packed, positions=self._rows.tokens)
 
+    @out_of_memory_told("caching the teacher", REMEDY)
     def run(
         self,
         where: str | Path | Store,
