@@ -30,6 +30,7 @@ from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
 from apt_model.ranks.collective import sum_over_ranks
+from apt_model.ranks.group import ranks
 
 T = TypeVar("T", float, Tensor)
 
@@ -146,6 +147,7 @@ class Grader:
         if self._matcher is not None and batch.segments is not None and batch.segments.is_packed:
             found = self._grade(student, batch.apart, row and moved_card(row, batch), weight)  # layers are of one text
             return found if row is None else found.of_card(row)
+        ranks().at("teacher")
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
         with (
@@ -157,6 +159,7 @@ class Grader:
             else:
                 graded = self._crossed(student, batch, row, weight)
         graded = graded if seen is None else self._matched(graded, seen, batch, learned, weight)
+        ranks().at("backward")
         return self._balanced(graded, routers, len(learned), weight)
 
     def _crossed(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
@@ -215,6 +218,7 @@ class Grader:
             moved, positions, temperature=self._objective.temperature, columns=columns, dtype=self._dtype
         )
         self._shared(batch, signal.columns, columns)
+        ranks().at("forward")
         return signal
 
     @staticmethod

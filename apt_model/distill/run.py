@@ -28,6 +28,7 @@ from apt_model.distill.optimizer_step import StepTaken
 from apt_model.distill.together import Together, Vote, WindowCount
 from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone
+from apt_model.ranks.group import ranks
 
 
 class TrainingRun:
@@ -176,6 +177,7 @@ class TrainingRun:
         is_cut = self._is_done()
         if is_cut:  # saved before anything is told of the epoch's end: resumed with more max_steps, it continues here
             self._keep(is_due=True)
+        ranks().at("validation")
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
         self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
@@ -203,6 +205,7 @@ class TrainingRun:
     def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
         """The optimizer steps of an epoch that are still to be taken, with a checkpoint after a step if one is due."""
         progress = self._progress
+        ranks().at("data", progress.step + 1)
         clock = time.perf_counter()
         windows = self._windows.of_epoch(restored)
         while not self._is_done():
@@ -223,6 +226,7 @@ class TrainingRun:
             if self._is_done():
                 break
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
+            ranks().at("data", progress.step + 1)
 
     def _to_learn(self, window: Window) -> tuple[Window, WindowCount]:
         """The batches that a step learns from on this rank, and the count of those of all ranks."""

@@ -31,6 +31,7 @@ from apt_model.models.forward import model_card
 from apt_model.models.readme import Training
 from apt_model.plugins.kept_student import RunHome, save_student
 from apt_model.plugins.viewer import Viewer
+from apt_model.ranks.group import ranks
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
 
@@ -103,11 +104,17 @@ def run_session(
     A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. With
     several processes the first one writes the record, and all of them give their part of a checkpoint.
     """
+    with ranks().session(patience=config.train.rank_patience, directory=folder.path):
+        return _train(config, models, data, folder=folder, viewers=viewers)
+
+
+def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolder, viewers: Viewers) -> RunFinished:
     refuse_unrecorded_dashboard(config.display, folder.path)
     device, notices = _place(config)
     directory = folder.path if _speaks() else None
-    if directory is not None:
-        check_run_directory(directory, resumes=folder.resume_from is not None)
+    with ranks().agreed("open the run directory"):
+        if directory is not None:
+            check_run_directory(directory, resumes=folder.resume_from is not None)
     trackers = _trackers(config.display.report_to, directory)
     home = RunHome(directory) if directory is not None else None
     with one_writer(directory) if directory is not None else nullcontext():
@@ -139,10 +146,12 @@ def run_session(
                 keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
             )
             audience.close()
-            if directory is not None and record is not None:
-                record.check()  # else it may be another run's student that is replaced
-                save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
-                record.check()
+            ranks().at("save")
+            with ranks().agreed("save the student"):
+                if directory is not None and record is not None:
+                    record.check()  # else it may be another run's student that is replaced
+                    save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
+                    record.check()
         except StorageError as error:
             if home is None:
                 raise

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from apt_model.ranks.group import ranks
+
 T = TypeVar("T")
 
 
@@ -37,7 +39,8 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
         dist.all_reduce(total)
         return total
     parts = [torch.empty_like(tensor) for _ in range(size)]
-    dist.all_gather(parts, tensor.contiguous())
+    with ranks().waiting("add up a tensor"):
+        dist.all_gather(parts, tensor.contiguous())
     total = parts[0]
     for part in parts[1:]:
         total += part
@@ -67,7 +70,8 @@ def gather_rows(numbers: list[int], device: torch.device) -> list[list[int]]:
         return [numbers]
     own = torch.tensor(numbers, device=device)
     rows = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(rows, own)
+    with ranks().waiting("count and vote"):
+        dist.all_gather(rows, own)
     found: list[list[int]] = torch.stack(rows).tolist()
     return found
 
@@ -77,7 +81,8 @@ def gather_values(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    with ranks().waiting("gather the values of all"):
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -86,5 +91,6 @@ def from_first(value: T) -> T:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    with ranks().waiting("hear rank 0"):
+        dist.broadcast_object_list(values, src=0)
     return values[0]
