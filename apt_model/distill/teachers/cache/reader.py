@@ -18,7 +18,7 @@ from safetensors.numpy import load
 
 from apt_model.distill.teachers.cache.blocks import DamagedError, RowBlock, read_block
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK
-from apt_model.distill.teachers.cache.index import AGAIN, RowPlace, RowIndex, shard_name
+from apt_model.distill.teachers.cache.index import AGAIN, RowIndex, RowPlace, shard_name
 from apt_model.distill.teachers.cache.manifest import ORDER, STARTED, is_sound, read_manifest
 from apt_model.distill.teachers.cache.store import Store, open_store
 from apt_model.errors import DataError, StorageError
