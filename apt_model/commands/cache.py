@@ -1,6 +1,7 @@
 """`apt-model cache-teacher`: cache a teacher's top-k logits on a data set, to distill from without the teacher."""
 
 import argparse
+import math
 import shlex
 from typing import Any
 
@@ -124,6 +125,8 @@ def _tell_plan(caching: Any, say: Phrases) -> None:
     size = f"{estimate.total_bytes / 2**20:,.1f} MB"
     time = duration(estimate.seconds)
     print_line(say("cache.size", size=size, bytes=estimate.bytes_per_token, time=time))
+    if math.isnan(estimate.hidden_kl_nats):  # of a server, which does not tell the tail's tokens
+        return
     share = estimate.hidden_kl_nats / estimate.whole_kl_nats if estimate.whole_kl_nats else 0.0
     print_line(
         say(

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from apt_model.config.sections import WideMatmul
-from apt_model.data.batch import learned_positions
+from apt_model.distill.teachers.cache.answers import LiveTopK, TopKSource
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate
 from apt_model.distill.teachers.cache.estimate import Estimate, Sample
 from apt_model.distill.teachers.cache.manifest import (
@@ -36,19 +36,14 @@ from apt_model.distill.teachers.cache.manifest import (
 )
 from apt_model.distill.teachers.cache.reader import hash_keys, shard_tensors
 from apt_model.distill.teachers.cache.rows import DistinctRows
-from apt_model.distill.teachers.cache.topk import MeasuredTopK, join, keep_top_k, real_vocabulary
-from apt_model.distill.teachers.live import LiveTeacher
+from apt_model.distill.teachers.cache.topk import MeasuredTopK, join
 from apt_model.errors import DataError, StorageError
-from apt_model.models.causality import refuse_not_causal
-from apt_model.models.fingerprints import hash_config, hash_model, hash_tokenizer
+from apt_model.models.fingerprints import hash_config, hash_tokenizer
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.modes import frozen
-from apt_model.models.wide_matmul import full_width, uses_onednn
 
 BLOCK_POSITIONS = 512  # packed together: fewer, and tables cost more; more, and a lookup unpacks what it does not need
 SHARD_POSITIONS = 2**14  # at least, until there are 512 shards; lost at most when a run is cut off
 MOST_SHARDS = 512
-CHUNK_LOGITS = 2**22  # looked at together
 
 OnProgress = Callable[[int, int], None]
 
@@ -59,14 +54,13 @@ class CacheWriter:
     The constructor reads every row once, and runs the teacher on a sample of them.
 
     Args:
-        teacher: maps token ids (B, L) to logits (B, L, V); unchanged afterwards.
+        teacher: maps token ids (B, L) to logits (B, L, V), unchanged afterwards; or any other source of top-k logits.
         rows: a `datasets.Dataset` from `tokenize_dataset`, or a sequence of rows that `to_batch` takes; equal rows
             are cached once, rows without a label not at all.
         tokenizer: the teacher's.
         settings: how logits are stored; k is at most the vocabulary.
-        device: where the teacher runs; None: the CPU.
         batch_size: rows the teacher reads at once.
-        wide_matmul: as in `TrainConfig`; no part of the cache's identity, for both ways compute in float32.
+        device, wide_matmul: of a model, as in `LiveTopK`.
 
     Raises:
         DataError: no row has a label, or a row that the teacher cannot read. ModelError: it is not causal.
@@ -74,7 +68,7 @@ class CacheWriter:
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: nn.Module | TopKSource,
         rows: Any,
         *,
         settings: CacheSettings,
@@ -84,15 +78,19 @@ class CacheWriter:
         wide_matmul: WideMatmul = "auto",
     ) -> None:
         check_settings(settings, batch_size)
-        self._model, self._tokenizer, self._batch_size = teacher, tokenizer, batch_size
-        self._settings, self._device, self.uses_onednn = settings, device or torch.device("cpu"), False
-        self._full_width = partial(full_width, teacher if self._device.type == "cpu" else None, setting=wide_matmul)
-        self._teacher = LiveTeacher(teacher, self._device)
-        self._rows = DistinctRows(rows, tokenizer=tokenizer, max_length=settings.max_length, check=self._teacher.check)
+        if isinstance(teacher, nn.Module):
+            teacher = LiveTopK(teacher, tokenizer=tokenizer, device=device, wide_matmul=wide_matmul)
+        self._source, self._tokenizer, self._batch_size, self._settings = teacher, tokenizer, batch_size, settings
+        self._rows = DistinctRows(rows, tokenizer=tokenizer, max_length=settings.max_length, check=teacher.check)
         self._sample = self._ask_sample()
         self._vocabulary = self._sample.measured.vocabulary
         self._settings = settings.model_copy(update={"k": min(settings.k, self._vocabulary)})
         self.identity = self._identify()
+
+    @property
+    def uses_onednn(self) -> bool:
+        """Whether float32 products of the sample went through oneDNN."""
+        return isinstance(self._source, LiveTopK) and self._source.uses_onednn
 
     def refuse_other(self, directory: str | Path) -> None:
         """Refuse a directory with a cache of another teacher, tokenizer, data or settings.
@@ -145,7 +143,7 @@ class CacheWriter:
 
     def _ask_sample(self) -> Sample:
         sampled = self._rows.sample()
-        refuse_not_causal(self._model, self._rows.batch(sampled), role="teacher", device=self._device)
+        self._source.begin(self._rows.batch(sampled))
         started = time.perf_counter()
         said = list(self._ask(sampled))
         seconds = time.perf_counter() - started
@@ -153,22 +151,15 @@ class CacheWriter:
 
     def _ask(self, rows: NDArray[np.int64]) -> Iterator[MeasuredTopK]:
         """Top-k logits of these rows, in order, a chunk of positions at a time."""
-        with frozen(self._model):
-            for start in range(0, len(rows), self._batch_size):
-                batch = self._rows.batch(rows[start : start + self._batch_size])
-                with self._full_width():
-                    logits = self._teacher.logits(batch.to(self._device)).logits.flatten(0, 1)
-                    self.uses_onednn = self.uses_onednn or uses_onednn()
-                vocabulary = real_vocabulary(logits.shape[-1], self._tokenizer)
-                places = learned_positions(batch.labels).to(self._device)
-                for some in torch.split(places, max(1, CHUNK_LOGITS // vocabulary)):
-                    yield keep_top_k(logits[some, :vocabulary], self._settings.k, self._settings.temperature)
+        starts = range(0, len(rows), self._batch_size)
+        batches = (self._rows.batch(rows[start : start + self._batch_size]) for start in starts)
+        return self._source.answers(batches, k=self._settings.k, temperature=self._settings.temperature)
 
     def _identify(self) -> CacheIdentity:
         return CacheIdentity(
-            teacher=hash_model(self._model),
-            card=self._teacher.card,
-            config=hash_config(getattr(self._model, "config", None)),
+            teacher=self._source.fingerprint,
+            card=self._source.card,
+            config=hash_config(self._source.config),
             tokenizer=hash_tokenizer(self._tokenizer),
             data=hash_keys(self._rows.keys),
             vocabulary=self._vocabulary,
@@ -184,9 +175,9 @@ class CacheWriter:
         if manifest is not None and is_sound(directory, manifest.order):
             return manifest
         try:
-            settings = getattr(self._model, "generation_config", None)
+            settings = self._source.generation_config
             settings = None if settings is None else savable_settings(settings)
-            for part in (getattr(self._model, "config", None), settings, self._tokenizer):
+            for part in (self._source.config, settings, self._tokenizer):
                 if part is not None and hasattr(part, "save_pretrained"):
                     part.save_pretrained(directory / TEACHER)
         except OSError as error:
