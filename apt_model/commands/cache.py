@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import shlex
 from typing import Any
 
@@ -31,7 +32,16 @@ def add(commands: Any) -> None:
     )
     add_precision(parser)
     parser.add_argument(
-        "--out", required=True, metavar="CACHE", help="cache directory; an interrupted cache is continued"
+        "--out",
+        required=True,
+        metavar="CACHE",
+        help="cache directory, or fsspec URL such as s3://…; an interrupted cache is continued",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="write the I-th of N parts; run all, anywhere: the one that ends last finishes the cache (default: "
+        "all of it; under torchrun each process takes its own part)",
     )
     group = parser.add_argument_group("what is cached")
     group.add_argument(
@@ -57,7 +67,9 @@ def _cache(arguments: argparse.Namespace) -> None:
     say = speaker(lang)
     with importing(lang):
         from apt_model.data.dataset import load_dataset, tokenize_dataset
-        from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
+        from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_store
+        from apt_model.distill.teachers.cache.parts import launched_part, parse_part
+        from apt_model.distill.teachers.cache.store import open_store
         from apt_model.distill.teachers.cache.writer import CacheWriter
         from apt_model.models.devices import pick_device
         from apt_model.render.bar import ProgressBar
@@ -71,7 +83,9 @@ def _cache(arguments: argparse.Namespace) -> None:
         packing=arguments.packing,
     )
     check_settings(settings, arguments.batch_size)
-    device, out = pick_device(config.train.device), prepare_directory(arguments.out)
+    part = launched_part(os.environ) if arguments.part is None else parse_part(arguments.part)
+    device, out = pick_device(config.train.device), open_store(arguments.out)
+    prepare_store(out)
     told: list[str] = []
     notice = collector(told, lang)
     tell_overruled(arguments, notice)
@@ -101,7 +115,10 @@ def _cache(arguments: argparse.Namespace) -> None:
     if caching.uses_onednn:
         print_line("🔧 " + say("notice.wide_matmul"))
     with ProgressBar(make_console(), say) as bar:
-        caching.run(out, bar.advance)
+        missing = caching.run(out, bar.advance, part=part)
+    if missing:
+        print_line(say("cache.part_done", part=part, missing=missing, path=out))
+        return
     print_line(say("cache.done", path=out))
     command = f"{program()} distill --teacher-cache {shlex.quote(str(out))} --student … --data … --out …"
     print_line(say("cache.use", command=command))
