@@ -88,12 +88,13 @@ def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: 
 
 
 def load_tokenizer(name: str | Path, path: Path) -> Any:
-    """The tokenizer in a directory, or None if there is none.
+    """The tokenizer in a directory or of a hub id, or None if there is none.
 
     Raises:
         ModelError: names the file at fault.
     """
-    check_directory(path)
+    if path.exists():
+        check_directory(path)
     with reading(name, partial(_tokenizer_file, str(path), {})):
         tokenizer = _tokenizer(str(path))
     _refuse_template(name, tokenizer)

@@ -19,12 +19,12 @@ import anyio
 import httpx2
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from apt_model.distill.teachers.served.limits import KEY
 from apt_model.errors import AptModelError, ConfigError, ModelError, brief
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses of a server that may answer later
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 CONNECTING = 10.0  # seconds
-KEY = "APT_TEACHER_KEY"
 _JITTER = random.Random()  # pauses of requests drift apart; of its own, so that no seed of anybody's moves on
 
 

@@ -46,11 +46,13 @@ class Asked:
         return WIRES[self.kind].read(answer, prompt, self.k)
 
 
-def probe(calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any, vocabulary: int) -> float:
+def probe(
+    calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any, vocabulary: int
+) -> tuple[PromptTopK, float]:
     """Ask for one prompt until it is known that the server can be a teacher.
 
     Returns:
-        The largest difference between two answers to the same request, in nats.
+        Its answer, and the largest difference between two answers to the same request, in nats.
 
     Raises:
         ModelError: no log-probabilities of prompts, not as many positions as ids, no integer ids, values that cannot
@@ -62,27 +64,40 @@ def probe(calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any, voc
         from_log_probs(first.ids, first.log_probs.astype(np.float32), vocabulary=vocabulary)
     except NumericError as error:
         raise ModelError(f"the teacher's server gives no {error.what}", got=error.got) from error
-    apart = _apart(first, second)
-    if apart > SAME:
-        got, fix = f"{apart:.3g} nats apart", "serve one model, without dropout or sampling of its weights"
+    rounding = apart(first, second)
+    if rounding > SAME:
+        got, fix = f"{rounding:.3g} nats apart", "serve one model, without dropout or sampling of its weights"
         raise ModelError("the teacher's server answers the same request differently", got=got, fix=fix)
-    if (scaled := _apart(first, warm)) > max(SAME, 2 * apart):
+    if (scaled := apart(first, warm)) > SAME:
         got = f"{scaled:.3g} nats apart at temperature 1 and {OTHER_TEMPERATURE:g}"
         fix = "let it give raw ones (vLLM: --logprobs-mode raw_logprobs): a cache needs those of temperature 1"
         raise ConfigError("the teacher's server divides log-probabilities by a temperature", got=got, fix=fix)
     _refuse_other_tokenizer(calls, asked, prompt, tokenizer)
-    return apart
+    return first, rounding
 
 
 def _answer(calls: Calls, asked: Asked, prompt: Sequence[int], temperature: float) -> PromptTopK:
     return asked.read(calls.ask(WIRES[asked.kind].path, asked.body(prompt, temperature)), prompt)
 
 
-def _apart(one: PromptTopK, other: PromptTopK) -> float:
-    """The largest difference in nats: between the values in order, and of tokens that both name."""
-    both = one.ids[:, :, None] == other.ids[:, None, :]
-    differences = np.abs(one.log_probs[:, :, None] - other.log_probs[:, None, :])
-    return float(np.nan_to_num(differences[both], nan=0.0, posinf=np.inf).max(initial=0.0))
+def apart(one: PromptTopK, other: PromptTopK) -> float:
+    """The largest difference in nats between what two answers say of any token.
+
+    A token that only one of them names is at most as likely as the least likely one that the other names.
+    """
+    most = 0.0
+    for mine, theirs in zip(_positions(one), _positions(other), strict=True):
+        for here, there in ((mine, theirs), (theirs, mine)):
+            least = min(there.values())
+            for token, value in here.items():
+                difference = abs(value - there[token]) if token in there else max(0.0, value - least)
+                most = max(most, difference)  # not a number, of two infinities: no difference
+    return most
+
+
+def _positions(answer: PromptTopK) -> list[dict[int, float]]:
+    pairs = zip(answer.ids.tolist(), answer.log_probs.tolist(), strict=True)
+    return [dict(zip(ids, values, strict=True)) for ids, values in pairs]
 
 
 def _refuse_other_tokenizer(calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any) -> None:

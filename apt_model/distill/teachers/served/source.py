@@ -3,6 +3,7 @@
 Knows batches and answers; knows nothing of rows, shards or files.
 """
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -13,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apt_model.data.batch import Batch, learned_positions
+from apt_model.distill.teachers.cache.manifest import TEACHER
+from apt_model.distill.teachers.cache.store import Store
 from apt_model.distill.teachers.cache.topk import MeasuredTopK, from_log_probs
 from apt_model.distill.teachers.served.connection import Server, calling
-from apt_model.distill.teachers.served.probe import Asked, probe
+from apt_model.distill.teachers.served.limits import refuse_temperature
+from apt_model.distill.teachers.served.probe import SAME, Asked, apart, probe
 from apt_model.distill.teachers.served.wire import WIRES, PromptTopK, ServerKind
-from apt_model.errors import ConfigError, DataError, ModelError
+from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
 from apt_model.models.fingerprints import hash_config, hash_json, hash_tokenizer
 
 MODELS = "/v1/models"
+ANSWER = f"{TEACHER}/answer.json"
 PROBED = 256  # tokens of the prompt that a server is tried with, at most
 ROOM = 1  # tokens behind a prompt that a server wants to write at least
 
@@ -40,8 +45,8 @@ class ServedTopK:
         model: its name at the server; None: the only one there.
 
     Attributes:
-        apart: nats between two answers to the same request; 0: bit for bit, so that a resumed cache is too. None before
-            `begin`.
+        rounding: nats between two answers to the same request, of the token that differs most; 0: none differs, and a
+            resumed cache has the same bytes.
 
     Raises:
         ModelError: the server does not answer, or has not one model of that name.
@@ -60,11 +65,9 @@ class ServedTopK:
         self._server, self._kind, self._tokenizer, self.config = server, kind, tokenizer, config
         ids = max(tokenizer.get_vocab().values()) + 1
         self._vocabulary = min(ids, getattr(config, "vocab_size", None) or ids)
-        self._k, self.apart = k, None
+        self._k, self.rounding = k, 0.0
         with calling(server) as calls:
             self._model, self._longest = _served(calls.ask(MODELS, is_first=True), model)
-
-    apart: float | None
 
     @property
     def card(self) -> ModelCard:
@@ -88,7 +91,7 @@ class ServedTopK:
             DataError: a row is longer than its context, or counts its positions in its own way.
         """
         texts = batch.apart
-        if texts.position_ids is not None:
+        if texts.segments is not None and not texts.segments.is_plain:
             got, fix = "rows with position_ids", "leave them out, or cache from the model itself"
             raise DataError("a server counts the positions of each row from 0", got=got, fix=fix)
         longest = int(texts.attention_mask.sum(dim=1).max())
@@ -103,9 +106,31 @@ class ServedTopK:
         Raises:
             ModelError, ConfigError: as `probe`.
         """
-        prompt = next(ids for ids, _ in _rows(batch))[:PROBED]
+        prompt, asked = next(ids for ids, _ in _rows(batch))[:PROBED], self._asked(self._k)
         with calling(self._server) as calls:
-            self.apart = probe(calls, self._asked(self._k), prompt, self._tokenizer, self._vocabulary)
+            self._probed, self.rounding = probe(calls, asked, prompt, self._tokenizer, self._vocabulary)
+
+    def refuse_other_weights(self, store: Store) -> None:
+        """Keep the answer of `begin` with a new cache; refuse a cache that was begun with another model's answer.
+
+        Its name, config and tokenizer, which the cache's identity holds, can be those of other weights.
+
+        Raises:
+            DataError: the answer kept there differs by more than rounding.
+        """
+        now = {"ids": self._probed.ids.tolist(), "log_probs": self._probed.log_probs.tolist()}
+        before = store.read(ANSWER)
+        if before is None:
+            store.write(ANSWER, json.dumps(now).encode())
+            return
+        told = json.loads(before)
+        kept = PromptTopK(ids=np.array(told["ids"]), log_probs=np.array(told["log_probs"]))
+        if (nats := apart(kept, self._probed)) > SAME:
+            got, fix = (
+                f"{nats:.3g} nats apart on its first row",
+                "serve the model that it was begun with, or begin anew",
+            )
+            raise DataError(f"{store} was begun with another model of this name", got=got, fix=fix)
 
     def answers(self, batches: Iterable[Batch], *, k: int, temperature: float) -> Iterator[MeasuredTopK]:
         """The top k at every position that predicts a label, row after row; several rows are in flight at once.
@@ -133,17 +158,6 @@ class ServedTopK:
         told = answer.result()
         ids, log_probs = _real(told.ids[places], told.log_probs[places], self._vocabulary)
         return from_log_probs(ids, log_probs.astype(np.float32), vocabulary=self._vocabulary)
-
-
-def refuse_temperature(temperature: float) -> None:
-    """Refuse to cache a served teacher for a training temperature other than 1.
-
-    Raises:
-        ConfigError: the tail's mass at another cannot be told from the top k at 1.
-    """
-    if temperature != 1:
-        what = "a server gives log-probabilities at temperature 1, which do not tell the tail at another"
-        raise ConfigError(what, got=f"temperature {temperature:g}", fix="give --temperature 1, here and to distill")
 
 
 def _served(told: Any, wanted: str | None) -> tuple[str, int | None]:
