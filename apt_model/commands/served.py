@@ -71,11 +71,11 @@ def open_served(arguments: argparse.Namespace, lang: str) -> tuple[Any, Any]:
     Raises:
         ModelError: the server does not answer, or the tokenizer cannot be loaded. ConfigError: no address.
     """
-    from apt_model.distill.teachers.served.connection import Server
+    from apt_model.distill.teachers.served.connection import TeacherServer
     from apt_model.distill.teachers.served.source import ServedTopK
     from apt_model.models.pretrained import load_description
 
-    server = Server(
+    server = TeacherServer(
         address=arguments.teacher,
         key=os.environ.get(KEY),
         in_flight=arguments.in_flight,

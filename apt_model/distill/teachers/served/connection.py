@@ -25,15 +25,16 @@ from apt_model.errors import AptModelError, ConfigError, ModelError, brief
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses of a server that may answer later
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds
 CONNECTING = 10.0  # seconds
+LONGEST_REASON = 300  # characters of what a server says
 _JITTER = random.Random()  # pauses of requests drift apart; of its own, so that no seed of anybody's moves on
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class TeacherServer:
     """Where a teacher is served, and how patiently it is asked.
 
     Attributes:
-        address: http(s)://host:port, without a path of its API.
+        address: http(s)://host:port, with or without /v1 behind it.
         key: sent as "Authorization: Bearer"; None: nothing is.
         in_flight: requests under way at once, at most.
         patience: seconds in which a request must have been answered, with all its repetitions.
@@ -53,13 +54,17 @@ class Server:
         if self.in_flight < 1 or not 0 < self.patience < float("inf"):
             got = f"in_flight={self.in_flight}, patience={self.patience}"
             raise ConfigError("settings of a teacher's server are out of range", got=got, expected="1 or more; above 0")
-        object.__setattr__(self, "address", re.sub(r"/+(v1/*)?$", "", self.address))
+
+    @property
+    def base(self) -> str:
+        """The address that paths of any API go behind."""
+        return re.sub(r"/+(v1/*)?$", "", self.address)
 
 
 class Calls:
     """Requests to a server from a thread that waits for none of them; made by `calling`."""
 
-    def __init__(self, server: Server, portal: BlockingPortal, client: httpx2.AsyncClient) -> None:
+    def __init__(self, server: TeacherServer, portal: BlockingPortal, client: httpx2.AsyncClient) -> None:
         self._server, self._portal, self._client = server, portal, client
 
     def ask(self, path: str, body: Any = None, *, is_first: bool = False) -> Any:
@@ -112,10 +117,10 @@ class Calls:
     def _lost(self, error: Exception, seconds: float) -> ModelError:
         got = f"{str(error) or type(error).__name__}, in {seconds:.0f} s of trying"
         fix = "start the server, and give the same command again: what is cached stays"
-        return ModelError(f"{self._server.address} does not answer", got=got, fix=fix)
+        return ModelError(f"{self._server.base} does not answer", got=got, fix=fix)
 
     def _refused(self, path: str, response: httpx2.Response) -> AptModelError:
-        got, address = f"HTTP {response.status_code}: {_reason(response)}", self._server.address
+        got, address = f"HTTP {response.status_code}: {_reason(response)}", self._server.base
         if response.status_code in (401, 403):
             return ConfigError(f"{address} wants a key", got=got, fix=f"set the environment variable {KEY}")
         if response.status_code in (404, 405):
@@ -135,11 +140,12 @@ class _Passing(Exception):  # noqa: N818 - no error unless it lasts
 
 
 @contextmanager
-def calling(server: Server) -> Iterator[Calls]:
+def calling(server: TeacherServer) -> Iterator[Calls]:
     """Context manager: a thread that makes requests; those still under way are dropped where an exception leaves it."""
     headers = {} if server.key is None else {"Authorization": f"Bearer {server.key}"}
     client = httpx2.AsyncClient(
-        base_url=server.address,
+        base_url=server.base,
+        verify=server.address.startswith("https"),  # certificates take a while to load
         headers=headers,
         timeout=httpx2.Timeout(server.patience, connect=min(CONNECTING, server.patience), pool=None),
         limits=httpx2.Limits(max_connections=server.in_flight),
@@ -149,13 +155,14 @@ def calling(server: Server) -> Iterator[Calls]:
 
 
 def _reason(response: httpx2.Response) -> str:
-    """The server's own words."""
+    """The server's own words, on one line."""
     try:
         said = json.loads(response.content)
-        said = said.get("error", said)
-        return brief(said.get("message", said))
-    except (ValueError, AttributeError):
-        return brief(response.text)
+    except ValueError:
+        said = response.text
+    for name in ("error", "message"):
+        said = said.get(name, said) if isinstance(said, dict) else said
+    return " ".join(str(said).split())[:LONGEST_REASON]
 
 
 def _pause_of(response: httpx2.Response) -> float:

@@ -20,7 +20,7 @@ SAMPLE = "The river runs to the sea. 人工智能 🙂 naïve x1 = 3.14159;\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Query:
     """How a served model is asked.
 
     Attributes:
@@ -41,13 +41,13 @@ class Asked:
         """The answer to it.
 
         Raises:
-            ModelError: it has another form, or other numbers of positions or tokens.
+            ModelError: it has another form, or other numbers of positions or tokens. NumericError: NaN.
         """
         return WIRES[self.kind].read(answer, prompt, self.k)
 
 
 def probe(
-    calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any, vocabulary: int
+    calls: Calls, asked: Query, prompt: Sequence[int], tokenizer: Any, vocabulary: int
 ) -> tuple[PromptTopK, float]:
     """Ask for one prompt until it is known that the server can be a teacher.
 
@@ -57,6 +57,7 @@ def probe(
     Raises:
         ModelError: no log-probabilities of prompts, not as many positions as ids, no integer ids, values that cannot
             be log-probabilities, another answer the second time, or another tokenizer.
+        NumericError: NaN.
         ConfigError: a k that the server does not give, or log-probabilities that it divides by a temperature.
     """
     first, second, warm = (_answer(calls, asked, prompt, one) for one in (1.0, 1.0, OTHER_TEMPERATURE))
@@ -76,7 +77,7 @@ def probe(
     return first, rounding
 
 
-def _answer(calls: Calls, asked: Asked, prompt: Sequence[int], temperature: float) -> PromptTopK:
+def _answer(calls: Calls, asked: Query, prompt: Sequence[int], temperature: float) -> PromptTopK:
     return asked.read(calls.ask(WIRES[asked.kind].path, asked.body(prompt, temperature)), prompt)
 
 
@@ -100,7 +101,7 @@ def _positions(answer: PromptTopK) -> list[dict[int, float]]:
     return [dict(zip(ids, values, strict=True)) for ids, values in pairs]
 
 
-def _refuse_other_tokenizer(calls: Calls, asked: Asked, prompt: Sequence[int], tokenizer: Any) -> None:
+def _refuse_other_tokenizer(calls: Calls, asked: Query, prompt: Sequence[int], tokenizer: Any) -> None:
     """Compare ids of a text, made by the server and here; special tokens aside, for ids are sent, not texts."""
     text = tokenizer.decode(list(prompt), skip_special_tokens=True) + " " + SAMPLE
     wire, special = FOR_TEXT[asked.kind], set(tokenizer.all_special_ids)

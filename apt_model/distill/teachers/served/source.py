@@ -17,9 +17,9 @@ from apt_model.data.batch import Batch, learned_positions
 from apt_model.distill.teachers.cache.manifest import TEACHER
 from apt_model.distill.teachers.cache.store import Store
 from apt_model.distill.teachers.cache.topk import MeasuredTopK, from_log_probs
-from apt_model.distill.teachers.served.connection import Server, calling
+from apt_model.distill.teachers.served.connection import TeacherServer, calling
 from apt_model.distill.teachers.served.limits import refuse_temperature
-from apt_model.distill.teachers.served.probe import SAME, Asked, apart, probe
+from apt_model.distill.teachers.served.probe import SAME, Query, apart, probe
 from apt_model.distill.teachers.served.wire import WIRES, PromptTopK, ServerKind
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
@@ -27,6 +27,7 @@ from apt_model.models.fingerprints import hash_config, hash_json, hash_tokenizer
 
 MODELS = "/v1/models"
 ANSWER = f"{TEACHER}/answer.json"
+PADDED = 1e-2  # probability that columns of a head for no token may have
 PROBED = 256  # tokens of the prompt that a server is tried with, at most
 ROOM = 1  # tokens behind a prompt that a server wants to write at least
 
@@ -54,7 +55,7 @@ class ServedTopK:
 
     def __init__(
         self,
-        server: Server,
+        server: TeacherServer,
         *,
         kind: ServerKind,
         tokenizer: Any,
@@ -151,8 +152,8 @@ class ServedTopK:
             while waiting:
                 yield self._measured(*waiting.popleft())
 
-    def _asked(self, k: int) -> Asked:
-        return Asked(kind=self._kind, model=self._model, k=min(k, self._vocabulary))
+    def _asked(self, k: int) -> Query:
+        return Query(kind=self._kind, model=self._model, k=min(k, self._vocabulary))
 
     def _measured(self, answer: Future[PromptTopK], places: NDArray[np.int64]) -> MeasuredTopK:
         told = answer.result()
@@ -186,7 +187,7 @@ def _rows(batch: Batch) -> Iterator[tuple[Sequence[int], NDArray[np.int64]]]:
             yield batch.input_ids[row, : int(places[-1]) + 2].tolist(), places
 
 
-def _reader(asked: Asked, ids: Sequence[int]) -> Any:
+def _reader(asked: Query, ids: Sequence[int]) -> Any:
     return lambda answer: asked.read(answer, ids)
 
 
@@ -195,11 +196,21 @@ def _real(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Without columns of a padded head that stand for no token: their mass goes to the tail.
 
-    In their place come tokens that are not among the k, ruled out: below the k-th likeliest, they are next to nothing.
+    In their place come tokens that are not among the k, ruled out: less likely than the k-th, they are next to nothing.
+
+    Raises:
+        ModelError: such columns have more than next to nothing.
     """
     padded = (ids >= vocabulary) | (ids < 0)
     if not padded.any():
         return ids, log_probs
+    mass = np.exp(np.where(padded, log_probs, -np.inf)).sum(axis=1)
+    if mass.max() > PADDED:
+        got, expected = f"id {ids[padded].max()}, probability {mass.max():.2g}", f"ids below {vocabulary:,}"
+        fix = "name the served model's own tokenizer: --tokenizer DIR_OR_ID"
+        raise ModelError(
+            "the teacher's server finds ids likely that are no tokens", got=got, expected=expected, fix=fix
+        )
     ids, log_probs = ids.copy(), np.where(padded, -np.inf, log_probs)
     for at in np.flatnonzero(padded.any(axis=1)):
         unused = np.setdiff1d(np.arange(vocabulary), ids[at])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from apt_model.errors import ModelError, brief, reason_of
+from apt_model.errors import ModelError, NumericError, brief, reason_of
 
 ServerKind = Literal["vllm", "sglang", "openai"]
 Prompt = Sequence[int] | str
@@ -33,8 +33,7 @@ class PromptTopK:
 
     Attributes:
         ids: (L - 1, k) int64, likeliest first.
-        log_probs: (L - 1, k) float64, natural; minus infinity where the server rules a token out, NaN where its answer
-            has no number.
+        log_probs: (L - 1, k) float64, natural; minus infinity where the server rules a token out.
     """
 
     ids: NDArray[np.int64]
@@ -61,7 +60,7 @@ class Wire:
 
         Raises:
             ModelError: it has no log-probabilities of the prompt, no integer ids, or another number of positions,
-                tokens or other tokens than asked for.
+                tokens or other tokens than asked for. NumericError: NaN.
         """
         found = self._told(answer)
         if len(found) != len(prompt):
@@ -69,6 +68,8 @@ class Wire:
             raise ModelError("the teacher's server gives another number of positions", got=got, expected=expected)
         top = [_top(pairs or [], read, token, k) for (read, pairs), token in zip(found[1:], prompt[1:], strict=True)]
         values = np.array([[value for _, value in pairs] for pairs in top], dtype=np.float64).reshape(-1, k)
+        if np.isnan(values).any():
+            raise NumericError("the teacher's server gives a log-probability that is no number", got="NaN or null")
         return PromptTopK(
             ids=np.array([[token for token, _ in pairs] for pairs in top], dtype=np.int64).reshape(-1, k),
             log_probs=np.where(values <= LOWEST, -np.inf, values),
