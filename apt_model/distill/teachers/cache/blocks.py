@@ -31,7 +31,7 @@ class DamagedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class RowBlock:
     """Some rows with their positions.
 
     Attributes:
@@ -59,7 +59,7 @@ class Block:
         return slice(first, first + int(self.counts[found[0]]))
 
 
-def read_block(content: bytes, cache_key: bytes) -> Block:
+def read_block(content: bytes, cache_key: bytes) -> RowBlock:
     """A block, if every byte is as it was written.
 
     Raises:
@@ -69,7 +69,7 @@ def read_block(content: bytes, cache_key: bytes) -> Block:
     if len(body) < 4 or _digest(body, cache_key) != content[:DIGEST_BYTES]:
         raise DamagedError
     rows = int(np.frombuffer(body, "<i4", 1)[0])
-    return Block(
+    return RowBlock(
         keys=np.frombuffer(body, np.uint64, 2 * rows, 4).reshape(-1, 2),
         counts=np.frombuffer(body, "<i4", rows, 4 + 16 * rows),
         packed=body[4 + 20 * rows :],
@@ -91,7 +91,7 @@ class Table:
     starts: NDArray[np.int64]
 
 
-def shard_bytes(blocks: Sequence[Block], cache_key: bytes) -> bytes:
+def shard_bytes(blocks: Sequence[RowBlock], cache_key: bytes) -> bytes:
     """The content of a shard's file."""
     packed = [block.to_bytes(cache_key) for block in blocks]
     table = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors.numpy import load
 
-from apt_model.distill.teachers.cache.blocks import Block, DamagedError, read_block
+from apt_model.distill.teachers.cache.blocks import DamagedError, RowBlock, read_block
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK
 from apt_model.distill.teachers.cache.index import AGAIN, Place, RowIndex, shard_name
 from apt_model.distill.teachers.cache.manifest import ORDER, STARTED, is_sound, read_manifest
@@ -67,7 +67,7 @@ class Cache:
             raise self._damaged(place)
         return self._packing.unpack(block.packed, part)
 
-    def _block(self, place: Place) -> Block:
+    def _block(self, place: Place) -> RowBlock:
         try:
             content = self.store.read(shard_name(place.shard), place.start, place.start + place.size)
             return read_block(content or b"", self._key)

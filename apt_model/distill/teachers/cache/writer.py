@@ -20,7 +20,7 @@ from torch import nn
 
 from apt_model.config.sections import WideMatmul
 from apt_model.distill.teachers.cache.answers import LiveTopK, TopKSource
-from apt_model.distill.teachers.cache.blocks import Block, is_sound_shard, shard_bytes
+from apt_model.distill.teachers.cache.blocks import RowBlock, is_sound_shard, shard_bytes
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK, concatenate, empty
 from apt_model.distill.teachers.cache.estimate import Estimate, Sample
 from apt_model.distill.teachers.cache.index import shard_name, write_index
@@ -249,7 +249,7 @@ class CacheWriter:
     def _is_sound(self, store: Store, number: int) -> bool:
         return is_sound_shard(store.read(shard_name(number)) or b"", self._started.key)
 
-    def _blocks(self, number: int, progress: Callable[[int], None]) -> Iterator[Block]:
+    def _blocks(self, number: int, progress: Callable[[int], None]) -> Iterator[RowBlock]:
         """The blocks of a shard; its rows are sorted by length, so that batches have little padding."""
         part = self._plan[number]
         rows = np.arange(part.start, part.stop)
@@ -266,7 +266,7 @@ class CacheWriter:
                 progress(done)
             gathered = concatenate(parts)
             packed, waiting = self._packing.pack(gathered[:size]), gathered[size:]
-            yield Block(keys=keys[start:end], counts=counts[start:end], packed=packed)
+            yield RowBlock(keys=keys[start:end], counts=counts[start:end], packed=packed)
         if len(waiting) or next(answers, None) is not None:
             raise ModelError("the teacher answered too many positions", got=f"over {done - len(waiting)}")
 
