@@ -60,6 +60,7 @@ IMPORTED_BY: dict[str, set[str]] = {
     "datasets": {"data"},
     "rich": {"render"},
     "starlette": {"dashboard"},
+    "httpx2": {TEACHERS},
 }
 WITHOUT_TORCH = EVERYWHERE | {"locales", "recipes", "faults"} | SHOWN
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}

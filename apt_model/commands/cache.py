@@ -15,6 +15,7 @@ from apt_model.commands.options import (
     read_settings,
     tell_overruled,
 )
+from apt_model.commands.served import add_server, open_served, refuse_server, tell_served
 from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
@@ -28,9 +29,13 @@ def add(commands: Any) -> None:
         commands, "cache-teacher", _cache, "cache a teacher's top-k logits, to distill without the teacher"
     )
     parser.add_argument(
-        "--teacher", required=True, metavar="DIR_OR_ID", help="model directory, GGUF file or hub id of the teacher"
+        "--teacher",
+        required=True,
+        metavar="DIR_OR_ID",
+        help="model directory, GGUF file or hub id of the teacher; with --server the URL that serves it",
     )
     add_precision(parser)
+    add_server(parser)
     parser.add_argument(
         "--out",
         required=True,
@@ -65,6 +70,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
     lang = config.display.lang
     say = speaker(lang)
+    refuse_server(arguments, config)
     with importing(lang):
         from apt_model.data.dataset import load_dataset, tokenize_dataset
         from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_store
@@ -97,7 +103,8 @@ def _cache(arguments: argparse.Namespace) -> None:
             columns=arguments.columns,
             tell=notice,
         )
-    teacher, tokenizer = load_precisely(arguments, config)
+    is_served = arguments.server is not None
+    teacher, tokenizer = open_served(arguments, lang) if is_served else load_precisely(arguments, config)
     with waiting(lang, "tokens"):
         rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=notice)
     tell(told)
@@ -111,6 +118,9 @@ def _cache(arguments: argparse.Namespace) -> None:
         wide_matmul=config.train.wide_matmul,
     )
     caching.refuse_other(out)
+    if is_served:
+        teacher.refuse_other_weights(out)
+        tell_served(teacher, say)
     _tell_plan(caching, say)
     if caching.uses_onednn:
         print_line("🔧 " + say("notice.wide_matmul"))

@@ -31,12 +31,13 @@ MOST_TOKENS = 4  # for each byte of it: one does, and a few stand around them
 
 
 def load_tokenizer(name: str | Path, path: Path) -> Any:
-    """The tokenizer in a directory, or None if there is none.
+    """The tokenizer in a directory or of a hub id, or None if there is none.
 
     Raises:
         ModelError: names the file at fault.
     """
-    check_directory(path)
+    if path.exists():
+        check_directory(path)
     with reading(name, partial(tokenizer_file, str(path), {})):
         tokenizer = made_tokenizer(str(path))
     refuse_unfit_tokenizer(name, path, tokenizer, vocabulary=None)
