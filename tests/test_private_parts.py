@@ -21,6 +21,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from tokenizers import normalizers
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -57,6 +59,21 @@ def canary(library: str, promise: str, file: str, *names: str) -> Callable[[Call
         CANARIES.append(Canary(library=library, promise=promise, file=file, names=names, check=check))
 
     return register
+
+
+@canary("torch", "makes a sharded model the root of its layers when asked to", "models/sharding.py", "_lazy_init")
+def _(directory: Path) -> None:
+    store = torch.distributed.FileStore(str(directory / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(2, 2))
+        mesh = init_device_mesh("cpu", (1,))
+        for unit in (model[0], model):
+            fully_shard(unit, mesh=mesh)
+        fully_shard.state(model)._lazy_init()  # type: ignore[attr-defined]
+        model[0].unshard()  # fails where no root was found
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def tiny_qwen(**more: Any) -> Any:
