@@ -175,7 +175,7 @@ def test_only_the_damaged_shard_is_made_again(teacher: Any, rows: Any, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["order.safetensors", "manifest.json", "index-0000.safetensors"])
-def test_a_damaged_order_manifest_or_index_is_named(
+def test_a_damaged_order_or_manifest_is_named(
     name: str, teacher: Any, rows: Any, tmp_path: Path, small_shards: None
 ) -> None:
     cache(teacher, rows, tmp_path)
