@@ -47,11 +47,39 @@ def test_a_student_learns_from_a_teacher_that_only_a_server_has(
     assert "The teacher is served: teacher; two answers to one request differ by 0 nats at most" in told
     assert "nats of KL" not in told  # a server does not tell the tail's tokens
     learn = ["--teacher-cache", "cache", "--student", "layers=1,hidden=16", "--data", "text.txt", "--out", "run"]
-    assert main(["distill", *learn, "--device", "cpu", "--num-epochs", "1", "--batch-size", "4", "--no-doctor"]) == 0
+    assert (
+        main(
+            [
+                "distill",
+                *learn,
+                "--device",
+                "cpu",
+                "--num-epochs",
+                "1",
+                "--batch-size",
+                "4",
+                "--no-doctor",
+                "--lang",
+                "en",
+            ]
+        )
+        == 0
+    )
     assert Path("run/student/model.safetensors").exists()
+    shown = " ".join(capsys.readouterr().out.split())
+    size = sum(one.numel() for one in served.model.parameters())
+    assert f"teacher 2 × 32 {size:,}" in shown  # counted by its config: nobody has its weights here
     served.lasting = frozenset({"flat"})
     assert cache(served.address, *SERVED, "--temperature", "1") == 3
     assert re.search(r"error\[DATA\]: cache was begun with another model of this name; got", capsys.readouterr().err)
+
+
+def test_without_a_config_the_teachers_size_is_not_known(served: Teacher, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("described/config.json").unlink()
+    assert cache(served.address, *SERVED, "--temperature", "1") == 0
+    make = ["--teacher-cache", "cache", "--student", "layers=1,hidden=16", "--data", "text.txt", "--out", "run"]
+    assert main(["distill", *make, "--device", "cpu", "--lang", "en"]) == 3
+    assert "cache has no config of its teacher" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

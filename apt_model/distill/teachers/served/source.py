@@ -7,10 +7,12 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from apt_model.data.batch import Batch, learned_positions
@@ -23,7 +25,11 @@ from apt_model.distill.teachers.served.probe import SAME, Query, apart, probe
 from apt_model.distill.teachers.served.wire import WIRES, PromptTopK, ServerKind
 from apt_model.errors import DataError, ModelError
 from apt_model.events.records import ModelCard
+from apt_model.models.directory import CONFIG
 from apt_model.models.fingerprints import hash_config, hash_json, hash_tokenizer
+from apt_model.models.forward import model_card
+from apt_model.models.reading import reading
+from apt_model.models.text_part import loader_of
 
 MODELS = "/v1/models"
 ANSWER = f"{TEACHER}/answer.json"
@@ -70,11 +76,18 @@ class ServedTopK:
         with calling(server) as calls:
             self._model, self._longest = _served(calls.ask(MODELS, is_first=True), model)
 
-    @property
+    @cached_property
     def card(self) -> ModelCard:
-        """Summary of the model: its name, and what its config tells; a server does not tell its size."""
-        layers, width = (getattr(self.config, name, None) for name in ("num_hidden_layers", "hidden_size"))
-        return ModelCard(name=self._model, parameters=0, megabytes=0.0, layers=layers, hidden_size=width)
+        """Summary of the model: its name at the server, and its size by its config; 0 parameters where none is known.
+
+        Raises:
+            ModelError: its config makes no model.
+        """
+        if self.config is None:
+            return ModelCard(name=self._model, parameters=0, megabytes=0.0)
+        with reading(self._model, CONFIG), torch.device("meta"):
+            model = loader_of(self.config).from_config(self.config)
+        return replace(model_card(model), name=self._model)
 
     @cached_property
     def fingerprint(self) -> str:
