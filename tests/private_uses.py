@@ -34,6 +34,9 @@ DUNDERS = {
 }
 DOCUMENTED_MODULES = {
     "importlib.resources.abc",
+    "torch.distributed.device_mesh",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
     "torch.nn.functional",
     "torch.nn.parallel",
     "torch.nn.utils.rnn",

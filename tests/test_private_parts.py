@@ -5,6 +5,7 @@ which version, what is gone, and which files of ours need it.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,10 @@ import transformers
 import uvicorn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from tokenizers import normalizers
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -55,6 +59,21 @@ def canary(library: str, promise: str, file: str, *names: str) -> Callable[[Call
         CANARIES.append(Canary(library=library, promise=promise, file=file, names=names, check=check))
 
     return register
+
+
+@canary("torch", "makes a sharded model the root of its layers when asked to", "models/sharding.py", "_lazy_init")
+def _(directory: Path) -> None:
+    store = torch.distributed.FileStore(str(directory / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(2, 2))
+        mesh = init_device_mesh("cpu", (1,))
+        for unit in (model[0], model):
+            fully_shard(unit, mesh=mesh)
+        fully_shard.state(model)._lazy_init()  # type: ignore[attr-defined]
+        model[0].unshard()  # fails where no root was found
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def tiny_qwen(**more: Any) -> Any:
@@ -132,6 +151,14 @@ def _(_: Path) -> None:
     llava = transformers.LlavaConfig()
     assert loader_of(llava) is transformers.AutoModelForImageTextToText
     assert loader_of(llava.get_text_config()) is transformers.AutoModelForCausalLM
+
+
+@canary("tokenizers", "gives the steps of a tokenizer as JSON to pickle", "models/text_growth.py",
+        "__getstate__")  # fmt: skip
+def _(_: Path) -> None:
+    steps = normalizers.Sequence([normalizers.NFKD(), normalizers.Replace("a", "bb")])
+    replaces = {"type": "Replace", "pattern": {"String": "a"}, "content": "bb"}
+    assert json.loads(steps.__getstate__()) == {"type": "Sequence", "normalizers": [{"type": "NFKD"}, replaces]}
 
 
 @canary("transformers", "keeps a config's attention as _attn_implementation", "distill/students/depth.py",

@@ -15,7 +15,6 @@ Table = dict[str, "Name"]
 FILES = "{data} and {validation_data} take files, folders or hub ids"
 SAVED = "a checkpoint after each epoch, and every {save_steps} steps or {save_minutes} minutes"
 PUSHED = "nothing is uploaded: the folder RUN/student is a Hugging Face model, `hf upload` takes it"
-ONE_DEVICE = "each process holds both models whole"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,13 @@ def _trackers(value: Any) -> Settings | None:
     if not isinstance(named, list | tuple) or "all" in named:
         return None if isinstance(value, str) else {"report_to": value}
     return {"report_to": () if list(named) == ["none"] else tuple(named)}
+
+
+def _sharded(value: Any) -> Settings | None:
+    """Ours, or what others leave empty; "full_shard" does not say which models."""
+    if not value:
+        return {}
+    return {"fsdp": value} if value in ("none", "student", "teacher", "both") else None
 
 
 def _resumed(value: Any) -> Settings | None:
@@ -217,7 +223,10 @@ NAMES: Mapping[str, Name] = {
                 fine=("adamw", "adamw_torch", "adamw_torch_fused")),
     **_not_here("not here; AdamW has torch's defaults, 0.9, 0.999 and 1e-8", "adam_beta1", "adam_beta2", "adam_epsilon",
                 fine=(0.9, 0.999, 1e-8)),
-    **_not_here(f"not here; {ONE_DEVICE}", "deepspeed", "fsdp", "fsdp_config", "tensor_parallel_size", fine=("",)),
+    **_special("fsdp", _sharded, "{fsdp} is none, student, teacher or both: the models that are sharded (FSDP2)",
+               "fsdp"),
+    **_not_here("not here; {fsdp}=both shards both models over the processes (FSDP2)", "deepspeed", "fsdp_config",
+                "tensor_parallel_size", fine=("",)),
     **_some("device", {True: {"device": "cpu"}, False: {}}, "{device}=cpu", "use_cpu", "no_cuda", "cpu"),
     **_same("seed", "random_seed"),
     **_not_here("{seed} is the seed of the data too", "data_seed", fine=()),

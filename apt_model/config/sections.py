@@ -191,6 +191,11 @@ class TrainConfig(Section):
     )
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps ...; auto: this machine's accelerator, else cpu")
     teacher_device: str | None = Field(None, description="device of the teacher (default: the student's)")
+    fsdp: Literal["none", "student", "teacher", "both"] | None = Field(
+        None,
+        description="split parameters (the student's gradients and optimizer too) over all processes by FSDP2, instead "
+        "of a copy on each (default: none; both under accelerate launch --use_fsdp --fsdp_version 2)",
+    )
 
 
 class DisplayConfig(Section):

@@ -19,7 +19,7 @@ from apt_model.data.notices import KeyedNotice
 from apt_model.data.shares import Share
 from apt_model.distill.cards import Cards
 from apt_model.distill.checkpoints.run_state import Stateful
-from apt_model.distill.checks import CausalityCheck
+from apt_model.distill.checks import CausalityCheck, PackingTrial
 from apt_model.distill.continuations import Continuations
 from apt_model.distill.exam import Exam
 from apt_model.distill.fixed_rows import RowSet, learned_source, spread_source
@@ -37,6 +37,8 @@ from apt_model.distill.teachers.live import TeacherSource
 from apt_model.distill.validation import Validator
 from apt_model.events.records import ModelCard
 from apt_model.models.forward import Forward, model_card, shared_vocabulary, vocabulary_of
+from apt_model.models.lockstep import Lockstep
+from apt_model.models.sharding import is_sharded, rest
 from apt_model.ranks.collective import sum_gradients
 
 
@@ -57,7 +59,9 @@ class Parts:
         vocabulary: columns of the logits that both heads have; None if one of them does not tell.
         matcher: layer matching; None unless the settings ask for it.
         on_policy: training on student-generated text; None unless the settings ask for it.
+        lockstep: lets all processes take part where one of them runs a sharded model.
         causality: refuses models that see the tokens to predict.
+        packing: tries out sharded models on packed rows, where all processes take part.
         grader, step: the loss and its gradient; the optimizer step.
         validator: measures on the validation data, each rank on its share.
         report, cards, exam, readings: emit events, cards, exams, and readings of the fixed rows.
@@ -76,7 +80,9 @@ class Parts:
     vocabulary: int | None
     matcher: Matcher | None
     on_policy: OnPolicy | None
+    lockstep: Lockstep
     causality: CausalityCheck
+    packing: PackingTrial
     grader: Grader
     step: OptimizerStep
     validator: Validator | None
@@ -127,8 +133,8 @@ def assemble(
         say=report.say,
     )
     collate = models.collate(max_length=train.max_length, tell=report.notice)
-    validator = _validator(models, data, config, grader, accelerator, collate)
-    nonfinite = NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints)
+    lockstep = Lockstep([one for one in (student, source.model) if one and is_sharded(one)], accelerator.device)
+    validator = _validator(models, data, config, grader, lockstep, collate)
     ranks = accelerator.num_processes
     share = Share(data.train, accelerator.process_index, ranks)
     epochs, total_steps = run_length(share, train)
@@ -139,7 +145,11 @@ def assemble(
         teacher_tokenizer=models.teacher_tokenizer,
         accelerator=accelerator,
     )
-    wrapped = accelerator.prepare_model(student)
+    if matcher is not None and is_sharded(student):
+        matcher.shard(accelerator.device)
+    for model in lockstep.models:
+        rest(model)  # a matcher has tried them out
+    wrapped = student if is_sharded(student) else accelerator.prepare_model(student)
     sum_gradients(wrapped)
     makes_optimizer = models.optimizer is None
     optimizer = models.optimizer or make_optimizer(wrapped, train)
@@ -161,16 +171,18 @@ def assemble(
         vocabulary=vocabulary,
         matcher=matcher,
         on_policy=on_policy,
+        lockstep=lockstep,
         causality=CausalityCheck(
             {"teacher": source.model, "student": student}, accelerator.device, train.mixed_precision
         ),
+        packing=PackingTrial(lockstep.models, accelerator),
         grader=grader,
         step=OptimizerStep(
             wrapped,
             optimizer,
             models.scheduler if own is None else own,
             grader=grader,
-            nonfinite=nonfinite,
+            nonfinite=NonFinite(train, grader=grader, report=report, keeper=keeping.checkpoints, lockstep=lockstep),
             accelerator=accelerator,
             config=train,
         ),
@@ -222,7 +234,7 @@ def _validator(
     data: Data,
     config: LessonConfig,
     grader: Grader,
-    accelerator: Accelerator,
+    lockstep: Lockstep,
     collate: Callable[[Any], Batch],
 ) -> Validator | None:
     if data.validation is None:
@@ -233,7 +245,8 @@ def _validator(
         grader=grader,
         given_tokens=config.display.given_tokens,
         bos=getattr(models.tokenizer, "bos_token_id", None),
-        device=accelerator.device,
+        device=grader.device,
+        lockstep=lockstep,
     )
 
 

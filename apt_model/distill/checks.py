@@ -6,6 +6,7 @@ Knows what is wrong; knows nothing of how training goes on.
 from collections.abc import Mapping, Sequence
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
@@ -13,6 +14,8 @@ from apt_model.data.batch import Batch
 from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.errors import DataError, ModelError
 from apt_model.models.causality import refuse_not_causal
+from apt_model.models.forward import Forward
+from apt_model.models.weights import memory_of
 
 
 def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
@@ -25,8 +28,8 @@ def refuse_shared_weights(student: nn.Module, teacher: nn.Module) -> None:
         raise ModelError(
             "teacher and student are the same model", fix="copy.deepcopy the teacher, or make a smaller student"
         )
-    teachers = {tensor.untyped_storage().data_ptr() for tensor in teacher.parameters() if tensor.numel()}
-    shared = [name for name, p in student.named_parameters() if p.untyped_storage().data_ptr() in teachers]
+    teachers = {memory_of(tensor) for tensor in teacher.parameters() if tensor.numel()}
+    shared = [name for name, p in student.named_parameters() if memory_of(p) in teachers]
     if shared:
         raise ModelError(
             "student shares weights with the teacher", got=", ".join(shared[:3]), fix="clone them in the student"
@@ -92,6 +95,28 @@ class CausalityCheck:
         if not self._is_done:
             with explained_out_of_memory(step, window):
                 self._is_done = refuse_seeing_ahead(self._models, window, self._device, self._mixed_precision)
+
+
+class PackingTrial:
+    """Tries out once whether sharded models keep packed texts apart: else each process would in a step of its own.
+
+    Args:
+        models: those that are sharded.
+        accelerator: has the device and the autocast.
+    """
+
+    def __init__(self, models: Sequence[nn.Module], accelerator: Accelerator) -> None:
+        self._models, self._accelerator = models, accelerator
+        self._is_done = not models
+
+    def try_out(self, batches: Sequence[Batch]) -> None:
+        """Try the models out on the first of some batches that has packed rows."""
+        packed = next((one for one in batches if one.segments is not None and one.segments.is_packed), None)
+        if not self._is_done and packed is not None:
+            with self._accelerator.autocast():
+                for model in self._models:
+                    Forward(model, "model").try_out(model, packed.to(self._accelerator.device))
+            self._is_done = True
 
 
 def refuse_empty(epoch: int, batches: int, steps: int) -> None:

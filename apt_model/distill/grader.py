@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
@@ -89,6 +90,12 @@ class Grader:
         self._buffer = Buffer()
         self._chunk_rows, self._dtype = train.chunk_rows, torch.bfloat16 if train.head_dtype == "bf16" else None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the student is trained."""
+        where: torch.device = self._accelerator.device
+        return where
+
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that student or teacher cannot take."""
         self._forward.check(batch)
@@ -130,7 +137,8 @@ class Grader:
             sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
         for parameter in self._matcher.parameters() if self._matcher is not None else ():
-            if parameter.grad is not None:  # of a projection: no part of the student, whose wrapper sums its own
+            # of a projection: no part of the student, whose wrapper sums its own, as a sharded projection does too
+            if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
                 parameter.grad = sum_over_ranks(parameter.grad)
         if uses_onednn():
             self._say("notice.wide_matmul")

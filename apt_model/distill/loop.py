@@ -4,11 +4,13 @@ Knows nothing of what an event means or how it is shown: with any audience, or n
 bit.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -16,6 +18,7 @@ from apt_model.config import LessonConfig
 from apt_model.data.notices import KeyedNotice, Tell
 from apt_model.distill.assembly import assemble
 from apt_model.distill.checks import check_trainable, refuse_shared_weights
+from apt_model.distill.fsdp import shard_models
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.interrupt import Stop, stop_on_signals
 from apt_model.distill.run import TrainingRun
@@ -46,7 +49,7 @@ def distill(
 
     Args:
         models: the student is handed back in eval mode, its `generation_config` completed by the teacher's; the
-            teacher's weights, modes and `requires_grad` are unchanged.
+            teacher's weights, modes and `requires_grad` are unchanged. What `fsdp` names is handed back sharded.
         data: training and validation batches.
         config: loss, epochs or steps, precision. Of its display section, only `sample_frequency`, `given_tokens`,
             `show_on` and the exams' settings are read.
@@ -77,15 +80,15 @@ def _distill(
         set_seed(config.train.seed)
     teacher, student = models.teacher, models.student
     # What the run must not leave behind, each undone at its end: accelerate's process-wide state; the teacher without
-    # gradients; the student in train mode; float32 products by oneDNN where that is faster; our signal handlers.
+    # gradients (sharded before that, as its parameters are others then); the student in train mode; float32 products by
+    # oneDNN where that is faster; our signal handlers.
     with (
-        accelerate_state_of_our_own(),
+        _on_processes(models, config, device) as accelerator,
         frozen(teacher) if isinstance(teacher, nn.Module) else nullcontext(),
         trained(student),
         full_width(*_on_cpu(models, device, place or device), setting=config.train.wide_matmul),
         _listening(keeping) as stop,
     ):
-        accelerator = make_accelerator(device, config.train.mixed_precision)
         source = _source(models, other, accelerator.device, place)  # under a launcher, each process has its own
         models = replace(models, teacher_tokenizer=other)  # None where the ids are the same: one tokenizer serves both
         added: list[KeyedNotice] = []
@@ -115,6 +118,15 @@ def _distill(
         except AptModelError as error:
             error.last_good = keeping.last_good()
             raise
+
+
+@contextmanager
+def _on_processes(models: Models, config: LessonConfig, device: torch.device) -> Iterator[Accelerator]:
+    """Context manager with the run's accelerator; the models that are to be sharded are sharded, and stay so."""
+    with accelerate_state_of_our_own():
+        accelerator = make_accelerator(device, config.train.mixed_precision)
+        shard_models(models, config.train, accelerator)
+        yield accelerator
 
 
 def _refuse_contradictions(models: Models, data: Data, config: LessonConfig) -> None:

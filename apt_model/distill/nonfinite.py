@@ -17,13 +17,15 @@ from apt_model.distill.grader import Grader
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import NumericError
 from apt_model.events.records import Notice
+from apt_model.models.lockstep import Lockstep
+from apt_model.models.sharding import whole
 
 
 def clip(accelerator: Accelerator, parameters: Iterable[nn.Parameter], config: TrainConfig) -> Tensor:
     """Clip the gradients to `max_grad_norm`; returns their joint norm before clipping."""
     norm = accelerator.clip_grad_norm_(parameters, config.max_grad_norm or inf)
     assert isinstance(norm, Tensor)  # noqa: S101 - None only under DeepSpeed, which is not offered
-    return norm
+    return whole(norm)
 
 
 class NonFinite:
@@ -34,10 +36,14 @@ class NonFinite:
         grader: finds which model caused it.
         report: is told the values.
         keeper: writes the batches to a file; None without a run directory.
+        lockstep: for the look at a sharded teacher's logits.
     """
 
-    def __init__(self, config: TrainConfig, *, grader: Grader, report: Reporter, keeper: Checkpoints | None) -> None:
+    def __init__(
+        self, config: TrainConfig, *, grader: Grader, report: Reporter, keeper: Checkpoints | None, lockstep: Lockstep
+    ) -> None:
         self._config, self._grader, self._report, self._keeper = config, grader, report, keeper
+        self._lockstep = lockstep
 
     def allows(self, loss: float, grad_norm: float, window: Window, progress: Progress) -> bool:
         """Whether the step may be taken; False: it is to be skipped.
@@ -54,7 +60,8 @@ class NonFinite:
         progress.nonfinite_in_a_row += 1
         if self._config.on_nonfinite == "skip" and progress.nonfinite_in_a_row <= self._config.max_nonfinite:
             return False
-        blame = self._grader.blame(batches)
+        with self._lockstep():
+            blame = self._grader.blame(batches)
         raise NumericError(
             f"step {step} (batch {first} of epoch {progress.epoch}) is not finite" + (f": {blame}" if blame else ""),
             got=f"loss {loss}, gradient norm {grad_norm}; the weights before it are kept",

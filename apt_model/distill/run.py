@@ -136,7 +136,8 @@ class TrainingRun:
     def _end(self, started: float) -> RunFinished:
         """Emit the end of the run; returns it with the verdict."""
         progress = self._progress
-        self._parts.readings.at_end(self._student, epoch=progress.epoch)
+        with self._parts.lockstep():
+            self._parts.readings.at_end(self._student, epoch=progress.epoch)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
             RunFinished,
@@ -180,8 +181,9 @@ class TrainingRun:
         ranks().at("validation")
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
-        self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
-        self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
+        with self._parts.lockstep():
+            self._parts.exam.after_epoch(self._student, epoch=progress.epoch)
+            self._parts.readings.after_epoch(self._student, epoch=progress.epoch)
         mean_loss = progress.epoch_loss_sum / progress.epoch_tokens if progress.epoch_tokens else None
         scored = self._report.tell(
             EpochFinished,
@@ -210,14 +212,16 @@ class TrainingRun:
         windows = self._windows.of_epoch(restored)
         while not self._is_done():
             drawn = next(windows, [])
-            if drawn:
-                self._parts.causality.check([batch for _, batch in drawn], step=progress.step + 1)
+            batches = [batch for _, batch in drawn]
+            with self._parts.lockstep():
+                if drawn:
+                    self._parts.causality.check(batches, step=progress.step + 1)
+                self._parts.packing.try_out(batches)
             window, count = self._to_learn(drawn)
             if not count.batches:
                 break
             if count.tokens:
-                if self._parts.exam.waits or self._parts.readings.waits:
-                    clock += self._before_first_step(drawn, window)
+                clock += self._before_first_step(drawn, window)
                 self._one_step(window, count, clock)
             progress.batches += count.batches
             progress.own_batches += len(drawn)
@@ -230,8 +234,9 @@ class TrainingRun:
 
     def _to_learn(self, window: Window) -> tuple[Window, WindowCount]:
         """The batches that a step learns from on this rank, and the count of those of all ranks."""
-        if self._parts.on_policy is not None and window:
-            window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
+        if self._parts.on_policy is not None:
+            with self._parts.lockstep():
+                window = self._parts.on_policy.window(self._student, window, step=self._progress.step + 1)
         count = self._together.count(window)
         self._progress.count_skipped(count.without_labels)
         if count.first_without_labels is not None:
@@ -239,11 +244,12 @@ class TrainingRun:
         return self._together.filled(window, count), count
 
     def _before_first_step(self, drawn: Window, window: Window) -> float:
-        """The first reading, and the exam, on prompts of the validation data if there is any; the seconds they took."""
+        """The first reading and exam, if they wait, on prompts of the validation data if any; the seconds they took."""
         asked, validator = time.perf_counter(), self._parts.validator
-        looked_at = [validator.first] if validator else []
-        self._parts.readings.begin(self._student, [batch for _, batch in drawn], looked_at, epoch=self._progress.epoch)
-        self._parts.exam.begin(self._student, [validator.first] if validator else [batch for _, batch in window])
+        looked_at, parts = [validator.first] if validator else [], self._parts
+        with parts.lockstep():
+            parts.readings.begin(self._student, [batch for _, batch in drawn], looked_at, epoch=self._progress.epoch)
+            parts.exam.begin(self._student, looked_at or [batch for _, batch in window])
         return time.perf_counter() - asked
 
     def _one_step(self, window: Window, count: WindowCount, clock: float) -> None:
@@ -256,9 +262,10 @@ class TrainingRun:
         progress.count_step(taken.loss, count.tokens)
         self._report.step = progress.step
         self._tell_step(count, taken, time.perf_counter() - clock)
-        parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
-        parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
-        parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
+        with parts.lockstep():
+            parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
+            parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
+            parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
 
     def _tell_step(self, count: WindowCount, taken: StepTaken, seconds: float) -> None:
         distill = self._config.distill

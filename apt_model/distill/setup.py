@@ -36,12 +36,14 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     """
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return Accelerator(
-                mixed_precision=mixed_precision,
-                cpu=device.type == "cpu",
-                kwargs_handlers=[InitProcessGroupKwargs(timeout=NO_TIMEOUT)],
-                **_no_accumulation(),
-            )
+            # else accelerate would wait for its own way of sharding, which cannot give back a model for a look at it
+            with patch_environment(ACCELERATE_USE_FSDP="false"):
+                return Accelerator(
+                    mixed_precision=mixed_precision,
+                    cpu=device.type == "cpu",
+                    kwargs_handlers=[InitProcessGroupKwargs(timeout=NO_TIMEOUT)],
+                    **_no_accumulation(),
+                )
         with patch_environment(accelerate_torch_device=str(device)):
             return Accelerator(mixed_precision=mixed_precision, **_no_accumulation())
     except ValueError as error:

@@ -18,10 +18,13 @@ from apt_model.data.rng import undisturbed
 from apt_model.data.shares import Share
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
+from apt_model.distill.out_of_memory import REMEDY
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
 from apt_model.events.results import TextPair, Validation
+from apt_model.models.lockstep import Lockstep
 from apt_model.models.modes import looking_at
+from apt_model.models.out_of_memory import out_of_memory_told
 from apt_model.ranks.collective import gather_values, rank, world_size
 
 MAX_PAIRS = 16  # rows whose texts are kept in a pass
@@ -46,6 +49,7 @@ class Validator:
         given_tokens: length of the prompt before the texts on a card.
         bos: the start token, which is none of them.
         device: its random generators are restored.
+        lockstep: for sharded models, of which each rank measures another number of batches.
 
     Attributes:
         first: the first batch with a label; read at once, so that bad data is refused before training.
@@ -64,7 +68,9 @@ class Validator:
         given_tokens: int,
         bos: int | None = None,
         device: torch.device,
+        lockstep: Lockstep,
     ) -> None:
+        self._lockstep = lockstep
         if isinstance(batches, Iterator):
             fix = "pass a DataLoader or a list"
             raise DataError("validation data can be read only once", got=type(batches).__name__, fix=fix)
@@ -76,6 +82,7 @@ class Validator:
         with undisturbed(device):
             self.first = next(self._batches())
 
+    @out_of_memory_told("reading a card from the validation data", REMEDY)
     def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
         """A row of the next validation batch, read from both models, and the batch's loss."""
         with looking_at(student, self._device) as module:
@@ -102,6 +109,7 @@ class Validator:
         self.taken += 1
         return batch
 
+    @out_of_memory_told("the validation", REMEDY)
     def measure(self, student: nn.Module, report: Reporter) -> Validation:
         """Losses and agreement over all validation data, and the texts of one row of each of the first 16 batches.
 
@@ -113,7 +121,7 @@ class Validator:
         """
         measured: list[MeasuredBatch] = []
         share = Share(self._source, rank(), world_size())
-        with looking_at(student, self._device) as module:
+        with self._lockstep(), looking_at(student, self._device) as module:
             for index, batch in enumerate(self._collated(share.batches)):
                 if batch.label_count:
                     measured.append(self._measured(module, batch, share.number(index), report))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
 from apt_model.data.encoded import IGNORED
+from apt_model.models.sharding import class_of, whole
 
 KEY_BYTES = 16
 _NOT_HASHED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
@@ -24,11 +25,14 @@ def hash_model(model: nn.Module) -> str:
 
 
 def hash_tensors(tensors: Mapping[str, Tensor], before: str = "") -> str:
-    """sha256 over the string `before` and the tensors: names, dtypes, shapes, bytes; what is no tensor is left out."""
+    """sha256 over the string `before` and the tensors: names, dtypes, shapes, bytes; what is no tensor is left out.
+
+    Of sharded tensors all processes must call it: each is gathered, one after the other.
+    """
     digest = hashlib.sha256(before.encode())
     for name, tensor in sorted((name, one) for name, one in tensors.items() if isinstance(one, Tensor)):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -50,7 +54,7 @@ def hash_build(model: nn.Module) -> str:
     parameters are trained and in which dtype.
     """
     modules = [
-        (name, type(module).__qualname__, module.extra_repr(), sorted(_settings_of(vars(module)).items()))
+        (name, class_of(module).__qualname__, module.extra_repr(), sorted(_settings_of(vars(module)).items()))
         for name, module in model.named_modules()
     ]
     parameters = [(name, str(one.dtype), one.requires_grad) for name, one in model.named_parameters()]

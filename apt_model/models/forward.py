@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -21,7 +22,10 @@ from apt_model.models.neighbours import keeps_apart
 from apt_model.models.output_head import OutputHead
 from apt_model.models.quiet import quiet_about_masks
 from apt_model.models.reading import running
+from apt_model.models.sharding import class_of
 from apt_model.models.weights import get_model_size
+
+_KEEPS_APART: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, as they were tried out
 
 
 class Forward:
@@ -41,7 +45,6 @@ class Forward:
         self.role = role
         self._accepted = _accepted_arguments(model)
         self._limits = limits(model)
-        self._keeps_apart: bool | None = None
         self._has_run = False
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -68,6 +71,10 @@ class Forward:
             self._call(model, read)
         return seen[0] if read is batch or batch.segments is None else batch.segments.put_back(seen[0])
 
+    def try_out(self, model: nn.Module, batch: Batch) -> None:
+        """Find out whether the model keeps packed texts apart, if the batch has some, before it is to read them."""
+        self._readable(model, batch)
+
     def _readable(self, model: nn.Module, batch: Batch) -> Batch:
         """The batch itself, or its packed texts in rows of their own, where the model would not keep them apart."""
         segments = batch.segments
@@ -77,11 +84,11 @@ class Forward:
         is_beyond = most is not None and length > most  # GPT-Neo has a mask of that size
         if not segments.is_dense or is_beyond or "position_ids" not in self._accepted:
             return batch.apart
-        if self._keeps_apart is None:
-            plain = extract_model_from_parallel(model, keep_torch_compile=False)  # no other process need take part
+        plain = extract_model_from_parallel(model, keep_torch_compile=False)  # no other process need take part
+        if plain not in _KEEPS_APART:
             ids = batch.input_ids[batch.attention_mask != 0]
-            self._keeps_apart = keeps_apart(plain, partial(self._logits, plain), ids)
-        return batch if self._keeps_apart else batch.apart
+            _KEEPS_APART[plain] = keeps_apart(plain, partial(self._logits, plain), ids)
+        return batch if _KEEPS_APART[plain] else batch.apart
 
     def _logits(self, model: nn.Module, ids: Tensor, positions: Tensor | None) -> Tensor:
         mask = torch.ones_like(ids)
@@ -182,7 +189,7 @@ def model_card(model: nn.Module) -> ModelCard:
     config = getattr(model, "config", None)
     layers, hidden_size = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     return ModelCard(
-        name=type(model).__name__,
+        name=class_of(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         megabytes=get_model_size(model),
         layers=layers if isinstance(layers, int) else None,

@@ -16,6 +16,7 @@ from apt_model.models.directory import CONFIG
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
 from apt_model.models.reading import running
+from apt_model.models.sharding import is_sharded
 
 Prompt = Sequence[int]
 FIX = f"check its {CONFIG}, or set card_text=predicted and no exam_prompts, and leave on_policy out"
@@ -118,9 +119,10 @@ def _new_tokens(
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(eos_token_id=stops or None, pad_token_id=pad, **settings)  # type: ignore[no-untyped-call]
     with _settings(model, config), running(model, f"{type(model).__name__} cannot generate", FIX):
-        rows: list[list[int]] = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens)[
-            :, longest:
-        ].tolist()
+        # not `synced_gpus`, which transformers assumes of a sharded model: other processes may generate nothing now
+        apart = {"synced_gpus": False} if is_sharded(model) else {}
+        found = model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, **apart)
+        rows: list[list[int]] = found[:, longest:].tolist()
     return rows
 
 

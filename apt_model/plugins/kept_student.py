@@ -18,6 +18,7 @@ from apt_model.errors import StorageError
 from apt_model.events.runfile import STUDENT
 from apt_model.models.pretrained import save_model
 from apt_model.models.readme import Training
+from apt_model.models.sharding import is_sharded
 from apt_model.models.weights import get_model_size
 from apt_model.storage import step_of, why_damaged, write_whole
 
@@ -58,7 +59,8 @@ class RunHome:
         newest = checkpoints.newest if checkpoints is not None else None
         is_whole = newest is not None and why_damaged(newest) is None
         error.last_good = checkpoints.last_good() if checkpoints is not None and is_whole else None
-        if not step or (newest is not None and is_whole and step_of(newest) == step):
+        is_in_shards = is_sharded(models.student)  # which the other processes, that have not failed, do not give now
+        if not step or is_in_shards or (newest is not None and is_whole and step_of(newest) == step):
             return error
         fix = f"free some space; the student of step {step} could not be kept anywhere"
         for find in self._places():

@@ -6,7 +6,7 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +29,7 @@ from apt_model.events.sinks import Audience, Guard, Sink
 from apt_model.models.devices import pick_device
 from apt_model.models.forward import model_card
 from apt_model.models.readme import Training
+from apt_model.models.sharding import gathered
 from apt_model.plugins.kept_student import RunHome, save_student
 from apt_model.plugins.viewer import Viewer
 from apt_model.ranks.group import ranks
@@ -121,6 +122,8 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
         checkpoints = _checkpoints(config, folder)
         notices += [*viewers.notices, *_notices_of(checkpoints)]
         record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
+        if record is not None and record.kept is not None:
+            notices.append(("notice.record_kept", {"path": str(record.kept)}))
         audience = Audience(
             [*viewers.sinks, *trackers],
             record=record,
@@ -145,10 +148,12 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
             )
             audience.close()
             ranks().at("save")
+            student = gathered(models.student)  # all processes give their shards, and the first one saves
             with ranks().agreed("save the student"):
-                if directory is not None and record is not None:
+                if directory is not None and record is not None and student is not None:
                     record.check()  # else it may be another run's student that is replaced
-                    save_student(models, directory / STUDENT, config, _training(config, models, data, verdict))
+                    whole = replace(models, student=student)
+                    save_student(whole, directory / STUDENT, config, _training(config, models, data, verdict))
                     record.check()
         except StorageError as error:
             if home is None:
@@ -193,17 +198,11 @@ def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
 
 
 def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
-    """The run's record, emptied unless the run resumes from a checkpoint."""
+    """The run's record; of a run that resumes without a checkpoint a new one, beside what is there."""
     if directory is None:
         return None
-    record = RunFile(directory, resumes=folder.resume_from is not None)
-    if checkpoints is None or checkpoints.newest is None:
-        try:
-            record.load_state_dict({"bytes": 0, "waiting": []})
-        except BaseException:
-            record.close()
-            raise
-    return record
+    begins_anew = checkpoints is None or checkpoints.newest is None
+    return RunFile(directory, resumes=folder.resume_from is not None, begins_anew=begins_anew)
 
 
 def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:

@@ -35,7 +35,7 @@ from apt_model.distill.checkpoints.comparison import (
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
-from apt_model.distill.checkpoints.rank_state import RankState, side_by_side
+from apt_model.distill.checkpoints.rank_state import RankState, WholeState, side_by_side
 from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError, StorageError
 from apt_model.models.devices import surroundings
@@ -132,23 +132,24 @@ class Checkpoints:
         progress = run.progress
         self._note(score, progress.step)
         ranks = gather_values(RankState.of(run))  # each gives its own, and rank 0 writes
+        whole = WholeState.of(run)
         with group.ranks().agreed("save a checkpoint"):
             if rank() == 0:
-                self._write(run, ranks)
+                self._write(run, ranks, whole)
         self.newest = self.folder / snapshot_name(progress.step)
         self._clock, self._saved_step = time.monotonic(), progress.step
 
-    def _write(self, run: RunState, ranks: Sequence[RankState]) -> None:
-        write_state, tensors, generators, inner = self._state_of(run, ranks)
-        beside = run.beside
-        modules = {STUDENT: run.student} if beside is None else {STUDENT: run.student, BESIDE: beside}
-        weights = [tensor for module in modules.values() for tensor in weights_of(module).values()]
+    def _write(self, run: RunState, ranks: Sequence[RankState], whole: WholeState) -> None:
+        write_state, generators, inner = self._state_of(run, ranks, whole.settings)
+        tensors, beside = whole.optimizer, whole.beside
+        weights = [*weights_of(whole.student).values(), *beside.values()]
         about = sum(t.numel() * t.element_size() for t in [*weights, *tensors.values()])
         write_snapshot(
             self.folder,
             run.progress.step,
             {
-                **{name: partial(save_weights, module) for name, module in modules.items()},
+                STUDENT: partial(save_weights, whole.student),
+                **({BESIDE: lambda path: save_file(beside, path)} if beside else {}),
                 OPTIMIZER: lambda path: save_file(tensors, path),
                 GENERATORS: lambda path: save_file(generators, path),
                 INNER: lambda path: save_file(inner, path),
@@ -171,9 +172,13 @@ class Checkpoints:
     def _prune(self) -> None:
         prune(self.folder, keep=self._config.save_total_limit, spare=self._best[1] if self._best else None)
 
-    def _state_of(self, run: RunState, ranks: Sequence[RankState]) -> tuple[Writer, Tensors, Tensors, Tensors]:
-        """A writer of the JSON state, and the tensors of optimizer, generators and the models' inner state."""
-        tensors, settings = optimizer_state(run.optimizer)
+    def _state_of(
+        self, run: RunState, ranks: Sequence[RankState], settings: Mapping[str, Any]
+    ) -> tuple[Writer, Tensors, Tensors]:
+        """A writer of the JSON state, and tensors of generators and of the models' inner state.
+
+        `settings`: what of the optimizer's state is no tensor.
+        """
         own, generators, inner = side_by_side(ranks)
         state = {
             "progress": run.progress.state_dict(),
@@ -185,7 +190,7 @@ class Checkpoints:
             "surroundings": surroundings(run.device),
         }
         try:
-            return json_writer(state), tensors, generators, inner
+            return json_writer(state), generators, inner
         except (TypeError, ValueError, RecursionError) as error:
             expected = "JSON values in every state_dict; in the optimizer's, tensors too"
             fix = "use another optimizer or scheduler, or train without run_dir"
@@ -208,7 +213,7 @@ class Checkpoints:
             refuse_other_ranks([name for name, _ in others], [one for _, one in others], is_divided=run.is_divided)
             told = self._compare(run) if self.newest is not None and rank() == 0 else []
         _TRAINED_HERE[run.student] = self.folder.resolve()
-        self._state_of(run, [RankState.of(run)])
+        self._state_of(run, [RankState.of(run)], optimizer_state(run.optimizer)[1])
         strange = [name for name, value in run.student.state_dict().items() if not isinstance(value, Tensor)]
         if strange:
             got, fix = f"{', '.join(strange[:3])} in it", "change the student, or train without run_dir"

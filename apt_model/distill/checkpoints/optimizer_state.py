@@ -8,17 +8,21 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from apt_model.data.rng import Tensors
+from apt_model.models.sharding import on_first, part_of
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state as tensors, named "parameter index.state name", and JSON values."""
+    """An optimizer's state as tensors, named "parameter index.state name", and JSON values.
+
+    All processes call it: of sharded parameters the tensors are whole on the first one, and empty on the others.
+    """
     state = optimizer.state_dict()
     tensors: Tensors = {}
     plain: dict[str, dict[str, Any]] = {}
     for index, entry in state["state"].items():
         for name, value in entry.items():
             if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+                tensors[f"{index}.{name}"] = on_first(value).clone(memory_format=torch.contiguous_format)
             else:
                 plain.setdefault(str(index), {})[name] = value
     return tensors, {"groups": state["param_groups"], "plain": plain, "tensors": sorted(tensors)}
@@ -43,9 +47,11 @@ def load_optimizer_state(optimizer: Optimizer, tensors: Tensors, settings: Mappi
     """
     refuse_missing("optimizer", settings["tensors"], tensors)
     state: dict[int, dict[str, Any]] = {int(index): dict(entry) for index, entry in settings["plain"].items()}
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = tensor
+        like = parameters[int(index)]
+        state.setdefault(int(index), {})[name] = part_of(tensor, like) if tensor.shape == like.shape else tensor
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in settings["groups"]
     ]

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from apt_model.data.rng import Tensors
 from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
+from apt_model.distill.checkpoints.optimizer_state import optimizer_state
 from apt_model.distill.checkpoints.progress import OF_A_RANK
 from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.models.inner_state import read_inner, set_inner
+from apt_model.models.sharding import gathered, on_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,34 @@ class RankState:
                 set_inner(model, self.plain["inner"][role], below(role, self.inner))
         run.progress.load_place(self.plain["place"])
         return RestoredGenerators.of(checkpoint, self.ranks, self.plain["generators"], self.generators)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeState:
+    """What all ranks have in common: the same on each, or put together from their shards for the one that writes.
+
+    Attributes:
+        student: plain; on other ranks than the first, a sharded one is left as it is.
+        beside: tensors of what is trained beside it.
+        optimizer, settings: its tensors, and the rest of its state.
+    """
+
+    student: nn.Module
+    beside: Tensors
+    optimizer: Tensors
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, run: RunState) -> "WholeState":
+        """That of a run; all ranks call it."""
+        beside = {} if run.beside is None else run.beside.state_dict()
+        tensors, settings = optimizer_state(run.optimizer)
+        return cls(
+            student=gathered(run.student) or run.student,
+            beside={name: on_first(tensor) for name, tensor in beside.items()},
+            optimizer=tensors,
+            settings=settings,
+        )
 
 
 def side_by_side(states: Sequence[RankState]) -> tuple[list[Mapping[str, Any]], Tensors, Tensors]:

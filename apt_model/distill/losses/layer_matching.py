@@ -19,6 +19,7 @@ from apt_model.config.sections import DistillConfig
 from apt_model.distill.losses.logit_blocks import FLOOR
 from apt_model.errors import ConfigError, ModelError
 from apt_model.models.activations import ActivationRecorder, Activations
+from apt_model.models.sharding import shard_layer
 
 
 class LayerPair(NamedTuple):
@@ -104,6 +105,12 @@ class Matcher(nn.Module):
     def notice(self) -> tuple[str, dict[str, str]]:
         """Which layers are compared, as a notice's key and values."""
         return "notice.matching", {"pairs": ", ".join(f"{own}:{their}" for own, their in self.pairs)}
+
+    def shard(self, device: torch.device) -> None:
+        """Split the projections over all processes, as a sharded student is: one optimizer has both. Collective."""
+        for projection in self.projections:
+            if isinstance(projection, nn.Linear):
+                shard_layer(projection, device)
 
     @contextmanager
     def trained_by(self, optimizer: Optimizer) -> Iterator[None]:

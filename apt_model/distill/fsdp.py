@@ -1,0 +1,117 @@
+"""Which models of a run are sharded (FSDP2), and which cannot be: refused in one line, or split over the processes.
+
+Knows settings, environment and models; knows nothing of how a model is sharded.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_compiled_module
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from apt_model.config.launchers import refuse_other_launchers, wants_fsdp
+from apt_model.config.sections import TrainConfig
+from apt_model.distill.inputs import Models
+from apt_model.errors import ConfigError, ModelError
+from apt_model.models.devices import is_bound
+from apt_model.models.sharding import is_sharded, rest, shard
+
+Role = Literal["student", "teacher"]
+LAUNCH = "start with torchrun --nproc-per-node N, or leave fsdp out"
+
+
+def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) -> None:
+    """Shard what the settings name, in place.
+
+    An optimizer that was given goes on with the student's shards.
+
+    Raises:
+        ConfigError: settings, environment and processes do not go together.
+        ModelError: a model cannot be sharded, or is parallel in a way that is not offered.
+    """
+    given: dict[Role, nn.Module] = {"student": models.student}
+    if isinstance(models.teacher, nn.Module):
+        given["teacher"] = models.teacher
+    roles = wanted_roles(config, cached="teacher" not in given)
+    for role, model in given.items():
+        _refuse_other_parallelism(model, role, shards=role in roles)
+    if roles and accelerator.num_processes == 1:
+        raise ConfigError(f"fsdp={config.fsdp} shards over several processes", got="1 process", fix=LAUNCH)
+    for role in roles:
+        _refuse_unfit(given[role], role, config)
+        _shard(given[role], accelerator.device, models.optimizer if role == "student" else None)
+
+
+def wanted_roles(config: TrainConfig, *, cached: bool) -> Sequence[Role]:
+    """The roles of the models to shard: by the setting, or else by what accelerate's launcher was told.
+
+    Raises:
+        ConfigError: a teacher that is a cache; what is not offered, in accelerate's environment.
+    """
+    refuse_other_launchers(os.environ)
+    if config.fsdp is None:
+        return () if not wants_fsdp(os.environ) else ("student",) if cached else ("student", "teacher")
+    if cached and config.fsdp in ("teacher", "both"):
+        fix = "leave fsdp out" if config.fsdp == "teacher" else "set fsdp=student"
+        raise ConfigError(f"fsdp={config.fsdp} shards the teacher, but that is a cache", fix=fix)
+    chosen: dict[str, Sequence[Role]] = {"student": ("student",), "teacher": ("teacher",)}
+    return ("student", "teacher") if config.fsdp == "both" else chosen.get(config.fsdp, ())
+
+
+def _refuse_other_parallelism(model: nn.Module, role: str, *, shards: bool) -> None:
+    """Refuse a model that was made parallel elsewhere: FSDP1, DeepSpeed, tensor parallel, or sharded by its owner."""
+    instead = f"load a plain model on every process, and set fsdp={role} to shard it"
+    names = {type(module).__name__ for module in model.modules()}
+    if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
+        raise ModelError(f"the {role} is wrapped in FSDP1, which is not offered", fix=instead)
+    if "DeepSpeedEngine" in names:
+        raise ModelError(f"the {role} is a DeepSpeed engine, which is not offered", fix=instead)
+    if is_sharded(model):
+        if not shards:
+            fix = f"set fsdp={role}, or both"
+            raise ModelError(f"the {role} is sharded, from a run before", got="no fsdp for it in the settings", fix=fix)
+    elif any(isinstance(module, FSDPModule) for module in model.modules()):
+        raise ModelError(f"the {role} is sharded already, by fully_shard", fix=instead)
+    elif any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        got = "parameters split by tp_plan or distribute_tensor"
+        raise ModelError(f"the {role} is tensor-parallel, which is not offered", got=got, fix=instead)
+
+
+def _refuse_unfit(model: nn.Module, role: Role, config: TrainConfig) -> None:
+    """Refuse a model that cannot be sharded, or not with these settings."""
+    what = f"the {role} cannot be sharded"
+    if is_bound(model):
+        got = "a quantized model" if getattr(model, "is_quantized", False) else "one spread by device_map"
+        raise ModelError(what, got=got, fix="load it plain, in bf16, or leave it out of fsdp")
+    if is_compiled_module(model):
+        raise ModelError(what, got="a compiled model", fix="give the model as it was before torch.compile")
+    if role == "teacher" and config.teacher_device is not None:
+        got = f"teacher_device={config.teacher_device}"
+        raise ConfigError(
+            "a sharded teacher is on the devices of all processes", got=got, fix="leave teacher_device out"
+        )
+    if role == "student" and config.mixed_precision == "fp16":
+        raise ConfigError(what, got="mixed_precision=fp16", expected="bf16 or no", fix="set mixed_precision=bf16")
+
+
+def _shard(model: nn.Module, device: torch.device, optimizer: Optimizer | None) -> None:
+    """Shard a model; an optimizer of its own parameters gets their shards instead.
+
+    Raises:
+        ModelError: the optimizer has taken steps already: its state is of whole parameters.
+    """
+    if optimizer is not None and optimizer.state and not is_sharded(model):
+        got = f"{type(optimizer).__name__} with state of {len(optimizer.state)} parameters"
+        raise ModelError("an optimizer of a sharded student must be new", got=got, fix="make a new one")
+    before = {id(parameter): name for name, parameter in model.named_parameters()}
+    rest(model)
+    shard(model, device)
+    after = dict(model.named_parameters())
+    for group in optimizer.param_groups if optimizer is not None else ():
+        group["params"] = [after[before[id(one)]] if id(one) in before else one for one in group["params"]]
