@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
+from apt_model.distill.graded import Graded, LossTerms
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.layer_matching import ForwardPair, Matcher
 from apt_model.distill.losses.logit_blocks import Buffer, Signal
@@ -34,28 +35,6 @@ from apt_model.ranks.collective import sum_over_ranks
 from apt_model.ranks.group import ranks
 
 T = TypeVar("T", float, Tensor)
-
-
-class LossTerms(NamedTuple):
-    """The terms of the loss, without gradient: sums over positions; 0 for a term that is off."""
-
-    kd: Tensor
-    ce: Tensor
-    hidden: Tensor
-    attention: Tensor
-    router: Tensor
-
-
-class Graded(NamedTuple):
-    """A batch's part of the step: its loss with gradient, the sums of its terms, and its row for a card."""
-
-    loss: Tensor
-    terms: LossTerms
-    readout: RowReadout | None
-
-    def of_card(self, card: CardRow) -> "Graded":
-        """The same, with the row's place in another batch."""
-        return self._replace(readout=self.readout and replace(self.readout, card=card))
 
 
 class Grader:

@@ -207,10 +207,10 @@ class TrainingRun:
     def _all_steps(self, run_started: float, epoch_started: float, restored: RestoredGenerators | None) -> None:
         """The optimizer steps of an epoch that are still to be taken, with a checkpoint after a step if one is due."""
         progress = self._progress
-        ranks().at("data", progress.step + 1)
         clock = time.perf_counter()
         windows = self._windows.of_epoch(restored)
         while not self._is_done():
+            ranks().at("data", progress.step + 1)
             drawn = next(windows, [])
             batches = [batch for _, batch in drawn]
             with self._parts.lockstep():
@@ -230,7 +230,6 @@ class TrainingRun:
             if self._is_done():
                 break
             self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
-            ranks().at("data", progress.step + 1)
 
     def _to_learn(self, window: Window) -> tuple[Window, WindowCount]:
         """The batches that a step learns from on this rank, and the count of those of all ranks."""
