@@ -16,7 +16,7 @@ from typing import Any
 from apt_model.errors import Interrupted, RankLostError, Told, told_of
 from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end
 from apt_model.ranks.signs import Pulse
-from apt_model.ranks.store import Meeting, Place, Store, connect, meeting, place
+from apt_model.ranks.store import Meeting, Place, RankStore, connect, meeting, place
 from apt_model.ranks.told import line_of, told_by
 from apt_model.ranks.watch import BEAT, GRACE, Ends, RankWatch, patience_of
 
@@ -40,7 +40,7 @@ class Ranks:
         self.rank, self.size = where
         self._where, self._turn, self._before = where, 0, list[str]()
         self._meeting: Meeting | None = None
-        self._connected: Store | None = None
+        self._connected: RankStore | None = None
         self._watch: RankWatch | None = None
         self._pulse, self._session = Pulse(), 0
         self._told: BaseException | None = None  # the last error that all ranks know of
@@ -270,7 +270,7 @@ class Ranks:
         return f"{self._session}.{self._turn}: {what}"
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> RankStore:
         if self._connected is None:
             self._meeting = meeting(self._where)
             self._connected = connect(self._meeting)

@@ -68,7 +68,7 @@ def meeting(where: Place) -> Meeting:
     return Meeting(host, port, where.rank == 0)
 
 
-class Store:
+class RankStore:
     """A connection to the store, for one thread alone: a call that waits keeps others out. Methods: torch's own.
 
     A second, silent connection shows when the server has ended, before torch's client meets that and prints a page.
@@ -93,7 +93,7 @@ class Store:
         return getattr(self._spoken, name)
 
 
-def connect(at: Meeting) -> Store:
+def connect(at: Meeting) -> RankStore:
     """A new connection to the store.
 
     Raises:
@@ -116,7 +116,7 @@ def connect(at: Meeting) -> Store:
         what = f"rank 0 cannot be reached at {at.host}:{at.port}"
         fix = "check that it runs, and that MASTER_ADDR and MASTER_PORT are the same everywhere and not blocked"
         raise RankLostError(what, got=reason_of(error), fix=fix) from error
-    return Store(PrefixStore(prefix, store), at)
+    return RankStore(PrefixStore(prefix, store), at)
 
 
 def _integer(name: str) -> int:

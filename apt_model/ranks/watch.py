@@ -17,7 +17,7 @@ from typing import NamedTuple
 from apt_model.errors import ConfigError, RankLostError, Told, told_of
 from apt_model.ranks.judge import Lost, Seen, line_of, missing, stuck
 from apt_model.ranks.signs import OUT, Pulse, Sign, Who
-from apt_model.ranks.store import Place, Store, is_agents
+from apt_model.ranks.store import Place, RankStore, is_agents
 
 PATIENCE = 15.0  # seconds
 BEAT = 1.0  # seconds
@@ -56,7 +56,7 @@ class RankWatch:
     def __init__(
         self,
         where: Place,
-        open_store: Callable[[], Store],
+        open_store: Callable[[], RankStore],
         *,
         pulse: Pulse,
         patience: float,
@@ -119,7 +119,7 @@ class RankWatch:
         except (DistError, RankLostError):
             self._is_broken = True
 
-    def _exchange(self, store: Store) -> None:
+    def _exchange(self, store: RankStore) -> None:
         """Say the own sign, hear the others', judge; the first finding is everyone's."""
         now, verdict = time.monotonic(), self._key("verdict")
         store.set(self._key("sign", self._rank), json.dumps(self._pulse.read()))
@@ -134,7 +134,7 @@ class RankWatch:
             self._find(Told(*json.loads(store.get(verdict))))
         self._exchanged = time.monotonic()
 
-    def _hear(self, store: Store, now: float) -> None:
+    def _hear(self, store: RankStore, now: float) -> None:
         """Rank 0 hears all, the others rank 0, so that a thousand ranks are no burden; who is who is heard once."""
         if now - self._exchanged > self.patience / 2:  # this process itself was stopped: the others have had no chance
             self._seen = {rank: (sign, now) for rank, (sign, _) in self._seen.items()}
@@ -151,11 +151,11 @@ class RankWatch:
             before, sign = self._seen.get(rank, (None, now)), said.get(rank)
             self._seen[rank] = before if sign is None or before[0] == sign else (sign, now)
 
-    def _signs(self, store: Store, ranks: list[int]) -> list[Sign]:
+    def _signs(self, store: RankStore, ranks: list[int]) -> list[Sign]:
         texts = store.multi_get([self._key("sign", rank) for rank in ranks]) if ranks else []
         return [Sign(*json.loads(text)) for text in texts]
 
-    def _view(self, store: Store, now: float) -> dict[int, Seen]:
+    def _view(self, store: RankStore, now: float) -> dict[int, Seen]:
         """What is to be judged: what was heard, and what can be seen of the processes of this machine."""
         view = {rank: Seen(sign, now - since) for rank, (sign, since) in self._seen.items()}
         own = self._who[self._rank]
