@@ -13,7 +13,6 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
@@ -31,7 +30,7 @@ from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
-from apt_model.ranks.collective import sum_over_ranks
+from apt_model.ranks.collective import sum_unwrapped_gradients
 from apt_model.ranks.group import ranks
 
 T = TypeVar("T", float, Tensor)
@@ -72,8 +71,7 @@ class Grader:
     @property
     def device(self) -> torch.device:
         """Where the student is trained."""
-        where: torch.device = self._accelerator.device
-        return where
+        return torch.device(self._accelerator.device)
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that student or teacher cannot take."""
@@ -115,10 +113,8 @@ class Grader:
                 accelerator.backward(graded.loss)
             sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
-        for parameter in self._matcher.parameters() if self._matcher is not None else ():
-            # of a projection: no part of the student, whose wrapper sums its own, as a sharded projection does too
-            if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
-                parameter.grad = sum_over_ranks(parameter.grad)
+        if self._matcher is not None:
+            sum_unwrapped_gradients(self._matcher)
         if uses_onednn():
             self._say("notice.wide_matmul")
         return sums, readouts
@@ -241,8 +237,7 @@ class Grader:
         with looking_at(student, self._accelerator.device) as module:
             own, theirs, moved = self.logits(module, alone)
             found = self.read(replace(before.card, row=0), own, theirs, moved)
-        kept = {name: getattr(before, name) for name in ("card", "kd_pull", "ce_pull", "softness")}
-        return replace(found, **kept)
+        return replace(found, **{name: getattr(before, name) for name in ("card", "kd_pull", "ce_pull", "softness")})
 
     def read(self, card: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
         """The numbers of a card on whole logits."""

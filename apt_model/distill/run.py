@@ -127,8 +127,7 @@ class TrainingRun:
         self._report.begin()
         if parts.has_no_schedule:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
-        keeper = self._checkpoints
-        if keeper is not None and keeper.newest is not None:
+        if (keeper := self._checkpoints) is not None and keeper.newest is not None:
             return self._resume(keeper)  # cuts the record back to the checkpoint, so a failed write before is no loss
         self._end_if_lost()
         return None
@@ -240,7 +239,7 @@ class TrainingRun:
         self._progress.count_skipped(count.without_labels)
         if count.first_without_labels is not None:
             self._report.say("notice.no_labels", batch=count.first_without_labels, epoch=self._progress.epoch)
-        return self._together.filled(window, count), count
+        return self._together.filled(window, count, self._windows.before), count
 
     def _before_first_step(self, drawn: Window, window: Window) -> float:
         """The first reading and exam, if they wait, on prompts of the validation data if any; the seconds they took."""

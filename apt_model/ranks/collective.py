@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from apt_model.ranks.group import ranks
@@ -62,6 +63,13 @@ def sum_gradients(student: nn.Module) -> None:
         return found
 
     student.register_comm_hook(None, summed)
+
+
+def sum_unwrapped_gradients(module: nn.Module) -> None:
+    """Sum over the ranks what no wrapper sums: gradients of a module beside the student, but for sharded ones."""
+    for parameter in module.parameters():
+        if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
+            parameter.grad = sum_over_ranks(parameter.grad)
 
 
 def gather_rows(numbers: list[int], device: torch.device) -> list[list[int]]:
