@@ -19,7 +19,7 @@ PHASES = {  # where each begins
     "validation": "apt_model.distill.validation:Validator.measure",
     "reading": "apt_model.distill.readings:Readings.after_epoch",
     "save": "apt_model.distill.checkpoints.manager:write_snapshot",
-    "final": "apt_model.plugins.session:_save_student",
+    "final": "apt_model.plugins.session:save_student",
 }
 LONGER = 0.05  # seconds before a phase, and after it
 

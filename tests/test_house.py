@@ -60,6 +60,7 @@ IMPORTED_BY: dict[str, set[str]] = {
     "datasets": {"data"},
     "rich": {"render"},
     "starlette": {"dashboard"},
+    "httpx2": {TEACHERS},
 }
 WITHOUT_TORCH = EVERYWHERE | {"locales", "recipes", "faults"} | SHOWN
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "numpy"}
@@ -279,6 +280,7 @@ BY_PLACE = {  # where whatever is raised is caught, and why no list of types wou
     "data.template_run": "a chat template is a program that came with a model",
     "models.reading": "libraries raise any type over a damaged model, even a Rust panic",
     "models.pretrained": "weights that are filled into a module of the user's",
+    "distill.teachers.cache.store": "each package behind fsspec raises its own types over a store that fails",
     "models.generation_settings": "settings that came with a model are compared and written",
 }
 

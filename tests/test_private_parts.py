@@ -5,6 +5,7 @@ which version, what is gone, and which files of ours need it.
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ import transformers
 import uvicorn
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from tokenizers import normalizers
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -149,6 +151,14 @@ def _(_: Path) -> None:
     llava = transformers.LlavaConfig()
     assert loader_of(llava) is transformers.AutoModelForImageTextToText
     assert loader_of(llava.get_text_config()) is transformers.AutoModelForCausalLM
+
+
+@canary("tokenizers", "gives the steps of a tokenizer as JSON to pickle", "models/text_growth.py",
+        "__getstate__")  # fmt: skip
+def _(_: Path) -> None:
+    steps = normalizers.Sequence([normalizers.NFKD(), normalizers.Replace("a", "bb")])
+    replaces = {"type": "Replace", "pattern": {"String": "a"}, "content": "bb"}
+    assert json.loads(steps.__getstate__()) == {"type": "Sequence", "normalizers": [{"type": "NFKD"}, replaces]}
 
 
 @canary("transformers", "keeps a config's attention as _attn_implementation", "distill/students/depth.py",

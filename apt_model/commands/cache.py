@@ -1,6 +1,8 @@
 """`apt-model cache-teacher`: cache a teacher's top-k logits on a data set, to distill from without the teacher."""
 
 import argparse
+import math
+import os
 import shlex
 from typing import Any
 
@@ -13,6 +15,7 @@ from apt_model.commands.options import (
     read_settings,
     tell_overruled,
 )
+from apt_model.commands.served import add_server, open_served, refuse_server, tell_served
 from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
@@ -26,11 +29,24 @@ def add(commands: Any) -> None:
         commands, "cache-teacher", _cache, "cache a teacher's top-k logits, to distill without the teacher"
     )
     parser.add_argument(
-        "--teacher", required=True, metavar="DIR_OR_ID", help="model directory, GGUF file or hub id of the teacher"
+        "--teacher",
+        required=True,
+        metavar="DIR_OR_ID",
+        help="model directory, GGUF file or hub id of the teacher; with --server the URL that serves it",
     )
     add_precision(parser)
+    add_server(parser)
     parser.add_argument(
-        "--out", required=True, metavar="CACHE", help="cache directory; an interrupted cache is continued"
+        "--out",
+        required=True,
+        metavar="CACHE",
+        help="cache directory, or fsspec URL such as s3://…; an interrupted cache is continued",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        help="write the I-th of N parts; run all, anywhere: the one that ends last finishes the cache (default: "
+        "all of it; under torchrun each process takes its own part)",
     )
     group = parser.add_argument_group("what is cached")
     group.add_argument(
@@ -54,9 +70,12 @@ def _cache(arguments: argparse.Namespace) -> None:
     config = read_settings(arguments)
     lang = config.display.lang
     say = speaker(lang)
+    refuse_server(arguments, config)
     with importing(lang):
         from apt_model.data.dataset import load_dataset, tokenize_dataset
-        from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_directory
+        from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_store
+        from apt_model.distill.teachers.cache.parts import launched_part, parse_part
+        from apt_model.distill.teachers.cache.store import open_store
         from apt_model.distill.teachers.cache.writer import CacheWriter
         from apt_model.models.devices import pick_device
         from apt_model.render.bar import ProgressBar
@@ -70,7 +89,9 @@ def _cache(arguments: argparse.Namespace) -> None:
         packing=arguments.packing,
     )
     check_settings(settings, arguments.batch_size)
-    device, out = pick_device(config.train.device), prepare_directory(arguments.out)
+    part = launched_part(os.environ) if arguments.part is None else parse_part(arguments.part)
+    device, out = pick_device(config.train.device), open_store(arguments.out)
+    prepare_store(out)
     told: list[str] = []
     notice = collector(told, lang)
     tell_overruled(arguments, notice)
@@ -82,7 +103,8 @@ def _cache(arguments: argparse.Namespace) -> None:
             columns=arguments.columns,
             tell=notice,
         )
-    teacher, tokenizer = load_precisely(arguments, config)
+    is_served = arguments.server is not None
+    teacher, tokenizer = open_served(arguments, lang) if is_served else load_precisely(arguments, config)
     with waiting(lang, "tokens"):
         rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=notice)
     tell(told)
@@ -96,11 +118,17 @@ def _cache(arguments: argparse.Namespace) -> None:
         wide_matmul=config.train.wide_matmul,
     )
     caching.refuse_other(out)
+    if is_served:
+        teacher.refuse_other_weights(out)
+        tell_served(teacher, say)
     _tell_plan(caching, say)
     if caching.uses_onednn:
         print_line("🔧 " + say("notice.wide_matmul"))
     with ProgressBar(make_console(), say) as bar:
-        caching.run(out, bar.advance)
+        missing = caching.run(out, bar.advance, part=part)
+    if missing:
+        print_line(say("cache.part_done", part=part, missing=missing, path=out))
+        return
     print_line(say("cache.done", path=out))
     command = f"{program()} distill --teacher-cache {shlex.quote(str(out))} --student … --data … --out …"
     print_line(say("cache.use", command=command))
@@ -124,6 +152,8 @@ def _tell_plan(caching: Any, say: Phrases) -> None:
     size = f"{estimate.total_bytes / 2**20:,.1f} MB"
     time = duration(estimate.seconds)
     print_line(say("cache.size", size=size, bytes=estimate.bytes_per_token, time=time))
+    if math.isnan(estimate.hidden_kl_nats):  # of a server, which does not tell the tail's tokens
+        return
     share = estimate.hidden_kl_nats / estimate.whole_kl_nats if estimate.whole_kl_nats else 0.0
     print_line(
         say(

@@ -5,7 +5,6 @@ the labels alone. Knows nothing of how a student is trained.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from apt_model.commands.console import print_line, speaker
 from apt_model.config import LessonConfig, settings
-from apt_model.errors import ConfigError
+from apt_model.errors import ConfigError, brief
 from apt_model.events.evaluation import Evaluation, figure
 from apt_model.events.runfile import CONFIG, EVENTS, STUDENT, SUMMARY
 from apt_model.i18n import Phrases
@@ -125,7 +124,17 @@ def _learning(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _learned_by(place: Path) -> dict[str, Any]:
-    return _learning(json.loads((place / CONFIG).read_text("utf-8"))["config"])
+    """The settings that the run in a directory was trained with.
+
+    Raises:
+        ModelError: its config cannot be read.
+    """
+    from apt_model.models.directory import damaged, read_object
+
+    config = read_object(place / CONFIG, str(place)).get("config")
+    if not isinstance(config, dict):
+        raise damaged(str(place), CONFIG, f"config={brief(config)}", "the settings of a run")
+    return _learning(config)
 
 
 def refuse_control(arguments: argparse.Namespace, config: LessonConfig) -> None:

@@ -17,6 +17,7 @@ from apt_model.commands.set_aside import tell
 from apt_model.config import LessonConfig
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.runfile import EVENTS, STUDENT, check_run_directory
+from apt_model.ranks.group import ranks
 
 DEMO_DEFAULTS = {  # as in apt_model.demo.lesson, which would load torch
     "temperature": "1.0",
@@ -174,16 +175,28 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _distill(arguments: argparse.Namespace) -> None:
     config = material_settings(arguments)
+    with ranks().session(patience=config.train.rank_patience, directory=Path(arguments.out)):
+        _distill_together(arguments, config)
+
+
+def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> None:
+    """Distil with the other ranks, if there are any: rank 0 checks, reads data first, and prints."""
     if arguments.control is not None:
         refuse_control(arguments, config)
-    resumes = arguments.resume or arguments.resume_anyway
-    out = check_run_directory(arguments.out, resumes=resumes)
-    material = gather(arguments, config)
-    if arguments.doctor:
-        material.examine(config, run_dir=out)
+    resumes, out, run = arguments.resume or arguments.resume_anyway, Path(arguments.out), ranks()
+    with run.agreed("open the run directory"):
+        if run.is_first:
+            check_run_directory(out, resumes=resumes)
+    with run.agreed("load models and data"):
+        material = gather(arguments, config)
+    with run.agreed("the doctor's checks"):
+        if arguments.doctor and run.is_first:
+            material.examine(config, run_dir=out)
     material.refuse_other_tokenizer(config)
-    rows, looked_at = material.tokenized(config)
-    tell(material.told)
+    with run.first("tokenize the data"):
+        rows, looked_at = material.tokenized(config)
+    if run.is_first:
+        tell(material.told)
     lesson = Lesson(
         teacher=material.teacher,
         tokenizer=material.tokenizer,
@@ -206,7 +219,8 @@ def _distill(arguments: argparse.Namespace) -> None:
         resume_from=out if resumes else None,
         resume_anyway=arguments.resume_anyway,
     )
-    _print_paths(config, out)
+    if run.is_first:
+        _print_paths(config, out)
     if control is not None:
         control.run(material.student)
 

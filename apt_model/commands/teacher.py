@@ -1,7 +1,6 @@
 """The teacher of `apt-model distill`: a model, or a cache of its logits. Knows nothing of students."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from apt_model.commands.console import teller, waiting
@@ -71,8 +70,9 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ConfigError("no teacher is named", fix="give --teacher or --teacher-cache")
         return {}
     from apt_model.distill.teachers.cache.manifest import read_manifest
+    from apt_model.distill.teachers.cache.store import open_store
 
-    manifest = read_manifest(Path(arguments.teacher_cache))
+    manifest = read_manifest(open_store(arguments.teacher_cache))
     if manifest is None:
         return {}
     settings = manifest.identity.settings

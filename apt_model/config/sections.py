@@ -178,6 +178,11 @@ class TrainConfig(Section):
         "stop", description="on a NaN or infinite loss or gradient: stop the run, or skip the optimizer step"
     )
     max_nonfinite: int = Field(5, ge=1, description="maximum consecutive steps that on_nonfinite=skip skips")
+    rank_patience: Positive | None = Field(
+        None,
+        description="with several processes: seconds without a sign of life until one of them is lost, and all others "
+        "end with exit code 6 (default: APT_RANK_PATIENCE in the environment, else 15)",
+    )
     seed: int | None = Field(
         None,
         ge=0,

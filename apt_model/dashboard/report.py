@@ -12,8 +12,9 @@ from pathlib import Path
 from apt_model.dashboard.assets import INDEX, Asset, read_assets
 from apt_model.dashboard.bundle import bundle
 from apt_model.dashboard.reading import HistoryReader
-from apt_model.errors import DataError, StorageError, reason_of
-from apt_model.events.recorded import Damage, name_of, open_record
+from apt_model.dashboard.shown import damage_record
+from apt_model.errors import StorageError, reason_of
+from apt_model.events.recorded import NOTHING_WHOLE, Damage, name_of, no_event_in, open_record
 from apt_model.events.runfile import EVENTS, encode
 
 EVENTS_BYTES = 4_000_000  # of all runs together: with the page's own files, below 5 MB
@@ -65,19 +66,18 @@ def make_report(
         tell: called with each run whose record is damaged.
 
     Raises:
-        DataError: no line of any record is an event, and one is damaged.
+        DataError: no line of any record is an event.
         StorageError: a run has no record.
     """
     readers = [_read(run, EVENTS_BYTES // len(runs)) for run in runs]
-    damaged = [(run, reader.history.damage) for run, reader in zip(runs, readers, strict=True)]
-    if not any(reader.history.events for reader in readers):
-        for run, damage in damaged:
-            if damage is not None:
-                raise DataError(f"no line of {run / EVENTS} is an event", got=f"line {damage.line}: {damage.why}")
-    for run, damage in damaged:
+    damages = [reader.history.damage or (None if reader.history.seen else NOTHING_WHOLE) for reader in readers]
+    for run, damage in zip(runs, damages, strict=True):
+        if damage is not None and not any(reader.history.events for reader in readers):
+            raise no_event_in(run / EVENTS, damage)
         if damage is not None:
             tell(run, damage)
-    told = [_told(str(index), run, reader) for index, (run, reader) in enumerate(zip(runs, readers, strict=True))]
+    read = zip(runs, readers, damages, strict=True)
+    told = [_told(str(index), *one) for index, one in enumerate(read)]
     data = '{"runs":[' + ",".join(told) + "]}"
     for character, escaped in _UNSAFE.items():
         data = data.replace(character, escaped)
@@ -95,8 +95,9 @@ def _read(run: Path, largest: int) -> HistoryReader:
     return reader
 
 
-def _told(run_id: str, run: Path, reader: HistoryReader) -> str:
-    about = encode({"id": run_id, "name": name_of(run.absolute()), "damage": reader.damage}).decode()
+def _told(run_id: str, run: Path, reader: HistoryReader, damage: Damage | None) -> str:
+    shown = reader.damage or damage_record(damage, None)
+    about = encode({"id": run_id, "name": name_of(run.absolute()), "damage": shown}).decode()
     return about[:-1] + ',"events":' + reader.events().decode() + "}"
 
 

@@ -30,6 +30,9 @@ class AccumulationWindows:
         accumulation: batches of one optimizer step.
         keeper: the run's checkpoints; refuses other data on resuming.
         state: the run as a checkpoint holds it.
+
+    Attributes:
+        before: of several ranks that resume, the batch that this one learned from last; None where it did not resume.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class AccumulationWindows:
     ) -> None:
         self._share, self._collate, self._check, self._accumulation = share, collate, check, accumulation
         self._keeper, self._state = keeper, state
+        self.before: Batch | None = None
 
     def of_epoch(self, restored: RestoredGenerators | None) -> Iterator[Window]:
         """The accumulation windows of the current epoch, from the next one to be trained on.
@@ -91,6 +95,7 @@ class AccumulationWindows:
             if index >= done:
                 yield self._share.number(index), self._collate(raw)
             elif index == done - 1:
+                self.before = self._collate(raw) if world_size() > 1 else None
                 if keeper is not None:
                     keeper.refuse_other_data(drawn, progress.drawn, done)
                 if restored is not None and not was_exhausted:

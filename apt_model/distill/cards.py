@@ -19,6 +19,7 @@ from apt_model.distill.validation import Validator
 from apt_model.events.cards import Source
 from apt_model.events.sinks import Guard
 from apt_model.models.modes import has_dropout
+from apt_model.ranks.group import ranks
 
 RARE = 10  # batches from card to card, at least, for `card_text=auto` to let the models go on by themselves
 FEW = 20  # cards of a run, at most, for short epochs not to matter, each of which begins with a card
@@ -90,6 +91,7 @@ class Cards:
         loss: float,
     ) -> None:
         """Emit the cards that were read during a step, or read them now from validation data."""
+        ranks().at("exam")
         due = []
         for (index, batch), readout in zip(window, readouts, strict=True):
             if readout is not None:

@@ -20,6 +20,7 @@ from apt_model.distill.reporter import Reporter
 from apt_model.events.records import ExamTaken
 from apt_model.events.results import ExamAnswer
 from apt_model.events.sinks import Guard
+from apt_model.ranks.group import ranks
 
 PROMPTS = 3  # taken from the data if the settings have none
 MOST_GIVEN_TOKENS = 256  # longest prompt that is taken from the data
@@ -120,6 +121,7 @@ class Exam:
 
     def _take(self, student: nn.Module, *, epoch: int) -> None:
         if self._goes_on:
+            ranks().at("exam")
             answers = self._guard.run("exam", lambda: self._ask(student), None)
             self._goes_on = answers is not None
             if answers is not None:

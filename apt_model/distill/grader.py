@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from apt_model.config.sections import DistillConfig, TrainConfig
 from apt_model.data.batch import Batch, learned_positions
+from apt_model.distill.graded import Graded, LossTerms
 from apt_model.distill.losses.fused import HeadInput, StudentOutput, WrittenLogits, fused_distillation
 from apt_model.distill.losses.layer_matching import ForwardPair, Matcher
 from apt_model.distill.losses.logit_blocks import Buffer, Signal
@@ -30,31 +30,10 @@ from apt_model.models.modes import looking_at
 from apt_model.models.output_head import OutputHead, find_head
 from apt_model.models.router_loss import router_coefficient, router_losses
 from apt_model.models.wide_matmul import uses_onednn
-from apt_model.ranks.collective import sum_over_ranks
+from apt_model.ranks.collective import sum_unwrapped_gradients
+from apt_model.ranks.group import ranks
 
 T = TypeVar("T", float, Tensor)
-
-
-class LossTerms(NamedTuple):
-    """The terms of the loss, without gradient: sums over positions; 0 for a term that is off."""
-
-    kd: Tensor
-    ce: Tensor
-    hidden: Tensor
-    attention: Tensor
-    router: Tensor
-
-
-class Graded(NamedTuple):
-    """A batch's part of the step: its loss with gradient, the sums of its terms, and its row for a card."""
-
-    loss: Tensor
-    terms: LossTerms
-    readout: RowReadout | None
-
-    def of_card(self, card: CardRow) -> "Graded":
-        """The same, with the row's place in another batch."""
-        return self._replace(readout=self.readout and replace(self.readout, card=card))
 
 
 class Grader:
@@ -92,8 +71,7 @@ class Grader:
     @property
     def device(self) -> torch.device:
         """Where the student is trained."""
-        where: torch.device = self._accelerator.device
-        return where
+        return torch.device(self._accelerator.device)
 
     def check(self, batch: Batch) -> None:
         """Refuse a batch, still on the CPU, that student or teacher cannot take."""
@@ -135,10 +113,8 @@ class Grader:
                 accelerator.backward(graded.loss)
             sums += torch.stack(graded.terms)
             readouts.append(graded.readout)
-        for parameter in self._matcher.parameters() if self._matcher is not None else ():
-            # of a projection: no part of the student, whose wrapper sums its own, as a sharded projection does too
-            if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
-                parameter.grad = sum_over_ranks(parameter.grad)
+        if self._matcher is not None:
+            sum_unwrapped_gradients(self._matcher)
         if uses_onednn():
             self._say("notice.wide_matmul")
         return sums, readouts
@@ -154,6 +130,7 @@ class Grader:
         if self._matcher is not None and batch.segments is not None and batch.segments.is_packed:
             found = self._grade(student, batch.apart, row and moved_card(row, batch), weight)  # layers are of one text
             return found if row is None else found.of_card(row)
+        ranks().at("teacher")
         learned = learned_positions(batch.labels)  # known on the CPU
         head = self._head_of(student)  # looked for before the layers are watched
         with (
@@ -165,6 +142,7 @@ class Grader:
             else:
                 graded = self._crossed(student, batch, row, weight)
         graded = graded if seen is None else self._matched(graded, seen, batch, learned, weight)
+        ranks().at("backward")
         return self._balanced(graded, routers, len(learned), weight)
 
     def _crossed(self, student: nn.Module, batch: Batch, row: CardRow | None, weight: float) -> Graded:
@@ -223,6 +201,7 @@ class Grader:
             moved, positions, temperature=self._objective.temperature, columns=columns, dtype=self._dtype
         )
         self._shared(batch, signal.columns, columns)
+        ranks().at("forward")
         return signal
 
     @staticmethod
@@ -258,8 +237,7 @@ class Grader:
         with looking_at(student, self._accelerator.device) as module:
             own, theirs, moved = self.logits(module, alone)
             found = self.read(replace(before.card, row=0), own, theirs, moved)
-        kept = {name: getattr(before, name) for name in ("card", "kd_pull", "ce_pull", "softness")}
-        return replace(found, **kept)
+        return replace(found, **{name: getattr(before, name) for name in ("card", "kd_pull", "ce_pull", "softness")})
 
     def read(self, card: CardRow, student_logits: Tensor, teacher_logits: TeacherLogits, batch: Batch) -> RowReadout:
         """The numbers of a card on whole logits."""

@@ -25,7 +25,7 @@ from apt_model.models.lora import frozen_tensors, has_adapters
 from apt_model.models.weights import weights_of
 
 MAY_CHANGE = {"device", "save_steps", "save_minutes", "save_total_limit", "on_nonfinite", "max_nonfinite"}
-MAY_CHANGE |= {"merge_adapters", "teacher_device", "fsdp"}
+MAY_CHANGE |= {"merge_adapters", "teacher_device", "fsdp", "rank_patience"}
 SCHEDULED = ("lr", "initial_lr", "max_lr", "min_lr", "momentum", "base_momentum", "max_momentum", "betas")
 SHORT = 12  # hex digits of a hash that are kept and shown
 

@@ -33,6 +33,7 @@ from apt_model.models.lora import has_adapters, refuse_other_adapters
 from apt_model.models.modes import frozen
 from apt_model.models.output_head import refuse_unheard
 from apt_model.models.wide_matmul import full_width
+from apt_model.ranks.group import ranks
 
 
 def distill(
@@ -65,6 +66,13 @@ def distill(
         Interrupted: SIGTERM or Ctrl-C, after the run was saved.
     """
     keeping = keeping or Keeping()
+    with ranks().session(patience=config.train.rank_patience, last_good=keeping.last_good):
+        return _distill(models, data, config=config, device=device, watching=watching, keeping=keeping)
+
+
+def _distill(
+    models: Models, data: Data, *, config: LessonConfig, device: torch.device, watching: Watching, keeping: Keeping
+) -> RunFinished:
     _refuse_contradictions(models, data, config)
     place = pick_device(config.train.teacher_device) if config.train.teacher_device is not None else None
     other = teachers_own_tokenizer(config.distill, models.teacher, models.tokenizer, models.teacher_tokenizer)

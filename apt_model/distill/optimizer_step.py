@@ -21,6 +21,7 @@ from apt_model.distill.nonfinite import NonFinite, clip
 from apt_model.distill.out_of_memory import explained_out_of_memory
 from apt_model.errors import ConfigError
 from apt_model.ranks.collective import sum_over_ranks
+from apt_model.ranks.group import ranks
 
 
 class StepTaken(NamedTuple):
@@ -94,6 +95,7 @@ class OptimizerStep:
                 scaler.update()  # clipping has unscaled the gradients, which GradScaler allows once per update
             return None
         with explained_out_of_memory(progress.step + 1, batches):
+            ranks().at("optimizer")
             self._optimizer.step()
         self._schedule(loss)
         self._optimizer.zero_grad()

@@ -3,12 +3,11 @@
 Knows batches; knows nothing of what the step computed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from apt_model.data.batch import Batch
-from apt_model.errors import OutOfMemoryError
-from apt_model.models.out_of_memory import is_out_of_memory
+from apt_model.models.out_of_memory import out_of_memory_told
 
 REMEDY = (
     "set a smaller batch_size with more gradient_accumulation_steps, a smaller max_length or chunk_rows, "
@@ -16,23 +15,13 @@ REMEDY = (
 )
 
 
-@contextmanager
-def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> Iterator[None]:
+def explained_out_of_memory(step: int, batches: Sequence[Batch]) -> AbstractContextManager[None]:
     """Context manager: an out-of-memory error becomes one line with the step's largest batch and the remedy.
 
     Raises:
         OutOfMemoryError: instead of what torch raised; the weights are those before the step, if it had not begun to
             update them.
     """
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        rows, length = max((tuple(batch.input_ids.shape) for batch in batches), key=lambda shape: shape[0] * shape[1])
-        raise OutOfMemoryError(
-            f"step {step} needs more memory than there is",
-            got=f"a batch of {rows} × {length} tokens ({message})",
-            fix=REMEDY,
-        ) from error
+    shapes = (tuple(batch.input_ids.shape) for batch in batches)
+    rows, length = max(shapes, key=lambda shape: shape[0] * shape[1], default=(0, 0))
+    return out_of_memory_told(f"step {step}", REMEDY, f"a batch of {rows} × {length} tokens")

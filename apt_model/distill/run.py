@@ -28,6 +28,7 @@ from apt_model.distill.optimizer_step import StepTaken
 from apt_model.distill.together import Together, Vote, WindowCount
 from apt_model.errors import Interrupted, StorageError
 from apt_model.events.records import EpochFinished, EpochStarted, RunFinished, RunStarted, StepDone
+from apt_model.ranks.group import ranks
 
 
 class TrainingRun:
@@ -126,8 +127,7 @@ class TrainingRun:
         self._report.begin()
         if parts.has_no_schedule:
             self._report.say("notice.no_length", schedule=self._config.train.lr_scheduler_type)
-        keeper = self._checkpoints
-        if keeper is not None and keeper.newest is not None:
+        if (keeper := self._checkpoints) is not None and keeper.newest is not None:
             return self._resume(keeper)  # cuts the record back to the checkpoint, so a failed write before is no loss
         self._end_if_lost()
         return None
@@ -177,6 +177,7 @@ class TrainingRun:
         is_cut = self._is_done()
         if is_cut:  # saved before anything is told of the epoch's end: resumed with more max_steps, it continues here
             self._keep(is_due=True)
+        ranks().at("validation")
         validator = self._parts.validator
         measured = validator.measure(self._student, self._report) if validator else None
         with self._parts.lockstep():
@@ -208,6 +209,7 @@ class TrainingRun:
         clock = time.perf_counter()
         windows = self._windows.of_epoch(restored)
         while not self._is_done():
+            ranks().at("data", progress.step + 1)
             drawn = next(windows, [])
             batches = [batch for _, batch in drawn]
             with self._parts.lockstep():
@@ -237,7 +239,7 @@ class TrainingRun:
         self._progress.count_skipped(count.without_labels)
         if count.first_without_labels is not None:
             self._report.say("notice.no_labels", batch=count.first_without_labels, epoch=self._progress.epoch)
-        return self._together.filled(window, count), count
+        return self._together.filled(window, count, self._windows.before), count
 
     def _before_first_step(self, drawn: Window, window: Window) -> float:
         """The first reading and exam, if they wait, on prompts of the validation data if any; the seconds they took."""

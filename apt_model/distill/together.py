@@ -76,16 +76,22 @@ class Together:
         seen = gather_rows([is_due, is_lost, signal or 0], self._device)
         return Vote(*map(max, zip(*seen, strict=True)))
 
-    def filled(self, window: Window, count: WindowCount) -> Window:
+    def filled(self, window: Window, count: WindowCount, before: Batch | None) -> Window:
         """The window, with batches that nothing is learned from where other ranks have more.
 
         Each rank then calls its student as often as the others, and no row is learned twice.
 
+        Args:
+            window: this rank's.
+            count: over all ranks.
+            before: a batch of this rank from before it was resumed.
+
         Raises:
             DataError: this rank has never had a batch.
         """
-        if window:
-            self._filler = _unlabelled(window[0][1])
+        last = window[0][1] if window else before
+        if window or self._filler is None:
+            self._filler = last and _unlabelled(last)
         missing = count.most - len(window)
         if missing and self._filler is None:
             expected = "as many batches as ranks, at least"

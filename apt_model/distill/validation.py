@@ -18,11 +18,13 @@ from apt_model.data.rng import undisturbed
 from apt_model.data.shares import Share
 from apt_model.distill.grader import Grader
 from apt_model.distill.losses.readout import RowReadout, choose_row, numbers
+from apt_model.distill.out_of_memory import REMEDY
 from apt_model.distill.reporter import Reporter
 from apt_model.errors import DataError, NumericError
 from apt_model.events.results import TextPair, Validation
 from apt_model.models.lockstep import Lockstep
 from apt_model.models.modes import looking_at
+from apt_model.models.out_of_memory import out_of_memory_told
 from apt_model.ranks.collective import gather_values, rank, world_size
 
 MAX_PAIRS = 16  # rows whose texts are kept in a pass
@@ -80,6 +82,7 @@ class Validator:
         with undisturbed(device):
             self.first = next(self._batches())
 
+    @out_of_memory_told("reading a card from the validation data", REMEDY)
     def card(self, student: nn.Module, *, turn: int) -> tuple[RowReadout, float]:
         """A row of the next validation batch, read from both models, and the batch's loss."""
         with looking_at(student, self._device) as module:
@@ -106,6 +109,7 @@ class Validator:
         self.taken += 1
         return batch
 
+    @out_of_memory_told("the validation", REMEDY)
     def measure(self, student: nn.Module, report: Reporter) -> Validation:
         """Losses and agreement over all validation data, and the texts of one row of each of the first 16 batches.
 

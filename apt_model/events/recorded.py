@@ -32,6 +32,9 @@ class Damage:
     why: str
 
 
+NOTHING_WHOLE = Damage(count=1, line=1, why="it has no whole line yet, or was cut off")
+
+
 class Sieve(Generic[T]):
     """Tells the events among a record's lines, and counts the others.
 
@@ -76,7 +79,7 @@ class WholeEvents:
 
         Raises:
             StorageError: it cannot be read.
-            DataError: not one of its lines is an event.
+            DataError: it has no whole line, or not one of them is an event.
         """
         sieve, is_empty = Sieve(event_of), True
         for line in record_lines(self.path):
@@ -84,8 +87,13 @@ class WholeEvents:
             if event is not None:
                 is_empty = False
                 yield event
-        if self.damage is not None and is_empty:
-            raise DataError(f"no line of {self.path} is an event", got=f"line {self.damage.line}: {self.damage.why}")
+        if is_empty:
+            raise no_event_in(self.path, self.damage or NOTHING_WHOLE)
+
+
+def no_event_in(record: Path, damage: Damage) -> DataError:
+    """The error of a record of which nothing can be shown."""
+    return DataError(f"no line of {record} is an event", got=f"line {damage.line}: {damage.why}")
 
 
 def strict_events(path: Path) -> Iterator[Event]:

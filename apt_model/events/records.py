@@ -30,7 +30,10 @@ Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """A model's name and size; `layers` and `hidden_size` are None if it has no config that tells them."""
+    """A model's name and size; `layers` and `hidden_size` are None if it has no config that tells them.
+
+    `parameters` is 0 of a teacher that only a server has, without a config.
+    """
 
     name: str
     parameters: int

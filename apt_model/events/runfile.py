@@ -9,6 +9,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -34,16 +36,24 @@ class RunFile:
     Args:
         directory: created if missing; must not hold another run's record.
         resumes: append to the existing record; `load_state_dict` sets from where.
+        begins_anew: of a run that resumes without a checkpoint: the record that is there is kept beside the new one.
+
+    Attributes:
+        kept: where it is kept; None if there was none.
 
     Raises:
         StorageError: the directory cannot be written, or has a record already.
     """
 
-    def __init__(self, directory: str | Path, *, resumes: bool = False) -> None:
+    def __init__(self, directory: str | Path, *, resumes: bool = False, begins_anew: bool = False) -> None:
         self.directory = check_run_directory(directory, resumes=resumes)
+        self.kept: Path | None = None
         self._waiting: list[tuple[dict[str, Any], bytes]] = []  # records with their lines
         self._lacks = False  # an event is in neither
         with self._writing("record.open"):
+            if resumes and begins_anew and (self.directory / EVENTS).stat().st_size:
+                self.kept = _put_aside(self.directory / EVENTS)
+                resumes = False
             self._file: BinaryIO = (self.directory / EVENTS).open("ab" if resumes else "xb", buffering=0)
             self._own, self._bytes = os.fstat(self._file.fileno()), self._file.seek(0, 2)
 
@@ -76,7 +86,7 @@ class RunFile:
         return None if is_whole else f"{there.st_size:,} bytes, where {self._bytes:,} were written"
 
     def state_dict(self) -> dict[str, Any]:
-        """The record's length in bytes, and the lines that wait to be written.
+        """The record's length in bytes, a hash of its first line, and the lines that wait to be written.
 
         Raises:
             StorageError: the record cannot be synced to disk, or is lost.
@@ -84,16 +94,18 @@ class RunFile:
         self.check()
         with self._writing("record.sync"):
             os.fsync(self._file.fileno())  # a checkpoint relies on these bytes being on the disk
-        return {"bytes": self._bytes, "waiting": [record for record, _ in self._waiting]}
+        return {"bytes": self._bytes, "first": self._first(), "waiting": [record for record, _ in self._waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off the lines after the checkpoint: the resumed run writes them again.
 
         Raises:
-            ValueError: the record is shorter than it was.
+            ValueError: the record is shorter than it was, or another run's.
         """
         if self._file.seek(0, 2) < state["bytes"]:
             raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
+        if self._first() != state["first"]:
+            raise ValueError(f"{EVENTS} is another run's: its first line is not the one it had")
         with self._writing("record.cut"):
             self._bytes = self._file.truncate(state["bytes"])
         self._waiting = [(record, line_of(record)) for record in state["waiting"]]
@@ -124,6 +136,11 @@ class RunFile:
                 self._append(line)
                 del self._waiting[0]
 
+    def _first(self) -> str:
+        """Hash of the first line, which names the run and when it began."""
+        with (self.directory / EVENTS).open("rb") as file:
+            return blake2b(file.readline(MAX_LINE), digest_size=16).hexdigest()
+
     @contextmanager
     def _writing(self, point: str) -> Iterator[None]:
         try:
@@ -153,6 +170,12 @@ class RunFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _put_aside(record: Path) -> Path:
+    """Rename a record to the first free of `events-before-1.jsonl`, `events-before-2.jsonl` …"""
+    free = next(path for n in count(1) if not (path := record.with_name(f"events-before-{n}.jsonl")).exists())
+    return record.rename(free)
 
 
 def check_run_directory(directory: str | Path, *, resumes: bool = False) -> Path:

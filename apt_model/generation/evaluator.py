@@ -25,6 +25,7 @@ from apt_model.i18n import Phrases
 from apt_model.models.devices import device_of, lent, pick_device
 from apt_model.models.forward import model_card
 from apt_model.models.modes import frozen
+from apt_model.models.out_of_memory import out_of_memory_told
 
 FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # sum above, sum below, function of their ratio
     "loss": ("ce", "tokens", float),
@@ -34,8 +35,10 @@ FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # sum abov
     "agreement": ("agreed", "tokens", float),
     "kl": ("kl", "tokens", float),
 }
+REMEDY = "give smaller batches, a smaller max_length or max_new_tokens, or a smaller model"
 
 
+@out_of_memory_told("the evaluation", REMEDY)
 def evaluate_text_quality(
     model: nn.Module,
     dataloader: Iterable[Any],
@@ -91,6 +94,7 @@ def evaluate_text_quality(
         DataError: no document with a label, a batch that a model cannot read, a prompt too long for it.
         ModelError: the model returns no logits, or has no `generate()` to answer prompts with.
         NumericError: logits are not finite; names the batch.
+        OutOfMemoryError: the models, or what they make of a batch, do not fit.
     """
     _refuse_below(2, max_length=max_length)
     _refuse_below(1, max_prompts=max_prompts)

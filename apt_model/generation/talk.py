@@ -5,12 +5,12 @@ from typing import Any, cast
 
 from apt_model.data.encode import UNLIMITED, encode, question_ids
 from apt_model.data.notices import Tell, warn
+from apt_model.data.template_run import file_of
 from apt_model.data.turns import Chat, chat_of
-from apt_model.errors import DataError, OutOfMemoryError
+from apt_model.errors import DataError
 from apt_model.models.directory import TOKENIZER
 from apt_model.models.generate import answer_ids
-from apt_model.models.out_of_memory import is_out_of_memory
-from apt_model.models.reading import told
+from apt_model.models.out_of_memory import out_of_memory_told
 
 
 def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: int = 60) -> str:
@@ -22,7 +22,7 @@ def continue_text(model: Any, tokenizer: Any, prompt: str, *, max_new_tokens: in
     if tokenizer is None:
         raise DataError("the model has no tokenizer", fix="save one into the model's directory")
     (row,) = encode([prompt], tokenizer, UNLIMITED, end=False)
-    new = _answer(model, tokenizer, row, max_new_tokens)
+    new = _answer(model, tokenizer, row, max_new_tokens, written_by=TOKENIZER)
     text: str = tokenizer.decode([*row, *new], skip_special_tokens=True)
     return text
 
@@ -70,7 +70,8 @@ class Conversation:
             self._tell("forgotten_turns")
             del self._turns[:2]
             ids = self._ids()
-        new = _answer(self._model, self._tokenizer, ids, self._max_new_tokens)
+        writer = file_of(self._tokenizer)
+        new = _answer(self._model, self._tokenizer, ids, self._max_new_tokens, written_by=writer)
         answer: str = self._tokenizer.decode(new, skip_special_tokens=True).strip()
         self._turns.append({"role": "assistant", "content": answer})
         return answer
@@ -80,19 +81,14 @@ class Conversation:
         return question_ids(chat, self._tokenizer, tell=self._tell)
 
 
-def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int) -> list[int]:
+def _answer(model: Any, tokenizer: Any, ids: list[int], max_new_tokens: int, *, written_by: str) -> list[int]:
     room = _positions(model) - len(ids)
     if not ids or room < 1:
         what = "too long for the model" if ids else "empty, and the tokenizer has no start token"
-        fix = "give another prompt" + ("" if ids else f", or check {TOKENIZER}")
-        raise DataError(f"the prompt is {what}", got=f"{len(ids)} tokens", fix=fix)
-    try:
+        fix = f"give another prompt, or check {written_by}"
+        raise DataError(f"the prompt is {what}", got=f"{len(ids):,} tokens", fix=fix)
+    with out_of_memory_told("the model", "free some memory, or take a smaller model"):
         (new,) = answer_ids(model, tokenizer, [ids], max_new_tokens=min(max_new_tokens, room), role="model")
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        what, fix = "the model needs more memory than there is", "free some memory, or take a smaller model"
-        raise OutOfMemoryError(what, got=told(error), fix=fix) from error
     return new
 
 

@@ -5,29 +5,23 @@ be told without making anything (`directory`, `stored_tensors`), then config, ge
 each under `reading`; where a step reads several files, the one at fault is found by trying them apart.
 """
 
-import shutil
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from apt_model.data.template_run import file_of, refuse_broken_template
-from apt_model.errors import ConfigError, DataError, ModelError, brief
+from apt_model.errors import ConfigError, ModelError, brief
 from apt_model.models.directory import (
     CONFIG,
     GENERATION,
     INDEX,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
     WEIGHTS,
     check_directory,
     check_hub_model,
@@ -38,11 +32,8 @@ from apt_model.models.forward import limits
 from apt_model.models.reading import PATIENCE, reading
 from apt_model.models.stored_tensors import Shapes, as_many_as_stored, refuse_unstored_layers, stored_tensors
 from apt_model.models.text_part import loader_of, refuse_untaught
+from apt_model.models.tokenizer import made_tokenizer, refuse_unfit_tokenizer, tokenizer_file
 from apt_model.models.versions import INSTALLED, needed_version, upgrade
-
-SAMPLE = "The river runs to the sea. 人工智能"
-FEW = 16  # of its own tokens, where it writes nothing for that
-MOST_TOKENS = 4  # for each byte of it: one does, and a few stand around them
 
 
 def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: Any) -> tuple[Any, Any, Any]:
@@ -80,24 +71,10 @@ def load_parts(name: str | Path, path: Path, *, trust_remote_code: bool, **how: 
         raise other_kind(name, type(model).__name__, is_encoder_decoder=True)
     _refuse_unmade(name, model, report["unexpected_keys"])
     _refuse_token_ids(name, path, model)
-    with reads(partial(_tokenizer_file, source, config)):
-        tokenizer = _tokenizer(source, **config)
-    _refuse_other_tokenizer(name, model, tokenizer)
-    _refuse_template(name, tokenizer)
+    with reads(partial(tokenizer_file, source, config)):
+        tokenizer = made_tokenizer(source, **config)
+    refuse_unfit_tokenizer(name, path, tokenizer, vocabulary=limits(model)[0])
     return model, tokenizer, stored
-
-
-def load_tokenizer(name: str | Path, path: Path) -> Any:
-    """The tokenizer in a directory, or None if there is none.
-
-    Raises:
-        ModelError: names the file at fault.
-    """
-    check_directory(path)
-    with reading(name, partial(_tokenizer_file, str(path), {})):
-        tokenizer = _tokenizer(str(path))
-    _refuse_template(name, tokenizer)
-    return tokenizer
 
 
 def _look_at(path: Path) -> Shapes | None:
@@ -169,21 +146,6 @@ def _refuse_token_ids(name: str | Path, path: Path, model: Any) -> None:
                 raise damaged(str(name), file, f"{key}={brief(value)}", "a token id")
 
 
-def _refuse_other_tokenizer(name: str | Path, model: Any, tokenizer: Any) -> None:
-    """Refuse a tokenizer that writes plain words, or their ends, with tokens that its model does not have.
-
-    Raises:
-        ModelError: it does.
-    """
-    vocabulary = limits(model)[0]
-    if vocabulary is None or tokenizer is None:
-        return
-    ends = [one for one in (tokenizer.bos_token_id, tokenizer.eos_token_id) if one is not None]
-    for file, ids in ((TOKENIZER, tokenizer(SAMPLE, verbose=False)["input_ids"]), (TOKENIZER_CONFIG, ends)):
-        if max(ids, default=0) >= vocabulary:
-            raise damaged(str(name), file, f"token id {max(ids)}", f"below {vocabulary}, the model's vocabulary")
-
-
 def _known_better(name: str | Path, source: str, **how: Any) -> str | None:
     """What helps a model that could not be loaded because a newer transformers saved it, else None.
 
@@ -234,65 +196,3 @@ def _config_or_weights(path: Path, stored: Any, shapes: Shapes | None, gguf: dic
     except (ModelError, ConfigError):
         return CONFIG
     return f"{CONFIG} and {weights}"
-
-
-def _tokenizer(source: str, **how: Any) -> Any:
-    """The tokenizer saved beside a model, tried out; None for a local directory without any tokenizer file."""
-    path = Path(source)
-    if "gguf_file" not in how and path.is_dir() and not any(path.glob("*token*")) and not any(path.glob("vocab*")):
-        return None
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, **how)
-    ids = tokenizer(SAMPLE, verbose=False)["input_ids"]
-    tokenizer.decode(ids, skip_special_tokens=True)
-    if len(ids) > MOST_TOKENS * len(SAMPLE.encode()) or not (ids or _writes_its_own(tokenizer)):
-        raise ValueError(f"it writes {len(ids)} tokens for {len(SAMPLE)} letters")
-    if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in (*ids, len(tokenizer))):
-        raise ValueError(f"token ids {ids[:5]}")
-    _ = tokenizer.all_special_ids, tokenizer.added_tokens_decoder, tokenizer.pad_token_id
-    return tokenizer
-
-
-def _writes_its_own(tokenizer: Any) -> bool:
-    """Whether a tokenizer writes any of a few of its own tokens: one of digits, moves or notes writes no sentence."""
-    own = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder))[:FEW]
-    return any(tokenizer(tokenizer.decode([one]), verbose=False)["input_ids"] for one in own)
-
-
-def _tokenizer_file(source: str, how: dict[str, Any]) -> str:
-    """The file at fault where a tokenizer could not be made: the one that fails alone, or without which it works."""
-    path = Path(source)
-    if not path.is_dir() or "gguf_file" in how:
-        return str(how.get("gguf_file", "the tokenizer"))
-    if (path / TOKENIZER).is_file():
-        try:
-            with reading(source, TOKENIZER):
-                core: Any = Tokenizer.from_file(str(path / TOKENIZER))
-                core.decode(core.encode(SAMPLE).ids)
-        except ModelError:
-            return TOKENIZER
-    others = (TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", CONFIG)
-    return next((name for name in others if _works_without(path, name, how)), TOKENIZER)
-
-
-def _works_without(path: Path, name: str, how: dict[str, Any]) -> bool:
-    """Whether the tokenizer in a directory can be made once this file is away."""
-    if not (path / name).is_file():
-        return False
-    with TemporaryDirectory() as folder:
-        for file in path.iterdir():
-            if file.is_file() and file.name != name and file.suffix != ".safetensors":
-                shutil.copy(file, folder)
-        try:
-            with reading(path, name):
-                _tokenizer(folder, **how)
-        except (ModelError, ConfigError):
-            return False
-    return True
-
-
-def _refuse_template(name: str | Path, tokenizer: Any) -> None:
-    try:
-        refuse_broken_template(tokenizer)
-    except DataError as error:
-        expected = "a jinja template that ends"
-        raise damaged(str(name), file_of(tokenizer), str(error.got), expected) from error

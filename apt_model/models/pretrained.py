@@ -14,16 +14,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import nn
-from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from apt_model.data.notices import Tell, warn
 from apt_model.data.template import has_template
 from apt_model.data.template_run import FILE
 from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
 from apt_model.events.runfile import EVENTS, STUDENT
-from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory
+from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory, check_hub_model
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.loading import load_parts, load_tokenizer
+from apt_model.models.loading import load_parts, patience
 from apt_model.models.lora import (
     ADAPTER_CONFIG,
     attach,
@@ -36,6 +36,7 @@ from apt_model.models.quiet import quiet_peft, quiet_transformers, told_if_whole
 from apt_model.models.reading import first_line, reading
 from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, text_part
+from apt_model.models.tokenizer import load_tokenizer
 from apt_model.models.versions import INSTALLED, newer_version, upgrade
 
 Quantization = Literal["bnb-8bit", "bnb-4bit"]
@@ -128,6 +129,30 @@ def _quantized(quantization: Quantization, device: torch.device | None) -> dict[
         "device_map": {"": device or torch.device("cpu")},
         "dtype": torch.bfloat16 if settings is four else torch.float16,  # what its kernels compute in
     }
+
+
+@quiet_transformers()
+def load_description(name: str | Path) -> tuple[Any, Any]:
+    """Load a model's config, None if there is none, and its tokenizer, without its weights.
+
+    Args:
+        name: a directory, run directory or hub id.
+
+    Raises:
+        ModelError: no tokenizer, or a file that cannot be read.
+    """
+    path = _student_in(name)
+    if not path.is_dir() and not _HUB_ID.fullmatch(str(name)):
+        raise ModelError(f"there is no directory {name}", fix="check the path")
+    tokenizer, config = load_tokenizer(name, path), None
+    if tokenizer is None:
+        raise ModelError(f"{name} has no tokenizer", fix="name the directory or hub id of one")
+    if not path.is_dir() or (path / CONFIG).is_file():
+        with reading(name, CONFIG, seconds=patience(path)):
+            config = AutoConfig.from_pretrained(path if path.is_dir() else str(name))
+    if not path.is_dir():
+        check_hub_model(str(name))
+    return config, tokenizer
 
 
 @quiet_peft()

@@ -32,6 +32,7 @@ from apt_model.models.readme import Training
 from apt_model.models.sharding import gathered
 from apt_model.plugins.kept_student import RunHome, save_student
 from apt_model.plugins.viewer import Viewer
+from apt_model.ranks.group import ranks
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
 
@@ -104,17 +105,25 @@ def run_session(
     A device that this machine lacks is replaced by the CPU, with a notice, so that a snippet runs anywhere. With
     several processes the first one writes the record, and all of them give their part of a checkpoint.
     """
+    with ranks().session(patience=config.train.rank_patience, directory=folder.path):
+        return _train(config, models, data, folder=folder, viewers=viewers)
+
+
+def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolder, viewers: Viewers) -> RunFinished:
     refuse_unrecorded_dashboard(config.display, folder.path)
     device, notices = _place(config)
     directory = folder.path if _speaks() else None
-    if directory is not None:
-        check_run_directory(directory, resumes=folder.resume_from is not None)
+    with ranks().agreed("open the run directory"):
+        if directory is not None:
+            check_run_directory(directory, resumes=folder.resume_from is not None)
     trackers = _trackers(config.display.report_to, directory)
     home = RunHome(directory) if directory is not None else None
     with one_writer(directory) if directory is not None else nullcontext():
         checkpoints = _checkpoints(config, folder)
         notices += [*viewers.notices, *_notices_of(checkpoints)]
         record, spikes = _record(folder, directory, checkpoints), SpikeWatch()
+        if record is not None and record.kept is not None:
+            notices.append(("notice.record_kept", {"path": str(record.kept)}))
         audience = Audience(
             [*viewers.sinks, *trackers],
             record=record,
@@ -138,12 +147,14 @@ def run_session(
                 keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
             )
             audience.close()
+            ranks().at("save")
             student = gathered(models.student)  # all processes give their shards, and the first one saves
-            if directory is not None and record is not None and student is not None:
-                record.check()  # else it may be another run's student that is replaced
-                whole = replace(models, student=student)
-                save_student(whole, directory / STUDENT, config, _training(config, models, data, verdict))
-                record.check()
+            with ranks().agreed("save the student"):
+                if directory is not None and record is not None and student is not None:
+                    record.check()  # else it may be another run's student that is replaced
+                    whole = replace(models, student=student)
+                    save_student(whole, directory / STUDENT, config, _training(config, models, data, verdict))
+                    record.check()
         except StorageError as error:
             if home is None:
                 raise
@@ -187,17 +198,11 @@ def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
 
 
 def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
-    """The run's record, emptied unless the run resumes from a checkpoint."""
+    """The run's record; of a run that resumes without a checkpoint a new one, beside what is there."""
     if directory is None:
         return None
-    record = RunFile(directory, resumes=folder.resume_from is not None)
-    if checkpoints is None or checkpoints.newest is None:
-        try:
-            record.load_state_dict({"bytes": 0, "waiting": []})
-        except BaseException:
-            record.close()
-            raise
-    return record
+    begins_anew = checkpoints is None or checkpoints.newest is None
+    return RunFile(directory, resumes=folder.resume_from is not None, begins_anew=begins_anew)
 
 
 def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:

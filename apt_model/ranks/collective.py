@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+
+from apt_model.ranks.group import ranks
 
 T = TypeVar("T")
 
@@ -37,7 +40,8 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
         dist.all_reduce(total)
         return total
     parts = [torch.empty_like(tensor) for _ in range(size)]
-    dist.all_gather(parts, tensor.contiguous())
+    with ranks().waiting("add up a tensor"):
+        dist.all_gather(parts, tensor.contiguous())
     total = parts[0]
     for part in parts[1:]:
         total += part
@@ -61,13 +65,21 @@ def sum_gradients(student: nn.Module) -> None:
     student.register_comm_hook(None, summed)
 
 
+def sum_unwrapped_gradients(module: nn.Module) -> None:
+    """Sum over the ranks what no wrapper sums: gradients of a module beside the student, but for sharded ones."""
+    for parameter in module.parameters():
+        if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
+            parameter.grad = sum_over_ranks(parameter.grad)
+
+
 def gather_rows(numbers: list[int], device: torch.device) -> list[list[int]]:
     """The same number of integers from each rank, by rank."""
     if world_size() == 1:
         return [numbers]
     own = torch.tensor(numbers, device=device)
     rows = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(rows, own)
+    with ranks().waiting("count and vote"):
+        dist.all_gather(rows, own)
     found: list[list[int]] = torch.stack(rows).tolist()
     return found
 
@@ -77,7 +89,8 @@ def gather_values(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    with ranks().waiting("gather the values of all"):
+        dist.all_gather_object(values, value)
     return values
 
 
@@ -86,5 +99,6 @@ def from_first(value: T) -> T:
     if world_size() == 1:
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    with ranks().waiting("hear rank 0"):
+        dist.broadcast_object_list(values, src=0)
     return values[0]

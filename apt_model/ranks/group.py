@@ -5,13 +5,20 @@ With one process nothing here costs anything. Knows nothing of training, tensors
 
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from time import sleep
 from typing import Any
 
-from apt_model.errors import AptModelError, Told, told_of
-from apt_model.ranks.store import Place, Store, connect, meeting, place
+from apt_model.errors import Interrupted, RankLostError, Told, told_of
+from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end
+from apt_model.ranks.signs import Pulse
+from apt_model.ranks.store import Meeting, Place, RankStore, connect, meeting, place
+from apt_model.ranks.told import line_of, told_by
+from apt_model.ranks.watch import BEAT, GRACE, Ends, RankWatch, patience_of
 
 LONGEST_NAP = 0.05  # seconds between two looks at the store
 
@@ -32,13 +39,132 @@ class Ranks:
     def __init__(self, where: Place) -> None:
         self.rank, self.size = where
         self._where, self._turn, self._before = where, 0, list[str]()
-        self._connected: Store | None = None
+        self._meeting: Meeting | None = None
+        self._connected: RankStore | None = None
+        self._watch: RankWatch | None = None
+        self._pulse, self._session = Pulse(), 0
         self._told: BaseException | None = None  # the last error that all ranks know of
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0: the one that writes and shows."""
         return self.rank == 0
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        patience: float | None = None,
+        directory: Path | None = None,
+        last_good: Callable[[], str | None] | None = None,
+    ) -> Iterator[None]:
+        """Context manager around what the ranks do together: they watch over each other, and leave together.
+
+        If a rank leaves with an error, all do, with its line and its exit code. If one is lost, its connections break,
+        or the launcher ends, all others leave with a `RankLostError`; a process that sits in a collective ends there,
+        with exit code 6, after its stacks were written. One session in another only changes what is given.
+
+        Args:
+            patience: seconds without a sign until a rank is lost; `apt_model.ranks.judge` has the rule. None: what
+                APT_RANK_PATIENCE says, else PATIENCE.
+            directory: the run directory, for the stacks.
+            last_good: the path of the last good checkpoint.
+
+        Raises:
+            AptModelError, RankLostError: as told above.
+        """
+        if self.size == 1:
+            yield
+            return
+        if self._watch is not None:
+            with self._named(self._watch, patience, directory, last_good):
+                yield
+            return
+        watch = self._began()
+        left: BaseException | None = None
+        with told_to_end(partial(self._asked_to_end, watch)), own_group_ended():
+            try:
+                with self._named(watch, patience, directory, last_good):
+                    yield
+            except BaseException as error:
+                left = error if error is not self._told else None
+                raise
+            finally:
+                self._watch = None
+                watch.stop(None if left is None else told_by(self.rank, left))
+
+    @contextmanager
+    def _named(
+        self,
+        watch: RankWatch,
+        patience: float | None,
+        directory: Path | None,
+        last_good: Callable[[], str | None] | None,
+    ) -> Iterator[None]:
+        """Context manager: the watch with what a session gives it; a broken connection becomes who broke it."""
+        before = watch.ends, watch.patience
+        watch.ends = Ends(directory or watch.ends.directory, last_good or watch.ends.last_good)
+        watch.patience = patience or watch.patience
+        try:
+            yield
+        except BaseException as error:
+            explained = self._explained(error, watch)
+            if explained is not error:
+                raise explained from None
+            raise
+        finally:
+            watch.ends, watch.patience = before
+
+    def at(self, phase: str, step: int | None = None) -> None:
+        """This rank has come to a phase (`signs.PHASES`) of the same step or of another: a sign that it goes on."""
+        self._pulse.move(phase, step)
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Context manager around a collective of a process group: for the watch this rank waits, and is not stuck."""
+        self._pulse.wait(what)
+        try:
+            yield
+        finally:
+            self._pulse.wait("")
+
+    def _began(self) -> RankWatch:
+        self._session, self._turn, self._before, self._pulse = self._session + 1, 0, [], Pulse()
+        _ = self._store  # rank 0 serves it from now on
+        assert self._meeting is not None  # noqa: S101 - it was met there
+        self._watch = RankWatch(
+            self._where,
+            partial(connect, self._meeting),
+            pulse=self._pulse,
+            patience=patience_of(os.environ),
+            session=self._session,
+            serves=self._meeting.is_here,
+        )
+        self._watch.start()
+        return self._watch
+
+    def _explained(self, error: BaseException, watch: RankWatch) -> BaseException:
+        """An error, or, where it is that of a broken connection, who broke it."""
+        if error is self._told or not is_of_connection(error):
+            return error
+        told = watch.await_finding(watch.patience + 3 * BEAT)
+        fix = "check the network between the machines"
+        unknown = RankLostError("a connection to another rank broke, though all ranks show signs of life", fix=fix)
+        self._told = named = unknown if told is None else told_of(told)
+        named.last_good = watch.ends.last_good()
+        return named
+
+    def _asked_to_end(self, watch: RankWatch, number: int) -> None:
+        """SIGTERM: a launcher ends all ranks when one has failed, whose line is then this one's too.
+
+        Raises:
+            AptModelError: always.
+        """
+        told = watch.await_finding(GRACE)
+        if told is None:
+            raise Interrupted("stopped by a signal", signal=number)
+        self._told = told_of(told)
+        raise self._told
 
     @contextmanager
     def agreed(self, what: str) -> Iterator[None]:
@@ -81,7 +207,7 @@ class Ranks:
             except BaseException as error:
                 if self.is_first:
                     self._told = error
-                    self._store.set(gate, _line_of(0, error))
+                    self._store.set(gate, line_of(0, error))
                 raise
             if self.is_first:
                 self._store.set(gate, "")
@@ -105,7 +231,7 @@ class Ranks:
         """Tell of an error or of none, wait for all, and raise the first that was told of."""
         key = self._key(what)
         errors = f"{key}/errors"
-        self._store.append(errors, "" if error is None else _line_of(self.rank, error) + "\n")
+        self._store.append(errors, "" if error is None else line_of(self.rank, error) + "\n")
         self._arrive(key, leaves=[errors])
         self._raise_first(self._store.get(errors).decode(), error)
 
@@ -113,7 +239,7 @@ class Ranks:
         told = min((Told(*json.loads(line)) for line in lines.splitlines()), default=None)
         if told is None:
             return
-        is_own = own is not None and (told.rank == self.rank or _line_of(told.rank, own) == json.dumps(told))
+        is_own = own is not None and (told.rank == self.rank or line_of(told.rank, own) == json.dumps(told))
         self._told = own if is_own else told_of(told)
         assert self._told is not None  # noqa: S101 - the one or the other
         raise self._told from (None if is_own else own)
@@ -130,29 +256,25 @@ class Ranks:
     def _heard(self, key: str) -> str:
         """What a key says, as soon as it says something."""
         nap = 0.0005
-        while not self._store.check([key]):  # torch's own `wait` warns at each timeout, and hears of nobody lost
-            sleep(nap)
-            nap = min(1.5 * nap, LONGEST_NAP)
+        with self.waiting(key):
+            while not self._store.check([key]):  # torch's own `wait` warns at each timeout, and hears of nobody lost
+                if self._watch is not None and self._watch.found is not None:
+                    self._told = told_of(self._watch.found)
+                    raise self._told
+                sleep(nap)
+                nap = min(1.5 * nap, LONGEST_NAP)
         return str(self._store.get(key), "utf-8")
 
     def _key(self, what: str) -> str:
         self._turn += 1
-        return f"{self._turn}: {what}"
+        return f"{self._session}.{self._turn}: {what}"
 
     @property
-    def _store(self) -> Store:
+    def _store(self) -> RankStore:
         if self._connected is None:
-            self._connected = connect(meeting(self._where))
+            self._meeting = meeting(self._where)
+            self._connected = connect(self._meeting)
         return self._connected
-
-
-def _line_of(rank: int, error: BaseException) -> str:
-    """An error as a line of JSON: a `Told`."""
-    if isinstance(error, AptModelError):
-        return json.dumps(Told(rank, error.code, error.exit_code, str(error)))
-    if isinstance(error, KeyboardInterrupt):
-        return json.dumps(Told(rank, "INTERRUPTED", 130, "interrupted"))
-    return json.dumps(Told(rank, "APT", 1, f"{type(error).__name__}: {error}".rstrip(": ")))
 
 
 _known: tuple[int, Ranks] | None = None
@@ -164,6 +286,8 @@ def ranks() -> Ranks:
     where = place()
     if where.size == 1:
         return Ranks(where)
+    if "torch" not in sys.modules:  # else torch's store prints a page of frames when its server ends
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if _known is None or _known[1].size != where.size:
         _known = (os.getpid(), Ranks(where))
     return _known[1] if _known[0] == os.getpid() else Ranks(Place(0, 1))

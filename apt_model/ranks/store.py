@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from apt_model.errors import ConfigError, RankLostError, reason_of
 
-Store = Any  # torch's class: its stubs leave some of its methods out
 START_SECONDS = 600.0  # for all ranks to start: images are pulled and nodes come up one after the other
 
 
@@ -36,7 +35,7 @@ def place() -> Place:
     for number, count in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
         if number in os.environ and count in os.environ and (number == "RANK" or "MASTER_ADDR" in os.environ):
             return Place(_integer(number), _integer(count))
-    if _has_group():
+    if has_group():
         import torch.distributed as dist
 
         return Place(dist.get_rank(), dist.get_world_size())
@@ -57,7 +56,7 @@ def meeting(where: Place) -> Meeting:
     if "MASTER_ADDR" in os.environ:
         port = _integer("MASTER_PORT") if "MASTER_PORT" in os.environ else 29500
         return Meeting(os.environ["MASTER_ADDR"], port, where.rank == 0 and not is_agents())
-    if not _has_group():
+    if not has_group():
         what = f"this is process {where.rank} of {where.size}, but where they meet is not known"
         fix = "start it with torchrun or accelerate launch, or set MASTER_ADDR and MASTER_PORT"
         raise ConfigError(what, got="no MASTER_ADDR in the environment", fix=fix)
@@ -69,8 +68,33 @@ def meeting(where: Place) -> Meeting:
     return Meeting(host, port, where.rank == 0)
 
 
-def connect(at: Meeting) -> Store:
-    """A new connection to the store, for one thread alone: a call that waits keeps others out.
+class RankStore:
+    """A connection to the store, for one thread alone: a call that waits keeps others out. Methods: torch's own.
+
+    A second, silent connection shows when the server has ended, before torch's client meets that and prints a page.
+    """
+
+    def __init__(self, spoken: Any, at: Meeting) -> None:
+        self._spoken, self._silent = spoken, socket.create_connection((at.host, at.port))
+        self._silent.setblocking(False)
+
+    def __getattr__(self, name: str) -> Any:
+        """A method of torch's store.
+
+        Raises:
+            DistNetworkError: the server has ended.
+        """
+        from torch.distributed import DistNetworkError
+
+        with suppress(BlockingIOError):
+            with suppress(ConnectionError):
+                self._silent.recv(1)
+            raise DistNetworkError("the store's server has ended")
+        return getattr(self._spoken, name)
+
+
+def connect(at: Meeting) -> RankStore:
+    """A new connection to the store.
 
     Raises:
         RankLostError: nobody serves it in START_SECONDS.
@@ -92,7 +116,7 @@ def connect(at: Meeting) -> Store:
         what = f"rank 0 cannot be reached at {at.host}:{at.port}"
         fix = "check that it runs, and that MASTER_ADDR and MASTER_PORT are the same everywhere and not blocked"
         raise RankLostError(what, got=reason_of(error), fix=fix) from error
-    return PrefixStore(prefix, store)
+    return RankStore(PrefixStore(prefix, store), at)
 
 
 def _integer(name: str) -> int:
@@ -102,7 +126,7 @@ def _integer(name: str) -> int:
         raise ConfigError(f"{name} in the environment", got=repr(os.environ[name]), expected="an integer") from error
 
 
-def _has_group() -> bool:
+def has_group() -> bool:
     """Whether there is a process group; without torch there is none."""
     dist = sys.modules.get("torch.distributed")
     return dist is not None and dist.is_available() and bool(dist.is_initialized())

@@ -46,8 +46,10 @@ class LogSink:
             self._say = self._language.of_run(learns_from_teacher=event.learns_from_teacher)
         say = self._say
         if isinstance(event, RunStarted):
-            sizes = {"teacher": f"{event.teacher.parameters:,}", "student": f"{event.student.parameters:,}"}
-            return say("log.start", **sizes, steps=event.total_steps or "?")
+            teacher, student = (
+                f"{one.parameters:,}" if one.parameters else "?" for one in (event.teacher, event.student)
+            )
+            return say("log.start", teacher=teacher, student=student, steps=event.total_steps or "?")
         if isinstance(event, StepDone):
             return self._step(event)
         if isinstance(event, EpochFinished):

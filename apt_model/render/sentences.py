@@ -74,14 +74,14 @@ class Column(NamedTuple):
 
 def models(run: RunStarted, say: Phrases) -> list[Column]:
     """The columns that compare teacher and student."""
-    both = (run.teacher, run.student)
+    both, all_of = (run.teacher, run.student), run.teacher.parameters  # 0: a server's, without a config
     cells = {
         "role": [say("models.teacher"), say("models.student")],
         "model": [shorten(sanitise(one.name), 20) for one in both],
         "layers": [f"{one.layers or '?'} × {one.hidden_size or '?'}" for one in both],
-        "parameters": [f"{one.parameters:,}" for one in both],
-        "megabytes": [f"{one.megabytes:.1f} MB" for one in both],
-        "share": [f"{100 * one.parameters / max(run.teacher.parameters, 1):.1f}%" for one in both],
+        "parameters": [f"{one.parameters:,}" if one.parameters else "?" for one in both],
+        "megabytes": [f"{one.megabytes:.1f} MB" if one.parameters else "?" for one in both],
+        "share": [f"{100 * one.parameters / all_of:.1f}%" if all_of else "?" for one in both],
     }
     headings = {name: say(f"models.{name}") if name != "role" else "" for name in cells}
     return [Column(name, headings[name], *pair) for name, pair in cells.items()]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from apt_model.cli import main
-from apt_model.commands.control import overall, verdict
+from apt_model.commands.control import _learned_by, overall, verdict
+from apt_model.errors import ModelError
 from apt_model.events.evaluation import Evaluation
 from apt_model.events.records import RunFinished, StepDone
 from apt_model.events.runfile import read_events
@@ -132,6 +133,14 @@ def test_a_control_that_learned_by_other_settings_stays_where_it_is_and_another_
     assert distill(*given, "--max-steps", "5", "--resume", "--control") == 0
     assert len(steps("run/control/control-0")) == 3
     assert len(steps("run/control/control-0-2")) == len(steps("run")) == 5
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff\xfe{}", b"{}", b'{"config": 5}', b'{"a":' * 10**5])
+def test_a_control_whose_config_is_damaged_is_one_error_that_names_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{tmp_path} cannot be loaded: config\.json; got ") as caught:
+        _learned_by(tmp_path)
+    assert (caught.value.exit_code, "\n" in str(caught.value)) == (3, False)
 
 
 def test_a_teacher_that_does_harm_is_said_to() -> None:

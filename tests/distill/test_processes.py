@@ -1,70 +1,69 @@
-"""Several processes teach what one does: the mean is over the tokens of all of them."""
+"""Several processes teach what one does, to the byte; killed or stopped, they go on as if nobody had."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-SCRIPT = """
-import json, sys, torch
-from torch.utils.data import DataLoader
-from transformers import LlamaConfig, LlamaForCausalLM
-from apt_model.config import LessonConfig
-from apt_model.distill.inputs import Data, Models, Watching
-from apt_model.distill.loop import distill
-from apt_model.events.records import StepDone
-from apt_model.events.sinks import Audience
+from tests.distill import lost_ranks
 
-def model(seed, hidden):
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=64, hidden_size=hidden, intermediate_size=32, num_hidden_layers=1,
-                                        num_attention_heads=2, max_position_embeddings=32))
 
-class Ear:
-    def __init__(self): self.heard = []
-    def emit(self, event):
-        if isinstance(event, StepDone):
-            self.heard.append([event.loss, event.kd, event.ce, event.grad_norm, event.tokens])
-    def close(self): pass
+def taught(ranks: int, asked: dict[str, Any], said: Path, *, code: int = 0) -> str:
+    """The hash of the student that so many processes teach."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+    run = [sys.executable, *launch, "-m", "tests.distill.worlds", json.dumps(asked), said]
+    ended = subprocess.run(run, capture_output=True, text=True, check=False, timeout=300)
+    assert (ended.returncode == 0) == (code == 0), ended.stderr[-3000:]
+    return said.read_text() if code == 0 else ended.stderr
 
-torch.manual_seed(3)
-ids = torch.randint(4, 64, (16, 12))
-mask = (torch.arange(12) < torch.randint(3, 13, (16, 1))).long()
-rows = [{"input_ids": i, "attention_mask": m} for i, m in zip(ids, mask)]
-ear, student = Ear(), model(2, 16)
-accumulation, size = map(int, sys.argv[1:3])
-config = LessonConfig.from_dict({"num_epochs": 2, "learning_rate": 1e-2, "gradient_accumulation_steps": accumulation,
-                                 **json.loads(sys.argv[4])})
-distill(Models(student=student, teacher=model(1, 32)), Data(train=DataLoader(rows, batch_size=size)),
-        config=config, device=torch.device("cpu"), watching=Watching(audience=Audience([ear])))
-if ear.heard:
-    weights = [p.double().sum().item() for p in student.parameters()]
-    open(sys.argv[3], "w").write(json.dumps([ear.heard, weights]))
-if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()
-"""
+
+def accumulating(batches: int, **asked: Any) -> dict[str, Any]:
+    return {**asked, "settings": {**asked.get("settings", {}), "gradient_accumulation_steps": batches}}
+
+
+def test_two_processes_teach_to_the_byte_what_one_does_that_accumulates_two_batches(tmp_path: Path) -> None:
+    assert taught(2, {}, tmp_path / "2") == taught(1, accumulating(2), tmp_path / "1")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("data", ["mapped", "shuffled", "generator", "workers", "stream", "list"])
 @pytest.mark.parametrize("settings", [{}, {"hidden_weight": 0.5, "attention_weight": 0.5}], ids=["last", "inner"])
-def test_two_processes_of_two_times_two_teach_what_one_of_eight_does(
-    tmp_path: Path, settings: dict[str, float]
+def test_worlds_of_any_size_have_one_order_of_data_and_end_alike(
+    tmp_path: Path, ranks: int, data: str, settings: dict[str, Any]
 ) -> None:
-    script, more = tmp_path / "teach.py", json.dumps(settings)
-    script.write_text(SCRIPT, encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
-    alone = subprocess.run(
-        [sys.executable, script, "1", "8", tmp_path / "1", more], capture_output=True, text=True, check=False
-    )
-    assert alone.returncode == 0, alone.stderr
-    together = subprocess.run(
-        [*launch, script, "2", "2", tmp_path / "2", more], capture_output=True, text=True, check=False
-    )
-    assert together.returncode == 0, together.stderr
-    (steps, weights), (steps2, weights2) = (json.loads((tmp_path / name).read_text()) for name in ("1", "2"))
-    assert len(steps) == len(steps2) == 4
-    for one, two in zip(steps, steps2, strict=True):
-        assert one == pytest.approx(two, rel=1e-4)
-    assert weights == pytest.approx(weights2, rel=1e-4, abs=1e-4)
+    asked = {"data": data, "rows": 29 + ranks, "settings": settings}
+    assert taught(ranks, asked, tmp_path / "n") == taught(1, accumulating(ranks, **asked), tmp_path / "1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["shuffled", "workers", "stream"])
+@pytest.mark.parametrize(
+    "signal", [{"SIGKILL": [1, 5]}, {"SIGKILL": [0, 7]}, {"SIGTERM": [1, 5]}, {"SIGTERM": [0, 11]}]
+)
+def test_a_run_of_two_ranks_that_was_cut_goes_on_to_the_same_student(
+    tmp_path: Path, data: str, signal: dict[str, Any]
+) -> None:
+    asked = {"data": data, "dropout": 0.1, "settings": {"save_steps": 3}}
+    whole = taught(2, {**asked, "run": str(tmp_path / "whole")}, tmp_path / "w")
+    cut = {**asked, "run": str(tmp_path / "cut")}
+    taught(2, {**cut, "signals": signal}, tmp_path / "c", code=1)
+    assert taught(2, {**cut, "resume": True}, tmp_path / "c") == whole
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_is_refused_by_name_or_taken_anyway(tmp_path: Path) -> None:
+    asked = {"run": str(tmp_path / "cut"), "settings": {"save_steps": 3}}
+    taught(2, {**asked, "signals": {"SIGTERM": [0, 5]}}, tmp_path / "c", code=1)
+    again = accumulating(2, **{**asked, "resume": True})
+    assert "processes: 2 then, 1 now" in taught(1, again, tmp_path / "c", code=2)
+    whole = taught(1, accumulating(2), tmp_path / "w")
+    assert taught(1, {**again, "anyway": True}, tmp_path / "c") == whole, "without dropout even this is the same"
+
+
+@pytest.mark.slow
+def test_ranks_killed_at_drawn_moments_lose_nothing(tmp_path: Path) -> None:
+    assert lost_ranks.main(tmp_path, 10, 19) == 0

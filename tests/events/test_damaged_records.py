@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from apt_model.cli import main
+from apt_model.dashboard.catalog import Catalog
 from apt_model.dashboard.feed import _read_behind
 from apt_model.dashboard.report import make_report
 from apt_model.errors import AptModelError, DataError
@@ -66,7 +67,7 @@ def show_everywhere(run: Path, good: Path, capsys: pytest.CaptureFixture[str]) -
     told = html.partition('id="apt-data">')[2].partition("</script>")[0]
     first, second = strict_json(told.encode())["runs"]
     assert (first["damage"], len(first["events"])) == (None, len(LINES))
-    assert (second["damage"] is None) == (named is None)
+    assert (second["damage"] is None) == (named is None and events != [])
     offset, heard = 0, 0
     while (found := _read_behind(record, offset))[0] != offset:
         offset, messages = found
@@ -100,6 +101,36 @@ def test_a_record_damaged_in_any_way_is_shown_as_far_as_it_is_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert QUICK > try_all(QUICK, tmp_path, capsys) > QUICK / 2
+
+
+NOTHING = {
+    "empty": b"",
+    "a cut line": LINES[0][:50],
+    "a whole line without its end": LINES[0],
+    "blank lines": b"\n\n",
+    "blank lines and a cut one": b"\n\n" + LINES[0][:50],
+}
+
+
+@pytest.mark.parametrize("record", NOTHING.values(), ids=NOTHING)
+def test_a_record_with_no_whole_event_is_one_line_with_its_file_and_the_page_waits(
+    record: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, good = tmp_path / "run", tmp_path / "good"
+    for path, content in ((run, record), (good, b"".join(line + b"\n" for line in LINES))):
+        path.mkdir()
+        (path / EVENTS).write_bytes(content)
+    for argv in (["report", str(run)], ["report", str(run), "--markdown"], ["replay", str(run)]):
+        code, (out, err) = main([*argv, "--lang", "en"]), capsys.readouterr()
+        assert (code, out, len(err.splitlines())) == (3, "", 1)
+        assert f"error[DATA]: no line of {run / EVENTS} is an event; got line 1: " in err
+    assert sorted(path.name for path in run.iterdir()) == [EVENTS]
+    assert main(["report", str(good), str(run), "--lang", "en", "-o", str(tmp_path / "page.html")]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1, "what is left out of the page"
+    catalog = Catalog([run, good])
+    listed = {one.name: one.damage for one in catalog.runs()}
+    assert listed["good"] is None
+    assert (listed["run"] is None) == (b"\n" not in record), "a run that has just begun has nothing whole yet"
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, models
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from apt_model.cli import main
 from apt_model.data import template_run, template_trial
@@ -92,7 +93,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def edit(file: Path, **more: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | more))
 
 
 @pytest.fixture
@@ -103,6 +105,56 @@ def llama(tmp_path: Path) -> Path:
 
 CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "generation_config.json"
 WORDS = "tokenizer_config.json"
+
+
+def replaces(letter: str, times: int) -> list[dict[str, Any]]:
+    return [{"type": "Replace", "pattern": {"String": letter}, "content": letter * 1000}] * times
+
+
+def added(id_: int) -> list[dict[str, Any]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [{"id": id_, "content": "x", "special": True, **flags}]
+
+
+GROWING: list[dict[str, Any]] = [
+    {"normalizer": {"type": "Sequence", "normalizers": replaces("e", 4)}},
+    {"normalizer": {"type": "Sequence", "normalizers": replaces("ዘ", 4)}},  # a letter that is not tried
+    {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": replaces("e", 2)}] * 2}},
+    {"normalizer": {"type": "Sequence", "normalizers": [
+        {"type": "Replace", "pattern": {"Regex": "(?=.)"}, "content": "x"}] * 50}},
+    {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 50}},
+    {"decoder": {"type": "Sequence", "decoders": replaces("r", 4)}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", GROWING)
+def test_a_tokenizer_that_makes_a_short_text_endless_is_named_soon(
+    change: dict[str, Any], llama: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    edit(llama / TOKENIZER, **change)
+    begun = time.monotonic()
+    assert main(["talk", str(llama), "the river", "--lang", "en"]) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    assert (
+        f"error[MODEL]: model {llama} cannot be loaded: {TOKENIZER}; got it may make more than 100,000 letters" in line
+    )
+    assert time.monotonic() - begun < SECONDS
+
+
+def test_a_tokenizer_that_lengthens_as_those_in_use_do_is_taken(llama: Path) -> None:
+    steps = [{"type": "Replace", "pattern": {"String": one}, "content": "▁"} for one in " \u3000\u00a0\u2009" * 10]
+    words = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    three = {"type": "Replace", "pattern": {"String": "…"}, "content": "..."}
+    edit(llama / TOKENIZER, normalizer={"type": "Sequence", "normalizers": [*steps, words, three]})
+    assert load_model(llama)[1]("a…")["input_ids"]
+
+
+def test_a_template_that_fills_the_model_for_a_short_question_is_named(llama: Path) -> None:
+    (llama / "chat_template.jinja").write_text("{{ lipsum(n=50) }}{% for m in messages %}{{ m.content }}{% endfor %}")
+    model, tokenizer, _ = load_model(llama)
+    with pytest.raises(DataError, match=r"too long for the model; got \S+ tokens\. Fix: .*chat_template\.jinja"):
+        Conversation(model, tokenizer).ask("a river?")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +181,12 @@ WORDS = "tokenizer_config.json"
         (TOKENIZER, {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}),
         (TOKENIZER, {"normalizer": {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}}),
         (TOKENIZER, {"pre_tokenizer": 5}),
+        (TOKENIZER, {"added_tokens": added(10**9)}),
+        (WORDS, {"added_tokens_decoder": {"1000000000": {"content": "x", "special": True}}}),
+        (WORDS, {"added_tokens_decoder": {"-1": {"content": "x", "special": True}}}),
+        (WORDS, {"added_tokens_decoder": {"300": {"content": "x"}, "evil": {"content": "y"}}}),
+        ("added_tokens.json", {"x": 10**9}),
+        ("added_tokens.json", {"x": [10**9]}),
         (TOKENIZER, {"added_tokens": [{"id": 10**6, "content": "the", "special": True, "single_word": False,
                                        "lstrip": False, "rstrip": False, "normalized": False}]}),
     ],
@@ -228,9 +286,8 @@ def slow(made: Callable[..., Any]) -> Callable[..., Any]:
 def test_what_is_slow_but_ends_has_all_its_time(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "PATIENCE", 0.15)
     monkeypatch.setattr(template_run, "SECONDS", 0.15)
-    for name in ("AutoTokenizer", "GenerationConfig"):
-        made = getattr(loading, name).from_pretrained
-        monkeypatch.setattr(getattr(loading, name), "from_pretrained", slow(made))
+    for one in (AutoTokenizer, loading.GenerationConfig):
+        monkeypatch.setattr(one, "from_pretrained", slow(one.from_pretrained))
     assert load_model(llama)[1] is not None
     monkeypatch.setattr(loading.AutoConfig, "from_pretrained", slow(loading.AutoConfig.from_pretrained))
     assert load_model(llama, trust_remote_code=True)[0] is not None
@@ -328,6 +385,22 @@ def test_a_model_that_cannot_run_here_loads_and_is_one_line_where_it_runs(
     assert code == 3
     assert any(f"config.json of {llama}; got " in line for line in told)
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("argv", [one for one in COMMANDS if one[0] in ("talk", "evaluate", "cache-teacher")])
+def test_memory_that_is_out_where_a_model_runs_is_one_line_with_the_remedy(
+    argv: list[str], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LlamaForCausalLM, "forward", lambda *_, **__: torch.empty(2**60))
+    data = tmp_path / "data.txt"
+    data.write_text("the river\nthe sea\n" * 20)
+    named = {"MODEL": str(llama), "DATA": str(data), "OUT": str(tmp_path / "out")}
+    code = main([*(named.get(word, word) for word in argv), "--lang", "en"])
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error")]
+    assert code == 4
+    assert line.startswith("error[MEMORY]: ")
+    assert "needs more memory than there is; got" in line
+    assert "a smaller" in line.partition("Fix: ")[2]
 
 
 def test_a_model_that_cannot_be_copied_loads(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

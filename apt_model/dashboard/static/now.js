@@ -100,8 +100,8 @@ function who(lesson) {
       el(
         "tbody",
         {},
-        row("now.parameters", (one) => count(one.parameters)),
-        row("now.size", (one) => `${number(one.megabytes, 1)} MB`),
+        row("now.parameters", (one) => (one.parameters ? count(one.parameters) : "?")),
+        row("now.size", (one) => (one.parameters ? `${number(one.megabytes, 1)} MB` : "?")),
         shape,
       ),
     ),

@@ -128,6 +128,7 @@ class Checkpoints:
             StorageError: it could not be written; earlier checkpoints are intact.
             ConfigError: the state of an optimizer or schedule is no JSON value.
         """
+        group.ranks().at("save")
         progress = run.progress
         self._note(score, progress.step)
         ranks = gather_values(RankState.of(run))  # each gives its own, and rank 0 writes

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from apt_model.config.sections import DistillConfig
 from apt_model.data.batch import Batch, to_batch
 from apt_model.data.encoded import IGNORED
-from apt_model.data.template_run import refuse_broken_template
 from apt_model.distill.losses.logit_blocks import FLOOR, TopRows, TopSignal
 from apt_model.distill.losses.topk_logits import SparseLogits, refuse_narrow
 from apt_model.distill.teachers.cache.codec import StoredTopK, concatenate, empty
@@ -27,6 +26,7 @@ from apt_model.models.directory import CONFIG, GENERATION, check_directory
 from apt_model.models.fingerprints import hash_config, hash_json, hash_model, hash_tokenizer, text_keys
 from apt_model.models.loading import patience
 from apt_model.models.reading import reading
+from apt_model.models.tokenizer import load_tokenizer
 
 ROWS_AT_ONCE = 256
 
@@ -38,15 +38,15 @@ class CachedTeacher:
     nor what it is packed with.
 
     Args:
-        directory: of the cache.
+        directory: of the cache, or its fsspec URL.
 
     Raises:
         DataError: no cache, or an unfinished one. StorageError: a damaged one.
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self._directory = Path(directory)
-        self._cache = Cache(self._directory)
+        self._cache = Cache(directory)
+        self._where = self._cache.store
 
     @property
     def identity(self) -> CacheIdentity:
@@ -59,16 +59,15 @@ class CachedTeacher:
         Raises:
             DataError: the teacher had no config. StorageError: they cannot be read, or are not those of the cache.
         """
-        path = self._directory / TEACHER
+        path = self._where.local(TEACHER)
         if not (path / CONFIG).exists():
             fix = "make the student in Python, and pass it to a plugin"
-            raise DataError(f"cache {self._directory} has no config of its teacher", fix=fix)
+            raise DataError(f"cache {self._where} has no config of its teacher", fix=fix)
         with self._reading():
             check_directory(path)
             with reading(path, CONFIG, seconds=patience(path)):
                 config = AutoConfig.from_pretrained(path)
-            tokenizer = AutoTokenizer.from_pretrained(path) if self.identity.tokenizer is not None else None
-            refuse_broken_template(tokenizer)
+            tokenizer = load_tokenizer(path, path) if self.identity.tokenizer is not None else None
         if hash_config(config) != self.identity.config or hash_tokenizer(tokenizer) != self.identity.tokenizer:
             what = f"config or tokenizer in {path} differs from the one that the cache was made with"
             raise StorageError(what, fix="cache the teacher again")
@@ -81,7 +80,7 @@ class CachedTeacher:
         Raises:
             StorageError: it cannot be read.
         """
-        path = self._directory / TEACHER
+        path = self._where.local(TEACHER)
         if not (path / GENERATION).exists():
             return None
         with self._reading():
@@ -92,10 +91,10 @@ class CachedTeacher:
     def _reading(self) -> Iterator[None]:
         """Context manager: whatever goes wrong over the teacher's files, by place, is damage of the cache."""
         try:
-            with reading(self._directory / TEACHER, "config, generation config or tokenizer"):
+            with reading(self._where.local(TEACHER), "config, generation config or tokenizer"):
                 yield
         except AptModelError as error:
-            path, fix = self._directory / TEACHER, "cache the teacher again"
+            path, fix = self._where.local(TEACHER), "cache the teacher again"
             raise StorageError(f"{path} cannot be read", got=f"{error.what}: {error.got}", fix=fix) from error
 
     def refuse_other(self, *, teacher: nn.Module | None = None, tokenizer: Any = None, **settings: Any) -> None:
@@ -116,7 +115,7 @@ class CachedTeacher:
             differ.append("another tokenizer")
         if differ:
             fix = "cache the teacher again, or use the values that it was cached with"
-            raise DataError(f"cache {self._directory} does not match this run", got=", ".join(differ), fix=fix)
+            raise DataError(f"cache {self._where} does not match this run", got=", ".join(differ), fix=fix)
 
     @property
     def card(self) -> ModelCard:
@@ -170,7 +169,7 @@ class CachedTeacher:
         if unknown:
             ids = texts.input_ids[unknown[0]][texts.attention_mask[unknown[0]] != 0][:8].tolist()
             raise DataError(
-                f"{len(unknown)} of {len(learned)} rows are not in cache {self._directory}",
+                f"{len(unknown)} of {len(learned)} rows are not in cache {self._where}",
                 got=f"a row that begins with the ids {ids}",
                 expected="rows with exactly the token ids, labels and positions that were cached",
                 fix="cache this data, or train on the data that was cached",

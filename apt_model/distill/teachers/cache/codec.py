@@ -76,6 +76,11 @@ class Packing:
         self._ranks[order] = np.arange(len(order))
         self._id_bytes = max(1, (int(len(order) - 1).bit_length() + 7) // 8)
 
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes of a position before compression."""
+        return self._k * (self._id_bytes + (1 if self._value_type == "log8" else 2)) + 4
+
     def pack(self, positions: StoredTopK) -> bytes:
         """One block; positions that come together in time share much, so a few hundred make a good block."""
         # ids: sorted ranks r₀ < r₁ < … as steps rᵢ − rᵢ₋₁ − 1, nearly all of them small: the high bytes are zeros

@@ -5,9 +5,6 @@ Knows figures; knows nothing of rows, teachers or files.
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from apt_model.distill.teachers.cache.topk import MeasuredTopK
 
 
@@ -22,7 +19,7 @@ class Estimate:
         seconds: the teacher's time for all rows.
         mass_kept: probability of the k tokens at the training temperature, mean over positions.
         hidden_kl_nats: T² times the KL that is lost by treating the tail as one bucket, for a student whose tail is
-            uniform; mean over positions.
+            uniform; mean over positions. NaN of a source that does not know it.
         whole_kl_nats: T² times the KL of a student that is uniform over the whole vocabulary; mean over positions.
     """
 
@@ -46,11 +43,6 @@ class Sample:
 
     measured: MeasuredTopK
     seconds: float
-
-    def by_frequency(self) -> NDArray[np.int64]:
-        """All ids of the vocabulary, those that are most often among the k first."""
-        counts = np.bincount(self.measured.stored.ids.ravel(), minlength=self.measured.vocabulary)
-        return np.argsort(-counts, kind="stable")
 
     def estimate(self, *, packed_bytes: int, positions: int) -> Estimate:
         """Estimate the cache of so many positions; `packed_bytes` is the sample's size in it."""

@@ -1,27 +1,27 @@
-"""The manifest of a teacher cache: its identity, its files with sizes and hashes, and atomic writes.
+"""The manifest of a teacher cache: its identity, its layout, and its files with sizes and hashes.
 
 Knows files, sizes and hashes; knows nothing of what a shard holds, of models or losses.
 """
 
 import hashlib
+import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import save
 
 from apt_model.distill.teachers.cache.codec import ValueType
-from apt_model.errors import ConfigError, StorageError
+from apt_model.distill.teachers.cache.store import Store
+from apt_model.errors import ConfigError, DataError, StorageError
 from apt_model.events.records import ModelCard
-from apt_model.storage import sync
 
-MANIFEST, ORDER, TEACHER = "manifest.json", "order.safetensors", "teacher"
-OURS = (MANIFEST, ORDER, TEACHER, "shard-", ".tmp-")  # prefixes of the names in a cache directory
+STARTED, MANIFEST, ORDER, TEACHER = "started.json", "manifest.json", "order.safetensors", "teacher"
+OURS = (STARTED, MANIFEST, ORDER, TEACHER, "shard-", "index-")  # prefixes of the names in a cache directory
+OLDER = (1,)  # schema versions; 2: parts, blocks with checksums, a row index in files of its own
 
 
 class _CacheRecord(BaseModel):
@@ -61,7 +61,7 @@ class CacheIdentity(_CacheRecord):
         settings: how logits are stored.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     teacher: str
     card: ModelCard
     config: str
@@ -86,7 +86,7 @@ def differing(cached: Mapping[str, object], wanted: Mapping[str, object]) -> lis
     return [f"{key} {cached[key]} instead of {value}" for key, value in wanted.items() if cached[key] != value]
 
 
-class Shard(_CacheRecord):
+class CacheFile(_CacheRecord):
     """The size and hash that a file of a cache should have."""
 
     file: str
@@ -94,91 +94,85 @@ class Shard(_CacheRecord):
     sha256: str
 
 
-class Manifest(_CacheRecord):
-    """Identity and files of a cache; unfinished as long as it has fewer shards than `shard_count`.
+class IndexFile(CacheFile):
+    """A part of the row index: all rows whose key's top byte is `first_bucket`, or above it and in no later part."""
 
-    `seal` is the hash of the rest: it tells how the bytes of the files are to be read, so a changed digit would make
-    other logits of them. None in caches from before there was one.
+    first_bucket: int
+
+
+class Manifest(_CacheRecord):
+    """Identity and layout of a cache; of a finished one also its row index.
+
+    The one without an index (`started.json`) is written before the first shard, and says what every part must agree
+    on; the other (`manifest.json`) is written last. `seal` is the hash of the rest: it tells how the bytes of the files
+    are to be read, so a changed digit would make other logits of them.
     """
 
     identity: CacheIdentity
-    order: Shard
+    order: CacheFile
     shard_count: int
-    shards: tuple[Shard, ...] = ()
-    seal: str | None = None
+    shard_positions: int
+    index: tuple[IndexFile, ...] = ()
+    seal: str = ""
 
     def sealed(self) -> "Manifest":
         """The same manifest with the seal that belongs to it."""
         rest = self.model_dump_json(exclude={"seal"})
         return self.model_copy(update={"seal": hashlib.sha256(rest.encode()).hexdigest()})
 
+    @property
+    def key(self) -> bytes:
+        """32 bytes that go into every checksum, so that a block or table of another cache is not taken for one."""
+        return bytes.fromhex(self.model_copy(update={"index": ()}).sealed().seal)
 
-def read_manifest(directory: Path) -> Manifest | None:
-    """Read the manifest of a cache; None if there is none.
+
+def read_manifest(store: Store, name: str = MANIFEST) -> Manifest | None:
+    """Read the manifest of a finished cache, or STARTED; None if there is none.
 
     Raises:
-        StorageError: it cannot be read, or is damaged.
+        StorageError: it cannot be read, or is damaged. DataError: an older version of this package made it.
     """
-    path = directory / MANIFEST
-    fix = f"delete {directory}, and cache the teacher again"
-    try:
-        if path.exists() and not path.is_file():
-            raise StorageError(f"cache manifest {path} is no file", fix=fix)
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    fix = f"delete {store}, and cache the teacher again"
+    content = store.read(name)
+    if content is None:
         return None
-    except StorageError:
-        raise
-    except (OSError, ValidationError) as error:
-        got = error.strerror if isinstance(error, OSError) else str(error).replace("\n", " ")[:200]
-        raise StorageError(f"cache manifest {path} is damaged", got=got, fix=fix) from error
-    if manifest.seal not in (None, manifest.sealed().seal):
-        raise StorageError(f"cache manifest {path} is damaged", got="a seal of another content", fix=fix)
+    try:
+        _refuse_older(json.loads(content), f"{store}")
+        manifest = Manifest.model_validate_json(content)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        got = str(error).replace("\n", " ")[:200]
+        raise StorageError(f"cache manifest {store}/{name} is damaged", got=got, fix=fix) from error
+    if manifest.seal != manifest.sealed().seal:
+        raise StorageError(f"cache manifest {store}/{name} is damaged", got="a seal of another content", fix=fix)
     return manifest
 
 
-def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Replace the manifest atomically."""
-    write_file(directory / MANIFEST, manifest.sealed().model_dump_json(indent=1).encode())
+def _refuse_older(content: Any, where: str) -> None:
+    identity = content.get("identity") if isinstance(content, dict) else None
+    schema = identity.get("schema_version") if isinstance(identity, dict) else None
+    if schema in OLDER:
+        what, fix = f"cache {where} was made by an older version", "cache the teacher again, into another directory"
+        raise DataError(what, got=f"schema {schema}", expected="schema 2", fix=fix)
 
 
-def write_shard(directory: Path, name: str, tensors: Mapping[str, NDArray[Any]]) -> Shard:
-    """Write tensors as a safetensors shard, atomically; returns its size and hash."""
+def write_manifest(store: Store, name: str, manifest: Manifest) -> None:
+    """Write a manifest with its seal."""
+    store.write(name, manifest.sealed().model_dump_json(indent=1).encode())
+
+
+def write_tensors(store: Store, name: str, tensors: Mapping[str, NDArray[Any]]) -> CacheFile:
+    """Write tensors as a safetensors file; returns its size and hash."""
     content = save({key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()})
-    write_file(directory / name, content)
-    return Shard(file=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    store.write(name, content)
+    return CacheFile(file=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file atomically: under a temporary name, synced, then renamed; a failed attempt is removed.
-
-    Raises:
-        StorageError: no space, or no permission; says how many bytes were needed.
-    """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        need = f"{len(content):,} bytes, and a directory that can be written"
-        raise StorageError(f"{path} cannot be written", got=error.strerror, expected=need) from error
-
-
-def is_sound(directory: Path, shard: Shard) -> bool:
+def is_sound(store: Store, file: CacheFile) -> bool:
     """Whether a file exists with the size and hash that it should have."""
-    path = directory / shard.file
-    try:
-        if not path.is_file() or path.stat().st_size != shard.size:
-            return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
-    except OSError:
-        return False
+    content = store.read(file.file, 0, file.size + 1)
+    return content is not None and hashlib.sha256(content).hexdigest() == file.sha256
 
 
 def check_settings(settings: CacheSettings, batch_size: int) -> None:
@@ -194,27 +188,14 @@ def check_settings(settings: CacheSettings, batch_size: int) -> None:
         raise ConfigError("temperature is out of range", got=settings.temperature, expected="a number greater than 0")
 
 
-def prepare_directory(directory: str | Path) -> Path:
-    """Create the directory, check that it is writable, and remove temporary files that a killed run left.
+def prepare_store(store: Store) -> None:
+    """Make a store ready to take a cache.
 
     Raises:
         StorageError: it cannot be written, or holds files that are no cache's.
     """
-    path = Path(directory)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith(OURS))
-        if foreign:
-            got = ", ".join(foreign[:3])
-            expected = "an empty or new directory, or a cache"
-            raise StorageError(f"{path} holds files that are not a cache's", got=got, expected=expected)
-        for left_over in path.glob(".tmp-*"):
-            left_over.unlink()
-        probe = path / ".tmp-probe"
-        probe.write_bytes(b"0")
-        probe.unlink()
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"cache directory {path} cannot be written", got=error.strerror) from error
-    return path
+    foreign = sorted(name for name in store.names() if not name.startswith(OURS))
+    if foreign:
+        got, expected = ", ".join(foreign[:3]), "an empty or new directory, or a cache"
+        raise StorageError(f"{store} holds files that are not a cache's", got=got, expected=expected)
+    store.prepare()

@@ -1,128 +1,78 @@
-"""Read a cache of top-k logits: memory-mapped safetensors shards, with rows looked up by their hash key.
+"""Read a cache of top-k logits, row by row, by hash key: what is not asked for is not read.
 
-Knows keys, places and bytes; knows nothing of models or losses. Shards are safetensors, the rest is JSON: nothing is
-ever unpickled. A shard is written under a temporary name, synced and renamed, so one under its own name is complete.
+Knows keys, places and bytes; knows nothing of models or losses. All files are safetensors or JSON: nothing is ever
+unpickled. Opening reads the manifest and the order; a file of the index is hashed when it is first used, and each
+block checks itself whenever it is read (`blocks`).
 
-    manifest.json                identity of the cache, and its shards with sizes and sha256
-    order.safetensors            token ids, most frequent first
-    shard-00000.safetensors ...  keys (R, 2), places (R, 3: block, first position, positions), offsets, blocks
-    teacher/                     the teacher's config and tokenizer, without weights
+    started.json                  identity and layout, written first: what all parts agree on
+    order.safetensors             token ids, most frequent first
+    shard-000000.safetensors ...  blocks of rows
+    index-0000.safetensors ...    for each row's key, sorted: shard, first byte and size of its block
+    manifest.json                 the same as started.json, and the index's sizes and sha256; written last
+    teacher/                      the teacher's config and tokenizer, without weights
 """
 
-import hashlib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
+from apt_model.distill.teachers.cache.blocks import DamagedError, RowBlock, read_block
 from apt_model.distill.teachers.cache.codec import Packing, StoredTopK
-from apt_model.distill.teachers.cache.manifest import ORDER, is_sound, read_manifest
+from apt_model.distill.teachers.cache.index import AGAIN, RowIndex, RowPlace, shard_name
+from apt_model.distill.teachers.cache.manifest import ORDER, STARTED, is_sound, read_manifest
+from apt_model.distill.teachers.cache.store import Store, open_store
 from apt_model.errors import DataError, StorageError
-from apt_model.models.fingerprints import KEY_BYTES
 
 
 class Cache:
     """A finished cache, open for reading.
 
     Args:
-        directory: as `writer.CacheWriter.run` left it.
+        where: directory or fsspec URL, as `writer.CacheWriter.run` left it.
 
     Raises:
         DataError: no cache, or an unfinished one.
         StorageError: damaged files, by name.
     """
 
-    def __init__(self, directory: Path) -> None:
-        manifest = read_manifest(directory)
-        again = "run the same apt-model cache-teacher command again: it writes what is missing"
+    def __init__(self, where: str | Path | Store) -> None:
+        self.store = open_store(where)
+        manifest = read_manifest(self.store)
         if manifest is None:
-            raise DataError(f"{directory} holds no teacher cache", fix="make one with apt-model cache-teacher")
-        if len(manifest.shards) < manifest.shard_count:
-            done = f"{len(manifest.shards)} of {manifest.shard_count} shards"
-            raise DataError(f"cache {directory} is not finished", got=done, fix=again)
-        broken = [shard.file for shard in (manifest.order, *manifest.shards) if not is_sound(directory, shard)]
-        if broken:
-            raise StorageError(f"cache {directory} is damaged", got=", ".join(broken[:3]), fix=again)
+            if read_manifest(self.store, STARTED) is not None:
+                raise DataError(f"cache {self.store} is not finished", got="no manifest.json", fix=AGAIN)
+            raise DataError(f"{self.store} holds no teacher cache", fix="make one with apt-model cache-teacher")
+        if not is_sound(self.store, manifest.order):
+            raise StorageError(f"cache {self.store} is damaged", got=ORDER, fix=AGAIN)
         self.identity, settings = manifest.identity, manifest.identity.settings
-        order = load_file(directory / ORDER)["order"]
+        order = load(self.store.read(ORDER) or b"")["order"]
         self._packing = Packing(order=order, k=settings.k, value_type=settings.value_type)
-        self._files = [_Mapped(directory / shard.file) for shard in manifest.shards]
-        keys = np.concatenate([file.tensors["keys"] for file in self._files])
-        files = np.repeat(np.arange(len(self._files)), [len(file.tensors["keys"]) for file in self._files])
-        places = np.concatenate([file.tensors["places"] for file in self._files])
-        by_key = np.lexsort((keys[:, 1], keys[:, 0]))
-        self._keys, self._places = keys[by_key], np.column_stack([files, places])[by_key]
+        self._key, self._index = manifest.key, RowIndex(self.store, manifest)
 
     def __contains__(self, key: bytes) -> bool:
-        return self._find(key) is not None
+        return self._index.find(key) is not None
 
     def __getitem__(self, key: bytes) -> StoredTopK:
         """Top-k logits of the row with this key, one entry for each position with a label, in order.
 
         Raises:
-            KeyError: no such row.
+            KeyError: no such row. StorageError: its shard is damaged.
         """
-        place = self._find(key)
+        place = self._index.find(key)
         if place is None:
             raise KeyError(key)
-        file, block, first, count = map(int, place)
-        return self._packing.unpack(self._files[file].block(block), slice(first, first + count))
+        block = self._block(place)
+        part = block.part_of(key)
+        if part is None:
+            raise self._damaged(place)
+        return self._packing.unpack(block.packed, part)
 
-    def _find(self, key: bytes) -> NDArray[np.int64] | None:
-        high, low = np.frombuffer(key, dtype=np.uint64)
-        at = np.searchsorted(self._keys[:, 0], high)
-        while at < len(self._keys) and self._keys[at, 0] == high:
-            if self._keys[at, 1] == low:
-                found: NDArray[np.int64] = self._places[at]
-                return found
-            at += 1
-        return None
-
-
-class _Mapped:
-    """A shard: its index in memory, its blocks read from the memory-mapped file on access."""
-
-    def __init__(self, path: Path) -> None:
+    def _block(self, place: RowPlace) -> RowBlock:
         try:
-            self._file = safe_open(path, framework="numpy")
-            read, part = self._file.get_tensor, self._file.get_slice
-            self.tensors = {name: read(name) for name in ("keys", "places", "offsets")}  # type: ignore[no-untyped-call]
-            self._blocks = part("blocks")  # type: ignore[no-untyped-call]
-        except (OSError, SafetensorError) as error:
-            raise StorageError(f"{path} cannot be read", got=str(error)) from error
+            content = self.store.read(shard_name(place.shard), place.start, place.start + place.size)
+            return read_block(content or b"", self._key)
+        except DamagedError as error:
+            raise self._damaged(place) from error
 
-    def block(self, number: int) -> bytes:
-        start, end = self.tensors["offsets"][number : number + 2].tolist()
-        raw: bytes = self._blocks[start:end].tobytes()
-        return raw
-
-
-def shard_tensors(rows: Sequence[tuple[bytes, int]], blocks: Sequence[tuple[int, bytes]]) -> dict[str, NDArray[Any]]:
-    """The tensors of a shard file, by name.
-
-    Args:
-        rows: (key, number of positions) of each row.
-        blocks: (number of rows, packed bytes) of each block.
-    """
-    places, at = [], 0
-    for number, (count, _) in enumerate(blocks):
-        first = 0
-        for _, positions in rows[at : at + count]:
-            places.append((number, first, positions))
-            first += positions
-        at += count
-    return {
-        "keys": np.frombuffer(b"".join(key for key, _ in rows), dtype=np.uint64).reshape(-1, KEY_BYTES // 8),
-        "places": np.array(places, dtype=np.int32),
-        "offsets": np.cumsum([0, *(len(block) for _, block in blocks)], dtype=np.int64),
-        "blocks": np.frombuffer(b"".join(block for _, block in blocks), dtype=np.uint8),
-    }
-
-
-def hash_keys(keys: Sequence[bytes]) -> str:
-    """sha256 over row keys, in order."""
-    return hashlib.sha256(b"".join(keys)).hexdigest()
+    def _damaged(self, place: RowPlace) -> StorageError:
+        return StorageError(f"cache {self.store} is damaged", got=shard_name(place.shard), fix=AGAIN)

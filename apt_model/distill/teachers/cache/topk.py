@@ -22,8 +22,9 @@ class MeasuredTopK:
         vocabulary: tokens that the teacher chooses among.
         stored: as it is cached.
         mass_kept: (N,), the probability of the top k together, at the training temperature.
-        hidden_kl: (N,), T² · KL in nats that the tail as one outcome hides, for a student that is uniform within it.
-        whole_kl: (N,), T² · KL in nats to a student that is uniform over all tokens.
+        hidden_kl: (N,), T² · KL in nats that the tail as one outcome hides, for a student that is uniform within it;
+            NaN where the tail's tokens are not known.
+        whole_kl: (N,), T² · KL in nats to a student that is uniform over all tokens; NaN there too.
     """
 
     vocabulary: int
@@ -82,6 +83,42 @@ def keep_top_k(logits: Tensor, k: int, temperature: float) -> MeasuredTopK:
         mass_kept=(1 - mass).cpu().numpy(),
         hidden_kl=(temperature**2 * mass * within).cpu().numpy(),
         whole_kl=(temperature**2 * whole).cpu().numpy(),
+    )
+
+
+def from_log_probs(ids: NDArray[np.int64], log_probs: NDArray[np.float32], *, vocabulary: int) -> MeasuredTopK:
+    """Top-k log-probabilities at temperature 1, as a server gives them, in the form that is cached.
+
+    The tail's mass is what the k leave of 1, so the training temperature must be 1; at any other it is not known.
+
+    Args:
+        ids: (N, k), each once at a position.
+        log_probs: (N, k), natural logarithms in the order of the ids, highest first; minus infinity: ruled out.
+        vocabulary: tokens that the teacher chooses among.
+
+    Raises:
+        NumericError: NaN, plus infinity, or probabilities that are not in falling order or sum to more than 1.01.
+    """
+    values = log_probs.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mass = np.exp(values).sum(axis=1)
+        is_sound = np.isfinite(values[:, 0]) & (mass <= 1.01) & (values[:, 1:] <= values[:, :-1]).all(axis=1)
+    if not is_sound.all():
+        got = ", ".join(f"{value:.4g}" for value in values[np.argmin(is_sound)][:4])
+        expected = "finite ones, highest first, of probabilities that sum to 1 at most"
+        raise NumericError("log-probabilities of the teacher cannot be right", got=got, expected=expected)
+    gaps = (values[:, :1] - values).astype(np.float32)
+    gaps[:, 1:] = np.maximum(gaps[:, 1:], LEAST_GAP)
+    rest = np.maximum(1 - mass, 0.0) if ids.shape[1] < vocabulary else np.zeros_like(mass)
+    with np.errstate(divide="ignore"):
+        tail = np.log(rest).astype(np.float32)
+    unknown = np.full(len(ids), np.nan, np.float32)
+    return MeasuredTopK(
+        vocabulary=vocabulary,
+        stored=StoredTopK(ids=ids, gaps=gaps, tails=np.stack([tail, tail], axis=-1)),
+        mass_kept=(1 - rest).astype(np.float32),
+        hidden_kl=unknown,
+        whole_kl=unknown,
     )
 
 

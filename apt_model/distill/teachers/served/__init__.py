@@ -1,0 +1,1 @@
+"""A teacher behind an inference server: its top-k log-probabilities over HTTP."""
