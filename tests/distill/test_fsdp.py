@@ -32,6 +32,7 @@ from apt_model.models.sharding import gathered
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
 
 out, cases = sys.argv[1], json.loads(sys.argv[2])
+dist.init_process_group("gloo")  # a run ends a group that it has begun itself
 
 def model(seed, hidden, layers, **more):
     torch.manual_seed(seed)
