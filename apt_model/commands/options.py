@@ -217,11 +217,11 @@ def _values_of_flag(field: FieldInfo) -> dict[str, Any] | None:
     """Arguments of `add_argument` for a setting's values; None for thresholds, which only a file can set."""
     kinds = get_args(field.annotation) or (field.annotation,)
     several = next((get_args(kind)[0] for kind in (field.annotation, *kinds) if _is_open_ended(kind)), None)
+    if get_origin(several) is Literal:
+        return {"nargs": "+", "choices": get_args(several), "help": field.description}
     choices = next((get_args(kind) for kind in (field.annotation, *kinds) if get_origin(kind) is Literal), None)
     if choices is not None:
         return {"choices": choices}
-    if get_origin(several) is Literal:
-        return {"nargs": "+", "choices": get_args(several), "help": field.description}
     if several is not None:
         return {"nargs": "*", "metavar": "TEXT"}
     if get_origin(field.annotation) is tuple:

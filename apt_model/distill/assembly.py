@@ -135,8 +135,7 @@ def assemble(
     collate = models.collate(max_length=train.max_length, tell=report.notice)
     lockstep = Lockstep([one for one in (student, source.model) if one and is_sharded(one)], accelerator.device)
     validator = _validator(models, data, config, grader, lockstep, collate)
-    ranks = accelerator.num_processes
-    share = Share(data.train, accelerator.process_index, ranks)
+    share = Share(data.train, accelerator.process_index, accelerator.num_processes)
     epochs, total_steps = run_length(share, train)
     of_epoch, guard = share.steps_per_epoch(1), watching.audience.guard
     continuations = Continuations(
@@ -197,7 +196,6 @@ def assemble(
             read_alone=grader.read_alone,
             batches=(of_epoch, total_steps * train.gradient_accumulation_steps) if of_epoch and total_steps else None,
             wanted=watching.shows_cards,
-            ranks=ranks,
         ),
         exam=Exam(
             config.display, report=report, guard=guard, continuations=continuations, by_itself=watching.holds_exams

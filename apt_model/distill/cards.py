@@ -19,6 +19,7 @@ from apt_model.distill.validation import Validator
 from apt_model.events.cards import Source
 from apt_model.events.sinks import Guard
 from apt_model.models.modes import has_dropout
+from apt_model.ranks.collective import world_size
 from apt_model.ranks.group import ranks
 
 RARE = 10  # batches from card to card, at least, for `card_text=auto` to let the models go on by themselves
@@ -46,7 +47,6 @@ class Cards:
         read_alone: reads a row of a batch again, in eval mode.
         batches: of an epoch, each of which begins with a card, and of the run; None if unknown.
         wanted: False: there are no cards.
-        ranks: of the run; one shows the cards that are due at the batches of all.
     """
 
     def __init__(
@@ -60,11 +60,10 @@ class Cards:
         read_alone: Callable[[nn.Module, Batch, RowReadout], RowReadout],
         batches: tuple[int, int] | None,
         wanted: bool,
-        ranks: int = 1,
     ) -> None:
         self._report, self._display, self._validator = report, display, validator
         self._continuations, self._guard, self._wanted = continuations, guard, wanted and report.speaks
-        self._ranks = ranks
+        self._ranks = world_size()  # one shows the cards that are due at the batches of all
         self._read_alone = read_alone
         self._goes_on = display.card_text == "continued" or (
             display.card_text == "auto" and _are_rare(display, batches)

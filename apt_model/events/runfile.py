@@ -174,6 +174,7 @@ class RunFile:
 
 def _put_aside(record: Path) -> Path:
     """Rename a record to the first free of `events-before-1.jsonl`, `events-before-2.jsonl` …"""
+    faults.hit("record.aside")
     free = next(path for n in count(1) if not (path := record.with_name(f"events-before-{n}.jsonl")).exists())
     return record.rename(free)
 

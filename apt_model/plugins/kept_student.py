@@ -5,11 +5,14 @@ Knows places and disks; knows nothing of training.
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from os.path import samestat
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import gettempdir
+
+from torch import nn
 
 from apt_model.config import LessonConfig
 from apt_model.distill.checkpoints.manager import Checkpoints
@@ -21,6 +24,11 @@ from apt_model.models.readme import Training
 from apt_model.models.sharding import is_sharded
 from apt_model.models.weights import get_model_size
 from apt_model.storage import step_of, why_damaged, write_whole
+
+
+def with_student(models: Models, student: nn.Module) -> Models:
+    """The models with another student: a whole one, put together from the shards of all ranks."""
+    return replace(models, student=student)
 
 
 def save_student(models: Models, place: Path, config: LessonConfig, training: Training | None = None) -> None:

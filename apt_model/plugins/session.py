@@ -6,7 +6,7 @@ Knows nothing of cards or remarks: the plugins differ only in the scorer and the
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +30,7 @@ from apt_model.models.devices import pick_device
 from apt_model.models.forward import model_card
 from apt_model.models.readme import Training
 from apt_model.models.sharding import gathered
-from apt_model.plugins.kept_student import RunHome, save_student
+from apt_model.plugins.kept_student import RunHome, save_student, with_student
 from apt_model.plugins.viewer import Viewer
 from apt_model.ranks.group import ranks
 from apt_model.storage import one_writer
@@ -152,8 +152,12 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
             with ranks().agreed("save the student"):
                 if directory is not None and record is not None and student is not None:
                     record.check()  # else it may be another run's student that is replaced
-                    whole = replace(models, student=student)
-                    save_student(whole, directory / STUDENT, config, _training(config, models, data, verdict))
+                    save_student(
+                        with_student(models, student),
+                        directory / STUDENT,
+                        config,
+                        _training(config, models, data, verdict),
+                    )
                     record.check()
         except StorageError as error:
             if home is None:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from apt_model.config.sections import TrainConfig
+from apt_model.data.data_state import DataState
 from apt_model.distill.checkpoints import manager
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.grader import Grader
@@ -177,7 +178,7 @@ def ways_to_save(size: str, root: Path, plain: Path) -> dict[str, Callable[[], N
         others={},
         identity={},
         device=torch.device("cpu"),
-        loader=[],
+        data=DataState([]),
     )
     keeper = manager.Checkpoints(root, TrainConfig())
 

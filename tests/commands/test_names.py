@@ -129,7 +129,7 @@ def test_models_data_and_folder_can_be_named_as_elsewhere(names: tuple[str, ...]
         ("--torch_dtype bfloat16", "--teacher-dtype is the teacher's"),
         ("--attn_implementation flash_attention_2", "--attn-implementation 'flash_attention_2': not here"),
         ("--deepspeed ds.json", "--deepspeed 'ds.json': not here"),
-        ("--fsdp full_shard", "--fsdp 'full_shard': not here"),
+        ("--fsdp full_shard", "--fsdp is none, student, teacher or both"),
         ("--push_to_hub", "RUN/student"),
         ("--hub_model_id me/mine", "--hub-model-id 'me/mine': nothing is uploaded"),
         ("--num_train_epochs 0.5", "--max-steps stops within one"),

@@ -118,7 +118,7 @@ def copier(content: bytes) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(content)
 
 
-PARTS = [(), ("progress",), ("others",), ("optimizer",), ("generators",), ("optimizer", "groups", 0)]
+PARTS = [(), ("progress",), ("others",), ("optimizer",), ("ranks",), ("optimizer", "groups", 0)]
 PARTS += [("others", name) for name in ("schedule", "run", "record")]
 
 

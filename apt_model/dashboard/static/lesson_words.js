@@ -99,6 +99,8 @@ export const LESSON = {
   "notice.spike": [["第 {step} 步: 教室里一阵骚动，损失从平时的 {usual} 跳到 {loss}，看看这个 batch 里有什么", "第 {step} 步: 这道题超纲了吧？损失 {loss}，平时只有 {usual}；常常这样的话，请降低学习率", "第 {step} 步: 学生突然懵了，损失 {usual} → {loss}；偶尔一次不要紧，反复出现就降低学习率"], ["step {step}: a stir in the classroom, the loss jumped from its usual {usual} to {loss}: look at what is in this batch", "step {step}: was that in the syllabus? Loss {loss}, usually {usual}: if this happens often, lower the learning rate", "step {step}: the student is startled, loss {usual} → {loss}: once does no harm; if it keeps happening, lower the learning rate"]],
   "notice.checkpoint_skipped": ["跳过了损坏的检查点: {what}", "skipped a damaged checkpoint: {what}"],
   "notice.resumed": ["从检查点继续: {from}", "resuming from the checkpoint of {from}"],
+  "notice.record_kept": ["没有可接续的检查点: 这堂课从头开始, 上一次的记录保留在 {path}", "there was no checkpoint to resume from: the lesson begins again, and the record of the first attempt is kept as {path}"],
+  "notice.other_world_size": ["该检查点由另一数目的进程写成: 权重、优化器与数据次序精确接续; dropout 抽到的随机数则不同", "the checkpoint was written by another number of processes: weights, optimizer and the order of data go on exactly; the numbers that dropout draws are others"],
   "notice.resumed_anyway": ["与所接续的那次训练不同 (resume_anyway): {what}", "the run differs from the one that it continues (resume_anyway): {what}"],
   "notice.resumed_elsewhere": ["接续时的运行环境不同，结果的末位数字可能有出入: {what}", "the run goes on under other circumstances, so that its last bits may differ: {what}"],
   "notice.resumed_workers": ["数据加载进程跨 epoch 常驻 (persistent_workers)：其中的随机变换无法从中断处接续", "the data loader's workers live on between epochs (persistent_workers): random transforms in them do not go on where they were"],

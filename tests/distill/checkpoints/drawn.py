@@ -340,13 +340,16 @@ def killed(drawn: Drawn, root: Path, run: Path, moment: tuple[Any, ...]) -> int:
     return forked(armed)
 
 
+BEGUN_ANEW = ("notice.checkpoint_skipped", "notice.record_kept")  # told where a run begins anew
+
+
 def left_by(run: Path) -> dict[str, Any]:
     """What a run leaves, without what a clock says: student, record, last checkpoint."""
     newest, _ = newest_snapshot(run / "checkpoints")
     assert newest is not None
     state = json.loads((newest / "state.json").read_bytes())
     lines = [json.loads(line) for line in (run / EVENTS).read_bytes().splitlines()]
-    lines = [line for line in lines if line.get("key") != "notice.checkpoint_skipped"]  # told where a run begins anew
+    lines = [line for line in lines if line.get("key") not in BEGUN_ANEW]
     control = run / "control.json"
     return {
         "student": {path.name: path.read_bytes() for path in (run / "student").glob("*.safetensors")},

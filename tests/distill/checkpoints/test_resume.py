@@ -121,6 +121,7 @@ def lesson(make_model: Callable[..., Any], teacher: Any, tokenizer: Any, make_ba
 def record(run: Path) -> list[dict[str, Any]]:
     """All that was recorded, without what a clock says."""
     lines = [json.loads(line) for line in (run / EVENTS).read_bytes().splitlines()]
+    lines = [line for line in lines if line.get("key") != "notice.record_kept"]  # told where a run begins anew
     return [{key: value for key, value in line.items() if key not in (*TIMES, "run_id", "config")} for line in lines]
 
 
