@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from apt_model.data.holdings import Generator, is_number, is_order, walk
-from apt_model.data.rng import Tensors, read_generators, set_generators, set_state, state_of
+from apt_model.data.rng import Tensors, below, joined, read_generators, set_generators, set_state, state_of
 
-GENERATOR, ORDER = "loader.", "order."  # before the names of tensors
+GENERATORS, ORDERS = "loader", "order"  # parts that tensors are joined from
 
 
 class DataState:
@@ -44,10 +44,10 @@ class DataState:
     def read_own(self) -> tuple[dict[str, Any], Tensors]:
         """The state of what the loader holds, as (JSON values, tensors by name)."""
         plain: dict[str, Any] = {"owned": {}, "numbers": {}}
-        tensors: Tensors = {}
+        generators, orders = Tensors(), Tensors()
         for path, value in walk(self.loader).values.items():
             if isinstance(value, torch.Generator):
-                tensors[f"{GENERATOR}{path}"] = state_of(value)
+                generators[path] = state_of(value)
             elif isinstance(value, Generator):
                 plain["owned"][path] = state_of(value)
             elif self._settings.get(path, ...) == _mark(value):
@@ -55,8 +55,8 @@ class DataState:
             elif is_number(value):
                 plain["numbers"][path] = _written(value)
             elif (numbers := _integers(value)) is not None:
-                tensors[f"{ORDER}{path}"] = numbers
-        return plain, tensors
+                orders[path] = numbers
+        return plain, joined({GENERATORS: generators, ORDERS: orders})
 
     def set(self, plain: dict[str, Any], tensors: Tensors, device: torch.device) -> None:
         """Set a state of `read`; raises as `set_own`."""
@@ -71,7 +71,7 @@ class DataState:
             AttributeError, TypeError, ValueError, RuntimeError: one cannot be set.
         """
         found = walk(self.loader)
-        states = {**plain["owned"], **_named(GENERATOR, tensors)}
+        states = {**plain["owned"], **below(GENERATORS, tensors)}
         held = {path: one for path, one in found.values.items() if isinstance(one, Generator)}
         for path in states.keys() - held.keys():
             held[path] = _made(states[path])
@@ -79,7 +79,7 @@ class DataState:
         for path, one in held.items():
             set_state(one, states[path])
         changed = {path: _read(value) for path, value in plain["numbers"].items()}
-        changed |= {path: _like(found.values.get(path), one) for path, one in _named(ORDER, tensors).items()}
+        changed |= {path: _like(found.values.get(path), one) for path, one in below(ORDERS, tensors).items()}
         for path, value in changed.items():
             self._settings.pop(path, None)  # it is none, whatever value it has from now on
             if path not in found.values or _mark(found.values[path]) != _mark(value):
@@ -100,10 +100,6 @@ def restorer(loader: Iterable[Any]) -> Callable[[], None]:
     """A function that sets what a data loader holds back to its present state."""
     state = DataState(loader, settings_too=True)
     return partial(state.set_own, *state.read_own())
-
-
-def _named(prefix: str, tensors: Tensors) -> Tensors:
-    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def _mark(value: Any) -> Any:

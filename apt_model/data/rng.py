@@ -4,7 +4,7 @@ Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,16 @@ from apt_model.data.holdings import GLOBAL, Generator, walk
 
 Tensors = dict[str, Tensor]
 GlobalStates = tuple[Any, Any, Tensor]
+
+
+def joined(parts: Mapping[str, Tensors]) -> Tensors:
+    """The tensors of several parts in one mapping, as "part.name"."""
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def below(part: str, tensors: Tensors) -> Tensors:
+    """The tensors of one part of what `joined` returned."""
+    return {name.removeprefix(f"{part}."): one for name, one in tensors.items() if name.startswith(f"{part}.")}
 
 
 def read_generators(device: torch.device) -> tuple[dict[str, Any], Tensors]:

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from apt_model.errors import ModelError
 from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.lora import has_adapters
+from apt_model.ranks.collective import gather_values
 
 # Models sharded here → the same as a plain one whose parameters are on the meta device: a shape to be filled.
 _PLAIN: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
@@ -106,8 +107,7 @@ def _in_lists(module: nn.Module) -> Iterator[nn.Module]:
 def _refuse_different(model: nn.Module) -> None:
     named = chain(model.named_parameters(), model.named_buffers())
     own = [(name, str(one.dtype), tuple(one.shape)) for name, one in named]
-    every: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(every, own)
+    every = gather_values(own)
     for rank, other in enumerate(every):
         if other != every[0]:
             differ = next((pair for pair in zip(every[0], other, strict=False) if pair[0] != pair[1]), None)

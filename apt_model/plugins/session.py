@@ -3,7 +3,6 @@
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ def run_session(
 def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolder, viewers: Viewers) -> RunFinished:
     refuse_unrecorded_dashboard(config.display, folder.path)
     device, notices = _place(config)
-    directory = folder.path if _speaks() else None
+    directory = folder.path if ranks().is_first else None
     with ranks().agreed("open the run directory"):
         if directory is not None:
             check_run_directory(directory, resumes=folder.resume_from is not None)
@@ -216,13 +215,8 @@ def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | 
     return {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
 
 
-def _speaks() -> bool:
-    """Whether this process writes the record and calls the trackers: of several, the first one does."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:
-    if not names or not _speaks():
+    if not names or not ranks().is_first:
         return []
     from apt_model.plugins.trackers import trackers  # takes a second to import: only for those who name a tracker
 

@@ -12,13 +12,14 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from apt_model.ranks.group import ranks
+from apt_model.ranks.store import has_group
 
 T = TypeVar("T")
 
 
 def world_size() -> int:
     """Number of processes in the group; 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if has_group() else 1
 
 
 def rank() -> int:

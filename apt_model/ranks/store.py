@@ -62,7 +62,7 @@ def meeting(where: Place) -> Meeting:
         raise ConfigError(what, got="no MASTER_ADDR in the environment", fix=fix)
     import torch.distributed as dist
 
-    told: list[tuple[str, int] | None] = [(_own_name(), _free_port()) if where.rank == 0 else None]
+    told: list[tuple[str, int] | None] = [(_own_name(), free_port()) if where.rank == 0 else None]
     dist.broadcast_object_list(told, src=0)
     ((host, port),) = [one for one in told if one is not None]
     return Meeting(host, port, where.rank == 0)
@@ -140,7 +140,8 @@ def _own_name() -> str:
     return "127.0.0.1"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as one:
         one.bind(("", 0))
         return int(one.getsockname()[1])

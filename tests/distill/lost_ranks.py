@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -17,17 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from apt_model.ranks.store import free_port
 from tests.distill.worlds import main as train
 
 RANKS = 2
 PATIENCE = 60.0  # seconds after which a rank counts as hanging
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def start(asked: dict[str, Any], said: Path) -> list[int]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from apt_model.errors import ConfigError, DataError
 from apt_model.ranks.group import Ranks, ranks
-from apt_model.ranks.store import Place
+from apt_model.ranks.store import Place, free_port
 from apt_model.ranks.watch import patience_of
 from tests.ranks.failures import FAULTS, PATIENCE
 
@@ -46,12 +45,6 @@ open(f"{sys.argv[1]}/{run.rank}", "w").write(json.dumps(found))
 """
 
 
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
-
-
 def test_alone_every_call_does_nothing() -> None:
     alone = Ranks(Place(0, 1))
     with alone.session(), alone.first("a"), alone.agreed("b"):
@@ -79,7 +72,7 @@ def test_a_patience_that_is_no_number_of_seconds_is_refused(said: str) -> None:
 
 @pytest.mark.enable_socket
 def test_two_processes_agree_and_a_killed_one_is_named(tmp_path: Path) -> None:
-    port, started = free_port(), []
+    port, started = str(free_port()), []
     for rank in (0, 1):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         started.append(

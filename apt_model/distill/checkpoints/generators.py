@@ -8,21 +8,11 @@ from typing import Any
 import torch
 
 from apt_model.data.data_state import DataState
-from apt_model.data.rng import Tensors
+from apt_model.data.rng import Tensors, below
 from apt_model.distill.checkpoints.optimizer_state import refuse_missing
 from apt_model.errors import StorageError
 
 GeneratorState = tuple[dict[str, Any], Tensors]  # as `DataState.read` gives it
-
-
-def joined(parts: Mapping[str, Tensors]) -> Tensors:
-    """The tensors of several parts in one mapping, as "part.name"."""
-    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-
-
-def below(part: str, tensors: Tensors) -> Tensors:
-    """The tensors of one part of what `joined` returned."""
-    return {name.removeprefix(f"{part}."): one for name, one in tensors.items() if name.startswith(f"{part}.")}
 
 
 @dataclass(frozen=True, kw_only=True)

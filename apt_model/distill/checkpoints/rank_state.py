@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from apt_model.data.rng import Tensors
-from apt_model.distill.checkpoints.generators import RestoredGenerators, below, joined
+from apt_model.data.rng import Tensors, below, joined
+from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import optimizer_state
 from apt_model.distill.checkpoints.progress import OF_A_RANK
 from apt_model.distill.checkpoints.run_state import RunState
@@ -38,7 +38,7 @@ class RankState:
     def of(cls, run: RunState) -> "RankState":
         """The state of this rank now."""
         now, now_tensors = run.data.read(run.device)
-        then, then_tensors = run.at_epoch_start or run.data.read(run.device)
+        then, then_tensors = run.at_epoch_start or (now, now_tensors)
         generators = joined({"now": now_tensors, "epoch": then_tensors})
         inner = {role: read_inner(model) for role, model in run.models().items()}
         plain = {

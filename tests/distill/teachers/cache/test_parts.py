@@ -34,6 +34,8 @@ ROWS = [
     for number, length in enumerate([5, 9, 3, 12, 7, 9, 4, 11, 6, 8, 5, 10])
 ]
 
+WORKER = [sys.executable, "-m", "tests.distill.teachers.cache.worker"]
+
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,25 +236,6 @@ def test_log_probabilities_that_cannot_be_right_are_refused(wrong: list[float]) 
         from_log_probs(np.array([[3, 4]]), np.array([wrong], np.float32), vocabulary=64)
 
 
-WORKER = """
-import sys, time, torch
-torch.set_num_threads(1)
-from transformers import AutoModelForCausalLM
-from apt_model.distill.teachers.cache import writer
-from apt_model.distill.teachers.cache.writer import CacheWriter
-from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.parts import parse_part
-writer.SHARD_POSITIONS = 100
-teacher = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-generator = torch.Generator().manual_seed(8)
-rows = [{"input_ids": torch.randint(4, 64, (20,), generator=generator).tolist()} for _ in range(400)]
-settings = CacheSettings(k=8, temperature=2.0, value_type="log8", max_length=32, packing=False)
-made = CacheWriter(teacher, rows, settings=settings)
-print("ready", flush=True)
-made.run(sys.argv[2], lambda done, total: time.sleep(float(sys.argv[4])), part=parse_part(sys.argv[3]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_four_processes_at_once_one_killed_and_resumed_make_the_bytes_of_one(teacher: Any, tmp_path: Path) -> None:
@@ -260,8 +243,8 @@ def test_four_processes_at_once_one_killed_and_resumed_make_the_bytes_of_one(tea
     draw = random.Random(19)
 
     def start(out: str, part: str, pause: float) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", WORKER, str(tmp_path / "teacher"), str(tmp_path / out), part, str(pause)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE)
+        where = [str(tmp_path / "teacher"), str(tmp_path / out)]
+        return subprocess.Popen([*WORKER, *where, part, str(pause), "100", "400"], stdout=subprocess.PIPE)
 
     whole = start("whole", "1/1", 0)
     assert whole.communicate()[0] == b"ready\n"

@@ -28,6 +28,8 @@ VOCABULARY = 64
 SETTINGS = CacheSettings(k=8, temperature=2.0, value_type="float16", max_length=32, packing=False)
 MakeModel = Callable[..., Any]
 
+WORKER = [sys.executable, "-m", "tests.distill.teachers.cache.worker"]
+
 
 @pytest.fixture
 def rows() -> list[dict[str, list[int]]]:
@@ -325,31 +327,13 @@ def test_the_estimate_comes_near_what_is_made(teacher: Any, tmp_path: Path) -> N
     assert estimate.hidden_kl_nats == pytest.approx(4 * float(hidden.mean()), rel=0.05)
 
 
-WORKER = """
-import sys, torch
-torch.set_num_threads(1)
-from transformers import AutoModelForCausalLM
-from apt_model.distill.teachers.cache import writer
-from apt_model.distill.teachers.cache.writer import CacheWriter
-from apt_model.distill.teachers.cache.manifest import CacheSettings
-import time
-writer.SHARD_POSITIONS = 40
-teacher = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-generator = torch.Generator().manual_seed(8)
-rows = [{"input_ids": torch.randint(4, 64, (20,), generator=generator).tolist()} for _ in range(60)]
-settings = CacheSettings(k=8, temperature=2.0, value_type="log8", max_length=32, packing=False)
-slow = float(sys.argv[3])
-CacheWriter(teacher, rows, settings=settings).run(sys.argv[2], lambda done, total: time.sleep(slow))
-"""
-
-
 @pytest.mark.slow
 def test_kill_nine_in_the_middle_and_the_next_run_makes_the_same_bytes(teacher: Any, tmp_path: Path) -> None:
     teacher.save_pretrained(tmp_path / "teacher")
 
     def start(out: str, slow: float) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", WORKER, str(tmp_path / "teacher"), str(tmp_path / out), str(slow)]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        where, quiet = [str(tmp_path / "teacher"), str(tmp_path / out)], subprocess.DEVNULL
+        return subprocess.Popen([*WORKER, *where, "1/1", str(slow), "40", "60"], stdout=quiet, stderr=quiet)
 
     assert start("whole", 0).wait() == 0
     for shards in (1, 4, 9):
