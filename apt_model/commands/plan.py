@@ -75,9 +75,7 @@ def _conclusion(plan: Plan, say: Phrases) -> list[Sentence]:
     """The advice, the command that it means, and what the numbers leave out."""
     advice = advise(plan)
     values = {key: say(f"plan.{value}") if key == "part" else value for key, value in advice.values.items()}
-    flags = {"teacher": " --fsdp teacher", "student": " --fsdp student", "both": " --fsdp both"}.get(
-        advice.arrangement or "", ""
-    )
+    flags = f" --fsdp {advice.arrangement}" if advice.arrangement in ("teacher", "student", "both") else ""
     half = " --teacher-dtype bf16 --mixed-precision bf16" if plan.dtype == "bf16" else ""
     nodes = advice.values.get("nodes", plan.nodes)
     machines = "" if nodes == 1 else f" --nnodes {nodes} --node-rank … --master-addr …"

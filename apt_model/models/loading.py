@@ -88,6 +88,18 @@ def _look_at(path: Path) -> Shapes | None:
     return shapes
 
 
+def read_config(name: str | Path, path: Path) -> Any:
+    """The config of a directory, or of a hub id where there is none of that name.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    with reading(name, CONFIG):
+        seconds = patience(path)
+    with reading(name, CONFIG, seconds=seconds):
+        return AutoConfig.from_pretrained(path if path.is_dir() else str(name))
+
+
 def patience(path: Path, *, trust_remote_code: bool = False, **_: Any) -> float | None:
     """Seconds that a config may take to be made of its values; None: a download, or code that comes with the model.
 

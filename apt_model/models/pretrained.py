@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import nn
-from transformers import AutoConfig, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from apt_model.data.notices import Tell, warn
 from apt_model.data.template import has_template
@@ -23,7 +23,7 @@ from apt_model.errors import AptModelError, ConfigError, ModelError, StorageErro
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory, check_hub_model
 from apt_model.models.generation_settings import savable_settings
-from apt_model.models.loading import load_parts, patience
+from apt_model.models.loading import load_parts, read_config
 from apt_model.models.lora import (
     ADAPTER_CONFIG,
     attach,
@@ -148,8 +148,7 @@ def load_description(name: str | Path) -> tuple[Any, Any]:
     if tokenizer is None:
         raise ModelError(f"{name} has no tokenizer", fix="name the directory or hub id of one")
     if not path.is_dir() or (path / CONFIG).is_file():
-        with reading(name, CONFIG, seconds=patience(path)):
-            config = AutoConfig.from_pretrained(path if path.is_dir() else str(name))
+        config = read_config(name, path)
     if not path.is_dir():
         check_hub_model(str(name))
     return config, tokenizer

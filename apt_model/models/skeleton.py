@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from apt_model.models.directory import CONFIG, check_directory
-from apt_model.models.loading import patience
+from apt_model.models.loading import read_config
 from apt_model.models.quiet import quiet_transformers
-from apt_model.models.reading import reading
+from apt_model.models.reading import PATIENCE, reading
 from apt_model.models.text_part import refuse_untaught
 
 
@@ -22,12 +22,9 @@ def read_skeleton(path: Path) -> Any:
         ModelError: its config cannot be read, or is of no causal language model.
     """
     check_directory(path)
-    with reading(path, CONFIG):
-        seconds = patience(path)
-    with reading(path, CONFIG, seconds=seconds):
-        stored = AutoConfig.from_pretrained(path)
+    stored = read_config(path, path)
     refuse_untaught(stored)
-    with reading(path, CONFIG, seconds=seconds), torch.device("meta"):
+    with reading(path, CONFIG, seconds=PATIENCE), torch.device("meta"):
         return AutoModelForCausalLM.from_config(stored.get_text_config())  # type: ignore[no-untyped-call]
 
 
