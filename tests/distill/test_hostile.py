@@ -118,7 +118,8 @@ def copier(content: bytes) -> Callable[[Path], Any]:
     return lambda path: path.write_bytes(content)
 
 
-PARTS = [(), ("progress",), ("others",), ("optimizer",), ("ranks",), ("optimizer", "groups", 0)]
+PARTS = [(), ("progress",), ("others",), ("optimizer",), ("optimizer", "groups", 0)]
+PARTS += [("ranks", 0), ("ranks", 0, "generators"), ("ranks", 0, "place")]
 PARTS += [("others", name) for name in ("schedule", "run", "record")]
 
 

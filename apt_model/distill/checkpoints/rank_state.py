@@ -38,7 +38,7 @@ class RankState:
     def of(cls, run: RunState) -> "RankState":
         """The state of this rank now."""
         now, now_tensors = run.data.read(run.device)
-        then, then_tensors = run.at_epoch_start or (now, now_tensors)
+        then, then_tensors = run.at_epoch_start or run.data.read(run.device)  # tensors of its own: none is saved twice
         generators = joined({"now": now_tensors, "epoch": then_tensors})
         inner = {role: read_inner(model) for role, model in run.models().items()}
         plain = {
