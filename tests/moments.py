@@ -36,6 +36,7 @@ class Ended:
         heard: whether it had begun to listen when the first signal was sent; else Python itself was still starting.
         was_over: it had ended before the first signal.
         left: processes that it started, and that were still there a second after its end.
+        lasted: the seconds from the last signal to its end.
     """
 
     command: str
@@ -45,6 +46,7 @@ class Ended:
     code: int
     said: str
     left: Sequence[str]
+    lasted: float
 
     def is_right(self, number: int) -> bool:
         """One line or none, and the exit code of the signal, or that of a command which was over already."""
@@ -94,7 +96,9 @@ def interrupted(
         time.sleep(apart if turn else 0)
         if process.poll() is None:
             os.killpg(process.pid, number) if group else process.send_signal(number)
+    sent = time.monotonic()
     code = process.wait(timeout=120)
+    lasted = time.monotonic() - sent
     said = errors.read_text("utf-8", "replace")
     errors.unlink()
     return Ended(
@@ -105,6 +109,7 @@ def interrupted(
         code=code,
         said=said,
         left=left_of(process.pid),
+        lasted=lasted,
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from apt_model.storage import newest_snapshot
 from tests.distill.forks import WEIGHTS
-from tests.moments import APT, LINE, Ended, interrupted, listens, make_school
+from tests.moments import APT, LINE, Ended, interrupted, left_of, listens, make_school
 from tests.phases import PHASES
 
 MODELS = ("--teacher", "teacher", "--student", "layers=1,hidden=16", "--data", "text.txt", "--device", "cpu")
@@ -34,6 +34,8 @@ def is_right(ended: Ended, number: int) -> bool:
     if not ended.heard:  # its start: the traceback is not ours; its end: the handlers are gone
         return not ended.left
     if ended.command.startswith("watch") and ended.code == 0:  # it serves until it is stopped
+        return ended.said == "" and not ended.left
+    if ended.code == 0 and ended.lasted < 0.3:  # it had said all: the code is the command's own
         return ended.said == "" and not ended.left
     return ended.said == LINE and ended.code == 128 + number and not ended.left
 
@@ -177,6 +179,27 @@ def test_a_child_of_the_program_says_nothing_and_what_has_said_all_keeps_its_cod
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (3, "130\n", "")
+
+
+def test_a_process_that_another_thread_is_forking_while_the_program_ends_is_not_left_over() -> None:
+    code = (
+        "import os, signal, threading, time\n"
+        "from apt_model.commands.starting import ENDING\n"
+        "ENDING.listen()\n"
+        "def fork():\n"
+        "    while True:\n"
+        "        if not os.fork(): time.sleep(60); os._exit(0)\n"
+        "        forked.set(); time.sleep(0.001)\n"
+        "forked = threading.Event()\n"
+        "with ENDING:\n"
+        "    threading.Thread(target=fork, daemon=True).start()\n"
+        "    forked.wait()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stderr is not None
+        assert (process.wait(20), process.stderr.readline().decode()) == (143, LINE)
+    assert left_of(process.pid) == []
 
 
 def test_under_a_launcher_sigterm_stays_what_it_was() -> None:

@@ -65,6 +65,7 @@ def test_of_processes_that_begin_at_one_moment_one_writes(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_of_four_thousand_processes_never_two_write_at_once(tmp_path: Path) -> None:
     dice = random.Random(2)
     for _ in range(1_000):

@@ -6,15 +6,12 @@ printed as a traceback that nobody can catch. So it does where it has workers: o
 would be waited for without end.
 """
 
+import _thread
 import atexit
 import os
 import signal
 import sys
 from types import FrameType, TracebackType
-
-TYPE_CHECKING = False  # to a type checker True: `typing` itself takes longer than all of this
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
 
 IMPORT = "<frozen importlib._bootstrap>"
 WHOLE = b"\x1b[?25h\r\x1b[2K"  # the cursor again, and nothing left of what the terminal shows as being loaded
@@ -31,6 +28,7 @@ class Ending:
         self._code: int | None = None  # of a command that has ended, and has said all there is to say
         self.signal: int = signal.SIGINT  # the last that was heard
         self._heard = False
+        self._forking = _thread.RLock()  # held while a thread forks, and from the end on
 
     def listen(self) -> None:
         """Take over Ctrl-C and SIGTERM, unless somebody else handles or ignores them.
@@ -38,6 +36,8 @@ class Ending:
         Under a launcher SIGTERM is left alone: a process that waits for the others would not hear of it.
         """
         self._owner = os.getpid()
+        release = self._forking.release
+        os.register_at_fork(before=self._forking.acquire, after_in_child=release, after_in_parent=release)
         sys.unraisablehook = self._unraisable
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last: what is left has its exit code
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
@@ -72,8 +72,9 @@ class Ending:
 
     def _end(self) -> None:
         if self._owner == os.getpid():
+            self._forking.acquire(timeout=1)  # a pool replaces its workers that the same signal ended
             for worker in _workers():  # with nobody to end it a manager would wait for ever
-                worker.kill()
+                _kill(worker)
             if self._code is None:
                 os.write(2, WHOLE * os.isatty(2) + self.line.encode() + b"\n")
         os._exit(128 + self.signal if self._code is None else self._code)
@@ -86,12 +87,31 @@ def _imports(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-def _workers() -> "list[BaseProcess]":
-    """The processes that this one maps or loads data with."""
-    found: list[BaseProcess] = []
+def _workers() -> set[int]:
+    """The processes that this one maps or loads data with; its forks among them that no module knows of yet."""
+    found = set()
     for name in ("multiprocessing.process", "multiprocess.process"):  # the second is what `datasets` maps with
-        found += getattr(sys.modules.get(name), "active_children", tuple)()
+        found |= {child.pid for child in getattr(sys.modules.get(name), "active_children", tuple)()}
+    own = _words("/proc/self/cmdline")  # empty where there is no /proc
+    for thread in os.scandir("/proc/self/task") if own else ():
+        children = map(int, _words(f"/proc/self/task/{thread.name}/children").split())
+        found |= {child for child in children if _words(f"/proc/{child}/cmdline") == own}
     return found
+
+
+def _kill(process: int) -> None:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _words(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - pathlib takes time to import
+            return file.read()
+    except OSError:  # a process or thread that has ended
+        return b""
 
 
 ENDING = Ending()
