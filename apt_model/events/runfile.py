@@ -94,7 +94,8 @@ class RunFile:
         self.check()
         with self._writing("record.sync"):
             os.fsync(self._file.fileno())  # a checkpoint relies on these bytes being on the disk
-        return {"bytes": self._bytes, "first": self._first(), "waiting": [record for record, _ in self._waiting]}
+            first = self._first()
+        return {"bytes": self._bytes, "first": first, "waiting": [record for record, _ in self._waiting]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Cut off the lines after the checkpoint: the resumed run writes them again.
@@ -102,9 +103,11 @@ class RunFile:
         Raises:
             ValueError: the record is shorter than it was, or another run's.
         """
-        if self._file.seek(0, 2) < state["bytes"]:
-            raise ValueError(f"{EVENTS} has {self._file.tell()} bytes, not the {state['bytes']} it had")
-        if self._first() != state["first"]:
+        with self._writing("record.look"):
+            length, first = self._file.seek(0, 2), self._first()
+        if length < state["bytes"]:
+            raise ValueError(f"{EVENTS} has {length} bytes, not the {state['bytes']} it had")
+        if first != state["first"]:
             raise ValueError(f"{EVENTS} is another run's: its first line is not the one it had")
         with self._writing("record.cut"):
             self._bytes = self._file.truncate(state["bytes"])
@@ -168,8 +171,13 @@ class RunFile:
         self._bytes += written
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            StorageError: a network disk says only now that it could not keep what was written.
+        """
+        with self._writing("record.close"):
+            self._file.close()
 
 
 def _put_aside(record: Path) -> Path:
