@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from apt_model.data.data_state import DataState
+from apt_model.data.streams import StreamState
 from apt_model.distill.checkpoints.generators import GeneratorState
 from apt_model.distill.checkpoints.progress import Progress
 
@@ -35,6 +36,7 @@ class RunState:
         others: schedule, scaler, statistics and so on, by name.
         identity: settings, sizes and data that must be the same on resuming.
         data: generators, and what the data loader holds of its own state.
+        stream: the place that a stream keeps of itself.
         is_divided: the caller gave each rank rows of its own.
         at_epoch_start: that state at the beginning of the current epoch, from which its order of data follows.
     """
@@ -48,6 +50,7 @@ class RunState:
     identity: Mapping[str, Any]
     device: torch.device
     data: DataState
+    stream: StreamState
     is_divided: bool = False
     at_epoch_start: GeneratorState | None = None
 
