@@ -5,6 +5,7 @@ streams; knows nothing of what is learned from them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,4 +205,7 @@ def _files_of(loader: Any) -> set[Path]:
 
 
 def _name(function: Any) -> str:
+    if isinstance(function, partial):
+        bound = (one for one in (*function.args, function.func) if callable(one))
+        return _name(next(bound))
     return str(getattr(function, "__qualname__", type(function).__qualname__))

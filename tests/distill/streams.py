@@ -14,7 +14,7 @@ import torch
 from datasets.packaged_modules.json.json import Json
 from torch.utils.data import DataLoader, IterableDataset
 
-from apt_model.data import dataset, readers
+from apt_model.data import dataset, opening, readers
 from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_dataset
 
 SHARDS, BATCH = 3, 2
@@ -33,10 +33,15 @@ def counting(function: Callable[..., Any], count: Callable[[Any], int]) -> Calla
     return counted
 
 
-def count_rows(block: int = 6) -> None:
-    """Count from now on, in our own reader of JSON lines and in that of `datasets`; shuffle so many rows together."""
+def count_rows(block: int = 6, part: int = 200) -> None:
+    """Count from now on, in our own reader of JSON lines and in that of `datasets`.
+
+    So many rows are shuffled together, and so many bytes of a file are a shard.
+    """
     dataset.SHUFFLED_TOGETHER = block
-    readers.LINES = {**readers.LINES, ".jsonl": counting(readers.json_lines, lambda _: 1)}  # type: ignore[misc]
+    counted = {".jsonl": counting(readers.json_lines, lambda _: 1)}
+    readers.LINES, readers.EACH_A_ROW = {**readers.LINES, **counted}, {**readers.EACH_A_ROW, **counted}  # type: ignore[misc]
+    opening.PART = part
     Json._generate_tables = counting(Json._generate_tables, lambda pair: len(pair[1]))
 
 
