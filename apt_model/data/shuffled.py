@@ -4,7 +4,6 @@ Knows streams that have a `state_dict`; knows nothing of what a row is.
 """
 
 from collections.abc import Iterator
-from copy import deepcopy
 from itertools import islice
 from typing import Any
 
@@ -39,7 +38,7 @@ class ShuffledStream(IterableDataset[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next row: number of its block, rows given of that, state of the stream before the block."""
-        return deepcopy(self._state_dict)
+        return self._state_dict
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Let the next iteration begin at a state of `state_dict`; None: at the beginning."""

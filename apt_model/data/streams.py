@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 from torch.utils.data import DataLoader, default_collate
 
+from apt_model.data.data_state import restorer
 from apt_model.data.intact import stamps_of
 from apt_model.data.json_state import read, written
 from apt_model.data.memoryless import is_memoryless, is_setting
@@ -112,6 +113,8 @@ class Going:
         places: tuple[Any, ...] = (loader, getattr(loader, "dataset", None))
         self._streams = [one for one in places if _has_state(one) and not isinstance(one, DataLoader)]
         self._before = [None if isinstance(one, SETTLED) else written(one.state_dict()) for one in self._streams]
+        self._held = [dict(getattr(one, "__dict__", {})) for one in self._streams]
+        self._restore = restorer(loader)
 
     def settle(self) -> None:
         """After the first batch: let the next iteration begin at the beginning."""
@@ -120,9 +123,13 @@ class Going:
                 one.load_state_dict(None)
 
     def take_back(self) -> None:
-        """Set the stream to where it was."""
-        for one, before in zip(self._streams, self._before, strict=True):
+        """Set the stream to where it was, and what it and its loader hold."""
+        for one, before, held in zip(self._streams, self._before, self._held, strict=True):
             one.load_state_dict(read(before))
+            if not isinstance(one, SETTLED) and held:
+                vars(one).clear()
+                vars(one).update(held)
+        self._restore()
 
 
 def _has_state(one: Any) -> bool:

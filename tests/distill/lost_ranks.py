@@ -1,8 +1,8 @@
 """Kill ranks of small runs at drawn moments, resume them, compare the students: `python -m tests.distill.lost_ranks`.
 
-Arguments: a directory, how many runs, a seed, and how many ranks (two). Each run has a checkpoint every 3 steps. One of its ranks
-gets SIGKILL, or SIGTERM in one of four, at a drawn moment; the run is then resumed until it ends. Every student must
-have the bytes of the one whose ranks nobody killed.
+Arguments: a directory, how many runs, a seed, and how many ranks (two). Each run has a checkpoint every 3 steps. One of
+its ranks gets SIGKILL, or SIGTERM in one of four, at a drawn moment; the run is then resumed until it ends. Every
+student must have the bytes of the one whose ranks nobody killed.
 """
 
 import os

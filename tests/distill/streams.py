@@ -1,6 +1,6 @@
 """Streams of rows that tests resume from, by name, and a count of the rows that are read from their sources.
 
-`jsonl` files of token ids in three shards are written once into a folder: a file written again counts as another one.
+`jsonl` files of token ids in six shards are written once into a folder: a file written again counts as another one.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from apt_model.data import dataset, opening, readers
 from apt_model.data.dataset import load_dataset, make_dataloader, tokenize_dataset
 
-SHARDS, BATCH = 3, 2
+SHARDS, BATCH = 6, 2
 READ = [0]  # rows read from their source in this process
 
 
@@ -46,7 +46,7 @@ def count_rows(block: int = 6, part: int = 200) -> None:
 
 
 def files(folder: Path, rows: int) -> list[str]:
-    """Rows of 3 to 12 tokens in three files."""
+    """Rows of 3 to 12 tokens in six files."""
     folder.mkdir(parents=True, exist_ok=True)
     dice = torch.Generator().manual_seed(3)
     names = [folder / f"{shard}.jsonl" for shard in range(SHARDS)]
@@ -102,7 +102,7 @@ def raised(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def hub(folder: Path, rows: int) -> Any:
-    """A stream of `datasets`, of three shards."""
+    """A stream of `datasets`, of six shards."""
     cache = str(folder / "cache")
     return datasets.load_dataset("json", data_files=files(folder, rows), streaming=True, split="train", cache_dir=cache)
 

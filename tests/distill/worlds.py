@@ -1,8 +1,9 @@
 """A small run for one process or several: `python -m tests.distill.worlds JSON`, alone or under torchrun.
 
-The JSON: `run` (a directory or null), `resume`, `anyway`, `data` (mapped, shuffled, generator, workers, stream, list, or
-one of `streams.STREAMS`, whose files are in `files`), `rows`, `epochs`, `settings`, `dropout`, and `signals` ({"SIGKILL": [rank, step]}: that rank gets it at that step).
-Rank 0 writes a hash of the student to a file, or prints it.
+The JSON: `run` (a directory or null), `resume`, `anyway`, `data` (mapped, shuffled, generator, workers, stream, list,
+or one of `streams.STREAMS`, whose files are in `files`), `rows`, `epochs`, `settings`, `dropout`, and `signals`
+({"SIGKILL": [rank, step]}: that rank gets it at that step). Rank 0 writes a hash of the student to a file, or prints
+it; each rank writes beside that, where `counts` asks for it, how many rows it read.
 """
 
 import hashlib
@@ -108,6 +109,8 @@ def main(asked: dict[str, Any]) -> str:
 if __name__ == "__main__":
     try:
         said = main(json.loads(sys.argv[1]))
+        if json.loads(sys.argv[1]).get("counts"):
+            Path(f"{sys.argv[2]}-{os.environ.get('RANK', '0')}").write_text(str(streams.READ[0]))
         if os.environ.get("RANK", "0") == "0":
             Path(sys.argv[2]).write_text(said) if len(sys.argv) > 2 else print(said)
     except AptModelError as error:
