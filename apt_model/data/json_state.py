@@ -55,7 +55,7 @@ def read(value: Any) -> Any:
         case {"bytes": str(content)}:
             return b64decode(content)
         case {"a tensor": [kind, shape, raw]}:
-            flat = torch.from_numpy(np.frombuffer(read(raw), dtype=np.uint8).copy())
+            flat = torch.tensor(list(read(raw)), dtype=torch.uint8)
             return flat.view(getattr(torch, kind)).reshape(shape)
         case {"an array": [kind, shape, raw]}:
             return np.frombuffer(read(raw), dtype=kind).reshape(shape).copy()

@@ -14,7 +14,6 @@ from apt_model.config import LessonConfig
 from apt_model.data.data_state import DataState
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import start_workers
-from apt_model.data.streams import StreamState
 from apt_model.distill.assembly import Parts
 from apt_model.distill.batches import AccumulationWindows, Window
 from apt_model.distill.checkpoints.generators import RestoredGenerators
@@ -94,7 +93,6 @@ class TrainingRun:
             identity={**parts.identity, "processes": self._accelerator.num_processes, "keeps": sorted(others)},
             device=self._accelerator.device,
             data=DataState(parts.share.loader),
-            stream=StreamState(parts.share.loader),
             is_divided=parts.share.is_divided,
         )
 

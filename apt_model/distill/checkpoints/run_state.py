@@ -1,7 +1,7 @@
 """The parts of a run that a checkpoint holds. Knows nothing of files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -36,9 +36,9 @@ class RunState:
         others: schedule, scaler, statistics and so on, by name.
         identity: settings, sizes and data that must be the same on resuming.
         data: generators, and what the data loader holds of its own state.
-        stream: the place that a stream keeps of itself.
         is_divided: the caller gave each rank rows of its own.
         at_epoch_start: that state at the beginning of the current epoch, from which its order of data follows.
+        stream: the place that a stream keeps of itself.
     """
 
     student: nn.Module
@@ -50,9 +50,12 @@ class RunState:
     identity: Mapping[str, Any]
     device: torch.device
     data: DataState
-    stream: StreamState
     is_divided: bool = False
     at_epoch_start: GeneratorState | None = None
+    stream: StreamState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = StreamState(self.data.loader)
 
     def models(self) -> dict[str, nn.Module]:
         """The models by role."""
