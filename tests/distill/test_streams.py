@@ -131,6 +131,7 @@ def test_a_file_of_a_stream_that_was_changed_before_its_place_is_still_noticed(t
         lesson(tmp_path / "cut", data())
 
 
+@pytest.mark.slow
 def test_a_place_that_leads_to_other_rows_is_not_gone_on_from(tmp_path: Path) -> None:
     class Forgetful(streams.Own):
         """Its place is beside where it is."""
