@@ -5,7 +5,7 @@ streams; knows nothing of what is learned from them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from apt_model.data.json_state import read, written
 from apt_model.data.memoryless import is_memoryless, is_setting
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import GlobalStates
+from apt_model.data.row_hashes import hash_rows
 from apt_model.data.rows import is_known_collator
 from apt_model.data.shares import is_mapped
 from apt_model.data.shuffled import ShuffledStream
@@ -54,10 +55,18 @@ class StreamState:
         self.why_not = None if self._holder is None else _why_not(loader)
         self._drawing: Mapping[str, Any] | None = None
         self._kept: Mapping[str, Any] | None = None
-        self._files = [list(one) for one in stamps_of(sorted(_files_of(loader)))] if self._is_exact() else []
 
     def _is_exact(self) -> bool:
         return self._holder is not None and self.why_not is None
+
+    @cached_property
+    def _sources(self) -> list[Any]:
+        """What tells whether the stream reads the same as another time: stamps of its files, hashes of its tables."""
+        given = _given_lists(self._loader)
+        named = {Path(one) for one in given if isinstance(one, str | Path) and "://" not in str(one)}
+        tables = [hash_rows(one) for one in given if isinstance(one, datasets.Dataset)]
+        stamps = stamps_of(sorted(one for one in named if one.is_file()))
+        return [*map(list, stamps), *(one and one.in_order for one in tables)]
 
     def begin(self) -> None:
         """Forget the place, at an epoch's beginning."""
@@ -68,7 +77,8 @@ class StreamState:
         if not self._is_exact() or not drawn:  # before an epoch's first batch, its state may be that of the last one
             return
         try:
-            self._drawing = {"own": written(self._holder.state_dict()), "drawn": drawn, "generators": generators}
+            own = written(self._holder.state_dict())
+            self._drawing = {"own": own, "drawn": drawn, "generators": generators, "sources": self._sources}
         except FAULTS as error:
             self.why_not = ("notice.stream_state", {"what": f"{type(error).__name__}: {error}"[:200]})
             self._kept = None
@@ -81,11 +91,11 @@ class StreamState:
         """The kept place, as JSON values; None without one."""
         if self._kept is None:
             return None
-        return {**self._kept, "generators": written(self._kept["generators"]), "files": self._files}
+        return {**self._kept, "generators": written(self._kept["generators"])}
 
     def go_on(self, state: Mapping[str, Any]) -> "Going | None":
-        """Set the stream to a place of `state_dict`; None if its files have changed, or it cannot be set."""
-        if not self._is_exact() or state["files"] != self._files:
+        """Set the stream to a place of `state_dict`; None if its sources have changed, or it cannot be set."""
+        if not self._is_exact() or state["sources"] != self._sources:
             return None
         try:
             going = Going(self._loader, read(state["generators"]), state["drawn"])
@@ -200,15 +210,14 @@ def _kwargs_of(iterable: Any) -> Mapping[str, Any]:
     return getattr(iterable, "kwargs", {})
 
 
-def _files_of(loader: Any) -> set[Path]:
-    """The files on this machine that a stream of `datasets` names."""
+def _given_lists(loader: Any) -> list[Any]:
+    """What a stream of `datasets` reads from: the entries of the lists that its sources were given."""
     dataset = getattr(loader, "dataset", loader)
     rows = dataset.rows if isinstance(dataset, ShuffledStream) else dataset
     if not isinstance(rows, datasets.IterableDataset):
-        return set()
+        return []
     given = [value for one in _within(rows._ex_iterable) for value in _kwargs_of(one).values()]
-    named = {one for value in given if isinstance(value, list | tuple) for one in value if isinstance(one, str | Path)}
-    return {Path(one) for one in named if "://" not in str(one) and Path(one).is_file()}
+    return [one for value in given if isinstance(value, list | tuple) for one in value]
 
 
 def _name(function: Any) -> str:
