@@ -33,7 +33,7 @@ def parts_of(file: Path) -> list[range]:
     return [range(*both) for both in pairwise([*sorted(begins - {end}), end])]
 
 
-class _Stretch(io.RawIOBase):
+class _FilePart(io.RawIOBase):
     """A part of a file."""
 
     def __init__(self, file: Path, part: range) -> None:
@@ -57,7 +57,7 @@ class _Stretch(io.RawIOBase):
 def opened(file: Path, part: range | None = None) -> Any:
     """A file, open to be read as bytes, decompressed; or a part of one that is not compressed."""
     if part is not None:
-        return io.BufferedReader(_Stretch(file, part))
+        return io.BufferedReader(_FilePart(file, part))
     match file.suffix.lower():
         case ".gz":
             return gzip.open(file, "rb")
