@@ -27,9 +27,12 @@ DUNDERS = {
     "__call__",
     "__module__",
     "__qualname__",
-    "__self__",  # of methods; of functions, the next two
+    "__self__",  # of methods; of functions, the next five
     "__code__",
     "__closure__",
+    "__globals__",
+    "__defaults__",
+    "__kwdefaults__",
     "__unraisablehook__",
 }
 DOCUMENTED_MODULES = {

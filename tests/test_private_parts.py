@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import sacrebleu
@@ -33,6 +34,7 @@ from apt_model.commands.options import Command, Parser
 from apt_model.dashboard import connection
 from apt_model.data.folders import splits_of
 from apt_model.data.rng import generator_names
+from apt_model.data.streams import StreamState
 from apt_model.distill.setup import trained
 from apt_model.distill.students.depth import as_saved
 from apt_model.errors import ConfigError, ModelError
@@ -356,6 +358,23 @@ def _(_: Path) -> None:
     assert list(loader) == [1, 2]
     assert loader._iterator is not None
     assert generator_names(loader) == []
+
+
+@canary(
+    "datasets",
+    "keeps the iterables of a stream as _ex_iterable, one within the other, and its format as _formatting",
+    "data/streams.py",
+    "_ex_iterable",
+    "_formatting",
+)
+def _(_: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]}).to_iterable_dataset(num_shards=2)
+    exact = rows.map(lambda row: {"text": row["text"] * 2}).skip(1)
+    assert StreamState(exact).why_not is None
+    changed: list[Any] = []
+    assert StreamState(exact.map(changed.append)).why_not == ("notice.stream_function", {"name": "list.append"})
+    assert StreamState(rows.shuffle(1, buffer_size=7)).why_not == ("notice.stream_shuffled", {"rows": 7})
+    assert StreamState(rows.with_format("arrow")).why_not == ("notice.stream_kind", {"name": "with_format(arrow)"})
 
 
 @canary("uvicorn", "calls startup, on_tick and shutdown of a Server", "dashboard/server.py", "uvicorn.Server")

@@ -53,7 +53,7 @@ class DataState:
             elif self._settings.get(path, ...) == _mark(value):
                 continue
             elif is_number(value):
-                plain["numbers"][path] = _written(value)
+                plain["numbers"][path] = value
             elif (numbers := _integers(value)) is not None:
                 orders[path] = numbers
         return plain, joined({GENERATORS: generators, ORDERS: orders})
@@ -78,7 +78,7 @@ class DataState:
             found.put(path, held[path])
         for path, one in held.items():
             set_state(one, states[path])
-        changed = {path: _read(value) for path, value in plain["numbers"].items()}
+        changed = {**plain["numbers"]}
         changed |= {path: _like(found.values.get(path), one) for path, one in below(ORDERS, tensors).items()}
         for path, value in changed.items():
             self._settings.pop(path, None)  # it is none, whatever value it has from now on
@@ -123,15 +123,6 @@ def _like(before: Any, order: Tensor) -> Any:
     if isinstance(before, np.ndarray):
         return order.numpy().astype(before.dtype)
     return order.to(before.dtype) if isinstance(before, Tensor) else order.tolist()
-
-
-def _written(value: Any) -> Any:
-    """A number as a JSON value: a float as text, which may be infinite."""
-    return {"float": value.hex()} if isinstance(value, float) else value
-
-
-def _read(value: Any) -> Any:
-    return float.fromhex(value["float"]) if isinstance(value, dict) else value
 
 
 def _made(state: Any) -> Generator:

@@ -21,6 +21,7 @@ from apt_model.data.columns import kind_of
 from apt_model.data.intact import is_sealed, seal, stamps_of
 from apt_model.data.notices import Tell, once, warn
 from apt_model.data.quiet import quiet_datasets
+from apt_model.data.shuffled import ShuffledStream
 from apt_model.data.sources import Asked, Rows, alike, columns_of, read, readable
 from apt_model.data.stored import code_stamp, is_writable, spare_home, with_place
 from apt_model.data.structure import RowError
@@ -29,7 +30,7 @@ from apt_model.data.tokenized import streamed as streamed_tokens
 from apt_model.errors import ConfigError, DataError
 
 WORTH_MORE_PROCESSES = 20_000  # rows; below that, starting processes takes longer than they save
-SHUFFLE_BUFFER = 10_000
+SHUFFLED_TOGETHER = 10_000  # rows of a stream, in memory
 Source = str | Path
 
 
@@ -203,14 +204,15 @@ def _elsewhere(rows: Rows, tell: Tell) -> str | None:
 def make_dataloader(rows: Rows, *, batch_size: int, shuffle: bool = True, seed: int = 0) -> DataLoader[Any]:
     """A DataLoader that yields lists of rows; `to_batch` encodes and pads them in the training loop.
 
-    The order follows from `seed` alone, whatever else draws random numbers. A stream is shuffled within a buffer of
-    10,000 rows.
+    The order follows from `seed` alone, whatever else draws random numbers. A stream is shuffled within blocks of
+    10,000 rows, which are taken from up to ten of its shards in turn.
 
     Raises:
         DataError: there is no row; or, while iterating over a stream, it cannot be read.
     """
     if isinstance(rows, datasets.IterableDataset):
-        rows = rows.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER) if shuffle else rows
+        if shuffle:  # a buffer of one row: the shards alone, whose place can be kept
+            rows = ShuffledStream(rows.shuffle(seed=seed, buffer_size=1), block=SHUFFLED_TOGETHER, seed=seed)
         shuffle = False
     elif not len(rows):
         raise DataError("no row has a token to learn from", got="0 rows", fix="check that the texts are not empty")

@@ -113,7 +113,8 @@ def _search(holder: Any, prefix: str, found: Holdings, seen: set[int], depth: in
 def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
     """What an object holds: its attributes, a function's closure, the object of a method, the entries of a short list.
 
-    Not the iterator of a data loader whose workers live on: their generators are in other processes.
+    Not the iterator of a data loader whose workers live on: their generators are in other processes. Nor the place that
+    a stream of `datasets` keeps while it is read: reading makes it.
     """
     if isinstance(holder, FunctionType):
         yield from closure_of(holder).items()
@@ -128,7 +129,8 @@ def _parts(holder: Any) -> Iterator[tuple[str, Any]]:
     else:
         slots = getattr(type(holder), "__slots__", ())
         yield from ((name, getattr(holder, name)) for name in slots if hasattr(holder, name))
-        yield from ((name, value) for name, value in getattr(holder, "__dict__", {}).items() if name != "_iterator")
+        held = getattr(holder, "__dict__", {}).items()
+        yield from ((name, value) for name, value in held if name != "_iterator" and not name.endswith("_state_dict"))
 
 
 def _put(holder: Any, name: str, value: Any) -> None:

@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,10 +19,45 @@ from apt_model.errors import DataError
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 LONGEST_LINE = 2**28  # bytes; of a csv file, characters of a cell
 LARGEST_WHOLE = 2**30  # bytes of what can only be read whole
+PART = 2**22  # bytes of a file of lines that a stream reads as a shard of its own
 
 
-def opened(file: Path) -> Any:
-    """A file, open to be read as bytes, decompressed."""
+def parts_of(file: Path) -> list[range]:
+    """A file's bytes in parts that begin where lines do."""
+    begins, end = {0}, file.stat().st_size
+    with file.open("rb") as content:
+        for about in range(PART, end, PART):
+            content.seek(about)
+            content.readline(LONGEST_LINE)
+            begins.add(content.tell())
+    return [range(*both) for both in pairwise([*sorted(begins - {end}), end])]
+
+
+class _FilePart(io.RawIOBase):
+    """A part of a file."""
+
+    def __init__(self, file: Path, part: range) -> None:
+        self._file, self._left = file.open("rb"), len(part)
+        self._file.seek(part.start)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        some = self._file.read(min(len(buffer), self._left))
+        buffer[: len(some)] = some
+        self._left -= len(some)
+        return len(some)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def opened(file: Path, part: range | None = None) -> Any:
+    """A file, open to be read as bytes, decompressed; or a part of one that is not compressed."""
+    if part is not None:
+        return io.BufferedReader(_FilePart(file, part))
     match file.suffix.lower():
         case ".gz":
             return gzip.open(file, "rb")
@@ -35,13 +71,13 @@ def opened(file: Path) -> Any:
     return file.open("rb")
 
 
-def lines_of(file: Path) -> Iterator[bytes]:
-    """The lines of a file.
+def lines_of(file: Path, part: range | None = None) -> Iterator[bytes]:
+    """The lines of a file, or of a part of it.
 
     Raises:
         DataError: one of them is longer than LONGEST_LINE.
     """
-    with opened(file) as content:
+    with opened(file, part) as content:
         yield from _bounded(content, file, LONGEST_LINE)
 
 
@@ -55,13 +91,13 @@ def lines_of_whole(file: Path) -> Iterator[bytes]:
         yield from _bounded(content, file, LARGEST_WHOLE)
 
 
-def text_lines_of(file: Path, newline: str | None = None) -> Iterator[str]:
-    """The lines of a UTF-8 file as text, `newline` as in `open`.
+def text_lines_of(file: Path, newline: str | None = None, part: range | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 file, or of a part of it, as text, `newline` as in `open`.
 
     Raises:
         DataError: one of them is longer than LONGEST_LINE, or has a zero byte in it. UnicodeDecodeError: no UTF-8.
     """
-    with io.TextIOWrapper(opened(file), encoding="utf-8-sig", newline=newline) as content:
+    with io.TextIOWrapper(opened(file, part), encoding="utf-8-sig", newline=newline) as content:
         for number, line in enumerate(_bounded(content, file, LONGEST_LINE), start=1):
             if "\0" in line:  # a file with holes, as a crash leaves it, or no text at all
                 raise DataError(f"{file}, line {number} has a zero byte in it", fix="correct or delete that line")

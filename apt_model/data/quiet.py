@@ -37,3 +37,14 @@ def quiet_hub() -> Iterator[None]:
         yield
     finally:
         hub_logging.set_verbosity(before)
+
+
+@contextmanager
+def quiet_streams() -> Iterator[None]:
+    """Context manager: `datasets` logs errors alone; afterwards as before."""
+    before = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(before)

@@ -7,6 +7,7 @@ nothing of which columns a row needs.
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from apt_model.data.opening import (
     lines_of,
     lines_of_whole,
     opened,
+    parts_of,
     seekable,
     text_lines_of,
     whole,
@@ -37,16 +39,16 @@ HEAD = 4096  # bytes looked at before a text is read
 CORRECT = "correct or delete that line"
 
 
-def text_rows(file: Path) -> Numbered:
-    """Each line of a text file, stripped; empty ones are no rows."""
-    for number, line in enumerate(text_lines_of(file), start=1):
+def text_rows(file: Path, part: range | None = None) -> Numbered:
+    """Each line of a text file, or of a part of it, stripped; empty ones are no rows."""
+    for number, line in enumerate(text_lines_of(file, part=part), start=1):
         if text := line.strip().lstrip("\ufeff"):  # of files that were joined
             yield number, {"text": text}
 
 
-def json_lines(file: Path) -> Numbered:
-    """Each line of JSON lines; empty ones are no rows."""
-    for number, line in enumerate(lines_of(file), start=1):
+def json_lines(file: Path, part: range | None = None) -> Numbered:
+    """Each line of JSON lines, or of a part of them; empty ones are no rows."""
+    for number, line in enumerate(lines_of(file, part), start=1):
         if line.strip():
             yield number, _object(_json(line, file, number), f"{file}, line {number}")
 
@@ -95,12 +97,11 @@ def arrow_rows(file: Path, keep: Keep) -> Numbered:
         yield from _numbered(table.select(list(keep(table.column_names))).to_batches(max_chunksize=ROWS_AT_ONCE))
 
 
-LINES: Mapping[str, Callable[[Path], Numbered]] = {
+EACH_A_ROW: Mapping[str, Callable[..., Numbered]] = {
     **dict.fromkeys((".txt", ".text", ".md"), text_rows),
     **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines", ".jl"), json_lines),
-    ".csv": csv_rows,
-    ".tsv": tsv_rows,
 }
+LINES: Mapping[str, Callable[..., Numbered]] = {**EACH_A_ROW, ".csv": csv_rows, ".tsv": tsv_rows}
 DOCUMENTS: Mapping[str, Callable[[Path], Numbered]] = {".json": json_document}
 TABLES: Mapping[str, Callable[[Path, Keep], Numbered]] = {
     ".parquet": parquet_rows,
@@ -126,8 +127,14 @@ def may_be_empty(file: Path) -> bool:
     return ending_of(file) not in TABLES and file.suffix.lower() not in COMPRESSED
 
 
-def rows_of(file: Path, keep: Keep) -> Numbered:
-    """The rows of a file of any known format.
+def divided(file: Path) -> list[range | None]:
+    """The parts of a file that can be read apart: of lines that are a row each, many; else one, None."""
+    is_plain = ending_of(file) in EACH_A_ROW and file.suffix.lower() not in COMPRESSED
+    return [*parts_of(file)] if is_plain else [None]
+
+
+def rows_of(file: Path, keep: Keep, part: range | None = None) -> Numbered:
+    """The rows of a file of any known format, or of one of its parts, where they are numbered anew.
 
     Raises:
         DataError: its ending is unknown, or a row cannot be read; names it.
@@ -140,7 +147,7 @@ def rows_of(file: Path, keep: Keep) -> Numbered:
         expected = f"{', '.join(ENDINGS)}, each also with {', '.join(COMPRESSED)} behind it"
         fix = "give it the ending of what it holds, or save it as one of these"
         raise DataError(f"{file} has an unknown ending", got=file.suffix or "none", expected=expected, fix=fix)
-    return _of_utf8(read, file)
+    return _of_utf8(read if part is None else partial(EACH_A_ROW[ending], part=part), file)
 
 
 def _of_utf8(read: Callable[[Path], Numbered], file: Path) -> Numbered:

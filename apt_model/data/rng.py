@@ -4,7 +4,7 @@ Knows nothing of what draws from them, nor of how the states are kept.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -50,7 +50,13 @@ def set_generators(plain: dict[str, Any], tensors: Tensors, device: torch.device
         torch.cuda.set_rng_state(tensors["cuda"], device)
 
 
-def drawn_apart(batches: Iterable[Any], *, first: GlobalStates | None = None) -> Iterator[Any]:
+def drawn_apart(
+    batches: Iterable[Any],
+    *,
+    first: GlobalStates | None = None,
+    going_on: bool = False,
+    note: Callable[[GlobalStates], None] | None = None,
+) -> Iterator[Any]:
     """The batches, drawn with global generators of their own from the second on: training does not move theirs.
 
     So an epoch that is drawn again, without the training between, has the same batches: of a sampler or transform that
@@ -59,19 +65,23 @@ def drawn_apart(batches: Iterable[Any], *, first: GlobalStates | None = None) ->
     Args:
         batches: of an epoch.
         first: draw the first with these states instead, and leave the training's alone.
+        going_on: `first` are the states in the middle of an epoch, where that the iterator begins draws nothing.
+        note: is told, before each batch, the states that it is drawn with.
     """
     end, is_first = object(), first is None
     training = global_states()
     if first is not None:
         _set_global_states(first)
     iterator = iter(batches)
-    own = global_states()
+    own = first if first is not None and going_on else global_states()
     if first is not None:
         _set_global_states(training)
     while True:
         training = global_states()
         if not is_first:
             _set_global_states(own)
+        if note is not None:
+            note(training if is_first else own)
         value = next(iterator, end)
         own = global_states()
         if not is_first:

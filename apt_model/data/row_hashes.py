@@ -71,9 +71,12 @@ def hash_rows(batches: Iterable[Any]) -> RowHashes | None:
     return RowHashes(rows=len(rows), as_set=as_set, in_order=chain.hexdigest())
 
 
-def with_hashes(batches: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-    """Each batch of an epoch, with a hash of the sequence so far: the same when the epoch is drawn again."""
-    so_far = b""
+def with_hashes(batches: Iterable[Any], before: str = "") -> Iterator[tuple[Any, str]]:
+    """Each batch of an epoch, with a hash of the sequence so far: the same when the epoch is drawn again.
+
+    `before`: that of the batches before.
+    """
+    so_far = bytes.fromhex(before)
     for value in batches:
         so_far = blake2b(so_far + digest(value), digest_size=BYTES).digest()
         yield value, so_far.hex()

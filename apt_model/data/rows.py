@@ -121,7 +121,7 @@ def is_read_by_index(loader: Any) -> bool:
     if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(dataset)):
         return False
     usual = type(sampler) in (SequentialSampler, RandomSampler, DistributedSampler)
-    return usual and is_stateless(dataset) and _is_known_collator(loader.collate_fn)
+    return usual and is_stateless(dataset) and is_known_collator(loader.collate_fn)
 
 
 def is_stateless(dataset: Any) -> bool:
@@ -139,7 +139,7 @@ def is_stateless(dataset: Any) -> bool:
     return type(dataset) in (list, tuple, TensorDataset)
 
 
-def _is_known_collator(collate: Any) -> bool:
+def is_known_collator(collate: Any) -> bool:
     """Whether a collator draws its random numbers, if any, from the global generators."""
     home = getattr(collate, "__module__", None) or type(collate).__module__
     return collate is list or home.partition(".")[0] in ("torch", "transformers", "apt_model")

@@ -40,6 +40,10 @@ class Share:
         else:
             self.batches = _Every(loader, rank, ranks)
 
+    def following(self) -> Iterable[Any]:
+        """This rank's batches of a loader that goes on behind one of them."""
+        return self.loader if self._ranks == 1 else _Every(self.loader, self._ranks - 1, self._ranks)
+
     def number(self, own: int) -> int:
         """Number of this rank's batch `own` among the batches of all ranks."""
         return own * self._ranks + self._rank

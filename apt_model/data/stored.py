@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -25,7 +25,7 @@ from apt_model.data.columns import listed
 from apt_model.data.exact_json import ExactJson
 from apt_model.data.intact import Stamp, hashes_of, is_sealed, refuse_changed, seal, stamps_of
 from apt_model.data.notices import Tell, warn
-from apt_model.data.readers import ROWS_AT_ONCE, place_of, rows_of
+from apt_model.data.readers import ROWS_AT_ONCE, divided, place_of, rows_of
 from apt_model.data.structure import IDS, RowError, at_row
 from apt_model.errors import DataError, StorageError, brief
 
@@ -36,14 +36,16 @@ FIRST_ROWS = 100  # of a stream, looked at before it begins
 Rows = Any  # datasets.Dataset or datasets.IterableDataset: the package has no types
 
 
-def chosen_rows(files: Sequence[Path], choice: ColumnChoice) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The rows of files as (which file, line or row number, the columns that take part).
+def chosen_rows(
+    files: Sequence[Path], choice: ColumnChoice, part: range | None = None
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """The rows of files, or of a part of one, as (which file, line or row number, the columns that take part).
 
     Raises:
         DataError: a row cannot be read or learned from; names file and line.
     """
     for index, file in enumerate(files):
-        for number, row in rows_of(file, choice.table):
+        for number, row in rows_of(file, choice.table, part):
             try:
                 yield index, number, choice.row(row)
             except DataError as error:
@@ -60,23 +62,34 @@ def streamed(files: Sequence[Path], columns: Mapping[str, str], name: str, tell:
         return None
     choice.names()
     tell_unused(choice.unused, name, tell)
-    stamps = stamps_of(files)
-    how = {"files": list(files), "columns": dict(columns), "told": tuple(choice.unused), "stamps": stamps}
+    # Lists are divided into shards, a part each: to go on in one, `datasets` reads none of those before.
+    parts = [(file, part, stamp) for file, stamp in zip(files, stamps_of(files), strict=True) for part in divided(file)]
+    lists = dict(zip(("files", "parts", "stamps"), map(list, zip(*parts, strict=True)), strict=True))
+    how = {**lists, "columns": dict(columns), "told": tuple(choice.unused)}
     return datasets.IterableDataset.from_generator(_stream, gen_kwargs=how)
 
 
 def _stream(
-    files: Sequence[Path], columns: Mapping[str, str], told: Sequence[str], stamps: Sequence[Stamp]
+    files: Sequence[Path],
+    parts: Sequence[range | None],
+    stamps: Sequence[Stamp],
+    columns: Mapping[str, str],
+    told: Sequence[str],
 ) -> Iterator[dict[str, Any]]:
     choice = ColumnChoice(columns)
     known = set(told)
-    refuse_changed(files, stamps)
-    for index, _, row in chosen_rows(files, choice):
-        if not choice.unused.keys() <= known:
-            tell_unused(choice.unused.keys() - known, str(files[index]), warn)
-            known |= choice.unused.keys()
-        yield row
-    refuse_changed(files, stamps)
+    for file, part, stamp in zip(files, parts, stamps, strict=True):
+        refuse_changed([file], [stamp])
+        try:
+            for _, _, row in chosen_rows([file], choice, part):
+                if not choice.unused.keys() <= known:
+                    tell_unused(choice.unused.keys() - known, str(file), warn)
+                    known |= choice.unused.keys()
+                yield row
+        except DataError:
+            deque(chosen_rows([file], choice), maxlen=0)  # raises it with the line's number in the file
+            raise
+        refuse_changed([file], [stamp])
 
 
 def stored(files: Sequence[Path], columns: Mapping[str, str], name: str, tell: Tell) -> Rows:

@@ -69,6 +69,7 @@ class TrainingRun:
             accumulation=config.train.gradient_accumulation_steps,
             keeper=self._checkpoints,
             state=self._state,
+            say=parts.report.say,
         )
 
     def _state_of(self, models: Models, parts: Parts) -> RunState:

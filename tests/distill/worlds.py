@@ -1,8 +1,9 @@
 """A small run for one process or several: `python -m tests.distill.worlds JSON`, alone or under torchrun.
 
-The JSON: `run` (a directory or null), `resume`, `anyway`, `data` (mapped, shuffled, generator, workers, stream, list),
-`rows`, `epochs`, `settings`, `dropout`, and `signals` ({"SIGKILL": [rank, step]}: that rank gets it at that step).
-Rank 0 writes a hash of the student to a file, or prints it.
+The JSON: `run` (a directory or null), `resume`, `anyway`, `data` (mapped, shuffled, generator, workers, stream, list,
+or one of `streams.STREAMS`, whose files are in `files`), `rows`, `epochs`, `settings`, `dropout`, and `signals`
+({"SIGKILL": [rank, step]}: that rank gets it at that step). Rank 0 writes a hash of the student to a file, or prints
+it; each rank writes beside that, where `counts` asks for it, how many rows it read.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from apt_model import DistillationPlugin
 from apt_model.distill.optimizer_step import OptimizerStep
 from apt_model.errors import AptModelError
+from tests.distill import streams
 
 VOCABULARY, LENGTH = 64, 12
 
@@ -53,7 +55,10 @@ class Stream(IterableDataset[Any]):
         return iter(self.rows)
 
 
-def loader_of(kind: str, count: int) -> Any:
+def loader_of(kind: str, count: int, files: str = "") -> Any:
+    if kind in streams.STREAMS:
+        streams.count_rows()
+        return streams.STREAMS[kind](Path(files), count)
     rows = rows_of(count)
     if kind == "list":
         return list(DataLoader(rows, 2))
@@ -89,7 +94,7 @@ def main(asked: dict[str, Any]) -> str:
         DistillationPlugin({"seed": 0, "learning_rate": 0.01, "lang": "en", **asked.get("settings", {})}).distill_model(
             student,
             model(1, 32),
-            loader_of(asked.get("data", "shuffled"), asked.get("rows", 29)),
+            loader_of(asked.get("data", "shuffled"), asked.get("rows", 29), asked.get("files", "")),
             eval_dataloader=list(DataLoader(rows_of(9), 2)),
             num_epochs=asked.get("epochs", 2),
             device="cpu",
@@ -104,6 +109,8 @@ def main(asked: dict[str, Any]) -> str:
 if __name__ == "__main__":
     try:
         said = main(json.loads(sys.argv[1]))
+        if json.loads(sys.argv[1]).get("counts"):
+            Path(f"{sys.argv[2]}-{os.environ.get('RANK', '0')}").write_text(str(streams.READ[0]))
         if os.environ.get("RANK", "0") == "0":
             Path(sys.argv[2]).write_text(said) if len(sys.argv) > 2 else print(said)
     except AptModelError as error:

@@ -24,15 +24,24 @@ class RestoredGenerators:
         ranks: that the checkpoint was written by.
         at_epoch_start: at the start of the current epoch; the epoch's order of data follows from it.
         at_save: when the checkpoint was written.
+        stream: the stream's own place before the last batch; None if it has none that is exact.
     """
 
     checkpoint: Path
     ranks: int
     at_epoch_start: GeneratorState
     at_save: GeneratorState
+    stream: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, checkpoint: Path, ranks: int, plain: Mapping[str, Any], tensors: Tensors) -> "RestoredGenerators":
+    def of(
+        cls,
+        checkpoint: Path,
+        ranks: int,
+        plain: Mapping[str, Any],
+        tensors: Tensors,
+        stream: Mapping[str, Any] | None,
+    ) -> "RestoredGenerators":
         """From the JSON values and the tensors of a checkpoint.
 
         Raises:
@@ -41,7 +50,7 @@ class RestoredGenerators:
         refuse_missing("generators", ("now", "epoch"), plain)
         refuse_missing("generators", plain["tensors"], tensors)
         epoch, now = ((plain[when], below(when, tensors)) for when in ("epoch", "now"))
-        return cls(checkpoint=checkpoint, ranks=ranks, at_epoch_start=epoch, at_save=now)
+        return cls(checkpoint=checkpoint, ranks=ranks, at_epoch_start=epoch, at_save=now, stream=stream)
 
     def set_to_epoch_start(self, device: torch.device, data: DataState) -> GeneratorState:
         """Set this process's generators to the state at the epoch's start; returns that state.

@@ -45,6 +45,7 @@ class RankState:
             "generators": {"now": now, "epoch": then, "tensors": sorted(generators)},
             "inner": {role: numbers for role, (numbers, _) in inner.items()},
             "place": {name: getattr(run.progress, name) for name in OF_A_RANK},
+            "stream": None if run.progress.finished else run.stream.state_dict(),
         }
         return cls(plain=plain, generators=generators, inner=joined({role: some for role, (_, some) in inner.items()}))
 
@@ -74,7 +75,8 @@ class RankState:
             if builds.get(f"the {role}'s build") == run.identity.get(f"the {role}'s build"):
                 set_inner(model, self.plain["inner"][role], below(role, self.inner))
         run.progress.load_place(self.plain["place"])
-        return RestoredGenerators.of(checkpoint, self.ranks, self.plain["generators"], self.generators)
+        stream = self.plain.get("stream")  # not in a checkpoint from before streams had a place
+        return RestoredGenerators.of(checkpoint, self.ranks, self.plain["generators"], self.generators, stream)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The parts of a run that a checkpoint holds. Knows nothing of files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from apt_model.data.data_state import DataState
+from apt_model.data.streams import StreamState
 from apt_model.distill.checkpoints.generators import GeneratorState
 from apt_model.distill.checkpoints.progress import Progress
 
@@ -37,6 +38,7 @@ class RunState:
         data: generators, and what the data loader holds of its own state.
         is_divided: the caller gave each rank rows of its own.
         at_epoch_start: that state at the beginning of the current epoch, from which its order of data follows.
+        stream: the place that a stream keeps of itself.
     """
 
     student: nn.Module
@@ -50,6 +52,10 @@ class RunState:
     data: DataState
     is_divided: bool = False
     at_epoch_start: GeneratorState | None = None
+    stream: StreamState = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stream = StreamState(self.data.loader)
 
     def models(self) -> dict[str, nn.Module]:
         """The models by role."""
