@@ -134,6 +134,7 @@ class Lesson:
     def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
         """Evaluate a student, its control and the teacher on the validation rows; the ranks share them."""
         from apt_model.generation.evaluator import evaluate_text_quality
+        from apt_model.models.sharding import is_sharded
 
         return evaluate_text_quality(
             student,
@@ -144,7 +145,7 @@ class Lesson:
             max_length=config.train.max_length,
             max_new_tokens=0,
             lang=config.display.lang,
-            is_shared=True,
+            is_shared=not any(map(is_sharded, (student, control, self.teacher))),  # a shard runs with all others
         )
 
     def _shown(self) -> Any:
