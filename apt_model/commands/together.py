@@ -6,6 +6,7 @@ ranks leave with one line and the same exit code. Knows nothing of what a comman
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -30,13 +31,13 @@ def together(command: Run, *, is_shared: bool) -> Run:
         if team.size == 1:
             command(arguments)
             return
-        with _shown_once(team), team.session():
-            if is_shared:
+        if is_shared:
+            with _shown_once(team), team.session():
                 _done(command, arguments)
-                return
-            with team.agreed("wait for rank 0, which does it alone"):
-                if team.is_first:
-                    _done(command, arguments)
+            return
+        with _shown_once(team), _ended_by_first(team), team.session(), team.agreed("wait for rank 0"):
+            if team.is_first:
+                _done(command, arguments)
 
     return run
 
@@ -58,3 +59,17 @@ def _shown_once(team: Ranks) -> Iterator[None]:
         return
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+@contextmanager
+def _ended_by_first(team: Ranks) -> Iterator[None]:
+    """Context manager: Ctrl-C and SIGTERM, which all ranks get, are for rank 0, which may end well by them."""
+    if team.is_first:
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
