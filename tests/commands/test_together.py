@@ -136,4 +136,4 @@ def test_a_reader_that_closes_the_output_is_no_error_of_any_rank(school: Path) -
     ranks = started(school, "recipes")
     assert ranks[0].stdout is not None
     ranks[0].stdout.close()
-    assert [one.wait(timeout=60) for one in ranks] == [0, 0]
+    assert [code for code, *_ in ended(ranks)] == [0, 0]
