@@ -5,16 +5,16 @@ load torch.
 """
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
 from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
+from apt_model.commands.console import forget_output
 from apt_model.commands.options import Command, Parser
 from apt_model.commands.starting import ENDING
-from apt_model.errors import AptModelError, Interrupted, StorageError
+from apt_model.errors import AptModelError, Interrupted, storage_error_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         exec("")  # else Python ends by the signal if the interrupt came through an exec(), as dataclasses call it
         return _fail(ENDING.line, 128 + ENDING.signal, arguments)
     except BrokenPipeError:
-        _forget_output()
+        forget_output()
         return 0
     except OSError as error:
-        _forget_output()
-        got = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
-        line = StorageError(
-            "a file or the output cannot be read or written", got=got, fix="check its path and the free space"
-        )
+        forget_output()
+        line = storage_error_of(error)
         return _fail(f"error[{line.code}]: {line}", line.exit_code, arguments)
     except Exception as error:  # noqa: BLE001 - a bug of ours: one line, with --debug the traceback too
         return _fail(
@@ -51,11 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments,
         )
     return 0
-
-
-def _forget_output() -> None:
-    """Send standard output to the null device: else Python would flush it again on exit, and report the error again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(line: str, code: int, arguments: argparse.Namespace | None) -> int:

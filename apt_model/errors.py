@@ -22,9 +22,16 @@ def brief(value: object) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a file could not be read or written, in a few words."""
-    said = getattr(error, "got", None) or getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
-    return str(said or type(error).__name__)[:300]
+    """Why something failed, in a few words: the first line of what an exception says, or the value that it names.
+
+    The second line too, where the first leads up to it; with its type where the words alone say little.
+    """
+    said = getattr(error, "got", None) or getattr(error, "strerror", None)
+    if said:
+        return str(said)[:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]
+    return text if " " in text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 class AptModelError(Exception):
@@ -98,6 +105,13 @@ class StorageError(AptModelError, OSError):
     """A file or directory cannot be read or written."""
 
     code, exit_code = "STORAGE", 5
+
+
+def storage_error_of(error: OSError) -> StorageError:
+    """Our line for a file or an output of which nobody has said more."""
+    got = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
+    what = "a file or the output cannot be read or written"
+    return StorageError(what, got=got, fix="check its path and the free space")
 
 
 class RankLostError(AptModelError, ConnectionError):

@@ -15,6 +15,8 @@ from apt_model.errors import ConfigError, DataError, brief
 from apt_model.events.recorded import WholeEvents
 from apt_model.events.runfile import record_of
 from apt_model.i18n import Phrases
+from apt_model.ranks.group import ranks
+from apt_model.ranks.signs import OUTSIDE
 
 DISPLAY_KEYS = ("show_samples", "show_diff", "max_text_length", "lang")
 
@@ -75,6 +77,7 @@ def _talk(arguments: argparse.Namespace) -> None:
     elif arguments.system is not None or arguments.tools is not None:
         fix = "leave out --system and --tools" + (", or --plain-text" if arguments.plain_text else "")
         raise ConfigError("system and tools stand in a chat template, and none is used", fix=fix)
+    ranks().at(OUTSIDE)
     for prompt in arguments.prompt or _ask(speaker(arguments.lang)("talk.question" if chat else "talk.prompt")):
         if chat is None:
             print_line(continue_text(model, tokenizer, prompt, **how))

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 import shlex
 from typing import Any
 
@@ -19,6 +18,8 @@ from apt_model.commands.served import add_server, open_served, refuse_server, te
 from apt_model.commands.set_aside import tell
 from apt_model.commands.teacher import add_precision, load_precisely
 from apt_model.i18n import Phrases
+from apt_model.ranks.group import ranks
+from apt_model.ranks.signs import OUTSIDE
 
 SETTINGS = ("temperature", "wide_matmul", "max_length", "device", "lang")
 
@@ -26,7 +27,11 @@ SETTINGS = ("temperature", "wide_matmul", "max_length", "device", "lang")
 def add(commands: Any) -> None:
     """Add the parser."""
     parser = add_command(
-        commands, "cache-teacher", _cache, "cache a teacher's top-k logits, to distill without the teacher"
+        commands,
+        "cache-teacher",
+        _cache,
+        "cache a teacher's top-k logits, to distill without the teacher",
+        is_shared=True,
     )
     parser.add_argument(
         "--teacher",
@@ -46,7 +51,7 @@ def add(commands: Any) -> None:
         "--part",
         metavar="I/N",
         help="write the I-th of N parts; run all, anywhere: the one that ends last finishes the cache (default: "
-        "all of it; under torchrun each process takes its own part)",
+        "all of it; processes of one launcher share it)",
     )
     group = parser.add_argument_group("what is cached")
     group.add_argument(
@@ -74,7 +79,7 @@ def _cache(arguments: argparse.Namespace) -> None:
     with importing(lang):
         from apt_model.data.dataset import load_dataset, tokenize_dataset
         from apt_model.distill.teachers.cache.manifest import CacheSettings, check_settings, prepare_store
-        from apt_model.distill.teachers.cache.parts import launched_part, parse_part
+        from apt_model.distill.teachers.cache.parts import parse_part
         from apt_model.distill.teachers.cache.store import open_store
         from apt_model.distill.teachers.cache.writer import CacheWriter
         from apt_model.models.devices import pick_device
@@ -89,13 +94,14 @@ def _cache(arguments: argparse.Namespace) -> None:
         packing=arguments.packing,
     )
     check_settings(settings, arguments.batch_size)
-    part = launched_part(os.environ) if arguments.part is None else parse_part(arguments.part)
+    team, part = ranks(), parse_part(arguments.part or "1/1")
     device, out = pick_device(config.train.device), open_store(arguments.out)
-    prepare_store(out)
+    with team.first("open the cache"):
+        prepare_store(out)
     told: list[str] = []
     notice = collector(told, lang)
     tell_overruled(arguments, notice)
-    with waiting(lang, "data"):
+    with team.first("read the data"), waiting(lang, "data"):
         rows = load_dataset(
             arguments.data,
             split=arguments.split,
@@ -104,8 +110,10 @@ def _cache(arguments: argparse.Namespace) -> None:
             tell=notice,
         )
     is_served = arguments.server is not None
+    if is_served:
+        team.at(OUTSIDE)
     teacher, tokenizer = open_served(arguments, lang) if is_served else load_precisely(arguments, config)
-    with waiting(lang, "tokens"):
+    with team.first("tokenize the data"), waiting(lang, "tokens"):
         rows = tokenize_dataset(rows, tokenizer, max_length=settings.max_length, packing=settings.packing, tell=notice)
     tell(told)
     caching = CacheWriter(
@@ -125,7 +133,8 @@ def _cache(arguments: argparse.Namespace) -> None:
     if caching.uses_onednn:
         print_line("🔧 " + say("notice.wide_matmul"))
     with ProgressBar(make_console(), say) as bar:
-        missing = caching.run(out, bar.advance, part=part)
+        missing = caching.run(out, bar.advance, part=part.of(team.rank, team.size))
+    missing = min(team.gather(missing, "write the cache"))  # of the rank that ended last
     if missing:
         print_line(say("cache.part_done", part=part, missing=missing, path=out))
         return

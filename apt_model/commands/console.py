@@ -14,6 +14,7 @@ from apt_model.data.notices import Tell
 from apt_model.errors import ConfigError, StorageError
 from apt_model.events.recorded import Damage, name_of
 from apt_model.i18n import Phrases
+from apt_model.ranks.place import likely_place
 
 LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
 
@@ -43,6 +44,11 @@ def print_line(line: str) -> None:
     from apt_model.render.sanitise import fit_encoding, sanitise
 
     print(fit_encoding(sanitise(line), sys.stdout.encoding))
+
+
+def forget_output() -> None:
+    """Send standard output to the null device: else Python would flush it again on exit, and report the error again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def teller(lang: str) -> Tell:
@@ -87,14 +93,14 @@ def collector(told: list[str], lang: str) -> Tell:
 def waiting(lang: str, what: str, **values: object) -> Iterator[None]:
     """Context manager: what is being waited for, the sentence `loading.<what>`, on the terminal until the end.
 
-    Nothing where neither standard error nor standard output is a terminal.
+    Nothing where neither standard error nor standard output is a terminal; of several ranks rank 0 alone shows it.
     """
     from apt_model.render.language import spoken_language
     from apt_model.render.sanitise import fit_encoding, sanitise
     from apt_model.render.wrap import wrap
 
     stream = next((one for one in (sys.stderr, sys.stdout) if one is not None and one.isatty()), None)
-    if stream is None or os.environ.get("CI"):
+    if stream is None or os.environ.get("CI") or likely_place().rank:
         yield
         return
     sentence = spoken_language(lang, stream.encoding)(f"loading.{what}", **values)

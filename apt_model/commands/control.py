@@ -8,6 +8,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from apt_model.errors import ConfigError, brief
 from apt_model.events.evaluation import Evaluation, figure
 from apt_model.events.runfile import CONFIG, EVENTS, STUDENT, SUMMARY
 from apt_model.i18n import Phrases
+from apt_model.ranks.group import ranks
 from apt_model.teaching.course import T_95
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ class Control:
         self._show(found)
         path = self._out / RESULTS
         by_seed = {str(seed): one for seed, one in found.items()}
-        Evaluation({"seeds": by_seed, **overall(list(found.values()))}).save(path)
+        with ranks().agreed("save the comparison"):
+            if ranks().is_first:
+                Evaluation({"seeds": by_seed, **overall(list(found.values()))}).save(path)
         print_line(self._say("control.saved", path=path))
 
     def _with_seed(self, seed: int) -> LessonConfig:
@@ -88,11 +92,17 @@ class Control:
         """The student after its run: loaded if the run is finished already, else trained, or its run resumed."""
         from apt_model.models.pretrained import load_model
 
-        out = self._folder(config, name)
-        if (out / SUMMARY).exists() and (out / STUDENT).exists():
+        folder, is_finished, is_begun = ranks().of_first(partial(self._found, config, name), "look for a run of before")
+        out = Path(folder)
+        if is_finished:
             return load_model(str(out))[0]
-        self._lesson.run(config, student, out, plain=True, resume_from=out if (out / EVENTS).exists() else None)
+        self._lesson.run(config, student, out, plain=True, resume_from=out if is_begun else None)
         return student
+
+    def _found(self, config: LessonConfig, name: str) -> tuple[str, bool, bool]:
+        """The run directory of that name, and whether its run is finished, and begun."""
+        out = self._folder(config, name)
+        return str(out), (out / SUMMARY).exists() and (out / STUDENT).exists(), (out / EVENTS).exists()
 
     def _folder(self, config: LessonConfig, name: str) -> Path:
         """The run directory of that name, numbered anew if it holds a run with other training settings."""

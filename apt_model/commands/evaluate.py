@@ -8,6 +8,7 @@ from typing import Any
 from apt_model.commands.console import importing, print_line, speaker, teller, waiting
 from apt_model.commands.options import add_command, add_source, tell_overruled
 from apt_model.errors import ConfigError, StorageError
+from apt_model.ranks.group import ranks
 
 LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1}
 
@@ -15,7 +16,11 @@ LEAST = {"batch_size": 1, "max_length": 2, "max_new_tokens": 0, "max_prompts": 1
 def add(commands: Any) -> None:
     """Add the parser."""
     evaluate = add_command(
-        commands, "evaluate", _evaluate, "measure a model's text quality and speed, and compare it with a teacher"
+        commands,
+        "evaluate",
+        _evaluate,
+        "measure a model's text quality and speed, and compare it with a teacher",
+        is_shared=True,
     )
     evaluate.add_argument("model", metavar="RUN_OR_MODEL", help="run directory, model directory or hub id")
     evaluate.add_argument(
@@ -65,7 +70,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from apt_model.render.evaluation import show_evaluation
 
     device = pick_device(arguments.device)
-    with waiting(arguments.lang, "data"):
+    with ranks().first("read the data"), waiting(arguments.lang, "data"):
         rows = load_dataset(
             arguments.data,
             split=arguments.split,
@@ -95,10 +100,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             speed=arguments.speed,
             lang=arguments.lang,
             tell=tell,
+            is_shared=True,
         )
     show_evaluation(results, lang=arguments.lang)
     if out:
-        results.save(out)
+        with ranks().agreed("save the results"):
+            if ranks().is_first:
+                results.save(out)
         print_line(say("evaluation.saved", path=out))
 
 

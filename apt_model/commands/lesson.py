@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ def add(commands: Any) -> None:
         "demo",
         _demo,
         "train a small student from a built-in teacher, in Chinese or (--lang en) in English, in about a minute",
+        is_shared=True,
     )
     demo.add_argument("--out", metavar="RUN", help="run directory (default: runs/demo-DATE-TIME)")
     add_settings(demo, defaults=DEMO_DEFAULTS)
 
-    distill = add_command(commands, "distill", _distill, "distill a teacher into a student on your own data")
+    summary = "distill a teacher into a student on your own data"
+    distill = add_command(commands, "distill", _distill, summary, is_shared=True)
     add_material(distill)
     distill.add_argument(
         "--out", required=True, metavar="RUN", help="run directory: gets the record, the checkpoints and the student"
@@ -129,8 +132,9 @@ class Lesson:
         )
 
     def judge(self, config: LessonConfig, student: Any, control: Any) -> Evaluation:
-        """Evaluate a student, its control and the teacher on the validation rows."""
+        """Evaluate a student, its control and the teacher on the validation rows; the ranks share them."""
         from apt_model.generation.evaluator import evaluate_text_quality
+        from apt_model.models.sharding import is_sharded
 
         return evaluate_text_quality(
             student,
@@ -141,6 +145,7 @@ class Lesson:
             max_length=config.train.max_length,
             max_new_tokens=0,
             lang=config.display.lang,
+            is_shared=not any(map(is_sharded, (student, control, self.teacher))),  # a shard runs with all others
         )
 
     def _shown(self) -> Any:
@@ -150,7 +155,7 @@ class Lesson:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    out = check_run_directory(arguments.out or f"runs/demo-{datetime.now():%Y%m%d-%H%M%S}")
+    out = Path(ranks().of_first(partial(_place_of_demo, arguments.out), "choose the run directory"))
     lang = read_settings(arguments).display.lang
     with importing(lang):
         from apt_model.demo.lesson import BATCH_SIZE, lesson_of, load_teacher, new_student, read_corpus, read_unseen
@@ -171,6 +176,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     )
     lesson.run(config, new_student(teacher), out)
     _print_paths(config, out)
+
+
+def _place_of_demo(named: str | None) -> str:
+    return str(check_run_directory(named or f"runs/demo-{datetime.now():%Y%m%d-%H%M%S}"))
 
 
 def _distill(arguments: argparse.Namespace) -> None:
@@ -195,8 +204,7 @@ def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> No
     material.refuse_other_tokenizer(config)
     with run.first("tokenize the data"):
         rows, looked_at = material.tokenized(config)
-    if run.is_first:
-        tell(material.told)
+    tell(material.told)
     lesson = Lesson(
         teacher=material.teacher,
         tokenizer=material.tokenizer,
@@ -219,8 +227,7 @@ def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> No
         resume_from=out if resumes else None,
         resume_anyway=arguments.resume_anyway,
     )
-    if run.is_first:
-        _print_paths(config, out)
+    _print_paths(config, out)
     if control is not None:
         control.run(material.student)
 

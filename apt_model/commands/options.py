@@ -25,6 +25,7 @@ from apt_model.commands.help import (
     print_page,
     short_page,
 )
+from apt_model.commands.together import together
 from apt_model.config import PRESETS, LessonConfig, settings
 from apt_model.errors import ConfigError
 
@@ -144,14 +145,16 @@ def tell_overruled(arguments: argparse.Namespace, tell: Callable[..., None]) -> 
         tell("data_overruled", before=", ".join(before), last=", ".join(arguments.data))
 
 
-def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str) -> Command:
-    """Add a command's parser, with the flags that all commands share."""
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], None], summary: str, *, is_shared: bool = False
+) -> Command:
+    """Add a command's parser, with the flags that all commands share; `is_shared` as in `together`."""
     parser: Command = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
     )
     parser.add_argument("--help-all", action="store_true", help="show every flag and exit")
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=together(run, is_shared=is_shared))
     return parser
 
 

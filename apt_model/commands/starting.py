@@ -13,6 +13,8 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
+from apt_model.ranks.place import likely_place
+
 IMPORT = "<frozen importlib._bootstrap>"
 WHOLE = b"\x1b[?25h\r\x1b[2K"  # the cursor again, and nothing left of what the terminal shows as being loaded
 
@@ -40,7 +42,7 @@ class Ending:
         os.register_at_fork(before=self._forking.acquire, after_in_child=release, after_in_parent=release)
         sys.unraisablehook = self._unraisable
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last: what is left has its exit code
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        alone = likely_place().size == 1
         for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
             if signal.getsignal(number) is usual and (alone or number == signal.SIGINT):
                 signal.signal(number, self._hear)

@@ -13,6 +13,8 @@ from apt_model.commands.console import print_line, speaker
 from apt_model.commands.options import add_command
 from apt_model.errors import ConfigError
 from apt_model.i18n import Phrases
+from apt_model.ranks.group import ranks
+from apt_model.ranks.signs import OUTSIDE
 
 PORT = 8470
 
@@ -72,6 +74,7 @@ def _watch(arguments: argparse.Namespace) -> None:
         is_alone=_starter_is_gone() if arguments.attached else lambda: False,
         when_ready=partial(_tell, address.url(token), say, arguments),
     )
+    ranks().at(OUTSIDE)
     server.serve_until_stopped()
     if not arguments.attached:
         print_line(say("watch.stopped"))

@@ -24,7 +24,7 @@ from apt_model.data.opening import opened
 from apt_model.data.readers import ending_of, is_of_text, may_be_empty
 from apt_model.data.stored import cache_home, stored, streamed, tell_unused
 from apt_model.data.structure import at_row
-from apt_model.errors import AptModelError, DataError, StorageError, is_of_library
+from apt_model.errors import AptModelError, DataError, StorageError, is_of_library, reason_of
 
 SAVED = ("state.json", "dataset_dict.json")  # one of them is in a directory that `save_to_disk` wrote
 LONGEST_LOOK = 2**16  # bytes of a text's first line
@@ -63,8 +63,8 @@ def readable(what: str, fix: str | None = None) -> Iterator[None]:
             raise
         if _is_of_cache(_root(error)):
             space = "free some space, or set HF_HOME to a directory that can be written"
-            raise StorageError("data cannot be cached", got=_first_line(_root(error)), fix=space) from error
-        raise DataError(f"{what} cannot be read", got=_first_line(_root(error)), fix=fix) from error
+            raise StorageError("data cannot be cached", got=reason_of(_root(error)), fix=space) from error
+        raise DataError(f"{what} cannot be read", got=reason_of(_root(error)), fix=fix) from error
 
 
 def read(source: str | Path, asked: Asked) -> Iterator[Rows]:
@@ -226,7 +226,3 @@ def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None and type(error.__cause__).__name__ != "RemoteTraceback":
         error = error.__cause__
     return error
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}".split("\n")[0][:300]

@@ -4,7 +4,6 @@ Knows nothing of losses or lessons.
 """
 
 import json
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from transformers import get_scheduler
 from apt_model.config.sections import TrainConfig
 from apt_model.data.shares import Share
 from apt_model.errors import ConfigError
+from apt_model.ranks.place import place
 
 # Of a collective: a rank may wait long for one that holds an exam or saves; one that is lost is seen by its heartbeat.
 NO_TIMEOUT = timedelta(days=7)
@@ -35,7 +35,7 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
         ConfigError: the device does not support this precision.
     """
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if place().size > 1:
             # else accelerate would wait for its own way of sharding, which cannot give back a model for a look at it
             with patch_environment(ACCELERATE_USE_FSDP="false"):
                 return Accelerator(

@@ -26,6 +26,8 @@ from apt_model.models.devices import device_of, lent, pick_device
 from apt_model.models.forward import model_card
 from apt_model.models.modes import frozen
 from apt_model.models.out_of_memory import out_of_memory_told
+from apt_model.ranks.group import Ranks, ranks
+from apt_model.ranks.place import Place
 
 FIGURES: Mapping[str, tuple[str, str, Callable[[float], float]]] = {  # sum above, sum below, function of their ratio
     "loss": ("ce", "tokens", float),
@@ -55,6 +57,7 @@ def evaluate_text_quality(
     speed: bool = False,
     lang: str = "zh",
     tell: Tell = warn,
+    is_shared: bool = False,
 ) -> Evaluation:
     """Evaluate a model, and its teacher if given, in one pass over the data.
 
@@ -85,9 +88,12 @@ def evaluate_text_quality(
         speed: measure tokens a second and memory, too (`speed.measure_inference`).
         lang: language of `str()` of the result.
         tell: told of what is not scored: the first row that is cut, columns that take no part.
+        is_shared: every rank of a launcher calls this with the same data, and runs the models on its share of the
+            batches; else this process does all of it.
 
     Returns:
-        A dict of plain numbers; figures that cannot be computed are left out, and intervals of a single document.
+        A dict of plain numbers, on every rank the same, but for the speed, which rank 0 alone measures; figures that
+        cannot be computed are left out, and intervals of a single document.
 
     Raises:
         ConfigError: an argument out of its range, or prompts and no sacrebleu.
@@ -104,6 +110,8 @@ def evaluate_text_quality(
     roles = {"student": model, "control": control, "teacher": teacher}
     models = {role: one for role, one in roles.items() if one is not None}
     place = device_of(model) or torch.device("cpu") if device is None else pick_device(str(device))
+    team = ranks() if is_shared else Ranks(Place(0, 1))
+    team.at("validation")
     with _borrowed(models, place) as places:
         scores = CorpusScores(
             models,
@@ -114,10 +122,14 @@ def evaluate_text_quality(
             max_prompts=max_prompts,
             tell=tell,
         )
-        scores.read(dataloader)
-        results = {role: _results(scores, role, resamples=resamples, seed=seed) for role in models}
-        for role, one in models.items():
-            results[role] |= _of_model(one) | (measure_inference(one, place) if speed else {})
+        scores.read(dataloader, team)
+        results = {
+            role: _results(scores, role, resamples=resamples, seed=seed) | _of_model(models[role]) for role in models
+        }
+        with team.agreed("measure the speed"):
+            if speed and team.is_first:
+                for role, one in models.items():
+                    results[role] |= measure_inference(one, place)
     evaluation = Evaluation(_counts(scores) | results["student"])
     evaluation |= {role: results[role] for role in models if role != "student"}
     if teacher is not None and control is not None:

@@ -3,7 +3,6 @@
 Knows nothing of who is teacher and student.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,7 @@ from torch import nn
 from apt_model.errors import ConfigError, DeviceError, brief
 from apt_model.models.versions import INSTALLED
 from apt_model.models.wide_matmul import is_amd
+from apt_model.ranks.place import local_rank, place
 
 
 def device_of(model: nn.Module) -> torch.device | None:
@@ -60,11 +60,15 @@ def lent(model: nn.Module, device: torch.device) -> Iterator[torch.device]:
 def pick_device(name: str) -> torch.device:
     """The torch device of that name; "auto" is this machine's accelerator if it has one, else the CPU.
 
+    Of several accelerators each rank of a machine has its own.
+
     Raises:
         ConfigError: the name is no device. DeviceError: this machine does not have it.
     """
     if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        several = found.type != "cpu" and place().size > 1
+        return torch.device(found.type, local_rank() % torch.accelerator.device_count()) if several else found
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -85,7 +89,7 @@ def accelerate_state_of_our_own() -> Iterator[None]:
     So a run neither inherits a device or precision from earlier code of the process nor leaves its own behind. Under a
     launcher of several processes the state describes the process group, and is left alone.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if place().size > 1:
         yield
         return
     shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]

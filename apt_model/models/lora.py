@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from apt_model.errors import ConfigError, ModelError, StorageError, brief
+from apt_model.errors import ConfigError, ModelError, StorageError, brief, reason_of
 from apt_model.models.directory import damaged, read_object, values_of
 from apt_model.models.quiet import quiet_peft
 from apt_model.models.reading import reading
@@ -99,7 +99,7 @@ def add_lora(student: nn.Module, lora: Lora, *, base: str | Path | None = None) 
     try:
         adapted = get_peft_model(student, config)
     except ValueError as error:
-        raise ModelError("LoRA adapters do not fit the student", got=str(error).split("\n")[0][:300]) from error
+        raise ModelError("LoRA adapters do not fit the student", got=reason_of(error)) from error
     if base is not None:
         place = Path(base)
         adapted.peft_config["default"].base_model_name_or_path = str(place.resolve() if place.exists() else base)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from apt_model.errors import OutOfMemoryError
+from apt_model.errors import OutOfMemoryError, reason_of
 
 SAID_BY_TORCH = ("out of memory", "not enough memory", "can't allocate memory")  # CUDA and MPS; the CPU; the CPU
 
@@ -34,6 +34,6 @@ def out_of_memory_told(what: str, fix: str, held: str | None = None) -> Iterator
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        message = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        message = reason_of(error)
         got = message if held is None else f"{held} ({message})"
         raise OutOfMemoryError(f"{what} needs more memory than there is", got=got, fix=fix) from error

@@ -19,7 +19,7 @@ from transformers import BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 from apt_model.data.notices import Tell, warn
 from apt_model.data.template import has_template
 from apt_model.data.template_run import FILE
-from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError
+from apt_model.errors import AptModelError, ConfigError, ModelError, StorageError, reason_of
 from apt_model.events.runfile import EVENTS, STUDENT
 from apt_model.models.directory import CONFIG, GENERATION, WEIGHTS, check_directory, check_hub_model
 from apt_model.models.generation_settings import savable_settings
@@ -33,7 +33,7 @@ from apt_model.models.lora import (
     merged,
 )
 from apt_model.models.quiet import quiet_peft, quiet_transformers, told_if_whole
-from apt_model.models.reading import first_line, reading
+from apt_model.models.reading import reading
 from apt_model.models.readme import Training, may_write, write_readme
 from apt_model.models.text_part import left_out_of, text_part
 from apt_model.models.tokenizer import load_tokenizer
@@ -203,7 +203,7 @@ def save_model(
     except AptModelError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        got = getattr(error, "strerror", None) or first_line(error)
+        got = reason_of(error)
         raise StorageError(
             f"model cannot be saved to {path}", got=got, fix="check that it is writable and has space"
         ) from error
@@ -232,7 +232,7 @@ def _fill(model: nn.Module, path: Path) -> nn.Module:
     try:
         load_tensors(model, str(path / WEIGHTS))
     except Exception as error:  # by place: the file may hold anything
-        raise ModelError(f"weights in {path / WEIGHTS} do not fit the model", got=first_line(error)) from error
+        raise ModelError(f"weights in {path / WEIGHTS} do not fit the model", got=reason_of(error)) from error
     return model.eval()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.data.deadline import TimeUpError, deadline
-from apt_model.errors import AptModelError, ConfigError, ModelError, OutOfMemoryError, is_of_library
+from apt_model.errors import AptModelError, ConfigError, ModelError, OutOfMemoryError, is_of_library, reason_of
 from apt_model.models.directory import CONFIG
 from apt_model.models.out_of_memory import is_out_of_memory
 
@@ -51,16 +51,16 @@ def reading(
     except ImportError as error:  # transformers names the package that a quantized model needs
         what = f"model {name} needs a package that is not installed"
         instead = f"install it, or take a model whose {_found(file)} does not ask for it"
-        raise ConfigError(what, got=first_line(error), fix=instead) from error
+        raise ConfigError(what, got=reason_of(error), fix=instead) from error
     except BaseException as error:
         is_late = isinstance(error, TimeUpError) and seconds is not None
         if not (is_late or is_of_library(error)):
             raise
         if is_out_of_memory(error):
             what, room = f"model {name} needs more memory than there is", "free some memory, or take a smaller model"
-            raise OutOfMemoryError(what, got=told(error), fix=room) from error
+            raise OutOfMemoryError(what, got=reason_of(error), fix=room) from error
         fix, at = None if is_late else refuse(), _found(file)
-        got = f"it is not read within {seconds} seconds" if is_late else told(error)
+        got = f"it is not read within {seconds} seconds" if is_late else reason_of(error)
         raise ModelError(f"model {name} cannot be loaded: {at}", got=got, expected=EXPECTED, fix=fix) from error
 
 
@@ -82,20 +82,8 @@ def running(model: Any, what: str, fix: str = f"check {CONFIG}, or take another 
             raise
         place = getattr(getattr(model, "config", None), "name_or_path", None)
         at = f"{CONFIG} of {place}" if place else type(model).__name__
-        raise ModelError(f"{what}: {at}", got=told(error), fix=fix) from error
+        raise ModelError(f"{what}: {at}", got=reason_of(error), fix=fix) from error
 
 
 def _found(file: str | Callable[[], str]) -> str:
     return file if isinstance(file, str) else file()
-
-
-def told(error: BaseException) -> str:
-    """What an exception says, with its type where the words alone say little."""
-    said = first_line(error)
-    return said if " " in said else f"{type(error).__name__}: {said}".rstrip(": ")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's words; the second too, where the first leads up to it."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])[:300]

@@ -12,6 +12,7 @@ from threading import Thread
 
 from apt_model.events.event import Event
 from apt_model.events.records import Notice, RunFinished
+from apt_model.ranks.place import alone
 
 START_SECONDS = 10.0
 
@@ -38,7 +39,7 @@ class Viewer:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            env={**alone(os.environ), "PYTHONIOENCODING": "utf-8"},
             start_new_session=True,
         )
         self._lines: SimpleQueue[str] = SimpleQueue()

@@ -1,6 +1,6 @@
 """What a rank notices of another's end: a broken connection, and the launcher's SIGTERM.
 
-Knows the words and classes of torch's backends; knows nothing of who has ended.
+Knows the words and classes of torch's backends; a watch tells who has ended.
 """
 
 import re
@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from apt_model.ranks.store import has_group
+from apt_model.errors import AptModelError, RankLostError, told_of
+from apt_model.ranks.place import has_group
+from apt_model.ranks.watch import BEAT, RankWatch
 
 LAST_WORDS = 10.0  # seconds for a process to end after an error
 WORDS = re.compile(r"gloo|nccl|c10d|ProcessGroup|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
@@ -28,6 +30,16 @@ def is_of_connection(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def who_broke_it(watch: RankWatch) -> AptModelError:
+    """The error of a broken connection: what the watch finds, soon."""
+    told = watch.await_finding(watch.patience + 3 * BEAT)
+    fix = "check the network between the machines"
+    unknown = RankLostError("a connection to another rank broke, though all ranks show signs of life", fix=fix)
+    named = unknown if told is None else told_of(told)
+    named.last_good = watch.ends.last_good()
+    return named
 
 
 @contextmanager

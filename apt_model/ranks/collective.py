@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from apt_model.ranks.group import ranks
-from apt_model.ranks.store import has_group
+from apt_model.ranks.place import has_group
 
 T = TypeVar("T")
 

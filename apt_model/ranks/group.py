@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
-from apt_model.errors import Interrupted, RankLostError, Told, told_of
-from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end
+from apt_model.errors import Interrupted, Told, told_of
+from apt_model.ranks.broken import is_of_connection, own_group_ended, told_to_end, who_broke_it
+from apt_model.ranks.place import Place, place, share_place
 from apt_model.ranks.signs import Pulse
-from apt_model.ranks.store import Meeting, Place, RankStore, connect, meeting, place
+from apt_model.ranks.store import Meeting, RankStore, connect, meeting, names_of_pieces, seconds_of
 from apt_model.ranks.told import line_of, told_by
-from apt_model.ranks.watch import BEAT, GRACE, Ends, RankWatch, patience_of
+from apt_model.ranks.watch import GRACE, PATIENCE, Ends, RankWatch
 
+T = TypeVar("T")
 LONGEST_NAP = 0.05  # seconds between two looks at the store
 
 
@@ -116,7 +118,7 @@ class Ranks:
             watch.ends, watch.patience = before
 
     def at(self, phase: str, step: int | None = None) -> None:
-        """This rank has come to a phase (`signs.PHASES`) of the same step or of another: a sign that it goes on."""
+        """This rank has come to a phase (`signs.PHASES`, or OUTSIDE) of the same step or of another: it goes on."""
         self._pulse.move(phase, step)
 
     @contextmanager
@@ -130,29 +132,25 @@ class Ranks:
 
     def _began(self) -> RankWatch:
         self._session, self._turn, self._before, self._pulse = self._session + 1, 0, [], Pulse()
-        _ = self._store  # rank 0 serves it from now on
+        store = self._store  # rank 0 serves it from now on
         assert self._meeting is not None  # noqa: S101 - it was met there
         self._watch = RankWatch(
             self._where,
             partial(connect, self._meeting),
             pulse=self._pulse,
-            patience=patience_of(os.environ),
+            patience=seconds_of(os.environ, "APT_RANK_PATIENCE", PATIENCE),
             session=self._session,
             serves=self._meeting.is_here,
         )
-        self._watch.start()
+        self._watch.start(store)
         return self._watch
 
     def _explained(self, error: BaseException, watch: RankWatch) -> BaseException:
         """An error, or, where it is that of a broken connection, who broke it."""
         if error is self._told or not is_of_connection(error):
             return error
-        told = watch.await_finding(watch.patience + 3 * BEAT)
-        fix = "check the network between the machines"
-        unknown = RankLostError("a connection to another rank broke, though all ranks show signs of life", fix=fix)
-        self._told = named = unknown if told is None else told_of(told)
-        named.last_good = watch.ends.last_good()
-        return named
+        self._told = who_broke_it(watch)
+        return self._told
 
     def _asked_to_end(self, watch: RankWatch, number: int) -> None:
         """SIGTERM: a launcher ends all ranks when one has failed, whose line is then this one's too.
@@ -223,9 +221,22 @@ class Ranks:
             return [value]
         key = self._key(what)
         keys = [f"{key}/{rank}" for rank in range(self.size)]
-        self._store.set(keys[self.rank], json.dumps(value))
+        self._store.put_long(keys[self.rank], json.dumps(value))
         self._arrive(key, leaves=keys)
-        return [json.loads(one) for one in self._store.multi_get(keys)]
+        texts = [self._store.get_long(one) for one in keys]
+        self._before += [name for one, text in zip(keys, texts, strict=True) for name in names_of_pieces(one, text)]
+        return [json.loads(text) for text in texts]
+
+    def of_first(self, make: Callable[[], T], what: str) -> T:
+        """What rank 0 makes, on every rank: anything that JSON holds.
+
+        Raises:
+            AptModelError: as `agreed`; an error of making it is everyone's.
+        """
+        with self.agreed(what):
+            value = make() if self.is_first else None
+        told: list[T] = self.gather(value, f"{what}, told by rank 0")
+        return told[0]
 
     def _settle(self, what: str, error: BaseException | None) -> None:
         """Tell of an error or of none, wait for all, and raise the first that was told of."""
@@ -272,6 +283,7 @@ class Ranks:
     @property
     def _store(self) -> RankStore:
         if self._connected is None:
+            share_place()
             self._meeting = meeting(self._where)
             self._connected = connect(self._meeting)
         return self._connected

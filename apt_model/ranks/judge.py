@@ -3,11 +3,13 @@
 The rule, with P for the patience in seconds:
 
 - A process that has ended, seen on its own machine: lost at once.
+- One that has never said who it is: lost after the seconds that a rank has to start.
 - No beat for P: lost (killed, stopped, off the network). Where its machine says that it computes, 40 P: a beat needs
   Python's lock, which a long call of a C library may hold.
 - Its beat goes on, but nobody has moved for P, and it is the one that is behind all others: stuck if neither it nor its
   workers have computed for that long; at the start, where files are fetched, for 10 P. One that computes is slow, not
   stuck, for 40 P in a step (with P = 15 NCCL's own ten minutes) and without end in a save, validation or exam.
+- One that waits for somebody who is no rank (a user, a server): never stuck.
 - All at the same place, nobody computes: 1.2 P within a step, else 10 P, as they may wait for the same storage.
 - All wait for each other in different places: 1.2 P.
 
@@ -17,8 +19,7 @@ Pure: knows no clock, store or process.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from apt_model.ranks.signs import OUT, Sign, Who
-from apt_model.ranks.store import START_SECONDS
+from apt_model.ranks.signs import OUT, OUTSIDE, Sign, Who
 
 COMPUTES, FETCHES, TIED = 40.0, 10.0, 1.2
 START = "start-up"
@@ -33,12 +34,14 @@ class Seen(NamedTuple):
         silent: seconds since that was seen first, or since one began to look.
         has_ended: whether its process is no more; asked on its own machine alone.
         computes: whether its machine says that it has computed lately, though it was silent.
+        has_come: whether it has said who it is.
     """
 
     sign: Sign | None
     silent: float
     has_ended: bool = False
     computes: bool = False
+    has_come: bool = True
 
 
 class Lost(NamedTuple):
@@ -48,12 +51,19 @@ class Lost(NamedTuple):
     how: str
 
 
-def missing(seen: Mapping[int, Seen], patience: float, step: int) -> Lost | None:
-    """A rank that has ended, or gives no sign; None if there is none. `step`: where the others are."""
+def missing(seen: Mapping[int, Seen], patience: float, step: int, start: float) -> Lost | None:
+    """A rank that has ended, or gives no sign; None if there is none.
+
+    Args:
+        seen: the other ranks.
+        patience: P, in seconds.
+        step: where the others are.
+        start: seconds that a rank has to start.
+    """
     for rank, one in seen.items():
         if one.sign is not None and one.sign.phase == OUT:
             continue
-        limit = START_SECONDS if one.sign is None else patience * (COMPUTES if one.computes else 1)
+        limit = patience * (COMPUTES if one.computes else 1) if one.has_come else start
         if one.has_ended:
             return Lost(rank, f"{_target(one.sign, step)}: its process has ended")
         if one.silent >= limit:
@@ -71,6 +81,8 @@ def stuck(signs: Mapping[int, Sign], patience: float) -> Lost | None:
     place = min(sign.place for sign in at_work.values())
     behind = {rank: sign for rank, sign in at_work.items() if sign.place == place}
     phase, are_tied = next(iter(behind.values())).phase, len(behind) == len(signs)
+    if phase == OUTSIDE:
+        return None
     computes = any(sign.idle < patience for sign in behind.values())
     if computes and (are_tied or phase not in (*IN_STEP, "data")):
         return None

@@ -24,6 +24,7 @@ PHASES = (  # of a step, in order
 )
 BUSY = 0.1  # of one core: a process that uses less is idle
 OUT = "out"  # the phase of a rank that has left the run
+OUTSIDE = "outside"  # of one that waits for somebody who is no rank: a user, a browser, a teacher's server
 
 
 class Who(NamedTuple):
@@ -65,7 +66,7 @@ class Sign(NamedTuple):
     Attributes:
         beat: counts up.
         step: the optimizer step that it is at; 0 before the first.
-        phase: one of PHASES, or OUT.
+        phase: one of PHASES, OUTSIDE or OUT.
         waits_for: what the ranks agree on, while it waits there for the others; else empty.
         still: seconds since it came there.
         idle: seconds since then in which neither it nor its workers computed, up to now.

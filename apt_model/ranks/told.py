@@ -5,7 +5,7 @@ Knows nothing of how it is told.
 
 import json
 
-from apt_model.errors import AptModelError, Interrupted, Told
+from apt_model.errors import AptModelError, Interrupted, Told, storage_error_of
 
 
 def line_of(rank: int, error: BaseException) -> str:
@@ -17,6 +17,8 @@ def told_by(rank: int, error: BaseException) -> Told:
     """What a rank tells the others of its error."""
     if isinstance(error, AptModelError):
         return Told(rank, error.code, error.exit_code, str(error))
+    if isinstance(error, OSError):
+        return told_by(rank, storage_error_of(error))
     if isinstance(error, KeyboardInterrupt):
         return Told(rank, Interrupted.code, 130, "interrupted")
     if isinstance(error, SystemExit):

@@ -9,17 +9,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from apt_model.errors import ConfigError, RankLostError, Told, told_of
+from apt_model.errors import RankLostError, Told, told_of
 from apt_model.ranks.judge import Lost, Seen, line_of, missing, stuck
+from apt_model.ranks.place import Place
 from apt_model.ranks.signs import OUT, Pulse, Sign, Who
-from apt_model.ranks.store import Place, RankStore, is_agents
+from apt_model.ranks.store import RankStore, is_agents, start_seconds
 
-PATIENCE = 15.0  # seconds
+PATIENCE = 15.0  # seconds without a sign until a rank is lost, unless a setting or the environment says otherwise
 BEAT = 1.0  # seconds
 GRACE = 3.0  # seconds from a finding until a process ends whose training thread has not ended by itself
 AGAIN = "start the run again with --resume"
@@ -66,7 +67,7 @@ class RankWatch:
         self._rank, self._size = where
         self._open_store, self._pulse, self._serves = open_store, pulse, serves
         self.patience = patience
-        self._prefix, self._beat = f"watch {session}", min(BEAT, patience / 5)
+        self._prefix, self._beat, self._start = f"watch {session}", min(BEAT, patience / 5), start_seconds()
         self.found: Told | None = None
         self.ends = Ends()
         self._last: Told | None = None  # what this rank leaves with
@@ -79,8 +80,9 @@ class RankWatch:
         self._parent = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._beats, self._looks)]
 
-    def start(self) -> None:
-        """Begin to beat and to look."""
+    def start(self, store: RankStore) -> None:
+        """Say who this rank is, by a connection that is there already; begin to beat and to look."""
+        store.set(self._key("who", self._rank), json.dumps(self._who[self._rank]))
         for thread in self._threads:
             thread.start()
 
@@ -108,7 +110,6 @@ class RankWatch:
 
         try:
             store = self._open_store()
-            store.set(self._key("who", self._rank), json.dumps(self._who[self._rank]))
             while self.found is None and not self._over.is_set():
                 self._exchange(store)
                 self._over.wait(self._beat)
@@ -160,7 +161,7 @@ class RankWatch:
 
     def _view(self, store: RankStore, now: float) -> dict[int, Seen]:
         """What is to be judged: what was heard, and what can be seen of the processes of this machine."""
-        view = {rank: Seen(sign, now - since) for rank, (sign, since) in self._seen.items()}
+        view = {rank: Seen(sign, now - since, has_come=rank in self._who) for rank, (sign, since) in self._seen.items()}
         own = self._who[self._rank]
         for rank, who in self._who.items():
             if rank == self._rank or who.machine != own.machine:
@@ -175,7 +176,7 @@ class RankWatch:
         return view
 
     def _lost(self, view: dict[int, Seen]) -> Lost | None:
-        lost = missing(view, self.patience, self._pulse.step)
+        lost = missing(view, self.patience, self._pulse.step, self._start)
         signs = {rank: one.sign for rank, one in view.items() if one.sign is not None}
         if lost is not None or self._rank != 0 or len(signs) < self._size - 1:
             return lost
@@ -234,19 +235,3 @@ class RankWatch:
 
     def _key(self, kind: str, rank: int | None = None) -> str:
         return f"{self._prefix}/{kind}" if rank is None else f"{self._prefix}/{kind}/{rank}"
-
-
-def patience_of(environment: Mapping[str, str]) -> float:
-    """Seconds without a sign until a rank is lost, as the environment says.
-
-    Raises:
-        ConfigError: it is no positive number.
-    """
-    said = environment.get("APT_RANK_PATIENCE")
-    try:
-        seconds = PATIENCE if said is None else float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigError("APT_RANK_PATIENCE in the environment", got=repr(said), expected="seconds, more than 0")
-    return seconds

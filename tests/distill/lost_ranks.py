@@ -16,16 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from apt_model.ranks.store import free_port
+from apt_model.ranks.store import START, free_port
 from tests.distill.worlds import main as train
 
 PATIENCE = 60.0  # seconds after which a rank counts as hanging
+NEVER_CAME = "20"  # seconds to wait for a rank that is killed before it has said that it is there
 
 
 def start(asked: dict[str, Any], said: Path) -> list[int]:
     """Fork the ranks of a run; rank 0 writes the hash of its student into a file. Returns their process ids."""
     ranks = asked["ranks"]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks), START: NEVER_CAME}
     return [_forked(asked, said, {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
 
 

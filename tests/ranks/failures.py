@@ -146,6 +146,7 @@ def tried(fault: str, directory: Path) -> dict[str, Any]:
     directory.mkdir(parents=True)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = {**os.environ, "TOLD": str(directory), "APT_RANK_PATIENCE": str(PATIENCE), "OMP_NUM_THREADS": "1"}
+    environment["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as the docs ask of a script that imports torch first
     command = [*launch, "-m", "tests.ranks.failures", "rank", fault, str(directory)]
     with (directory / "launcher").open("w") as out:
         run = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)

@@ -12,8 +12,8 @@ import pytest
 
 from apt_model.errors import ConfigError, DataError
 from apt_model.ranks.group import Ranks, ranks
-from apt_model.ranks.store import Place, free_port
-from apt_model.ranks.watch import patience_of
+from apt_model.ranks.place import NAMES, NAMES_OF_SLURM, Place, alone, place, share_place
+from apt_model.ranks.store import free_port, seconds_of
 from tests.ranks.failures import FAULTS, PATIENCE
 
 SCRIPT = """
@@ -64,10 +64,38 @@ def test_several_processes_that_cannot_meet_are_refused(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("said", ["soon", "0", "-1", "inf", "nan"])
 def test_a_patience_that_is_no_number_of_seconds_is_refused(said: str) -> None:
-    assert patience_of({}) == PATIENCE
-    assert patience_of({"APT_RANK_PATIENCE": "4"}) == 4
-    with pytest.raises(ConfigError, match="APT_RANK_PATIENCE"):
-        patience_of({"APT_RANK_PATIENCE": said})
+    name = "APT_RANK_PATIENCE"
+    assert seconds_of({}, name, 15.0) == PATIENCE
+    assert seconds_of({name: "4"}, name, 15.0) == 4
+    with pytest.raises(ConfigError, match=name):
+        seconds_of({name: said}, name, 15.0)
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment of no launcher, and as it was afterwards."""
+    for name in (*NAMES, *NAMES_OF_SLURM, "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("nobody")
+def test_tasks_of_slurm_are_ranks_where_they_know_where_to_meet_and_torch_hears_of_it() -> None:
+    os.environ.update({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "MASTER_ADDR": "here"})
+    assert place() == Place(0, 1)  # a batch script itself, beside its steps
+    os.environ |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1"}
+    assert place() == Place(1, 2)
+    share_place()
+    assert [os.environ[name] for name in (*NAMES, "MASTER_PORT")] == ["1", "2", "1", "29500"]
+    assert alone(os.environ).keys() >= {"MASTER_ADDR"}
+    assert not {*NAMES, *NAMES_OF_SLURM} & alone(os.environ).keys()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_numbers_of_a_launcher_that_name_no_process_are_refused() -> None:
+    os.environ |= {"RANK": "4", "WORLD_SIZE": "4"}
+    with pytest.raises(ConfigError, match="name no process; got RANK=4, WORLD_SIZE=4"):
+        place()
 
 
 @pytest.mark.enable_socket

@@ -5,7 +5,7 @@ import pytest
 from apt_model.ranks.judge import Lost, Seen, missing, stuck
 from apt_model.ranks.signs import Sign
 
-PATIENCE = 15.0
+PATIENCE, START = 15.0, 600.0
 
 
 def sign(phase: str, *, step: int = 3, still: float = 0.0, idle: float = 0.0, waits_for: str = "") -> Sign:
@@ -14,24 +14,35 @@ def sign(phase: str, *, step: int = 3, still: float = 0.0, idle: float = 0.0, wa
 
 def test_a_rank_whose_process_has_ended_is_lost_at_once() -> None:
     seen = {1: Seen(sign("forward"), silent=0.2, has_ended=True)}
-    assert missing(seen, PATIENCE, 3) == Lost(1, "did not come to step 3: its process has ended")
+    assert missing(seen, PATIENCE, 3, START) == Lost(1, "did not come to step 3: its process has ended")
 
 
 def test_a_rank_that_left_the_run_before_its_process_ended_is_not_lost() -> None:
-    assert missing({1: Seen(sign("out"), silent=99, has_ended=True)}, PATIENCE, 3) is None
+    assert missing({1: Seen(sign("out"), silent=99, has_ended=True)}, PATIENCE, 3, START) is None
 
 
 def test_a_silent_rank_is_lost_after_the_patience_and_later_if_its_machine_sees_it_compute() -> None:
-    assert missing({1: Seen(sign("data"), silent=14.9)}, PATIENCE, 3) is None
-    assert missing({1: Seen(sign("data"), silent=15)}, PATIENCE, 3) == Lost(
+    assert missing({1: Seen(sign("data"), silent=14.9)}, PATIENCE, 3, START) is None
+    assert missing({1: Seen(sign("data"), silent=15)}, PATIENCE, 3, START) == Lost(
         1, "did not come to step 3: no sign for 15 s"
     )
-    assert missing({1: Seen(sign("data"), silent=500, computes=True)}, PATIENCE, 3) is None
+    assert missing({1: Seen(sign("data"), silent=500, computes=True)}, PATIENCE, 3, START) is None
 
 
 def test_ranks_may_take_minutes_to_start() -> None:
-    assert missing({1: Seen(None, silent=500)}, PATIENCE, 0) is None
-    assert missing({1: Seen(None, silent=600)}, PATIENCE, 0) == Lost(1, "did not start: no sign for 600 s")
+    assert missing({1: Seen(None, silent=500, has_come=False)}, PATIENCE, 0, START) is None
+    lost = missing({1: Seen(None, silent=600, has_come=False)}, PATIENCE, 0, START)
+    assert lost == Lost(1, "did not start: no sign for 600 s")
+
+
+def test_a_rank_that_has_come_and_gives_no_sign_is_lost_after_the_patience() -> None:
+    assert missing({1: Seen(None, silent=14)}, PATIENCE, 0, START) is None
+    assert missing({1: Seen(None, silent=15)}, PATIENCE, 0, START) == Lost(1, "did not start: no sign for 15 s")
+
+
+def test_a_rank_that_waits_for_a_user_is_never_stuck() -> None:
+    waits = sign("start-up", still=9999, idle=9999, waits_for="rank 0")
+    assert stuck({0: sign("outside", still=9999, idle=9999), 1: waits}, PATIENCE) is None
 
 
 @pytest.mark.parametrize("phase", ["data", "forward", "optimizer", "save", "validation"])

@@ -4,7 +4,6 @@ Knows numbers; knows nothing of files or teachers.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apt_model.errors import ConfigError
@@ -27,6 +26,10 @@ class Part:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
+    def of(self, rank: int, size: int) -> "Part":
+        """One rank's share of this part, where several processes write it together."""
+        return Part(self.number + rank * self.count, self.count * size)
+
 
 def parse_part(text: str) -> Part:
     """The part that "2/4" names.
@@ -38,16 +41,3 @@ def parse_part(text: str) -> Part:
     if found and 1 <= int(found[1]) <= int(found[2]):
         return Part(int(found[1]), int(found[2]))
     raise ConfigError("part is not one of n", got=text, expected="i/n with i from 1 to n, such as 2/4")
-
-
-def launched_part(environment: Mapping[str, str]) -> Part:
-    """The part of a process that a launcher started (torchrun, or any other that sets RANK and WORLD_SIZE).
-
-    Raises:
-        ConfigError: the two do not name a process.
-    """
-    rank, size = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if rank.isdecimal() and size.isdecimal() and int(rank) < int(size):
-        return Part(int(rank) + 1, int(size))
-    got, expected = f"RANK={rank}, WORLD_SIZE={size}", "RANK from 0 to WORLD_SIZE - 1"
-    raise ConfigError("the launcher's numbers name no process", got=got, expected=expected)

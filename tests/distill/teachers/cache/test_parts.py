@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from apt_model.data.batch import Batch, learned_positions, to_batch
 from apt_model.distill.teachers.cache import index, sorting, writer
 from apt_model.distill.teachers.cache.manifest import CacheSettings
-from apt_model.distill.teachers.cache.parts import Part, launched_part, parse_part
+from apt_model.distill.teachers.cache.parts import Part, parse_part
 from apt_model.distill.teachers.cache.sorting import BucketSort, as_records
 from apt_model.distill.teachers.cache.topk import from_log_probs
 from apt_model.distill.teachers.cache.writer import CacheWriter
@@ -175,11 +175,11 @@ def test_a_part_that_is_none_is_refused(text: str) -> None:
         parse_part(text)
 
 
-def test_a_launched_process_takes_the_part_of_its_rank() -> None:
-    assert parse_part("2/4") == launched_part({"RANK": "1", "WORLD_SIZE": "4"}) == Part(2, 4)
-    assert launched_part({}) == Part(1, 1)
-    with pytest.raises(ConfigError, match="name no process; got RANK=4, WORLD_SIZE=4"):
-        launched_part({"RANK": "4", "WORLD_SIZE": "4"})
+def test_the_ranks_of_a_launcher_share_a_part() -> None:
+    part = parse_part("2/3")
+    shares = [part.of(rank, 2) for rank in range(2)]
+    assert [[shard for shard in range(12) if share.has(shard)] for share in shares] == [[1, 7], [4, 10]]
+    assert parse_part("1/1").of(0, 1) == Part(1, 1)
 
 
 class Spoken:
