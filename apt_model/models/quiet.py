@@ -73,6 +73,7 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", ".*save_embedding_layers", UserWarning
         )  # adapted ones are saved, as they must
+        warnings.filterwarnings("ignore", ".*to a meta parameter", UserWarning)  # a model that gets its weights later
         yield
 
 

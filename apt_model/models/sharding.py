@@ -67,6 +67,26 @@ def shard(model: nn.Module, device: torch.device) -> None:
     _PLAIN[model] = plain
 
 
+def receive(model: nn.Module, device: torch.device) -> None:
+    """Put the first process's weights and buffers into a model, in place, on every process. Collective.
+
+    Args:
+        model: not sharded; those of other processes may be on the meta device. Its parameters are other objects
+            afterwards.
+        device: of this process.
+
+    Raises:
+        ModelError: the processes were given different models.
+    """
+    _refuse_different(model)
+    _receive(model, device)
+
+
+def has_no_weights(model: nn.Module) -> bool:
+    """Whether any of a model's parameters and buffers is on the meta device: a shape without values."""
+    return any(one.is_meta for one in chain(model.parameters(), model.buffers()))
+
+
 def shard_layer(layer: nn.Module, device: torch.device) -> None:
     """Split a single layer that is part of no sharded model. Collective."""
     _split(layer, init_device_mesh(device.type, (dist.get_world_size(),)))
