@@ -66,8 +66,8 @@ def load_model(
         dtype: of the weights; "auto": as they are stored. Ignored for quantized weights.
         quantization: let bitsandbytes quantize the weights to 8 or 4 bits (NF4) while they are read. A model that is
             quantized already (GPTQ, AWQ, bitsandbytes) has that in its config, and needs nothing here.
-        device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU. The meta
-            device: all but the weights, for a process that gets them from another one.
+        device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU. The
+            meta device: all but the weights, for a process that gets them from another one.
         trust_remote_code: run code that comes with the model; only this argument can allow it.
         tell: told if towers for images or sound are left out, or a newer transformers saved the model.
 
