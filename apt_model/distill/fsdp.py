@@ -45,13 +45,17 @@ def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) 
         if accelerator.is_main_process and has_no_weights(model):
             what, fix = f"the {role} has no weights", "load it; on the first process of several it must have them"
             raise ModelError(what, got="parameters or buffers on the meta device", fix=fix)
+    if is_bound(models.student) and any(one.is_meta for one in models.student.parameters()):
+        got = "a part on a disk, or lent to another device"
+        raise ModelError("the student cannot be trained where device_map puts it", got=got, fix="load it without")
+    for role in roles:
+        _refuse_unfit(given[role], role, config)
+        _refuse_used(models.optimizer if role == "student" else None, given[role])
     if roles and accelerator.num_processes == 1:
         raise ConfigError(f"fsdp={config.fsdp} shards over several processes", got="1 process", fix=LAUNCH)
     for role, model in given.items():
         optimizer = models.optimizer if role == "student" else None
         if role in roles:
-            _refuse_unfit(model, role, config)
-            _refuse_used(optimizer, model)
             with _goes_on(optimizer, model):
                 rest(model)
                 shard(model, accelerator.device)
@@ -101,6 +105,8 @@ def _refuse_unfit(model: nn.Module, role: Role, config: TrainConfig) -> None:
     if is_bound(model):
         got = "a quantized model" if getattr(model, "is_quantized", False) else "one spread by device_map"
         raise ModelError(what, got=got, fix="load it plain, in bf16, or leave it out of fsdp")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ModelError(what, got=f"one inside {type(model).__name__}", fix=f"give its module, and fsdp={role}")
     if is_compiled_module(model):
         raise ModelError(what, got="a compiled model", fix="give the model as it was before torch.compile")
     if role == "teacher" and config.teacher_device is not None:

@@ -78,6 +78,17 @@ def quiet_peft() -> Iterator[None]:
 
 
 @contextmanager
+def quiet_fsdp() -> Iterator[None]:
+    """Context manager: no warning that a model's output is a view, as it is where its head hands its input through.
+
+    Nothing here changes an output in place.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
+        yield
+
+
+@contextmanager
 def quiet_about_masks() -> Iterator[None]:
     """Context manager: no advice to pass a mask, where packed texts are kept apart by their positions instead."""
     logger = logging.get_logger("transformers.modeling_utils")

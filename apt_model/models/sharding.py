@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from apt_model.errors import ModelError
+from apt_model.models.devices import is_bound
 from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.lora import has_adapters
 from apt_model.ranks.collective import gather_values
@@ -83,8 +84,11 @@ def receive(model: nn.Module, device: torch.device) -> None:
 
 
 def has_no_weights(model: nn.Module) -> bool:
-    """Whether any of a model's parameters and buffers is on the meta device: a shape without values."""
-    return any(one.is_meta for one in chain(model.parameters(), model.buffers()))
+    """Whether any of a model's parameters and buffers is on the meta device: a shape without values.
+
+    accelerate puts it there too while it lies on a disk, and brings it for each forward pass.
+    """
+    return not is_bound(model) and any(one.is_meta for one in chain(model.parameters(), model.buffers()))
 
 
 def shard_layer(layer: nn.Module, device: torch.device) -> None:
