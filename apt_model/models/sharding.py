@@ -129,6 +129,8 @@ def _in_lists(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _refuse_different(model: nn.Module) -> None:
+    if has_no_weights(model) and callable(tie := getattr(model, "tie_weights", None)):
+        tie()  # `.to("meta")` makes two tensors of a tied one
     named = chain(model.named_parameters(), model.named_buffers())
     own = [(name, str(one.dtype), tuple(one.shape)) for name, one in named]
     every = gather_values(own)
@@ -195,8 +197,12 @@ def part_of(full: Tensor, like: Tensor) -> Tensor:
 def on_first(tensor: Tensor) -> Tensor:
     """A tensor on the CPU; of a sharded one the whole on the first process, and nothing (0) on others. Collective."""
     full = whole(tensor.detach())
-    keeps = not isinstance(tensor, DTensor) or dist.get_rank() == 0
-    return full.cpu() if keeps else full.new_empty(0, device="cpu")
+    if not isinstance(tensor, DTensor):
+        return full.cpu()
+    if dist.get_rank() != 0:
+        return full.new_empty(0, device="cpu")
+    is_padded = full.untyped_storage().nbytes() != full.nbytes  # where rows do not divide by processes
+    return full.clone().cpu() if is_padded else full.cpu()
 
 
 def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:
