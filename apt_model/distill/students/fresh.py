@@ -107,9 +107,7 @@ def description_of(student: Any) -> dict[str, Any]:
 
 def student_without_weights(description: Mapping[str, Any], config_or_model: Any) -> Any:
     """The student of a description, on the meta device; `config_or_model` as for `create_compressed_model`."""
-    own = _copied_config(config_or_model)
-    config = type(own).from_dict(description["config"])
-    config._attn_implementation = own._attn_implementation
+    config = type(_copied_config(config_or_model)).from_dict(description["config"])
     dtype = getattr(torch, description["dtype"].removeprefix("torch."))
     with torch.device("meta"):
         student = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()  # type: ignore[no-untyped-call]
