@@ -196,8 +196,7 @@ def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> No
     with run.agreed("open the run directory"):
         if run.is_first:
             check_run_directory(out, resumes=resumes)
-    with run.agreed("load models and data"):
-        material = gather(arguments, config)
+    material = gather(arguments, config)
     with run.agreed("the doctor's checks"):
         if arguments.doctor and run.is_first:
             material.examine(config, run_dir=out)

@@ -9,14 +9,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from apt_model.commands.console import collector, importing, teller, waiting
-from apt_model.commands.newcomer import LOOKED_AT, make_student
+from apt_model.commands.console import collector, importing, waiting
+from apt_model.commands.newcomer import LOOKED_AT, StudentMaker
 from apt_model.commands.options import PACKING_HELP, Command, add_settings, add_source, read_settings, tell_overruled
 from apt_model.commands.recipes import find_recipe
 from apt_model.commands.set_aside import learned_too, set_aside, splits_blocks
 from apt_model.commands.teacher import add_teacher, cached_settings, load_teacher
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
+from apt_model.ranks.group import ranks
 
 BATCHES = 4  # checked by the doctor
 
@@ -210,38 +211,40 @@ def some_batches(rows: Any, count: int, batch_size: int, packs_with: Any, config
 
 
 def gather(arguments: argparse.Namespace, config: LessonConfig) -> Material:
-    """Load the models and data that the flags name.
+    """Load the models and data that the flags name, on all ranks; of a model that is sharded rank 0 alone has weights.
 
     Raises:
         ConfigError, DataError, ModelError: what cannot be loaded or does not go together.
     """
     _check_batches(arguments, config)
     with importing(config.display.lang):
+        from apt_model.distill.fsdp import wanted_roles
         from apt_model.distill.students.fresh import parse_student
-        from apt_model.models.lora import add_lora, parse_lora
-        from apt_model.models.pretrained import load_model
+        from apt_model.models.lora import parse_lora
 
-    sizes = parse_student(arguments.student)
-    lora = parse_lora(arguments.lora) if arguments.lora is not None else None
-    if lora is not None and sizes is not None and not config.train.merge_adapters:
-        fix = "add --merge-adapters, or give --student a saved model"
-        raise ConfigError("adapters alone would be saved, but their base model is new and is not saved", fix=fix)
-    prepare(config)
     told: list[str] = []
-    rows, looked_at = _load_data(arguments, config, told)
-    teacher, pattern, tokenizer = load_teacher(arguments, config)
-
-    def make() -> tuple[Any, Any]:
-        if sizes is None:
-            with waiting(config.display.lang, "student", name=arguments.student):
-                student, own, _ = load_model(arguments.student, tell=teller(config.display.lang))
-        else:
-            some = some_batches(rows, LOOKED_AT, arguments.batch_size, arguments.packing and tokenizer, config)
-            student, own = make_student(sizes, pattern, tokenizer, some, config), None
-        if lora is not None:
-            student = add_lora(student, lora, base=arguments.student if sizes is None else None)
-        return student, own
-
+    with ranks().agreed("load models and data"):
+        sizes = parse_student(arguments.student)
+        lora = parse_lora(arguments.lora) if arguments.lora is not None else None
+        if lora is not None and sizes is not None and not config.train.merge_adapters:
+            fix = "add --merge-adapters, or give --student a saved model"
+            raise ConfigError("adapters alone would be saved, but their base model is new and is not saved", fix=fix)
+        prepare(config)
+        shards = wanted_roles(config.train, cached=arguments.teacher_cache is not None)
+        rows, looked_at = _load_data(arguments, config, told)
+        is_received = "teacher" in shards and not ranks().is_first
+        teacher, pattern, tokenizer = load_teacher(arguments, config, is_received=is_received)
+    packs_with = arguments.packing and tokenizer
+    make = StudentMaker(
+        name=arguments.student,
+        sizes=sizes,
+        lora=lora,
+        pattern=pattern,
+        tokenizer=tokenizer,
+        text=lambda: some_batches(rows, LOOKED_AT, arguments.batch_size, packs_with, config),
+        config=config,
+        shards=shards,
+    )
     student, student_tokenizer = make()
     return Material(
         teacher=teacher,

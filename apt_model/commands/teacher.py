@@ -36,8 +36,12 @@ def add_precision(parser: Command) -> None:
     )
 
 
-def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any]:
+def load_precisely(
+    arguments: argparse.Namespace, config: LessonConfig, *, is_received: bool = False
+) -> tuple[Any, Any]:
     """The teacher, in the precision that the flags name, and its tokenizer; a quantized one on its device already.
+
+    One that is received from rank 0 later is loaded without its weights.
 
     Raises:
         ModelError: the model cannot be loaded. ConfigError: a missing package or device.
@@ -53,7 +57,9 @@ def load_precisely(arguments: argparse.Namespace, config: LessonConfig) -> tuple
             arguments.teacher,
             dtype=dtypes.get(arguments.teacher_dtype, "auto"),
             quantization=arguments.teacher_quantization,
-            device=pick_device(config.train.teacher_device or config.train.device),
+            device=torch.device("meta")
+            if is_received and arguments.teacher_quantization is None
+            else pick_device(config.train.teacher_device or config.train.device),
             tell=teller(config.display.lang),
         )
     return teacher, tokenizer
@@ -81,15 +87,17 @@ def cached_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"temperature": settings.temperature, "max_length": settings.max_length}
 
 
-def load_teacher(arguments: argparse.Namespace, config: LessonConfig) -> tuple[Any, Any, Any]:
+def load_teacher(arguments: argparse.Namespace, config: LessonConfig, *, is_received: bool) -> tuple[Any, Any, Any]:
     """The teacher, the model or config to build a student from, and the teacher's tokenizer.
+
+    A model that is received from rank 0 later is loaded without its weights.
 
     Raises:
         ModelError: the model cannot be loaded. DataError: no cache, or one made with another teacher, tokenizer or
             settings. StorageError: a damaged cache.
     """
     if arguments.teacher_cache is None:
-        teacher, tokenizer = load_precisely(arguments, config)
+        teacher, tokenizer = load_precisely(arguments, config, is_received=is_received)
         return teacher, teacher, tokenizer
     from apt_model.distill.teachers.cached import CachedTeacher
 

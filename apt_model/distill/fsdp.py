@@ -4,10 +4,10 @@ Knows settings, environment and models; knows nothing of how a model is sharded.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import is_compiled_module
 from torch import nn
@@ -20,16 +20,17 @@ from apt_model.config.sections import TrainConfig
 from apt_model.distill.inputs import Models
 from apt_model.errors import ConfigError, ModelError
 from apt_model.models.devices import is_bound
-from apt_model.models.sharding import is_sharded, rest, shard
+from apt_model.models.sharding import has_no_weights, is_sharded, receive, rest, shard
+from apt_model.ranks.collective import gather_values
 
 Role = Literal["student", "teacher"]
 LAUNCH = "start with torchrun --nproc-per-node N, or leave fsdp out"
 
 
 def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) -> None:
-    """Shard what the settings name, in place.
+    """Shard what the settings name, in place; what else only the first process has the weights of, send to the others.
 
-    An optimizer that was given goes on with the student's shards.
+    An optimizer that was given goes on with the student's new parameters.
 
     Raises:
         ConfigError: settings, environment and processes do not go together.
@@ -41,11 +42,26 @@ def shard_models(models: Models, config: TrainConfig, accelerator: Accelerator) 
     roles = wanted_roles(config, cached="teacher" not in given)
     for role, model in given.items():
         _refuse_other_parallelism(model, role, shards=role in roles)
-    if roles and accelerator.num_processes == 1:
-        raise ConfigError(f"fsdp={config.fsdp} shards over several processes", got="1 process", fix=LAUNCH)
+        if accelerator.is_main_process and has_no_weights(model):
+            what, fix = f"the {role} has no weights", "load it; on the first process of several it must have them"
+            raise ModelError(what, got="parameters or buffers on the meta device", fix=fix)
+    if is_bound(models.student) and any(one.is_meta for one in models.student.parameters()):
+        got = "a part on a disk, or lent to another device"
+        raise ModelError("the student cannot be trained where device_map puts it", got=got, fix="load it without")
     for role in roles:
         _refuse_unfit(given[role], role, config)
-        _shard(given[role], accelerator.device, models.optimizer if role == "student" else None)
+        _refuse_used(models.optimizer if role == "student" else None, given[role])
+    if roles and accelerator.num_processes == 1:
+        raise ConfigError(f"fsdp={config.fsdp} shards over several processes", got="1 process", fix=LAUNCH)
+    for role, model in given.items():
+        optimizer = models.optimizer if role == "student" else None
+        if role in roles:
+            with _goes_on(optimizer, model):
+                rest(model)
+                shard(model, accelerator.device)
+        elif any(gather_values(has_no_weights(model))):
+            with _goes_on(optimizer, model):
+                receive(model, accelerator.device)
 
 
 def wanted_roles(config: TrainConfig, *, cached: bool) -> Sequence[Role]:
@@ -89,6 +105,8 @@ def _refuse_unfit(model: nn.Module, role: Role, config: TrainConfig) -> None:
     if is_bound(model):
         got = "a quantized model" if getattr(model, "is_quantized", False) else "one spread by device_map"
         raise ModelError(what, got=got, fix="load it plain, in bf16, or leave it out of fsdp")
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise ModelError(what, got=f"one inside {type(model).__name__}", fix=f"give its module, and fsdp={role}")
     if is_compiled_module(model):
         raise ModelError(what, got="a compiled model", fix="give the model as it was before torch.compile")
     if role == "teacher" and config.teacher_device is not None:
@@ -100,18 +118,24 @@ def _refuse_unfit(model: nn.Module, role: Role, config: TrainConfig) -> None:
         raise ConfigError(what, got="mixed_precision=fp16", expected="bf16 or no", fix="set mixed_precision=bf16")
 
 
-def _shard(model: nn.Module, device: torch.device, optimizer: Optimizer | None) -> None:
-    """Shard a model; an optimizer of its own parameters gets their shards instead.
+def _refuse_used(optimizer: Optimizer | None, student: nn.Module) -> None:
+    """Refuse an optimizer whose state is of whole parameters.
 
     Raises:
-        ModelError: the optimizer has taken steps already: its state is of whole parameters.
+        ModelError: it has taken steps already.
     """
-    if optimizer is not None and optimizer.state and not is_sharded(model):
+    if optimizer is not None and optimizer.state and not is_sharded(student):
         got = f"{type(optimizer).__name__} with state of {len(optimizer.state)} parameters"
         raise ModelError("an optimizer of a sharded student must be new", got=got, fix="make a new one")
+
+
+@contextmanager
+def _goes_on(optimizer: Optimizer | None, model: nn.Module) -> Iterator[None]:
+    """Context manager within which a model gets other parameters: its optimizer goes on with those."""
     before = {id(parameter): name for name, parameter in model.named_parameters()}
-    rest(model)
-    shard(model, device)
+    groups = optimizer.param_groups if optimizer is not None else []
+    names = [[before.get(id(one)) for one in group["params"]] for group in groups]
+    yield
     after = dict(model.named_parameters())
-    for group in optimizer.param_groups if optimizer is not None else ():
-        group["params"] = [after[before[id(one)]] if id(one) in before else one for one in group["params"]]
+    for group, own in zip(groups, names, strict=True):
+        group["params"] = [one if name is None else after[name] for name, one in zip(own, group["params"], strict=True)]

@@ -32,6 +32,7 @@ from apt_model.models.generation_settings import complete_settings
 from apt_model.models.lora import has_adapters, refuse_other_adapters
 from apt_model.models.modes import frozen
 from apt_model.models.output_head import refuse_unheard
+from apt_model.models.quiet import quiet_fsdp
 from apt_model.models.wide_matmul import full_width
 from apt_model.ranks.group import ranks
 
@@ -123,7 +124,7 @@ def _distill(
 @contextmanager
 def _on_processes(models: Models, config: LessonConfig, device: torch.device) -> Iterator[Accelerator]:
     """Context manager with the run's accelerator; the models that are to be sharded are sharded, and stay so."""
-    with accelerate_state_of_our_own():
+    with accelerate_state_of_our_own(), quiet_fsdp():
         accelerator = make_accelerator(device, config.train.mixed_precision)
         shard_models(models, config.train, accelerator)
         yield accelerator

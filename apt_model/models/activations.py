@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from apt_model.data.rng import undisturbed
 from apt_model.errors import ModelError
+from apt_model.models.devices import device_of
 from apt_model.models.modes import in_eval_mode
 from apt_model.models.output_head import NO_FORWARD
 
@@ -70,7 +71,7 @@ class ActivationRecorder:
 
     @torch.no_grad()
     def _try_out(self) -> Activations:
-        device = next(self._model.parameters()).device
+        device = device_of(self._model) or torch.device("cpu")
         ids = torch.arange(3, device=device).unsqueeze(0)
         with undisturbed(device), in_eval_mode(self._model), self.recording() as seen:
             try:

@@ -21,9 +21,11 @@ from apt_model.ranks.place import local_rank, place
 
 
 def device_of(model: nn.Module) -> torch.device | None:
-    """The device of a model's first parameter, or else of its first buffer; None for a model without any."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return None if first is None else first.device
+    """The device of a model's first parameter, or else of its first buffer; None for a model without any.
+
+    What accelerate has put on a disk is on no device.
+    """
+    return next((one.device for one in chain(model.parameters(), model.buffers()) if not one.is_meta), None)
 
 
 def is_bound(model: nn.Module) -> bool:

@@ -5,10 +5,11 @@ Knows what makes two of them equal; knows nothing of caches, losses or lessons.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from apt_model.data.batch import Batch
@@ -21,7 +22,35 @@ _NOT_HASHED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", 
 
 def hash_model(model: nn.Module) -> str:
     """sha256 over a model's weights and its config, if it has one; the path it was loaded from does not count."""
-    return hash_tensors(model.state_dict(), hash_config(getattr(model, "config", None)))
+    return hash_tensors(_State(model), hash_config(getattr(model, "config", None)))
+
+
+def hash_weights(model: nn.Module) -> str:
+    """sha256 over a model's weights, as `hash_tensors`."""
+    return hash_tensors(_State(model))
+
+
+class _State(Mapping[str, Tensor]):
+    """A model's `state_dict`; what accelerate keeps on a disk is read when it is asked for, one tensor at a time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._state = model, model.state_dict()
+
+    def __getitem__(self, name: str) -> Tensor:
+        found: Tensor = self._state[name]
+        if not isinstance(found, Tensor) or not found.is_meta:
+            return found
+        place, _, own = name.rpartition(".")
+        module = self._model.get_submodule(place)
+        with align_module_device(module, torch.device("cpu")):
+            there: Tensor = getattr(module, own)
+            return there.detach()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
 
 
 def hash_tensors(tensors: Mapping[str, Tensor], before: str = "") -> str:
@@ -30,7 +59,10 @@ def hash_tensors(tensors: Mapping[str, Tensor], before: str = "") -> str:
     Of sharded tensors all processes must call it: each is gathered, one after the other.
     """
     digest = hashlib.sha256(before.encode())
-    for name, tensor in sorted((name, one) for name, one in tensors.items() if isinstance(one, Tensor)):
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        if not isinstance(tensor, Tensor):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(whole(tensor.detach()).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from apt_model.data.answering import turn_end
 from apt_model.errors import DataError, ModelError
+from apt_model.models.devices import device_of
 from apt_model.models.directory import CONFIG
 from apt_model.models.forward import limits
 from apt_model.models.lora import has_adapters
@@ -115,8 +116,9 @@ def _new_tokens(
     known = [one for one in (pad, *stops) if one is not None and (vocabulary is None or 0 <= one < vocabulary)]
     pad = next(iter(known), 0)
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    place = device_of(model)
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=place)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=place)
     config = GenerationConfig(eos_token_id=stops or None, pad_token_id=pad, **settings)  # type: ignore[no-untyped-call]
     with _settings(model, config), running(model, f"{type(model).__name__} cannot generate", FIX):
         # not `synced_gpus`, which transformers assumes of a sharded model: other processes may generate nothing now

@@ -66,7 +66,8 @@ def load_model(
         dtype: of the weights; "auto": as they are stored. Ignored for quantized weights.
         quantization: let bitsandbytes quantize the weights to 8 or 4 bits (NF4) while they are read. A model that is
             quantized already (GPTQ, AWQ, bitsandbytes) has that in its config, and needs nothing here.
-        device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU.
+        device: for `quantization`: where the model is loaded, for it cannot be moved afterwards; None: the CPU. The
+            meta device: all but the weights, for a process that gets them from another one.
         trust_remote_code: run code that comes with the model; only this argument can allow it.
         tell: told if towers for images or sound are left out, or a newer transformers saved the model.
 
@@ -84,8 +85,8 @@ def load_model(
     if not path.exists() and not _HUB_ID.fullmatch(str(name)):
         raise ModelError(f"there is no directory {name}", fix="check the path")
     if (path / ADAPTER_CONFIG).exists() and not (path / CONFIG).exists():
-        return _with_adapters(path, dtype, tell)
-    how = {"dtype": dtype} if quantization is None else _quantized(quantization, device)
+        return _with_adapters(path, dtype, tell, device)
+    how = _plain(dtype, device) if quantization is None else _quantized(quantization, device)
     return _whole(name, path, trust_remote_code=trust_remote_code, tell=tell, **how)
 
 
@@ -112,6 +113,11 @@ def _student_in(name: str | Path) -> Path:
     if (path / EVENTS).exists():
         raise ModelError(f"run {name} has no student", fix="let the run finish: the student is saved at its end")
     return path
+
+
+def _plain(dtype: torch.dtype | Literal["auto"], device: torch.device | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for weights as they are, or for none at all."""
+    return {"dtype": dtype, **({"device_map": "meta"} if device is not None and device.type == "meta" else {})}
 
 
 def _quantized(quantization: Quantization, device: torch.device | None) -> dict[str, Any]:
@@ -209,7 +215,9 @@ def save_model(
         ) from error
 
 
-def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell) -> tuple[Any, Any, Any]:
+def _with_adapters(
+    path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell, device: torch.device | None
+) -> tuple[Any, Any, Any]:
     """Load saved adapters with their base model; tokenizer and `generation_config` beside them go before the base's.
 
     The base is the one thing outside of a model's directory that a file in it may name; it is read as carefully.
@@ -220,7 +228,7 @@ def _with_adapters(path: Path, dtype: torch.dtype | Literal["auto"], tell: Tell)
     if (stands / ADAPTER_CONFIG).exists() and not (stands / CONFIG).exists():
         fix = f"name a whole model in {ADAPTER_CONFIG}"
         raise ModelError(f"adapters in {path} have other adapters as their base model", got=base, fix=fix)
-    model, tokenizer, config = load_model(base, dtype=dtype, tell=tell)
+    model, tokenizer, config = load_model(base, dtype=dtype, tell=tell, device=device)
     beside = load_tokenizer(path, path) if any(path.glob("tokenizer*")) else None
     if (path / GENERATION).exists():
         with reading(path, GENERATION):

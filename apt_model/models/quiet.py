@@ -73,6 +73,18 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", ".*save_embedding_layers", UserWarning
         )  # adapted ones are saved, as they must
+        warnings.filterwarnings("ignore", ".*to a meta parameter", UserWarning)  # a model that gets its weights later
+        yield
+
+
+@contextmanager
+def quiet_fsdp() -> Iterator[None]:
+    """Context manager: no warning that a model's output is a view, as it is where its head hands its input through.
+
+    Nothing here changes an output in place.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*returned a view tensor", UserWarning)
         yield
 
 

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from apt_model.errors import ModelError
+from apt_model.models.devices import is_bound
 from apt_model.models.inner_state import read_inner, set_inner
 from apt_model.models.lora import has_adapters
 from apt_model.ranks.collective import gather_values
@@ -67,6 +68,29 @@ def shard(model: nn.Module, device: torch.device) -> None:
     _PLAIN[model] = plain
 
 
+def receive(model: nn.Module, device: torch.device) -> None:
+    """Put the first process's weights and buffers into a model, in place, on every process. Collective.
+
+    Args:
+        model: not sharded; those of other processes may be on the meta device. Its parameters are other objects
+            afterwards.
+        device: of this process.
+
+    Raises:
+        ModelError: the processes were given different models.
+    """
+    _refuse_different(model)
+    _receive(model, device)
+
+
+def has_no_weights(model: nn.Module) -> bool:
+    """Whether any of a model's parameters and buffers is on the meta device: a shape without values.
+
+    accelerate puts it there too while it lies on a disk, and brings it for each forward pass.
+    """
+    return not is_bound(model) and any(one.is_meta for one in chain(model.parameters(), model.buffers()))
+
+
 def shard_layer(layer: nn.Module, device: torch.device) -> None:
     """Split a single layer that is part of no sharded model. Collective."""
     _split(layer, init_device_mesh(device.type, (dist.get_world_size(),)))
@@ -105,6 +129,8 @@ def _in_lists(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _refuse_different(model: nn.Module) -> None:
+    if has_no_weights(model) and callable(tie := getattr(model, "tie_weights", None)):
+        tie()  # `.to("meta")` makes two tensors of a tied one
     named = chain(model.named_parameters(), model.named_buffers())
     own = [(name, str(one.dtype), tuple(one.shape)) for name, one in named]
     every = gather_values(own)
@@ -171,8 +197,12 @@ def part_of(full: Tensor, like: Tensor) -> Tensor:
 def on_first(tensor: Tensor) -> Tensor:
     """A tensor on the CPU; of a sharded one the whole on the first process, and nothing (0) on others. Collective."""
     full = whole(tensor.detach())
-    keeps = not isinstance(tensor, DTensor) or dist.get_rank() == 0
-    return full.cpu() if keeps else full.new_empty(0, device="cpu")
+    if not isinstance(tensor, DTensor):
+        return full.cpu()
+    if dist.get_rank() != 0:
+        return full.new_empty(0, device="cpu")
+    is_padded = full.untyped_storage().nbytes() != full.nbytes  # where rows do not divide by processes
+    return full.clone().cpu() if is_padded else full.cpu()
 
 
 def fill(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -26,9 +26,9 @@ from apt_model.models.weights import get_model_size
 from apt_model.storage import step_of, why_damaged, write_whole
 
 
-def with_student(models: Models, student: nn.Module) -> Models:
-    """The models with another student: a whole one, put together from the shards of all ranks."""
-    return replace(models, student=student)
+def with_student(models: Models, student: nn.Module | None) -> Models:
+    """The models with a whole student, put together from the shards of all ranks; None, on other ranks: as they are."""
+    return models if student is None else replace(models, student=student)
 
 
 def save_student(models: Models, place: Path, config: LessonConfig, training: Training | None = None) -> None:
@@ -67,6 +67,8 @@ class RunHome:
         newest = checkpoints.newest if checkpoints is not None else None
         is_whole = newest is not None and why_damaged(newest) is None
         error.last_good = checkpoints.last_good() if checkpoints is not None and is_whole else None
+        if is_sharded(models.student) and checkpoints is not None and checkpoints.unwritten is not None:
+            models = with_student(models, checkpoints.unwritten)
         is_in_shards = is_sharded(models.student)  # which the other processes, that have not failed, do not give now
         if not step or is_in_shards or (newest is not None and is_whole and step_of(newest) == step):
             return error

@@ -3,8 +3,8 @@
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -131,40 +131,45 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
             guard=viewers.guard,
         )
         try:
-            verdict = distill(
-                models,
-                data,
-                config=config,
-                device=device,
-                watching=Watching(
-                    audience=audience,
-                    shows_cards=viewers.scorer is not None,
-                    takes_readings=viewers.scorer is not None,
-                    holds_exams=viewers.scorer is not None and directory is not None,
-                    notices=notices,
-                ),
-                keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
-            )
-            audience.close()
+            with _kept(models, config, home, checkpoints, audience):
+                verdict = distill(
+                    models,
+                    data,
+                    config=config,
+                    device=device,
+                    watching=Watching(
+                        audience=audience,
+                        shows_cards=viewers.scorer is not None,
+                        takes_readings=viewers.scorer is not None,
+                        holds_exams=viewers.scorer is not None and directory is not None,
+                        notices=notices,
+                    ),
+                    keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
+                )
+                audience.close()
             ranks().at("save")
-            student = gathered(models.student)  # all processes give their shards, and the first one saves
-            with ranks().agreed("save the student"):
-                if directory is not None and record is not None and student is not None:
+            whole = with_student(models, gathered(models.student))  # all give their shards, and the first one saves
+            with ranks().agreed("save the student"), _kept(whole, config, home, checkpoints, audience):
+                if directory is not None and record is not None:
                     record.check()  # else it may be another run's student that is replaced
-                    save_student(
-                        with_student(models, student),
-                        directory / STUDENT,
-                        config,
-                        _training(config, models, data, verdict),
-                    )
+                    save_student(whole, directory / STUDENT, config, _training(config, models, data, verdict))
                     record.check()
-        except StorageError as error:
-            if home is None:
-                raise
-            raise home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step) from error
         finally:
             audience.close()
     return verdict
+
+
+@contextmanager
+def _kept(
+    models: Models, config: LessonConfig, home: RunHome | None, checkpoints: Checkpoints | None, audience: Audience
+) -> Iterator[None]:
+    """Context manager: where a disk fails, the student is kept elsewhere, and the error says where."""
+    try:
+        yield
+    except StorageError as error:
+        if home is None:
+            raise
+        raise home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step) from error
 
 
 def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> list[Viewer]:

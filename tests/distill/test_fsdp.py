@@ -68,29 +68,33 @@ dist.destroy_process_group()
 """
 
 
-def started(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> "list[subprocess.Popen[str]]":
-    """Two processes that train the runs one after the other."""
-    script = tmp_path / "teach.py"
-    script.write_text(SCRIPT, encoding="utf-8")
+def started(
+    tmp_path: Path, cases: dict[str, dict[str, Any]], script: str = SCRIPT, world: int = 2
+) -> "list[subprocess.Popen[str]]":
+    """Processes that train the runs one after the other."""
+    file = tmp_path / "teach.py"
+    file.write_text(script, encoding="utf-8")
     port = 20_000 + os.getpid() % 20_000  # tests may open no socket to ask for a free one
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
     return [
         subprocess.Popen(
-            [sys.executable, script, tmp_path, json.dumps(cases)],
+            [sys.executable, file, tmp_path, json.dumps(cases)],
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
 
 
-def trained(tmp_path: Path, cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, torch.Tensor]]:
-    """The students' weights of runs on two processes, by name."""
-    ranks = started(tmp_path, cases)
+def trained(
+    tmp_path: Path, cases: dict[str, dict[str, Any]], script: str = SCRIPT, world: int = 2
+) -> dict[str, dict[str, torch.Tensor]]:
+    """The students' weights of runs on several processes, by name."""
+    ranks = started(tmp_path, cases, script, world)
     said = [one.communicate(timeout=300)[1] for one in ranks]
-    assert [one.returncode for one in ranks] == [0, 0], "\n".join(text[-2000:] for text in said)
+    assert [one.returncode for one in ranks] == [0] * world, "\n".join(text[-2000:] for text in said)
     return {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in cases}
 
 

@@ -87,6 +87,7 @@ class Checkpoints:
         self._best: tuple[float, int] | None = None  # score and step
         self._saved_step = 0
         self.newest: Path | None = None
+        self.unwritten: nn.Module | None = None  # the student, whole, of a checkpoint that could not be written
         self.skipped: list[str] = []
         if resume_from is not None:
             self.newest = self._find(resume_from)
@@ -133,10 +134,11 @@ class Checkpoints:
         self._note(score, progress.step)
         ranks = gather_values(RankState.of(run))  # each gives its own, and rank 0 writes
         whole = WholeState.of(run)
+        self.unwritten = whole.student
         with group.ranks().agreed("save a checkpoint"):
             if rank() == 0:
                 self._write(run, ranks, whole)
-        self.newest = self.folder / snapshot_name(progress.step)
+        self.newest, self.unwritten = self.folder / snapshot_name(progress.step), None
         self._clock, self._saved_step = time.monotonic(), progress.step
 
     def _write(self, run: RunState, ranks: Sequence[RankState], whole: WholeState) -> None:

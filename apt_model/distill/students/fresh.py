@@ -3,6 +3,7 @@
 Knows configs; knows nothing of activations or training.
 """
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal, get_args
@@ -95,6 +96,21 @@ def create_compressed_model(
     except UNBUILDABLE as error:
         what = f"cannot make a student from this config ({small.model_type})"
         raise ModelError(what, got=" ".join(str(error).split())[:300], fix="try other sizes") from error
+    inherit_settings(student, config_or_model)
+    return student
+
+
+def description_of(student: Any) -> dict[str, Any]:
+    """Config and dtype of a student, as JSON values: all that `student_without_weights` needs."""
+    return {"config": json.loads(student.config.to_json_string(use_diff=False)), "dtype": str(student.dtype)}
+
+
+def student_without_weights(description: Mapping[str, Any], config_or_model: Any) -> Any:
+    """The student of a description, on the meta device; `config_or_model` as for `create_compressed_model`."""
+    config = type(_copied_config(config_or_model)).from_dict(description["config"])
+    dtype = getattr(torch, description["dtype"].removeprefix("torch."))
+    with torch.device("meta"):
+        student = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()  # type: ignore[no-untyped-call]
     inherit_settings(student, config_or_model)
     return student
 

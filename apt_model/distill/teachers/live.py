@@ -15,7 +15,7 @@ from apt_model.distill.losses.logit_blocks import Buffer, HeadSignal, MovedSigna
 from apt_model.distill.losses.teacher_logits import DenseLogits, TeacherLogits
 from apt_model.events.records import ModelCard
 from apt_model.models.devices import move
-from apt_model.models.fingerprints import hash_tensors
+from apt_model.models.fingerprints import hash_weights
 from apt_model.models.forward import Forward, model_card, vocabulary_of
 from apt_model.models.output_head import OutputHead, find_head
 
@@ -94,7 +94,7 @@ class LiveTeacher:
     @property
     def fingerprint(self) -> str:
         """Hash of its weights."""
-        return hash_tensors(self._model.state_dict())
+        return hash_weights(self._model)
 
     @property
     def vocabulary(self) -> int | None:
