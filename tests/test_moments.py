@@ -78,7 +78,7 @@ def test_three_hundred_signals_in_the_first_seconds(
         shutil.rmtree(school / f"run-{turn}", ignore_errors=True)
     assert wrong == []
     assert kinds["heard"] > 40
-    assert kinds["python"] < 15
+    assert kinds["python"] < kinds["heard"] / 2  # it listens early, also where the machine is busy
 
 
 def in_phase(phase: str, school: Path, gap: float, *, group: bool, out: str, signals: Sequence[int]) -> Ended:
