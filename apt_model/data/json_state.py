@@ -55,8 +55,8 @@ def read(value: Any) -> Any:
         case {"bytes": str(content)}:
             return b64decode(content)
         case {"a tensor": [kind, shape, raw]}:
-            flat = torch.tensor(list(read(raw)), dtype=torch.uint8)
-            return flat.view(getattr(torch, kind)).reshape(shape)
+            content, dtype = bytearray(read(raw)), getattr(torch, kind)
+            return (torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)).reshape(shape)
         case {"an array": [kind, shape, raw]}:
             return np.frombuffer(read(raw), dtype=kind).reshape(shape).copy()
         case dict():
