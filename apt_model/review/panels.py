@@ -278,7 +278,7 @@ def _line(
         axes.fill_between(where, low, high, color=_look(name)["color"], alpha=0.15, linewidth=0)
 
 
-def _look(name: str) -> dict[str, str]:
+def _look(name: str) -> dict[str, Any]:
     """How matplotlib draws the quantity `name`."""
     curve = CURVES[name]
     return {"color": COLOURS[curve.tone], "linestyle": DASHES[curve.dash]}

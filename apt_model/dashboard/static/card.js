@@ -49,7 +49,7 @@ export function cardArticle(card, scale) {
     judgement(card, scale),
     el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
     goesOn && strips ? guesses(strips) : null,
-    card.detail ? tokenLegend(levels) : null,
+    card.detail ? tokenLegend(levels, Boolean(scale)) : null,
   );
 }
 

@@ -3,7 +3,7 @@
 const NO_NUMBER = "–";
 const NOT_FINITE = { nan: "NaN", inf: "∞", "-inf": "−∞" };
 
-const USUAL = { green_below: 0.3, yellow_below: 0.6 }; // of a record that does not tell
+const FOR_THE_EYE = [0.5, 1, 2.5, 5]; // of a record that does not tell of its lights
 const NEARLY_ONE = 0.999;
 const FAR = [1.5, 4]; // beyond the yellow bound: chosen for the eye
 
@@ -62,7 +62,8 @@ export function fieldOf(record, name, show = number) {
  * 1 − e^(−KL), so the first mark is where that reaches the green light's bound, and the second where it reaches the yellow one's.
  */
 export function levelsOf(scale) {
-  const [green, yellow] = ["green_below", "yellow_below"].map((name) => -Math.log(1 - Math.min((scale || USUAL)[name], NEARLY_ONE)));
+  if (!scale) return FOR_THE_EYE;
+  const [green, yellow] = ["green_below", "yellow_below"].map((name) => -Math.log(1 - Math.min(scale[name], NEARLY_ONE)));
   return [green, yellow, ...FAR.map((further) => yellow + further)];
 }
 

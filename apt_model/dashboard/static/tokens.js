@@ -78,8 +78,8 @@ function mark(taught, index) {
   taught.forEach((one, at) => one.classList.toggle("pointed", at === index));
 }
 
-/** What the marks mean, which change at `levels`. */
-export function tokenLegend(levels) {
+/** What the marks mean, which change at `levels`; `lit`: by the lights of the lesson. */
+export function tokenLegend(levels, lit) {
   const steps = [0, 1, 2, 3, 4].map((level) =>
     el("li", {}, el("span", { class: `token kl-${level}` }, levelBounds(level, levels)), " ", say(`level.${level}`)),
   );
@@ -90,6 +90,6 @@ export function tokenLegend(levels) {
     { class: "legend" },
     el("p", {}, say("now.legend")),
     el("ul", {}, steps, same, other),
-    el("p", {}, say("level.why", { bound: number(levels[0], 2) }), " ", say("token.marks")),
+    el("p", {}, lit ? say("level.why", { bound: number(levels[0], 2) }) : null, " ", say("token.marks")),
   );
 }
