@@ -79,7 +79,7 @@ export function drawPresenter(box) {
   const card = cardInView(lesson);
   box.setAttribute("aria-label", say("presenter.title"));
   const key = [speech.language, lesson && lesson.id, card && [card.step, card.wall_time, lesson.cards.indexOf(card)]];
-  if (keep(part(box, "sheet"), key, () => (card ? sheet(card) : el("p", { class: "waiting" }, say(lesson ? "now.waiting" : "page.empty"))))) fit(box);
+  const changed = keep(part(box, "sheet"), key, () => (card ? sheet(card) : el("p", { class: "waiting" }, say(lesson ? "now.waiting" : "page.empty"))));
   const course = part(box, "film");
   const { length } = extent();
   course.setAttribute("aria-hidden", "true");
@@ -88,6 +88,7 @@ export function drawPresenter(box) {
   keep(part(box, "way-out"), speech.language, () =>
     el("button", { type: "button", class: "round leave", "aria-label": say("presenter.leave"), title: say("presenter.leave"), on: { click: leave } }, icon("close")),
   );
+  if (changed) fit(box);
 }
 
 function sheet(card) {
