@@ -140,6 +140,9 @@ def test_on_a_projector_nothing_is_clipped_and_a_text_too_long_ends_in_an_ellips
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     room_of(watched)
+    given = page.locator("#presenter .voice.given .saying").inner_text()
+    assert given.startswith("…")
+    assert long.strip().endswith(given[1:].strip())  # they go on from its end
     assert page.locator("#presenter .voice.teacher .saying").evaluate(clamped) == ["flow-root", True]
 
 

@@ -12,7 +12,7 @@ export const PRESENTER = "present"; // its place behind the # of the address
 const NARROW = 900; // px; below it is no room's screen, and letters are smaller
 const SIZES = { wide: [44, 36], narrow: [28, 20] }; // px, the largest and the smallest
 const LESS = 2;
-const LONGEST_GIVEN = 48; // characters: the text goes on from its end
+const SHARE_LEFT_OUT = 20; // of what is too long, at a time
 const KEYS_IN_IT = {
   ArrowRight: () => turn(1),
   ArrowLeft: () => turn(-1),
@@ -92,7 +92,7 @@ export function drawPresenter(box) {
 }
 
 function sheet(card) {
-  const voice = (role, text) => el("div", { class: `voice ${role}` }, el("dt", {}, say(`now.${role}`)), el("dd", { class: "saying", dir: "auto", lang: tongue(text) }, text));
+  const voice = (role, text) => el("div", { class: `voice ${role}` }, el("dt", {}, say(`now.${role}`)), el("dd", { class: "saying", dir: "auto", lang: tongue(text), title: text }, text));
   const said = (text) => (clean(text).trim() ? clean(text) : say("now.silence"));
   return [
     el(
@@ -105,7 +105,7 @@ function sheet(card) {
     el(
       "dl",
       { class: "sayings" },
-      card.given ? voice("given", ending(clean(card.given))) : null,
+      card.given ? voice("given", clean(card.given)) : null,
       voice("teacher", said(card.teacher_text)),
       voice("student", said(card.student_text)),
       card.card_text === "continued" ? null : el("div", { class: "guessed" }, el("dt", {}, ""), el("dd", {}, say("now.predicted"))),
@@ -114,18 +114,12 @@ function sheet(card) {
   ];
 }
 
-/** The end of a text. */
-function ending(text) {
-  const letters = Array.from(text);
-  return letters.length > LONGEST_GIVEN ? `…${letters.slice(1 - LONGEST_GIVEN).join("")}` : text;
-}
-
 /** The largest letters with which all is on the screen; where the smallest are too large, the longest text ends in "…". */
 function fit(box) {
   const list = box.querySelector(".sayings");
   if (!list) return;
   const fits = () => list.scrollHeight <= list.clientHeight;
-  const texts = Array.from(list.querySelectorAll(".saying"));
+  const texts = Array.from(list.querySelectorAll(".voice:not(.given) .saying"));
   const [largest, smallest] = window.innerWidth < NARROW ? SIZES.narrow : SIZES.wide;
   texts.forEach((text) => text.style.removeProperty("-webkit-line-clamp"));
   let size = largest;
@@ -136,5 +130,16 @@ function fit(box) {
     const longest = lines.indexOf(Math.max(...lines));
     lines[longest] -= 1;
     texts[longest].style.setProperty("-webkit-line-clamp", String(lines[longest]));
+  }
+  list.querySelectorAll(".given .saying").forEach(keepEnd);
+}
+
+/** One line of what was given, its end, from which both go on. */
+function keepEnd(line) {
+  let letters = Array.from(line.title);
+  line.textContent = line.title;
+  while (line.scrollWidth > line.clientWidth && letters.length > 1) {
+    letters = letters.slice(Math.ceil(letters.length / SHARE_LEFT_OUT));
+    line.textContent = `…${letters.join("")}`;
   }
 }
