@@ -47,7 +47,9 @@ def report(folder: Path, events: Iterator[Event] | list[Event]) -> str:
 def test_the_presenter_is_gone_through_by_keyboard(open_page: Open, served: str) -> None:
     watched = open_page(served, width=1280, height=720)
     page = watched.page
+    page.locator(".replay select").select_option("4")
     watched.show("topics")
+    page.locator("#tab-topics").focus()
     page.keyboard.press("f")
     watched.settle()
     assert page.url.endswith("#present")
@@ -81,6 +83,7 @@ def test_the_presenter_is_gone_through_by_keyboard(open_page: Open, served: str)
     assert not page.locator("#presenter").is_visible()
 
 
+@pytest.mark.slow
 def test_letters_typed_or_meant_for_the_browser_do_not_open_it(open_page: Open, served: str) -> None:
     page = open_page(served).page
     page.locator(".replay select").focus()
@@ -91,6 +94,7 @@ def test_letters_typed_or_meant_for_the_browser_do_not_open_it(open_page: Open, 
     assert page.locator("html").get_attribute("data-theme") == "light"
 
 
+@pytest.mark.slow
 def test_several_cards_of_a_step_come_one_after_the_other(open_page: Open, tmp_path: Path) -> None:
     cards = [lessons.card(step, lazy) for step, lazies in {5: (0.1, 0.2), 10: (0.3,)}.items() for lazy in lazies]
     watched = open_page(report(tmp_path, [lessons.started(10), lessons.step_done(10), *cards]) + "#present", wait=False)
@@ -102,7 +106,7 @@ def test_several_cards_of_a_step_come_one_after_the_other(open_page: Open, tmp_p
     assert seen == ["30.0%", "20.0%", "10.0%"]
 
 
-@pytest.mark.parametrize("language", ["zh", "en"])
+@pytest.mark.parametrize("language", ["zh", pytest.param("en", marks=pytest.mark.slow)])
 def test_on_a_projector_nothing_is_clipped_and_a_text_too_long_ends_in_an_ellipsis(
     open_page: Open, tmp_path: Path, language: str
 ) -> None:
@@ -146,6 +150,7 @@ def test_on_a_projector_nothing_is_clipped_and_a_text_too_long_ends_in_an_ellips
     assert page.locator("#presenter .voice.teacher .saying").evaluate(clamped) == ["flow-root", True]
 
 
+@pytest.mark.slow
 def test_live_the_presenter_goes_with_the_lesson(open_page: Open, serve: Serve, tmp_path: Path) -> None:
     events = list(lessons.lesson())
     half = next(index for index, event in enumerate(events) if event.step > 30)
@@ -163,6 +168,7 @@ def test_live_the_presenter_goes_with_the_lesson(open_page: Open, serve: Serve, 
     watched.page.locator(".follow[aria-pressed=true]").wait_for()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1440, 900), (1920, 1080), (390, 844), (844, 390)])
 def test_it_fits_other_screens_as_well(open_page: Open, tmp_path: Path, size: tuple[int, int]) -> None:
     card = replace(lessons.card(5, 0.5), teacher_text=LONG["zh"], student_text=LONG["en"], given=LONG["zh"])

@@ -80,6 +80,7 @@ def test_blanks_and_pieces_of_characters_are_seen_and_no_token_is_split_over_lin
     assert page.locator("#peek .teacher .rank-text").all_inner_texts() == ["⟨E4⟩", "↵", "␣x", "其余"]
 
 
+@pytest.mark.slow
 def test_two_pieces_of_characters_are_the_same_only_if_their_bytes_are(watch: Watch) -> None:
     same = real_detail()
     other = [*same.student_top]
@@ -89,6 +90,7 @@ def test_two_pieces_of_characters_are_the_same_only_if_their_bytes_are(watch: Wa
     assert [index for index, is_other in enumerate(marked) if is_other] == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_long_words_stay_whole_in_rows_and_tiles_and_nothing_sticks_out(watch: Watch, width: int) -> None:
     pieces = [" understanding", "Internationalisation", " ", "    " * 5, "x" * 90, "的", "知识", "\n\n", "-"] * 6
@@ -140,6 +142,7 @@ def hard_places(*cards: dict[str, Any]) -> list[Event]:
     return events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "elsewhere",
     [{"given": "别的开头"}, {"input_text": "别的文本"}, {"original": "别的后文"}, {"tokens": 3}],
@@ -154,6 +157,7 @@ def test_a_word_learned_elsewhere_is_no_outcome_of_the_place_where_it_was_hard(
     assert watched.page.locator(".questions .outcome").all_inner_texts() == ["· 只见过一次"] * 2
 
 
+@pytest.mark.slow
 def test_behind_other_words_the_same_word_is_another_place(watch: Watch) -> None:
     """As of two chats whose long beginning is the same, of which a record keeps nothing else."""
     cards = hard_places({"kl": 0.1, "first": "乙"}, {"kl": 0.1, "first": "甲"})
@@ -166,6 +170,7 @@ def test_behind_other_words_the_same_word_is_another_place(watch: Watch) -> None
     assert watched.page.locator(".tokens .outcome").all_inner_texts() == ["· 只见过一次"]
 
 
+@pytest.mark.slow
 def test_a_cell_says_how_many_cards_it_rests_on_and_one_or_two_get_no_colour(watch: Watch) -> None:
     lazy = {"互联网": (0.1,), "医疗": (0.1, 0.1), "教育": (0.1, 0.1, 0.1)}
     events: list[Event] = [lessons.started(30), lessons.step_done(1)]
@@ -185,6 +190,7 @@ def rgb(value: str) -> str:
     return f"rgb({', '.join(str(int(value[at : at + 2], 16)) for at in (1, 3, 5))})"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_a_share_has_the_same_colour_by_day_and_night_on_the_page_and_in_the_plots(watch: Watch, theme: str) -> None:
     shares = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -243,6 +249,7 @@ def levels(watched: Watched) -> list[str]:
     return list(watched.page.locator(".legend ul li .token").all_inner_texts())[:5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "first"), [(LazinessScale(), "< 0.36"), (LazinessScale(green_below=0.5, yellow_below=0.7), "< 0.69")]
 )
@@ -260,6 +267,7 @@ def test_a_token_is_marked_from_where_the_runs_own_light_would_no_longer_be_gree
     assert f"标记从 {first[2:]} nat 起" in watched.page.locator(".legend").inner_text()
 
 
+@pytest.mark.slow
 def test_a_record_without_lights_says_nothing_of_them(watch: Watch) -> None:
     watched = watch([replace(lessons.started(9), laziness_scale=None), *with_tokens(lessons.detail(lessons.TEXT))])
     assert levels(watched)[0] == "< 0.50"
@@ -286,6 +294,7 @@ OVER = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [844, 640])
 def test_on_a_phone_the_tapped_row_stays_over_the_sheet(watch: Watch, height: int) -> None:
     watched = watch(list(lessons.lesson()), width=390, height=height, has_touch=True)
@@ -307,6 +316,7 @@ CHROME = """() => [...document.querySelectorAll("body *")]
     .reduce((sum, at) => sum + Math.max(0, Math.min(at.bottom, innerHeight) - Math.max(at.top, 0)), 0) / innerHeight"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (640, 400), (720, 450), (320, 256)])
 def test_at_twice_the_size_the_screen_is_the_lessons(watch: Watch, width: int, height: int) -> None:
     """1280 × 720, 1280 × 800 and 1440 × 900 at 200 %, 1280 × 1024 at 400 %: of the height an eighth at most."""
@@ -316,6 +326,7 @@ def test_at_twice_the_size_the_screen_is_the_lessons(watch: Watch, width: int, h
     assert watched.page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_on_a_laptop_a_card_ends_above_the_bar(watch: Watch, language: str) -> None:
     card = replace(
@@ -332,6 +343,7 @@ def test_on_a_laptop_a_card_ends_above_the_bar(watch: Watch, language: str) -> N
     assert end["y"] + end["height"] <= bar["y"]
 
 
+@pytest.mark.slow
 def test_the_words_of_a_token_are_those_of_its_nodes(open_page: Open, served: str) -> None:
     texts = ["", " ", "  ", "\r\n", " a", "a ", "\t", "　", "⟨E4⟩", "a\u200bb", "␣", None]
     script = "texts => import('./static/token_marks.js').then(it => JSON.parse(texts).map(text => it.tokenText(text)))"
