@@ -47,5 +47,5 @@ CURVES = {
 
 
 def heat_of(share: float) -> int:
-    """Which fifth a share, 0..1, is in: 0 to 4."""
-    return min(4, max(0, int(share * 5)))
+    """Which fifth a share, 0..1, is in as it is written, in whole percent: 0 to 4."""
+    return min(4, max(0, round(100 * share) // 20))

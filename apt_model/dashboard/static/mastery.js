@@ -12,9 +12,9 @@ const READINGS_SHOWN = 14;
 const FEW = 3; // texts: with fewer, a mean says too little to be given a colour (as in render/palette.py)
 const CHANGES = { better: "↑", same: "≈", worse: "↓", once: "·" };
 
-/** The heat of a share of agreement, 0 to 4. */
+/** The heat of a share of agreement as it is written, in whole percent: 0 to 4. */
 function heatOf(share) {
-  return Math.min(4, Math.max(0, Math.floor(share * 5)));
+  return Math.min(4, Math.max(0, Math.floor(Math.round(100 * share) / 20)));
 }
 
 /** A cell of the heat map: a share, how many texts it rests on, and, if they are enough, its colour. */
