@@ -2,8 +2,8 @@
 
 export const PAGE_WORDS = {
   "token.part": [
-    "⟨…⟩ 是字节：这个词只是一个字的一部分，几个词合起来才是一个字。",
-    "⟨…⟩ is a byte: this token is a part of a character, which several tokens make up together.",
+    "⟨…⟩ 是字节：这样的词只是一个字的一部分，几个合起来才是一个字。",
+    "⟨…⟩ is a byte: such a token is a part of a character, which takes several of them.",
   ],
   "token.marks": ["␣ 空格，↵ 换行，⟨…⟩ 一个字的一部分或特殊的词", "␣ a space, ↵ a new line, ⟨…⟩ a part of a character or a special token"],
   "level.why": [
