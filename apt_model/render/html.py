@@ -15,6 +15,7 @@ from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStar
 from apt_model.i18n import LANGUAGES, Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import departures
+from apt_model.render.palette import COLOURS
 from apt_model.render.progress import RunProgress
 from apt_model.render.readings import LatestReadings
 from apt_model.render.sanitise import sanitise
@@ -179,4 +180,7 @@ def _bar(ratio: float, role: str) -> str:
 
 @cache
 def _styles() -> str:
-    return re.sub(r"\s+", " ", files("apt_model.render").joinpath("lesson.css").read_text("utf-8")).strip()
+    """The stylesheet, with the palette's colours in place of its variables: a notebook has no :root of ours."""
+    sheet = files("apt_model.render").joinpath("lesson.css").read_text("utf-8")
+    sheet = re.sub(r"var\(--([\w-]+)\)", lambda name: COLOURS[name[1]], sheet)
+    return re.sub(r"\s+", " ", sheet).strip()

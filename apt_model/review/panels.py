@@ -19,6 +19,7 @@ from apt_model.events.laziness import LazinessScale
 from apt_model.events.records import EpochFinished, RunStarted, StepDone
 from apt_model.events.results import MeanEstimate
 from apt_model.i18n import Phrases
+from apt_model.render.palette import COLOURS, CURVES, FEW, HEAT, HEAT_INK, heat_of
 from apt_model.render.readings import NORMAL_95, summary_of
 from apt_model.render.sentences import topic_name
 from apt_model.review.fonts import drawable
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 BUCKETS = 400  # points of a curve: about as many as a figure can resolve
 CARD_BUCKETS = 40
 MOST_TOPICS, MOST_COLUMNS = 12, 12
-DARK = 75  # percent, above which white text is easier to read on the map's colour than black
 FAINT = 0.3  # opacity of the grid, and of single cards behind their curve
-COLOURS = ("#1b4f72", "#c1443c", "#1e8449", "#7d5a00")  # all of them at least 4.5 : 1 on white
-DASHES = ("-", "--", "-.", ":")
+DASHES = {"solid": "-", "dashed": "--", "dotted": ":", "mixed": "-."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,50 +71,47 @@ def title_of(panel: str, lesson: PlottedRun) -> str:
 
 
 def _losses(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
-    lines = {"total": "loss", "kd": "kd", "ce": "ce"}
-    for (word, key), colour, dash in zip(lines.items(), COLOURS, DASHES, strict=False):
+    for word, key in {"total": "loss", "kd": "kd", "ce": "ce"}.items():
         numbers = [(step.step, getattr(step, key)) for step in lesson.steps]
         curve = _thinned([(x, y) for x, y in numbers if y is not None and math.isfinite(y)], BUCKETS)
         label = drawable(say("plots.total")) if word == "total" else word.upper()
-        _line(axes, curve, label=label, colour=colour, dash=dash, band=word == "total")
+        _line(axes, curve, word, label=label, band=word == "total")
     seen = [(e.step, e.validation.loss) for e in lesson.epochs if e.validation and math.isfinite(e.validation.loss)]
     if seen:
-        axes.plot(*zip(*seen, strict=True), "D", color=COLOURS[3], label=drawable(say("plots.validation_loss")))
+        axes.plot(*zip(*seen, strict=True), "D", color=COLOURS["gold"], label=drawable(say("plots.validation_loss")))
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
     axes.set_ylim(bottom=0)
     axes.legend()
 
 
 def _laziness(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
-    cards = lesson.cards
-    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=COLOURS[0], alpha=FAINT)
-    parts: Mapping[str, Callable[[Card], float]] = {
-        "laziness_line": lambda card: card.laziness,
-        "text": lambda card: 1 - card.similarity,
-        "kl": lambda card: card.normalised_kl,
-        "disagreement": lambda card: 1 - card.agreement,
-    }
-    for (word, ratio), colour, dash in zip(parts.items(), COLOURS, DASHES, strict=True):
+    """Laziness as the sum of its two parts, as the page draws it, and agreement; cards as points."""
+    cards, scale = lesson.cards, lesson.scale
+    tone = COLOURS[CURVES["laziness"].tone]
+    axes.plot([c.step for c in cards], [100 * c.laziness for c in cards], ".", color=tone, alpha=FAINT)
+    parts: dict[str, Callable[[Card], float]] = {"laziness": lambda card: card.laziness}
+    if scale is not None:
+        parts["text"] = lambda card: scale.similarity_weight * (1 - card.similarity)
+        parts["kl"] = lambda card: scale.kl_weight * card.normalised_kl
+    parts["agreement"] = lambda card: card.agreement
+    for word, ratio in parts.items():
         known = [(card.step, 100 * ratio(card)) for card in cards if math.isfinite(ratio(card))]
-        curve = _thinned(known, CARD_BUCKETS)
-        wide = 2.5 if word == "laziness_line" else 1.2
-        _line(axes, curve, label=drawable(say(f"plots.{word}")), colour=colour, dash=dash, width=wide)
+        label = drawable(say(f"plots.{'laziness_line' if word == 'laziness' else word}"))
+        _line(axes, _thinned(known, CARD_BUCKETS), word, label=label, width=2.5 if word == "laziness" else 1.2)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
-    lights = [100 * lesson.scale.green_below, 100 * lesson.scale.yellow_below] if lesson.scale else []
+    lights = [100 * scale.green_below, 100 * scale.yellow_below] if scale else []
     axes.set_yticks([0, *lights, 100])  # where the light changes
     axes.legend()
 
 
 def _readings(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     """Agreement and laziness on the fixed rows, unseen and learned, each within its 95 % interval."""
-    styles = iter(zip(COLOURS, DASHES, strict=True))
     for unseen, key in product((True, False), ("agreement", "laziness")):
-        colour, dash = next(styles)
         read = [(one.step, summary_of(one)) for one in lesson.readings if one.unseen == unseen]
         means = [(step, getattr(summary, key)) for step, summary in read if summary is not None]
         curve = [_within(step, mean) for step, mean in means if math.isfinite(mean.value)]
-        label = drawable(say(f"plots.{'unseen' if unseen else 'learned'}_{key}"))
-        _line(axes, curve, label=label, colour=colour, dash=dash, band=True)
+        word = f"{'unseen' if unseen else 'learned'}_{key}"
+        _line(axes, curve, word, label=drawable(say(f"plots.{word}")), band=True)
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
     axes.legend()
 
@@ -129,8 +125,8 @@ def _within(step: int, mean: MeanEstimate) -> "_CurvePoint":
 def _entropy(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     gaps = [(card.step, card.entropy_gap) for card in lesson.cards if card.entropy_gap is not None]
     axes.axhline(0, color="grey", linewidth=1)
-    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[0], alpha=FAINT)
-    _line(axes, _thinned(gaps, CARD_BUCKETS), label=drawable(say("plots.gap")), colour=COLOURS[0], dash="-")
+    axes.plot(*zip(*gaps, strict=True), ".", color=COLOURS[CURVES["gap"].tone], alpha=FAINT)
+    _line(axes, _thinned(gaps, CARD_BUCKETS), "gap", label=drawable(say("plots.gap")))
     axes.set(xlabel=drawable(say("plots.step")), ylabel=drawable(say("plots.nats")))
     axes.legend()
 
@@ -143,13 +139,13 @@ class _Cell(NamedTuple):
 
 
 def _topics(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
-    """Mastery by topic and epoch on the fixed rows; of a record without readings, the laziness of its cards."""
-    cells = _mastered(lesson.readings) or [
-        _Cell(card.topic, card.epoch, 100 * card.laziness, 1) for card in lesson.cards
-    ]
-    epochs = (
-        len({cell.epoch for cell in cells}) if _mastered(lesson.readings) else 1
-    )  # each row is read in each of them
+    """Mastery by topic and epoch on the fixed rows; of a record without readings, 1 − the laziness of its cards.
+
+    A cell of fewer than FEW texts has its number, but no colour; where cells differ in how many they have, it says so.
+    """
+    read = _mastered(lesson.readings)
+    cells = read or [_Cell(card.topic, card.epoch, 100 * (1 - card.laziness), 1) for card in lesson.cards]
+    epochs = len({cell.epoch for cell in cells}) if read else 1  # each row is read in each of them
     counts = {topic: count // epochs for topic, count in Counter(cell.topic for cell in cells).most_common(MOST_TOPICS)}
     topics = list(counts)
     begin, last = min(cell.epoch for cell in cells), max(cell.epoch for cell in cells)
@@ -159,17 +155,29 @@ def _topics(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     seen: dict[tuple[str, int], list[_Cell]] = {}
     for cell in cells:
         seen.setdefault((cell.topic, (cell.epoch - begin) // width), []).append(cell)
-    table = [[_mean(seen.get((topic, i), [])) for i in range(len(columns))] for topic in topics]
-    axes.imshow(table, aspect="auto", cmap="YlGn" if _mastered(lesson.readings) else "YlOrBr", vmin=0, vmax=100)
-    for row, numbers in enumerate(table):
-        for column, number in enumerate(numbers):
-            said = "–" if math.isnan(number) else f"{number:.0f}"
-            axes.text(column, row, said, ha="center", va="center", color="white" if number > DARK else "black")
+    for row, topic in enumerate(topics):
+        for column in range(len(columns)):
+            own = seen.get((topic, column), [])
+            _heat_cell(axes, (column, row), _mean(own), counts[topic] if read else len(own), says_count=not read)
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(topics) - 0.5, -0.5))
     axes.set_yticks(range(len(topics)), [drawable(f"{topic_name(topic, say)} ({counts[topic]})") for topic in topics])
     names = [str(first) if first == end else f"{first}–{end}" for first, end in columns]
     axes.set_xticks(range(len(columns)), names)
     axes.set_xlabel(drawable(say("plots.epoch")))
     axes.grid(visible=False)
+
+
+def _heat_cell(axes: "Axes", place: tuple[int, int], percent: float, texts: int, *, says_count: bool) -> None:
+    """One cell: the colour of its fifth, unless its texts are too few, and its number."""
+    from matplotlib.patches import Rectangle
+
+    told = not math.isnan(percent)
+    heat = heat_of(percent / 100) if told and texts >= FEW else None
+    fill = "none" if heat is None else HEAT[heat]
+    axes.add_patch(Rectangle((place[0] - 0.5, place[1] - 0.5), 1, 1, facecolor=fill, edgecolor="white"))
+    said = f"{percent:.0f} ({texts})" if says_count else f"{percent:.0f}"
+    ink = COLOURS["ink"] if heat is None else HEAT_INK[heat]
+    axes.text(*place, said if told else "–", ha="center", va="center", color=ink)
 
 
 def _mean(cells: Sequence[_Cell]) -> float:
@@ -197,10 +205,10 @@ def _validation(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     seen = [(epoch.epoch, epoch.validation) for epoch in lesson.epochs if epoch.validation is not None]
     where = [epoch for epoch, _ in seen]
     handles = []
-    for key, colour, dash, mark in zip(("loss", "kd", "ce"), COLOURS, DASHES, "osD", strict=False):
+    for key, mark in {"loss": "o", "kd": "s", "ce": "D"}.items():
         label = key.upper() if key != "loss" else drawable(say("plots.validation_loss"))
         heights = [getattr(one, key) for _, one in seen]
-        handles += axes.plot(where, heights, color=colour, linestyle=dash, marker=mark, label=label)
+        handles += axes.plot(where, heights, label=label, marker=mark, **_look("total" if key == "loss" else key))
     axes.set(xlabel=drawable(say("plots.epoch")), ylabel=drawable(say("plots.nats")))
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -209,12 +217,12 @@ def _validation(axes: "Axes", lesson: PlottedRun, say: Phrases) -> None:
     right.grid(visible=False)
     agreement = [100 * one.agreement for _, one in seen]
     lazy = [math.nan if one.mean_laziness is None else 100 * one.mean_laziness for _, one in seen]
-    for word, heights, mark, colour in (
-        ("agreement", agreement, "^", "#5b2c6f"),
-        ("laziness_line", lazy, "v", COLOURS[3]),
+    for word, name, heights, mark in (
+        ("agreement", "agreement", agreement, "^"),
+        ("laziness_line", "laziness", lazy, "v"),
     ):
         label = drawable(f"{say(f'plots.{word}')} (%)")
-        handles += right.plot(where, heights, color=colour, linestyle=":", marker=mark, label=label)
+        handles += right.plot(where, heights, label=label, marker=mark, **_look(name))
     right.set(ylabel=drawable(say("plots.percent")), ylim=(-2, 102))
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize="small")
 
@@ -252,19 +260,25 @@ def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[_CurvePoi
 def _line(
     axes: "Axes",
     curve: Sequence[_CurvePoint],
+    name: str,
     *,
     label: str,
-    colour: str,
-    dash: str,
     band: bool = False,
     width: float = 1.5,
 ) -> None:
+    """Draw a curve in the look of the quantity `name`."""
     if not curve:
         return
     where = [bucket.x for bucket in curve]
     marker = "o" if len(curve) == 1 else ""
     means = [bucket.mean for bucket in curve]
-    axes.plot(where, means, color=colour, linestyle=dash, linewidth=width, label=label, marker=marker)
+    axes.plot(where, means, linewidth=width, label=label, marker=marker, **_look(name))
     if band:
         low, high = [bucket.low for bucket in curve], [bucket.high for bucket in curve]
-        axes.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(where, low, high, color=_look(name)["color"], alpha=0.15, linewidth=0)
+
+
+def _look(name: str) -> dict[str, Any]:
+    """How matplotlib draws the quantity `name`."""
+    curve = CURVES[name]
+    return {"color": COLOURS[curve.tone], "linestyle": DASHES[curve.dash]}

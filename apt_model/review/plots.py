@@ -119,6 +119,6 @@ def _shown_in_notebooks(figure: "Figure") -> "Figure":
 
 
 def _words(say: Phrases) -> list[str]:
-    own = ("step", "epoch", "nats", "percent", "nothing", "total", "laziness_line", "text", "kl", "disagreement", "gap")
+    own = ("step", "epoch", "nats", "percent", "nothing", "total", "laziness_line", "text", "kl", "gap")
     rows = [f"{kind}_{key}" for kind in ("unseen", "learned") for key in ("agreement", "laziness")]
     return [say(f"plots.{key}") for key in (*own, *rows, "agreement", "validation_loss", "mastery", *PANELS)]

@@ -51,7 +51,9 @@ def test_every_view_follows_the_slider(open_page: Open, served: str) -> None:
     assert "25%" in watched.page.locator(".growth .when").last.text_content()  # 2 of the teacher's 8 characters
     watched.show("topics")
     assert watched.page.locator(".heatmap thead th").count() == 3  # the topics, epochs 1 and 2
-    assert watched.page.locator(".heatmap .total td").first.inner_text() == "21%"  # mean of 5, 10, 15, 20 of 60 steps
+    assert (
+        watched.page.locator(".heatmap .total td").first.inner_text() == "21%\n4"
+    )  # mean of 5, 10, 15, 20 of 60 steps
     watched.show("lazy")
     assert watched.page.locator(".chart-losses .value").all_inner_texts() == ["0.16", "0.16", "0.16"]
     watched.go_to(60)
@@ -99,7 +101,7 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page = watched.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    for _ in range(3):
+    for _ in range(4):  # the presenter, the language, paper or blackboard, the views
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "tab-now"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

@@ -138,14 +138,17 @@ def test_mastery_is_agreement_on_the_rows_of_a_topic_weighted_by_their_tokens(wa
     watched.show("topics")
     heat = watched.page.locator(".heatmap")
     assert heat.locator("thead th").all_inner_texts()[1:] == ["课前", "3"]
-    assert heat.locator("tbody td").all_inner_texts() == [
-        "30%",
-        "73%",
-        "86%",
-        "31%",
-        "49%",
-        "58%",
-    ]  # 60 and 71 of 122 tokens
+    cells = heat.locator("tbody td").all_inner_texts()
+    assert [cell.split("\n") for cell in cells] == [
+        ["30%", "2"],
+        ["73%", "2"],
+        ["86%", "2"],
+        ["31%", "2"],
+        ["49%", "4"],
+        ["58%", "4"],
+    ]  # 60 and 71 of 122 tokens, and of how many rows
+    kinds = heat.locator("tbody td").evaluate_all("all => all.map(one => one.className)")
+    assert kinds == ["few"] * 4 + ["heat-2"] * 2  # two rows say too little for a colour
     spread = 1.96 * math.sqrt(2 * 2 * (40 * 0.175) ** 2) / 80  # both rows are .175 from their mean, .725
     assert f"72.5% ± {100 * spread:.1f}%" in (heat.locator("tbody td").nth(1).get_attribute("title") or "")
 

@@ -5,7 +5,6 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
@@ -236,7 +235,7 @@ def test_there_is_nothing_to_run_to_fetch_or_to_typeset() -> None:
 
 def rules() -> Iterator[tuple[str, dict[str, str]]]:
     """The stylesheet's rules, as (selector, declarations)."""
-    sheet = files("apt_model.render").joinpath("lesson.css").read_text("utf-8")
+    sheet = HtmlPainter(Phrases.load("zh")).page().partition("<style>")[2].partition("</style>")[0]
     for selectors, body in re.findall(r"([^{}]+)\{([^{}]*)\}", sheet):
         pairs = (line.split(":", 1) for line in body.split(";") if line.strip())
         yield selectors.strip(), {name.strip(): value.strip() for name, value in pairs}

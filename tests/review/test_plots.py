@@ -32,7 +32,7 @@ def said(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
 
 
-def test_the_map_of_topics_has_each_epochs_mean_laziness() -> None:
+def test_without_readings_the_map_of_topics_has_what_is_left_to_full_marks_and_how_many_cards_it_rests_on() -> None:
     (axes,) = plots.draw(list(lessons.lesson()), ZH, names=["topics"]).axes
     topics = [label.get_text() for label in axes.get_yticklabels()]
     cells = [text.get_text() for text in axes.texts]
@@ -40,7 +40,7 @@ def test_the_map_of_topics_has_each_epochs_mean_laziness() -> None:
     for label in topics:
         for epoch in (1, 2, 3):
             lazy = [c.laziness for c in lessons.cards() if label.startswith(c.topic) and c.epoch == epoch]
-            expected.append(f"{100 * sum(lazy) / len(lazy):.0f}")
+            expected.append(f"{100 - 100 * sum(lazy) / len(lazy):.0f} ({len(lazy)})")
     assert sorted(topics) == ["互联网 (6)", "医疗 (6)"]
     assert cells == expected
 
@@ -57,6 +57,17 @@ def test_laziness_has_lines_where_the_runs_own_lights_change(scale: LazinessScal
     events = [replace(e, laziness_scale=scale) if isinstance(e, RunStarted) else e for e in lessons.lesson()]
     (axes,) = plots.draw(events, ZH, names=["laziness"]).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == lines
+
+
+def test_a_mean_of_one_or_two_cards_gets_no_colour_and_mastery_is_coloured_by_fifths() -> None:
+    courses = {"one": (0.1,), "two": (0.1, 0.1), "three": (0.1, 0.1, 0.1), "lazy": (0.9, 0.9, 0.9)}
+    cards = [lessons.card(1, lazy, topic=topic) for topic, course in courses.items() for lazy in course]
+    (axes,) = plots.draw(cards, EN, names=["topics"]).axes
+    topics = [label.get_text().split(" ")[0] for label in axes.get_yticklabels()]
+    grounds = {topic: patch.get_facecolor() for topic, patch in zip(topics, axes.patches, strict=True)}
+    assert grounds["one"][3] == grounds["two"][3] == 0
+    assert grounds["three"][:3] == pytest.approx((0x2C / 255, 0x77 / 255, 0x6A / 255))
+    assert grounds["lazy"][:3] == pytest.approx((0xF0 / 255, 0xE0 / 255, 0xC4 / 255))
 
 
 def test_many_epochs_and_topics_still_fit() -> None:

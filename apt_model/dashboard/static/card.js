@@ -1,7 +1,7 @@
 /** The card: what both said on one sample, how lazy the student is, on which topic, with a remark. */
 import {brief, clean, tongue} from "./clean.js";
 import {el, meter} from "./dom.js";
-import {brisk, fieldOf, number, percent} from "./format.js";
+import {brisk, fieldOf, levelsOf, number, percent} from "./format.js";
 import {tokenLegend, tokenRows} from "./tokens.js";
 import {say, topicWord} from "./words.js";
 
@@ -29,7 +29,8 @@ export function partsOf(card, scale) {
 
 /** A whole card as an article; `scale`: of its lesson, null where the record has none. */
 export function cardArticle(card, scale) {
-  const strips = card.detail ? tokenRows(card.detail) : null;
+  const levels = levelsOf(scale);
+  const strips = card.detail ? tokenRows(card.detail, levels) : null;
   const goesOn = card.card_text === "continued";
   const rows = strips && !goesOn ? strips : plainRows(card);
   return el(
@@ -45,10 +46,10 @@ export function cardArticle(card, scale) {
       voice("student", rows.student),
     ),
     goesOn ? null : el("p", { class: "quiet hint" }, say("now.predicted"), " ", say(strips ? "now.hint" : "now.plain")),
-    goesOn && strips ? guesses(strips) : null,
     judgement(card, scale),
     el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
-    card.detail ? tokenLegend() : null,
+    goesOn && strips ? guesses(strips) : null,
+    card.detail ? tokenLegend(levels, Boolean(scale)) : null,
   );
 }
 
@@ -120,8 +121,7 @@ function madeOf(card, scale) {
   };
   return [
     bar,
-    el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)),
-    el("p", { class: "quiet" }, say("now.formula", numbers)),
+    el("div", { class: "made" }, el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)), el("p", { class: "quiet" }, say("now.formula", numbers))),
   ];
 }
 

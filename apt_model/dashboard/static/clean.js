@@ -39,11 +39,6 @@ export function brief(text, limit) {
   return characters.length > limit ? characters.slice(0, limit - 1).join("") + "…" : characters.join("");
 }
 
-/** A token as it is shown: never empty, so that it can be pointed at. */
-export function tokenText(piece) {
-  return clean(piece, 200) || "·";
-}
-
 /** The language to mark a text with, so that its characters get their own shapes; null where the page's will do. */
 export function tongue(text) {
   if (/[\p{Script=Hiragana}\p{Script=Katakana}]/u.test(text)) return "ja";

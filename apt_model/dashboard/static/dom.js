@@ -48,6 +48,8 @@ export function part(box, name, tag = "div") {
 }
 
 const ICONS = {
+  screen: "M3 4h18v12h-7.5l2.5 4h-2.3l-1.7-2.8-1.7 2.8H8l2.5-4H3zm2 2v8h14V6z",
+  close: "M6.4 5L12 10.6 17.6 5 19 6.4 13.4 12l5.6 5.6-1.4 1.4-5.6-5.6L6.4 19 5 17.6 10.6 12 5 6.4z",
   play: "M7 4.5v15l12.5-7.5z",
   pause: "M6 5h4v14H6zM14 5h4v14h-4z",
   previous: "M5 5h2.5v14H5zM19 5v14L8.5 12z",

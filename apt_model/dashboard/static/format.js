@@ -3,7 +3,9 @@
 const NO_NUMBER = "–";
 const NOT_FINITE = { nan: "NaN", inf: "∞", "-inf": "−∞" };
 
-const LEVELS = [0.1, 0.5, 2, 5];
+const FOR_THE_EYE = [0.5, 1, 2.5, 5]; // of a record that does not tell of its lights
+const NEARLY_ONE = 0.999;
+const FAR = [1.5, 4]; // beyond the yellow bound: chosen for the eye
 
 function isNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
@@ -55,13 +57,24 @@ export function fieldOf(record, name, show = number) {
   return show(record ? record[name] : null);
 }
 
-/** How far a token departs, 0 to 4; the steps are chosen for the eye. */
-export function levelOf(kl) {
-  return LEVELS.filter((bound) => kl >= bound).length;
+/**
+ * The KL, in nats, at which the mark of a token changes, by the lights of a lesson's `scale`. Laziness counts a token as
+ * 1 − e^(−KL), so the first mark is where that reaches the green light's bound, and the second where it reaches the yellow one's.
+ */
+export function levelsOf(scale) {
+  if (!scale) return FOR_THE_EYE;
+  const [green, yellow] = ["green_below", "yellow_below"].map((name) => -Math.log(1 - Math.min(scale[name], NEARLY_ONE)));
+  return [green, yellow, ...FAR.map((further) => yellow + further)];
+}
+
+/** How far a token departs, 0 to 4. */
+export function levelOf(kl, levels) {
+  return levels.filter((bound) => kl >= bound).length;
 }
 
 /** The bounds of a level, in nats, as text. */
-export function levelBounds(level) {
-  if (level === 0) return `< ${LEVELS[0]}`;
-  return level === LEVELS.length ? `≥ ${LEVELS[level - 1]}` : `${LEVELS[level - 1]}–${LEVELS[level]}`;
+export function levelBounds(level, levels) {
+  const [from, to] = [level - 1, level].map((at) => number(levels[at], 2));
+  if (level === 0) return `< ${to}`;
+  return level === levels.length ? `≥ ${from}` : `${from}–${to}`;
 }

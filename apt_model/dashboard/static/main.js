@@ -9,6 +9,7 @@ import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
 import {hidePeek} from "./peek.js";
+import {PRESENTER, drawPresenter, presenterStage, setPresenting} from "./presenter.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
 import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
@@ -43,7 +44,8 @@ function build() {
   stage.main.append(stage.empty);
   stage.replay = replayBar();
   stage.news = el("p", { class: "unseen", "aria-live": "polite", id: "news" });
-  document.body.append(stage.skip, stage.top, stage.main, stage.replay, stage.news);
+  stage.presenter = presenterStage();
+  document.body.append(stage.skip, stage.top, stage.main, stage.replay, stage.news, stage.presenter);
 }
 
 function views() {
@@ -62,6 +64,11 @@ function draw() {
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
   speakOf(lesson);
+  if (room.presenting) {
+    drawPresenter(stage.presenter);
+    if (ready) announce(lesson);
+    return;
+  }
   for (const view of Object.keys(VIEWS)) {
     const box = document.getElementById(`view-${view}`);
     box.hidden = !ready || view !== room.view;
@@ -153,9 +160,13 @@ function start() {
   setLanguage(recall("language") || "zh", false);
   build();
   room.draw = draw;
-  window.addEventListener("hashchange", () => showView(location.hash.slice(1)));
+  window.addEventListener("hashchange", () => {
+    setPresenting(location.hash === `#${PRESENTER}`);
+    showView(location.hash.slice(1));
+  });
   const asked = location.hash.slice(1);
   if (asked in VIEWS) room.view = asked;
+  setPresenting(asked === PRESENTER);
   const embedded = embeddedLessons();
   if (embedded) {
     Object.assign(room, { embedded: true, lessons: embedded });

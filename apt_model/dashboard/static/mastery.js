@@ -9,11 +9,29 @@ import {say, topicWord} from "./words.js";
 
 const FIXED_ROWS_SHOWN = 40;
 const READINGS_SHOWN = 14;
+const FEW = 3; // texts: with fewer, a mean says too little to be given a colour (as in render/palette.py)
 const CHANGES = { better: "↑", same: "≈", worse: "↓", once: "·" };
 
-/** The heat of a share of agreement, 0 to 4. */
-export function heatOf(share) {
-  return Math.min(4, Math.max(0, Math.floor(share * 5)));
+/** The heat of a share of agreement as it is written, in whole percent: 0 to 4. */
+function heatOf(share) {
+  return Math.min(4, Math.max(0, Math.floor(Math.round(100 * share) / 20)));
+}
+
+/** A cell of the heat map: a share, how many texts it rests on, and, if they are enough, its colour. */
+export function masteryCell(share, texts, title) {
+  const kind = texts < FEW ? "few" : `heat-${heatOf(share)}`;
+  return el("td", { class: kind, title }, percent(share, 0), el("small", { class: "texts" }, texts));
+}
+
+/** What the colours mean, from low to high, and a cell without. */
+function heatKey() {
+  const step = (level) => el("li", {}, el("span", { class: `beat heat-${level}` }), `${20 * level}–${20 * (level + 1)}%`);
+  return el(
+    "ul",
+    { class: "key heat-key", "aria-label": say("topics.fifths") },
+    [0, 1, 2, 3, 4].map(step),
+    el("li", {}, el("span", { class: "beat few" }), say("topics.few", { few: FEW })),
+  );
 }
 
 /** A table of topics by epochs: `cellOf(topic, epoch, group)` makes its cells; topic null is all of them. */
@@ -32,7 +50,8 @@ export function heatTable(topics, groups, cellOf) {
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, say("topics.topic"), el("span", { class: "corner" }, say("reports.epoch"))), columns)),
     el("tbody", {}, topics.map(row), row(null)),
   );
-  return el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": say("topics.heat") }, table);
+  const scroller = el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": say("topics.heat") }, table);
+  return [scroller, heatKey(), el("p", { class: "quiet" }, say("topics.fewnote", { few: FEW }))];
 }
 
 /** The heat map of the fixed rows; null where the lesson has none, or none with a topic. */
@@ -49,7 +68,7 @@ export function heatOfRows(lesson, step, mostColumns) {
       mastery: interval(read.mean, (value) => percent(value, 1)),
       rows: read.rows,
     };
-    return el("td", { class: `heat-${heatOf(read.mean.value)}`, title: say("topics.rowcell", words) }, percent(read.mean.value, 0));
+    return masteryCell(read.mean.value, read.rows, say("topics.rowcell", words));
   };
   return [
     el("h2", {}, say("topics.heat")),

@@ -22,8 +22,10 @@ export function drawNow(box) {
   });
   speakOf(room.current);
   const side = part(box, "side", "aside");
-  const step = room.current.latest("steps", room.step);
-  keep(part(side, "moment", "section"), [speech.language, step && step.step, room.current.id], () => moment(step));
+  const [card, latest] = [cardInView(room.current), room.current.latest("steps", room.step)];
+  const step = card ? room.current.latest("steps", card.step) : latest;
+  const key = [speech.language, step && step.step, latest && latest.step, card !== null, room.current.id];
+  keep(part(side, "moment", "section"), key, () => moment(step, latest, card));
   keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
   const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
   keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
@@ -63,8 +65,9 @@ function choice(cards, shown) {
   return [el("span", { class: "quiet" }, say("now.cards")), buttons];
 }
 
-function moment(step) {
-  const head = el("h3", {}, say("now.moment"));
+/** The figures of the card's own step, and, where the lesson is further, that it is. */
+function moment(step, latest, card) {
+  const head = el("h3", {}, step && card ? say("now.momentcard", { step: step.step }) : say("now.moment"));
   if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
   const speed = step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null;
   return [
@@ -77,6 +80,7 @@ function moment(step) {
       ["now.norm", fieldOf(step, "grad_norm", brisk)],
       ["now.speed", count(speed)],
     ]),
+    latest.step > step.step ? el("p", { class: "quiet since" }, say("now.since", { step: latest.step, loss: fieldOf(latest, "loss", number) })) : null,
   ];
 }
 

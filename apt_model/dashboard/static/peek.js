@@ -1,11 +1,12 @@
 /** What both models thought at one token: the five likeliest of each, beside the token that is pointed at. */
-import {tokenText} from "./clean.js";
 import {el} from "./dom.js";
 import {brisk, chance, levelOf} from "./format.js";
 import {refresh, room} from "./state.js";
+import {isPartOfCharacter, pieceName, tokenNodes, tokenText} from "./token_marks.js";
 import {say} from "./words.js";
 
 const LINGER_MS = 220;
+const ROW_OVER_SHEET = 16; // px between the row that is read and the sheet
 const peek = { box: null, anchor: null, pinned: false, timer: 0 };
 
 function peekBox() {
@@ -40,6 +41,20 @@ export function showPeek(anchor, detail, index, pinned) {
   box.replaceChildren(...peekContent(detail, index));
   box.hidden = false;
   place();
+  if (isSheet()) clearOfSheet();
+}
+
+/** On a phone it lies at the foot of the page. */
+function isSheet() {
+  return window.matchMedia("(max-width: 760px)").matches;
+}
+
+/** Bring the row of the token over the sheet: there is room to scroll to even at the end of the page. */
+function clearOfSheet() {
+  const covered = window.innerHeight - peek.box.getBoundingClientRect().top;
+  document.body.style.setProperty("padding-bottom", `${covered + ROW_OVER_SHEET}px`);
+  const [row, sheet] = [peek.anchor.getBoundingClientRect(), peek.box.getBoundingClientRect()];
+  if (row.bottom + ROW_OVER_SHEET > sheet.top) window.scrollBy(0, row.bottom + ROW_OVER_SHEET - sheet.top);
 }
 
 /** Whether somebody reads a token of `box` just now: then it had better stay as it is. */
@@ -60,6 +75,7 @@ export function hidePeek(now) {
     if (peek.anchor) peek.anchor.removeAttribute("aria-describedby");
     Object.assign(peek, { anchor: null, pinned: false });
     peek.box.hidden = true;
+    document.body.style.removeProperty("padding-bottom");
     refresh();
     document.querySelectorAll(".said.pointed").forEach((one) => one.classList.remove("pointed"));
   };
@@ -69,7 +85,7 @@ export function hidePeek(now) {
 
 function place() {
   const at = peek.anchor.getClientRects()[0];
-  if (!at || window.innerWidth < 640) return; // a phone shows it at the foot of the page
+  if (!at || isSheet()) return;
   const own = peek.box.getBoundingClientRect();
   const left = Math.min(Math.max(12, at.left + at.width / 2 - own.width / 2), window.innerWidth - own.width - 12);
   const below = at.bottom + 10 + own.height < window.innerHeight - 90;
@@ -79,39 +95,43 @@ function place() {
 
 function peekContent(detail, index) {
   const kl = detail.kl_nats[index];
+  const level = levelOf(kl, detail.levels);
   const head = el(
     "p",
     { class: "peek-head" },
-    el("b", { class: `token kl-${levelOf(kl)}` }, tokenText(detail.student[index])),
+    el("b", { class: `token kl-${level}` }, tokenNodes(pieceName(detail, "student", index))),
     el("span", {}, say("token.position", { index: index + 1, total: detail.student.length })),
     el("b", {}, say("token.kl", { kl: brisk(kl) })),
-    el("span", {}, say(`level.${levelOf(kl)}`)),
+    el("span", {}, say(`level.${level}`)),
   );
   const columns = ["teacher", "student"].map((role) => rankColumn(detail, index, role));
-  return [head, el("div", { class: "peek-columns" }, columns)];
+  const named = ["teacher", "student"].flatMap((role) => (detail[`${role}_top`][index] || []).map(([text]) => text));
+  const parts = named.some(isPartOfCharacter) ? el("p", { class: "quiet" }, say("token.part")) : null;
+  return [head, el("div", { class: "peek-columns" }, columns), parts].filter(Boolean);
 }
 
 function rankColumn(detail, index, role) {
   const top = detail[`${role}_top`][index] || [];
   const entropy = (detail[`${role}_entropy`] || [])[index];
   const rest = Math.max(0, 1 - top.reduce((sum, [, share]) => sum + share, 0));
-  const rows = top.map(([text, share], rank) => rankRow(tokenText(text), share, rank === 0 ? "first" : ""));
+  const rows = top.map(([text, share], rank) => rankRow(text, share, rank === 0 ? "first" : ""));
   return el(
     "div",
     { class: `ranks ${role}` },
     el("p", { class: "rank-head" }, say(`now.${role}`)),
-    el("ol", {}, rows, rankRow(say("token.rest"), rest, "rest")),
+    el("ol", {}, rows, el("li", { class: "rank rest" }, el("span", { class: "rank-text" }, say("token.rest")), shareBar(rest))),
     entropy === undefined ? null : el("p", { class: "quiet" }, say("token.entropy", { entropy: brisk(entropy) })),
   );
 }
 
 /** One candidate: its text, a bar, and the number. */
-export function rankRow(text, share, kind) {
-  return el(
-    "li",
-    { class: `rank ${kind}` },
-    el("span", { class: "rank-text" }, text),
+function rankRow(text, share, kind) {
+  return el("li", { class: `rank ${kind}` }, el("span", { class: "rank-text", title: tokenText(text) }, tokenNodes(text)), shareBar(share));
+}
+
+function shareBar(share) {
+  return [
     el("span", { class: "rank-bar" }, el("span", { style: { width: `${(100 * share).toFixed(2)}%` } })),
     el("span", { class: "rank-share" }, chance(share)),
-  );
+  ];
 }

@@ -39,8 +39,14 @@ export function drawReplay(bar) {
   find("previous").disabled = neighbour(lesson, room.step, -1) === null;
   find("next").disabled = neighbour(lesson, room.step, 1) === null;
   keep(find("film"), [lesson.id, length, lesson.cards.length, lesson.epochs.length], () => film(lesson, length));
+  moveVeil(find("film"), length);
+}
+
+/** Veil what of a film is behind the cursor. */
+export function moveVeil(box, length) {
   const at = (WIDE * room.step) / length;
-  const veil = find("film").querySelector(".veil");
+  const veil = box.querySelector(".veil");
+  if (!veil) return;
   veil.setAttribute("x", at);
   veil.setAttribute("width", Math.max(0, WIDE - at));
 }
@@ -90,7 +96,8 @@ function controls() {
   ];
 }
 
-function film(lesson, length) {
+/** The course of a lesson: a bar of laziness for each card, a line at each epoch's end. */
+export function film(lesson, length) {
   const x = (step) => (WIDE * step) / length;
   const apart = x(lesson.lastStep) / Math.max(lesson.cards.length, 1);
   const wide = Math.max(1.5, Math.min(10, apart * 0.6));
@@ -118,7 +125,8 @@ export function togglePlay() {
   return undefined;
 }
 
-function stopPlaying() {
+/** Stay where it is. */
+export function stopPlaying() {
   clearInterval(reel.timer);
   room.playing = false;
   refresh();

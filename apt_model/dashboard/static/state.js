@@ -11,6 +11,7 @@ export const room = {
   step: 0,
   follow: true,
   playing: false,
+  presenting: false,
   speed: 1,
   which: -1,
   token: null,

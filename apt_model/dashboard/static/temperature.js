@@ -1,15 +1,17 @@
 /** Temperature: how T softens the teacher's distribution at a chosen token, with the shares of KD and CE beside it. */
-import {tokenText, tongue} from "./clean.js";
+import {tongue} from "./clean.js";
 import {el, keep, part, rove} from "./dom.js";
 import {brisk, chance, count, fieldOf, number, percent} from "./format.js";
 import {refresh, room} from "./state.js";
 import {soften} from "./soften.js";
-import {pieceOf} from "./tokens.js";
+import {isSpeakable, tokenNodes, tokenRow, tokenText} from "./token_marks.js";
+import {pieceNames, pieceOf} from "./tokens.js";
 import {say, speech} from "./words.js";
 
 const HOTTEST = 10;
 const TOO_HOT = 6;
 const COLDEST = 0.5;
+const NAMED = 3; // candidates that the lesson on dark knowledge calls by name
 const TELLING = 4; // where to begin when the lesson itself stays at 1, which softens nothing
 
 /** Draw the view into `box`. */
@@ -45,9 +47,10 @@ export function drawTemperature(box) {
   keep(part(box, "shares", "section"), [speech.language, lesson.id, step && step.step], () => shares(lesson, step));
 }
 
-/** Where the teacher hesitates most: there is most to see. */
+/** Where the teacher hesitates most, among tokens that can be read out: there is most to see. */
 function mostTelling(detail) {
-  const second = detail.teacher_top.map((top) => (top.length > 1 ? top[1][1] : 0));
+  const told = detail.teacher_top.map((top, index) => isSpeakable(detail.teacher[index]) && top.slice(0, NAMED).every(([text]) => isSpeakable(text)));
+  const second = detail.teacher_top.map((top, index) => (top.length > 1 ? top[1][1] + (told[index] ? 1 : 0) : 0));
   return second.indexOf(Math.max(...second));
 }
 
@@ -71,7 +74,7 @@ function picker(card) {
     "div",
     { class: "picker" },
     el("h2", { id: "pick-title" }, say("temperature.token")),
-    el("p", { class: "picks", lang: tongue(detail.teacher.join("")), role: "radiogroup", "aria-labelledby": "pick-title", on: heard }, picks),
+    el("p", { class: "picks", lang: tongue(detail.teacher.join("")), role: "radiogroup", "aria-labelledby": "pick-title", on: heard }, tokenRow(picks, pieceNames(detail, "teacher"))),
   );
 }
 
@@ -102,7 +105,7 @@ function slider(own, card) {
 function softened(top, others, temperature) {
   const [hard, soft] = [soften(top, 0, 1), soften(top, 0, temperature)]; // among those that are known by name
   const shown = { temperature: brisk(temperature) };
-  const rows = top.map(([text], rank) => pairRow(tokenText(text), hard.shares[rank], soft.shares[rank], shown));
+  const rows = top.map(([text], rank) => pairRow(text, hard.shares[rank], soft.shares[rank], shown));
   return [
     el("h2", {}, say("temperature.bars", shown)),
     el("p", { class: "key-line" }, el("span", {}, el("span", { class: "swatch hard" }), say("temperature.hard")), el("span", {}, el("span", { class: "swatch soft" }), say("temperature.soft", shown))),
@@ -139,7 +142,7 @@ function pairRow(text, hard, soft, shown) {
       el("span", { class: "bar", role: "img", "aria-label": `${label} ${chance(share)}`, style: { width: `${(100 * share).toFixed(2)}%` } }),
       el("span", { class: "share", "aria-hidden": "true" }, chance(share)),
     );
-  return el("li", {}, el("span", { class: "pair-text" }, text), el("span", { class: "pair-bars" }, bar("hard", hard, say("temperature.hard")), bar("soft", soft, say("temperature.soft", shown))));
+  return el("li", {}, el("span", { class: "pair-text", title: tokenText(text) }, tokenNodes(text)), el("span", { class: "pair-bars" }, bar("hard", hard, say("temperature.hard")), bar("soft", soft, say("temperature.soft", shown))));
 }
 
 function darkKnowledge(top, hard, soft, temperature) {

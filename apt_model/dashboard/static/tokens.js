@@ -1,20 +1,20 @@
 /** A text token by token: marked where the student departs from the teacher, each token to be walked to and opened. */
-import {brief, tokenText} from "./clean.js";
 import {el, rove} from "./dom.js";
-import {brisk, levelBounds, levelOf} from "./format.js";
+import {brisk, levelBounds, levelOf, number} from "./format.js";
 import {hidePeek, movePeek, showPeek} from "./peek.js";
+import {pieceName, tokenNodes, tokenRow, tokenText} from "./token_marks.js";
 import {say} from "./words.js";
 
-/** Both texts of a card's `detail`: the teacher's tokens, and the student's as a strip. */
-export function tokenRows(detail) {
-  const spoken = detail.student.map((piece, index) => token(detail, index, piece));
+/** Both texts of a card's `detail`: the teacher's tokens, and the student's as a strip, marked from `levels` of KL on. */
+export function tokenRows(detail, levels) {
+  const spoken = detail.student.map((piece, index) => token(detail, index, levels));
   spoken[0] && spoken[0].setAttribute("tabindex", "0");
   const taught = detail.teacher.map((piece, index) => el("span", { class: "said" }, pieceOf(detail, "teacher", index)));
   const open = (event, how) => {
     const index = spoken.indexOf(event.target.closest(".token"));
     if (index < 0) return;
     mark(taught, index);
-    how(spoken[index], detail, index);
+    how(spoken[index], Object.assign({ levels }, detail), index);
   };
   const strip = el(
     "span",
@@ -41,24 +41,19 @@ export function tokenRows(detail) {
         click: (event) => open(event, (one, all, index) => showPeek(one, all, index, true)),
       },
     },
-    spoken,
+    tokenRow(spoken, pieceNames(detail, "student")),
   );
-  return { teacher: el("span", { class: "strip" }, taught), student: strip };
+  return { teacher: el("span", { class: "strip" }, tokenRow(taught, pieceNames(detail, "teacher"))), student: strip };
 }
 
-function token(detail, index, piece) {
+function token(detail, index, levels) {
   const kl = detail.kl_nats[index];
-  const same = piece === detail.teacher[index];
-  const words = {
-    index: index + 1,
-    student: pieceName(detail, "student", index),
-    teacher: pieceName(detail, "teacher", index),
-    kl: brisk(kl),
-  };
+  const [student, teacher] = ["student", "teacher"].map((role) => tokenText(pieceName(detail, role, index)));
+  const words = { index: index + 1, student, teacher, kl: brisk(kl) };
   return el(
     "span",
     {
-      class: `token kl-${levelOf(kl)} ${same ? "" : "other"}`,
+      class: `token kl-${levelOf(kl, levels)} ${student === teacher ? "" : "other"}`,
       role: "button",
       tabindex: "-1",
       "data-index": index,
@@ -68,30 +63,33 @@ function token(detail, index, piece) {
   );
 }
 
-/** What a token is called: its text; an end of text, which has none, by its name; a part of a character a dot. */
-function pieceName(detail, role, index) {
-  const piece = detail[role][index];
-  const [best] = detail[`${role}_top`][index] || [];
-  const named = !piece && best && !/^⟨.*⟩$/u.test(best[0]);
-  return tokenText(named ? brief(best[0], 16) : piece);
+/** The names of one model's tokens. */
+export function pieceNames(detail, role) {
+  return detail[role].map((piece, index) => pieceName(detail, role, index));
 }
 
 /** A token as it stands in the row. */
 export function pieceOf(detail, role, index) {
-  const name = pieceName(detail, role, index);
-  return detail[role][index] || name === "·" ? name : el("span", { class: "special" }, name);
+  const shown = tokenNodes(pieceName(detail, role, index));
+  return detail[role][index] ? shown : el("span", { class: "special" }, shown);
 }
 
 function mark(taught, index) {
   taught.forEach((one, at) => one.classList.toggle("pointed", at === index));
 }
 
-/** What the marks mean. */
-export function tokenLegend() {
-  const levels = [0, 1, 2, 3, 4].map((level) =>
-    el("li", {}, el("span", { class: `token kl-${level}` }, levelBounds(level)), " ", say(`level.${level}`)),
+/** What the marks mean, which change at `levels`; `lit`: by the lights of the lesson. */
+export function tokenLegend(levels, lit) {
+  const steps = [0, 1, 2, 3, 4].map((level) =>
+    el("li", {}, el("span", { class: `token kl-${level}` }, levelBounds(level, levels)), " ", say(`level.${level}`)),
   );
   const other = el("li", {}, el("span", { class: "token kl-2 other" }, say("now.legend.other")), " ");
   const same = el("li", {}, el("span", { class: "token kl-2" }, say("now.legend.same")), " ");
-  return el("div", { class: "legend" }, el("p", {}, say("now.legend")), el("ul", {}, levels, same, other));
+  return el(
+    "div",
+    { class: "legend" },
+    el("p", {}, say("now.legend")),
+    el("ul", {}, steps, same, other),
+    el("p", {}, lit ? say("level.why", { bound: number(levels[0], 2) }) : null, " ", say("token.marks")),
+  );
 }

@@ -60,7 +60,9 @@ function switches() {
   const flip = () => setTheme(dark ? "light" : "dark", true);
   const speak = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
   const other = speech.language === "zh" ? "en" : "zh-CN";
+  const present = () => (location.hash = "present");
   return [
+    el("button", { type: "button", class: "switch present", "aria-label": say("presenter.open"), title: say("presenter.open"), on: { click: present } }, icon("screen")),
     el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
     el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];

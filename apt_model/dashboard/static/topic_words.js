@@ -3,8 +3,8 @@
 export const TOPIC_WORDS = {
   "topics.heat": ["各主题的掌握度", "Mastery by topic"],
   "topics.heatnote": [
-    "掌握度 = 1 − 平均偷懒程度；颜色越深、数字越大，学得越好。",
-    "Mastery = 1 − mean laziness: the deeper the shade and the higher the number, the better.",
+    "掌握度 = 1 − 平均偷懒程度；数字越大、颜色越绿，学得越好。",
+    "Mastery = 1 − mean laziness: the higher the number and the greener the cell, the better.",
   ],
   "topics.topic": ["主题", "Topic"],
   "topics.all": ["合计", "All"],
@@ -12,8 +12,8 @@ export const TOPIC_WORDS = {
   "topics.empty": ["没有卡片", "no card"],
   "topics.words": ["难词本", "The hard-token ledger"],
   "topics.wordsnote": [
-    "KL 曾到 2 nat 以上的词：最高 → 最近一次；低于 0.5 nat 算掌握。同一处后来又看过，才下结论。",
-    "Tokens whose KL once reached 2 nats: highest → latest. Below 0.5 nats counts as mastered; only a place that was looked at again is judged.",
+    "KL 曾到 {hard} nat 以上的词：最高 → 最近一次；低于 {learned} nat 算掌握。同一个样本的同一处后来又看过，才下结论。",
+    "Tokens whose KL once reached {hard} nats: highest → latest. Below {learned} nats counts as mastered; only the same place of the same sample, looked at again, is judged.",
   ],
   "topics.ledger": ["难题本", "The hard-question ledger"],
   "topics.ledgernote": [
@@ -35,12 +35,12 @@ export const TOPIC_WORDS = {
   "topics.more": ["还有 {count} 道题没有列出。", "{count} more are not listed."],
   "topics.before": ["课前", "before"],
   "topics.heatunseen": [
-    "在没学过的固定文本上与教师一致的比例，每次读的都是同样的文本；颜色越深、数字越大越好，指向格子可看 95% 区间。",
-    "Agreement with the teacher on the fixed rows of unseen text, the same at every reading: the deeper the shade, the better. Point at a cell for its 95 % interval.",
+    "在没学过的固定文本上与教师一致的比例，每次读的都是同样的文本；数字越大、颜色越绿越好，指向格子可看 95% 区间。",
+    "Agreement with the teacher on the fixed rows of unseen text, the same at every reading: the higher and greener, the better. Point at a cell for its 95 % interval.",
   ],
   "topics.heatlearned": [
-    "在学过的固定文本上与教师一致的比例（没有留出没学过的文本）；颜色越深、数字越大越好，指向格子可看 95% 区间。",
-    "Agreement with the teacher on the fixed rows of learned text (no unseen text was set aside): the deeper the shade, the better. Point at a cell for its 95 % interval.",
+    "在学过的固定文本上与教师一致的比例（没有留出没学过的文本）；数字越大、颜色越绿越好，指向格子可看 95% 区间。",
+    "Agreement with the teacher on the fixed rows of learned text (no unseen text was set aside): the higher and greener, the better. Point at a cell for its 95 % interval.",
   ],
   "topics.rowcell": ["{topic}，{epoch}：与教师一致 {mastery}，{rows} 条固定文本", "{topic}, {epoch}: agreement with the teacher {mastery}, fixed rows: {rows}"],
   "topics.rowsnote": [

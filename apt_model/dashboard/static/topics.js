@@ -1,11 +1,12 @@
 /** Topics: mastery as a heat map over the epochs, and the hard-question ledger under it. */
-import {brief, tokenText, tongue} from "./clean.js";
+import {brief, tongue} from "./clean.js";
 import {lightMark} from "./card.js";
 import {el, keep, part} from "./dom.js";
-import {number, percent} from "./format.js";
+import {levelsOf, number, percent} from "./format.js";
 import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
-import {filterChips, heatOf, heatOfRows, heatTable, ledgerOfRows} from "./mastery.js";
+import {filterChips, heatOfRows, heatTable, ledgerOfRows, masteryCell} from "./mastery.js";
 import {goTo, room} from "./state.js";
+import {tokenNodes, tokenText} from "./token_marks.js";
 import {say, speech, topicWord} from "./words.js";
 
 const COLUMNS_SHOWN = 12;
@@ -20,7 +21,8 @@ export function drawTopics(box) {
   const cards = lesson.until("cards", room.step);
   const seen = [speech.language, lesson.id, cards.length, cards.length && cards[cards.length - 1].wall_time, lesson.until("readings", room.step).length];
   keep(part(box, "heat", "section"), seen, () => heatOfRows(lesson, room.step, COLUMNS_SHOWN) || heat(cards));
-  keep(part(box, "hard-tokens", "section"), seen, () => tokenGrid(hardTokensOf(cards)));
+  const levels = levelsOf(lesson.scale);
+  keep(part(box, "hard-tokens", "section"), seen, () => tokenGrid(hardTokensOf(cards, levels), levels));
   keep(part(box, "ledger", "section"), [seen, room.filter], () => ledgerOfRows(lesson, room.step) || ledgerTable(ledgerOf(cards)));
 }
 
@@ -40,10 +42,10 @@ function heatCell(topic, epoch, cell) {
     mastery: percent(mastery, 1),
     samples: cell.samples,
   };
-  return el("td", { class: `heat-${heatOf(mastery)}`, title: say("topics.cell", words) }, percent(mastery, 0));
+  return masteryCell(mastery, cell.samples, say("topics.cell", words));
 }
 
-function tokenGrid(found) {
+function tokenGrid(found, levels) {
   if (!found.length) return [];
   const count = (state) => found.filter((one) => one.state === state).length;
   const totals = ["mastered", "forgotten", "hard", "once"].map((state) =>
@@ -51,7 +53,7 @@ function tokenGrid(found) {
   );
   return [
     el("h2", {}, say("topics.words")),
-    el("p", { class: "quiet" }, say("topics.wordsnote")),
+    el("p", { class: "quiet" }, say("topics.wordsnote", { hard: number(levels[2], 1), learned: number(levels[0], 2) })),
     el("p", { class: "totals" }, totals),
     el("ul", { class: "tokens" }, found.slice(0, TOKENS_SHOWN).map(tokenTile)),
   ];
@@ -65,7 +67,7 @@ function tokenTile(one) {
   );
   const course = one.times > 1 ? `${number(one.peak.kl, 2)} → ${number(one.latest.kl, 2)}` : number(one.peak.kl, 2);
   const state = el("span", { class: `outcome ${one.state}` }, OUTCOMES[one.state], " ", say(`topics.${one.state}`));
-  return el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), el("span", {}, course), state, visit);
+  return el("li", {}, el("b", { class: "piece", title: tokenText(one.text) }, tokenNodes(one.text)), state, el("span", {}, course), visit);
 }
 
 function ledgerTable(entries) {
@@ -106,7 +108,7 @@ function questionRow(entry) {
   const first = entry.cards[0];
   const ends = entry.cards.length > 1 ? `${percent(first.laziness, 0)} → ${percent(entry.latest.laziness, 0)}` : percent(first.laziness, 0);
   const tokens = entry.tokens.map((one) =>
-    el("li", {}, el("b", { class: "piece" }, tokenText(one.text)), " ", entry.cards.length > 1 ? `${number(one.highest, 2)} → ${number(one.latest, 2)}` : number(one.highest, 2)),
+    el("li", {}, el("b", { class: "piece", title: tokenText(one.text) }, tokenNodes(one.text)), " ", one.times > 1 ? `${number(one.highest, 2)} → ${number(one.latest, 2)}` : number(one.highest, 2)),
   );
   return el(
     "tr",
