@@ -1,6 +1,7 @@
 /** The page: puts head, views and replay together, and draws them whenever something changed. */
 import {clean} from "./clean.js";
 import {clearCharts} from "./chart.js";
+import {drawCompared} from "./compare.js";
 import {damageLine, damageOf} from "./damage.js";
 import {el, keep} from "./dom.js";
 import {percent} from "./format.js";
@@ -11,7 +12,7 @@ import {drawNow} from "./now.js";
 import {hidePeek} from "./peek.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
-import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
+import {MOST_COMPARED, cardInView, lessonsInView, recall, refresh, room, takePlaces} from "./state.js";
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
@@ -35,7 +36,8 @@ function build() {
   stage.top = el("header", { class: "top" });
   stage.main = el("main", { id: "main", tabindex: "-1" });
   stage.damage = el("div", { class: "damages", role: "status" });
-  stage.main.append(stage.damage);
+  stage.compared = el("div", { class: "comparison" });
+  stage.main.append(stage.damage, stage.compared);
   for (const view of Object.keys(VIEWS)) {
     stage.main.append(el("section", { class: `view ${view}`, id: `view-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }));
   }
@@ -58,6 +60,7 @@ function draw() {
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
+  drawCompared(stage.compared, compareLesson);
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
@@ -106,20 +109,25 @@ function watchLesson(lesson) {
   if (!lesson || lesson === room.current) return;
   const left = room.current;
   room.current = lesson;
-  if (room.other === lesson) room.other = null;
-  if (left && left !== room.other) disconnectFully(left);
+  room.others = room.others.filter((one) => one !== lesson);
+  if (left) disconnectFully(left);
+  takePlaces();
   Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null });
   stage.said = null;
   clearCharts();
   openLesson(lesson);
 }
 
+/** Take a lesson into the comparison, or out of it. */
 function compareLesson(lesson) {
-  if (lesson === room.current) return;
-  if (room.other) disconnectFully(room.other);
-  room.other = lesson;
+  if (!lesson || lesson === room.current) return;
+  const joins = !room.others.includes(lesson);
+  if (joins && lessonsInView().length >= MOST_COMPARED) return;
+  room.others = joins ? [...room.others, lesson] : room.others.filter((one) => one !== lesson);
+  if (!joins) disconnectFully(lesson);
+  takePlaces();
   clearCharts();
-  if (lesson) openLesson(lesson);
+  if (joins) openLesson(lesson);
   refresh();
 }
 

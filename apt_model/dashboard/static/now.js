@@ -1,6 +1,7 @@
 /** The view of this moment: the card, the step's figures, who teaches whom, and what was noticed. */
 import {brief, clean} from "./clean.js";
 import {cardArticle, figureList} from "./card.js";
+import {nameTag} from "./compare.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
@@ -22,8 +23,9 @@ export function drawNow(box) {
   });
   speakOf(room.current);
   const side = part(box, "side", "aside");
-  const step = room.current.latest("steps", room.step);
-  keep(part(side, "moment", "section"), [speech.language, step && step.step, room.current.id], () => moment(step));
+  const steps = lessons.map((lesson) => lesson.latest("steps", room.step));
+  const seen = lessons.map((lesson, index) => [lesson.id, lesson.place, steps[index] && steps[index].step]);
+  keep(part(side, "moment", "section"), [speech.language, seen], () => (lessons.length > 1 ? moments(lessons, steps) : moment(steps[0])));
   keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
   const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
   keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
@@ -34,7 +36,7 @@ function drawDesk(place, lesson, named) {
   const card = cardInView(lesson);
   if (room.follow && peeksInto(place)) return; // the lesson goes on, the reader is not done
   const shown = cards.indexOf(card);
-  keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
+  keep(part(place, "lesson-name", "p"), [named, lesson.place, lesson.name], () => (named ? nameTag(lesson) : []));
   keep(part(place, "observing", "p"), [speech.language, lesson.observed], () => (lesson.observed ? el("span", {}, say("now.observing")) : []));
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
   const key = [speech.language, lesson.id, lesson.scale, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
@@ -63,21 +65,25 @@ function choice(cards, shown) {
   return [el("span", { class: "quiet" }, say("now.cards")), buttons];
 }
 
+const MOMENT = [
+  ["now.loss", (step) => fieldOf(step, "loss", number)],
+  ["now.kd", (step) => fieldOf(step, "kd", number)],
+  ["now.ce", (step) => fieldOf(step, "ce", number)],
+  ["now.rate", (step) => fieldOf(step, "learning_rate", brisk)],
+  ["now.norm", (step) => fieldOf(step, "grad_norm", brisk)],
+  ["now.speed", (step) => count(step && step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null)],
+];
+
 function moment(step) {
   const head = el("h3", {}, say("now.moment"));
-  if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
-  const speed = step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null;
-  return [
-    head,
-    figureList([
-      ["now.loss", fieldOf(step, "loss", number)],
-      ["now.kd", fieldOf(step, "kd", number)],
-      ["now.ce", fieldOf(step, "ce", number)],
-      ["now.rate", fieldOf(step, "learning_rate", brisk)],
-      ["now.norm", fieldOf(step, "grad_norm", brisk)],
-      ["now.speed", count(speed)],
-    ]),
-  ];
+  return [head, step ? figureList(MOMENT.map(([word, read]) => [word, read(step)])) : el("p", { class: "quiet" }, say("now.nostep"))];
+}
+
+/** The same of several lessons: a column each. */
+function moments(lessons, steps) {
+  const heads = lessons.map((lesson) => el("th", { scope: "col" }, el("span", { class: `run-mark run-${lesson.place}`, title: clean(lesson.name, 120) }, lesson.place + 1)));
+  const rows = MOMENT.map(([word, read]) => el("tr", {}, el("th", { scope: "row" }, say(word)), steps.map((step) => el("td", {}, read(step)))));
+  return [el("h3", {}, say("now.moment")), el("table", { class: "models" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows))];
 }
 
 function who(lesson) {

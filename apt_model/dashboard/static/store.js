@@ -11,6 +11,7 @@ export class Lesson {
     this.offset = 0;
     this.link = "none";
     this.source = null;
+    this.place = null;
     this.reset();
   }
 
