@@ -215,7 +215,7 @@ def test_two_lessons_side_by_side(open_page: Open, served_shelf: str) -> None:
     assert watched.page.locator(".place-0 .token").count() > 0
     assert watched.page.locator(".place-1 .voice.student dd").inner_text() == lessons.cards()[5].student_text
     watched.show("lazy")
-    assert watched.page.locator(".chart-losses .key li").count() == 6
+    assert watched.page.locator(".chart-losses .value").count() == 6
     watched.show("lessons")
     assert watched.page.locator("#view-lessons tbody tr").count() == 2
 

@@ -8,6 +8,7 @@ const HEIGHT = 216;
 const REACH = 5; // a point at the edge sticks out by so much
 const HAND_MOVES = 6; // pixels: less than that is a click, not a drag
 const MOST_EPOCHS = 60; // lines that the eye still tells apart
+const FEW = 30; // points: a line of fewer is drawn as it was measured, an average over so few would lag behind
 const BEHIND = "66"; // opacity of the raw line behind a smoothed one, in hexadecimal
 export const DASHES = { solid: [], dashed: [8, 5], dotted: [2, 4], mixed: [10, 4, 2, 4] };
 const charts = new Map();
@@ -16,17 +17,15 @@ const hand = { chart: null, step: 0, follow: true };
 /**
  * Draw one chart into `box`.
  *
- * `plot`: {name, title, note, none, unit, show, range, log, length, epochs: [step], lines: [{name, tone, dash, pointed, points,
- * number, x: [step], y: [value|null]}]}. `show` makes text of a value. A line may have a `band`, the [low, high] of each value,
+ * `plot`: {name, title, note, none, unit, show, range, log, length, epochs: [step], runs: [{place, name}],
+ * quantities: [{name, dash}], lines: [{name, tone, dash, pointed, points, number, x: [step], y: [value|null]}]}. `show` makes text of a value. A line may have a `band`, the [low, high] of each value,
  * which is shaded, and a `number`, which is drawn at its end. `tools` builds what stands beside the title.
  */
 export function drawChart(box, plot, tools) {
   const figure = part(box, `chart chart-${plot.name}`, "figure");
   keep(part(figure, "chart-head", "figcaption"), [speech.language, plot.title], () => [el("h2", {}, plot.title), tools(plot)]);
   const lineup = plot.lines.map((line) => [line.name, line.tone, line.dash]);
-  const key = part(figure, "key", "ul");
-  key.style.setProperty("--columns", String(plot.columns));
-  keep(key, [speech.language, lineup], () => plot.lines.map(keyEntry));
+  keep(part(figure, "legends"), [speech.language, lineup], () => chartKey(plot));
   const canvas = part(figure, "canvas");
   keep(part(figure, "quiet", "p"), [speech.language, plot.note], () => el("span", {}, plot.note || ""));
   const known = plot.lines.some((line) => line.y.some((value) => value !== null));
@@ -90,7 +89,7 @@ export function onPaper(plot) {
   return plot.lines.flatMap((line) => {
     const y = plot.log ? line.y.map((value) => (value > 0 ? value : null)) : line.y;
     const own = Object.assign({}, line, { y, behind: false });
-    if (!room.smoothing || line.band) return [own];
+    if (!room.smoothing || line.x.length < FEW) return [own];
     return [Object.assign({}, own, { behind: true }), Object.assign({}, own, { y: smoothed(y, room.smoothing), points: false })];
   });
 }
@@ -238,15 +237,26 @@ function numberAt(chart, line) {
   ctx.restore();
 }
 
-function keyEntry(line, index) {
-  const stroke = svg("path", { d: "M0 4H28", "stroke-dasharray": DASHES[line.dash].join(" ") });
-  const sample = svg("svg", { viewBox: "0 0 28 8", "aria-hidden": "true", style: { stroke: `var(--${line.tone})`, "stroke-width": "2.5" } }, stroke);
-  return el("li", { "data-line": index }, sample, el("span", {}, line.name), el("b", { class: "value" }));
+/** What the lines are: alone, a list; of several runs a table, a row a run and a column a quantity. */
+function chartKey({ lines, runs, quantities }) {
+  if (runs.length < 2) return el("ul", { class: "key" }, lines.map((line) => el("li", {}, sample(line), el("span", {}, line.name), keyValue())));
+  const heads = quantities.map(({ name, dash }) => el("th", { scope: "col" }, sample({ tone: "ink", dash }), name));
+  const rows = runs.map((run) => el("tr", {}, el("th", { scope: "row" }, el("span", { class: `run-mark run-${run.place}` }, run.place + 1), el("span", { class: "run-name" }, run.name)), quantities.map(() => el("td", {}, keyValue()))));
+  return el("table", { class: "key-table" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows));
+}
+
+function keyValue() {
+  return el("b", { class: "value" });
+}
+
+function sample({ tone, dash }) {
+  const stroke = svg("path", { d: "M0 4H28", "stroke-dasharray": DASHES[dash].join(" ") });
+  return svg("svg", { viewBox: "0 0 28 8", "aria-hidden": "true", style: { stroke: `var(--${tone})`, "stroke-width": "2.5" } }, stroke);
 }
 
 function readOut(figure, plot, at) {
   const values = plot.lines.map((line) => plot.show(valueAt(line, at)));
-  figure.querySelectorAll(".key .value").forEach((box, index) => (box.textContent = values[index]));
+  figure.querySelectorAll(".value").forEach((box, index) => (box.textContent = values[index]));
   const words = plot.lines.map((line, index) => `${line.name} ${values[index]}`).join(say("lazy.joint"));
   const canvas = figure.querySelector(".canvas");
   canvas.setAttribute("role", "img");

@@ -6,13 +6,13 @@ import {say} from "./words.js";
 
 const PAPER_WIDE = 960;
 const FRAME = { left: 76, right: 24, bottom: 52, high: 360 };
-const KEY_PLACE = { line: 22, column: 290 };
+const KEY_PLACE = { line: 22, column: 304 };
 const TICKS = 6;
 const SLACK = 0.08;
 
 /** The drawing of a plot (see `drawChart`) over the stretch that is shown: {text, width, height}. */
 export function chartSvg(plot) {
-  const columns = Math.max(1, Math.min(3, plot.columns));
+  const columns = Math.max(1, Math.min(3, plot.quantities.length));
   const top = 48 + KEY_PLACE.line * Math.ceil(plot.lines.length / columns) + 12;
   const height = top + FRAME.high + FRAME.bottom;
   const place = placesOf(plot, top);
@@ -66,10 +66,11 @@ function decades(values) {
   return [10 ** floor, 10 ** Math.max(floor + 1, Math.ceil(high))];
 }
 
+/** The powers of ten from one to another; of few, two and five times each as well. */
 function powers(low, high) {
-  const found = [];
-  for (let power = Math.round(Math.log10(low)); power <= Math.round(Math.log10(high)); power += 1) found.push(10 ** power);
-  return found;
+  const [first, last] = [low, high].map((value) => Math.round(Math.log10(value)));
+  const whole = Array.from({ length: last - first + 1 }, (hole, index) => 10 ** (first + index));
+  return last - first > 2 ? whole : whole.flatMap((power) => [1, 2, 5].map((times) => times * power)).filter((value) => value <= high);
 }
 
 /** About six round numbers from `low` to `high`. */
@@ -134,5 +135,14 @@ function numberOf(line, place) {
 
 function keyLine(line, x, y) {
   const stroke = { x1: x, x2: x + 28, y1: y - 4, y2: y - 4, stroke: colour(line.tone), "stroke-width": 2.5, "stroke-dasharray": DASHES[line.dash].join(" ") || null };
-  return [svg("line", stroke), svg("text", { x: x + 36, y, fill: colour("ink") }, line.name)];
+  return [svg("line", stroke), svg("text", { x: x + 36, y, fill: colour("ink") }, fitted(line.name, KEY_PLACE.column - 48))];
+}
+
+/** A text cut to a width, with an ellipsis that says so. */
+function fitted(text, wide) {
+  const ruler = document.createElement("canvas").getContext("2d");
+  ruler.font = `13px ${colour("sans")}`;
+  const letters = Array.from(text);
+  while (letters.length > 1 && ruler.measureText(`${letters.join("")}…`).width > wide) letters.pop();
+  return letters.length < Array.from(text).length ? `${letters.join("")}…` : text;
 }

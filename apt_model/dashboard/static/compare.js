@@ -25,13 +25,13 @@ function comparedTable(lessons, drop) {
       {},
       el("th", { scope: "row" }, el("span", { class: `run-mark run-${lesson.place}` }, lesson.place + 1), brief(lesson.name, 40)),
       shown.map(({ name, values }) => el("td", { "data-head": name }, values[index])),
-      el("td", { class: "acts" }, index ? dropButton(lesson, drop) : null),
+      el("td", {}, index ? dropButton(lesson, drop) : null),
     );
   const heads = [say("compare.run"), ...shown.map(({ name }) => clean(name, 40))].map((name) => el("th", { scope: "col" }, name));
   const note = differing.length ? say("compare.differs") : say("compare.same");
   return el(
-    "section",
-    { class: "compared", "aria-label": say("compare.title") },
+    "div",
+    { class: "compared" },
     el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": say("compare.title") }, el("table", { class: "runs" }, el("thead", {}, el("tr", {}, heads, el("td"))), el("tbody", {}, lessons.map(row)))),
     el("p", { class: "quiet" }, note, more.length ? ` ${say("compare.more", { count: more.length, names: more.join(say("lazy.joint")) })}` : null),
   );

@@ -65,6 +65,7 @@ export const COMPARED = {
   "compare.same": ["设置都相同。", "All settings are the same."],
   "compare.differs": ["只列出不同的设置。", "Only the settings that differ are listed."],
   "compare.more": ["另有 {count} 项不同：{names}", "{count} more differ: {names}"],
+  "compare.own": ["第 {number} 堂的 T = {temperature}", "T = {temperature} of lesson {number}"],
   "compare.teacher": ["教师", "Teacher"],
   "compare.student": ["学生", "Student"],
   "compare.trainer": ["训练器", "Trained by"],

@@ -1,5 +1,5 @@
 /** Why the student is lazy: laziness split into its parts over time, losses, and what drives them. */
-import {clean} from "./clean.js";
+import {brief} from "./clean.js";
 import {drawChart} from "./chart.js";
 import {chartBench, chartTools} from "./chart_tools.js";
 import {CHARTS} from "./curves.js";
@@ -42,7 +42,8 @@ function plotOf(chart) {
     range: chart.unit === "percent" ? SHARES : null,
     log: Boolean(chart.log && room.logs.includes(chart.name)),
     canLog: Boolean(chart.log),
-    columns: curves.length,
+    runs: lessons.map(({ place, name }) => ({ place, name: brief(name, 24) })),
+    quantities: curves.map(({ word, dash }) => ({ name: say(word), dash })),
     length: extent().last,
     curves,
     epochs,
@@ -59,7 +60,7 @@ function isDrawn(chart, curve, lessons) {
 /** Alone, a colour is a quantity; of several runs, a colour is a run and a dash a quantity. */
 function lineOf(lesson, curve, many, first) {
   const values = curve.read(lesson);
-  const name = many ? `${lesson.place + 1} ${clean(lesson.name, 24)} · ${say(curve.word)}` : say(curve.word);
+  const name = many ? `${lesson.place + 1} ${brief(lesson.name, 24)} · ${say(curve.word)}` : say(curve.word);
   const tone = many ? `run-${lesson.place}` : curve.tone;
   const points = curve.pointed && values.x.length <= MOST_POINTS;
   return Object.assign({ name, tone, dash: curve.dash, pointed: curve.pointed, points, number: many && first ? String(lesson.place + 1) : null }, values);

@@ -66,21 +66,21 @@ function sortHead(name) {
   };
   const sign = el("span", { class: "sign", "aria-hidden": "true" }, mine ? (room.sort.down ? " ↓" : " ↑") : "");
   const order = mine ? (room.sort.down ? "descending" : "ascending") : null;
-  return el("th", { scope: "col", "aria-sort": order, class: name }, el("button", { type: "button", class: "sort", "data-act": `sort ${name}`, on: { click: turn } }, say(`lessons.${name}`), sign));
+  return el("th", { scope: "col", "aria-sort": order, class: `figure-${name}` }, el("button", { type: "button", class: "sort", "data-act": `sort ${name}`, on: { click: turn } }, say(`lessons.${name}`), sign));
 }
 
 function runRow(row, base, watch, compare) {
   const { lesson } = row;
   const damage = damageOf(lesson);
   const going = row.over || (damage && damage.line === null) ? null : el("span", { class: "quiet" }, ` … ${say("lessons.going")}`);
-  const cells = FIGURES.map((name) => el("td", { "data-head": say(`lessons.${name}`), class: name }, FIGURE_TEXTS[name](row[name]), name === "verdict" ? going : sourceOf(row, name), apart(row, base, name)));
+  const cells = FIGURES.map((name) => el("td", { "data-head": say(`lessons.${name}`), class: `figure-${name}` }, FIGURE_TEXTS[name](row[name]), name === "verdict" ? going : sourceOf(row, name), apart(row, base, name)));
   const place = lesson.place === null ? null : el("span", { class: `run-mark run-${lesson.place}`, "aria-hidden": "true" }, lesson.place + 1);
   return el(
     "tr",
     { class: row === base ? "baseline" : "" },
     el("th", { scope: "row" }, place, row.name, damage && damageLine(damage)),
     cells,
-    el("td", { class: "acts" }, actions(row, base, watch, compare)),
+    el("td", {}, el("span", { class: "acts" }, actions(row, base, watch, compare))),
   );
 }
 

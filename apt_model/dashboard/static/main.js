@@ -9,11 +9,13 @@ import {drawExam} from "./exam.js";
 import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
+import {goWhere, openNamedToken, readLink, writeLink} from "./link.js";
 import {hidePeek} from "./peek.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
 import {MOST_COMPARED, cardInView, lessonsInView, recall, refresh, room, takePlaces} from "./state.js";
-import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
+import {connect, disconnect, embeddedLessons, listLessons, mindVisibility, takeTurns} from "./stream.js";
+import {tell} from "./tell.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
@@ -73,6 +75,8 @@ function draw() {
   if (!ready) return;
   drawReplay(stage.replay);
   announce(lesson);
+  openNamedToken();
+  writeLink();
 }
 
 /** What is damaged of the lessons in view, over everything else. */
@@ -99,7 +103,6 @@ function showView(view) {
   hidePeek(true);
   if (room.view !== view) clearCharts();
   Object.assign(room, { view, held: null });
-  if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   refresh();
   window.scrollTo(0, 0);
   requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tab-${view}`).scrollIntoView({ block: "nearest", inline: "nearest" })));
@@ -141,11 +144,25 @@ function disconnectFully(lesson) {
   disconnect(lesson);
 }
 
+/** Show what a link leads to; a lesson that is not here is said, and another one shown. */
+function followLink(link) {
+  const byId = (id) => room.lessons.find((lesson) => lesson.id === id);
+  if (link.run && !byId(link.run)) tell(say("link.norun"));
+  watchLesson(byId(link.run) || room.current || room.lessons[0]);
+  if (link.whole) {
+    room.others.filter((one) => !link.others.includes(one.id)).forEach(compareLesson);
+    link.others.map(byId).filter((one) => one && !room.others.includes(one)).forEach(compareLesson);
+    goWhere(link);
+  }
+  if (link.language && link.language !== speech.language) setLanguage(link.language, false);
+  showView(link.view);
+}
+
 async function relist() {
   if (!document.hidden && (!room.current || room.view === "lessons")) {
     try {
       await listLessons();
-      if (!room.current && room.lessons.length) watchLesson(room.lessons[0]);
+      if (!room.current && room.lessons.length) followLink(readLink(location.hash));
       refresh();
     } catch (error) {
       // no server just now: the next round asks again
@@ -158,21 +175,19 @@ function start() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(recall("theme") || (dark.matches ? "dark" : "light"), false);
   dark.addEventListener("change", () => recall("theme") || setTheme(dark.matches ? "dark" : "light", false));
-  setLanguage(recall("language") || "zh", false);
+  setLanguage(readLink(location.hash).language || recall("language") || "zh", false);
   build();
   room.draw = draw;
-  window.addEventListener("hashchange", () => showView(location.hash.slice(1)));
-  const asked = location.hash.slice(1);
-  if (asked in VIEWS) room.view = asked;
+  window.addEventListener("hashchange", () => followLink(readLink(location.hash)));
   const embedded = embeddedLessons();
   if (embedded) {
     Object.assign(room, { embedded: true, lessons: embedded });
-    if (embedded.length) watchLesson(embedded[0]);
+    if (embedded.length) followLink(readLink(location.hash));
   } else {
     mindVisibility();
+    takeTurns();
     relist();
   }
-  if (room.view === "lessons" && room.lessons.length < 2) room.view = "now";
   refresh();
 }
 

@@ -1,10 +1,12 @@
 /** The view of this moment: the card, the step's figures, who teaches whom, and what was noticed. */
 import {brief, clean} from "./clean.js";
+import {cardSvg} from "./card_image.js";
 import {cardArticle, figureList} from "./card.js";
 import {nameTag} from "./compare.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
+import {fileName, savePng} from "./save.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
 import {LESSON} from "./lesson_words.js";
 import {say, sayVariant, speakOf, speech} from "./words.js";
@@ -41,6 +43,16 @@ function drawDesk(place, lesson, named) {
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
   const key = [speech.language, lesson.id, lesson.scale, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
   keep(part(place, "paper"), key, () => (card ? cardArticle(card, lesson.scale) : el("p", { class: "waiting" }, say("now.waiting"))));
+  keep(part(place, "card-acts"), [speech.language, lesson.id, card !== null], () => (card ? pictureButton(lesson) : []));
+}
+
+/** Takes the card along as it is when the button is pressed. */
+function pictureButton(lesson) {
+  const take = () => {
+    const card = cardInView(lesson);
+    savePng(`${fileName(lesson.name, say("card.file"), card.step)}.png`, cardSvg(card, lesson.scale, lesson.name));
+  };
+  return el("button", { type: "button", class: "tool", on: { click: take } }, say("card.picture"));
 }
 
 function choice(cards, shown) {
@@ -83,7 +95,7 @@ function moment(step) {
 function moments(lessons, steps) {
   const heads = lessons.map((lesson) => el("th", { scope: "col" }, el("span", { class: `run-mark run-${lesson.place}`, title: clean(lesson.name, 120) }, lesson.place + 1)));
   const rows = MOMENT.map(([word, read]) => el("tr", {}, el("th", { scope: "row" }, say(word)), steps.map((step) => el("td", {}, read(step)))));
-  return [el("h3", {}, say("now.moment")), el("table", { class: "models" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows))];
+  return [el("h3", {}, say("now.moment")), el("table", { class: "models moments" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows))];
 }
 
 function who(lesson) {

@@ -42,6 +42,11 @@ export function showPeek(anchor, detail, index, pinned) {
   place();
 }
 
+/** The token that somebody has pinned, or null. */
+export function pinnedToken() {
+  return peek.pinned && peek.anchor ? room.token : null;
+}
+
 /** Whether somebody reads a token of `box` just now: then it had better stay as it is. */
 export function peeksInto(box) {
   return peek.anchor !== null && box.contains(peek.anchor);

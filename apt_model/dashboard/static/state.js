@@ -19,6 +19,7 @@ export const room = {
   temperature: null,
   filter: "all",
   held: null,
+  toOpen: null,
   zoom: null,
   smoothing: 0,
   logs: [],

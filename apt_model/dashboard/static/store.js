@@ -12,6 +12,7 @@ export class Lesson {
     this.link = "none";
     this.source = null;
     this.place = null;
+    this.since = 0;
     this.reset();
   }
 

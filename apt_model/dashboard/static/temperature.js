@@ -87,7 +87,7 @@ function ownTemperatures() {
   const seen = new Map();
   for (const lesson of lessons) {
     const own = lesson.setting("temperature");
-    if (!seen.has(own)) seen.set(own, lessons.length > 1 ? `${lesson.place + 1} · ` : "");
+    if (!seen.has(own)) seen.set(own, lessons.length > 1 ? lesson.place + 1 : null);
   }
   return Array.from(seen);
 }
@@ -105,14 +105,15 @@ function slider(owns, card) {
     step: 0.1,
     on: { input: (event) => set(Number(event.target.value)) },
   });
-  const button = ([own, mark]) => el("button", { type: "button", class: "chip", on: { click: () => set(own) } }, mark, say("temperature.own", { temperature: brisk(own) }));
+  const button = ([own, number]) =>
+    el("button", { type: "button", class: "chip", on: { click: () => set(own) } }, say(number ? "compare.own" : "temperature.own", { number, temperature: brisk(own) }));
   return el(
     "div",
     { class: "heating" },
     el("label", { for: "temperature" }, say("temperature.slider")),
     input,
     el("output", { class: "reading", for: "temperature" }),
-    owns.map(button),
+    el("span", { class: "owns" }, owns.map(button)),
   );
 }
 

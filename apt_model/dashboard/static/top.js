@@ -1,7 +1,9 @@
 /** The head of the page: whose lesson it is, whether it is live, language, paper or blackboard, and the views. */
 import {brief} from "./clean.js";
 import {el, icon, keep, part, rove} from "./dom.js";
+import {copyLink} from "./link.js";
 import {MOST_COMPARED, lessonsInView, refresh, remember, room} from "./state.js";
+import {tell} from "./tell.js";
 import {LANGUAGES, say, speech} from "./words.js";
 
 const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
@@ -62,9 +64,14 @@ function switches() {
   const speak = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
   const other = speech.language === "zh" ? "en" : "zh-CN";
   return [
+    el("button", { type: "button", class: "switch copy", "aria-label": say("link.copy"), title: say("link.copy"), on: { click: takeLink } }, icon("link")),
     el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
     el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];
+}
+
+function takeLink() {
+  copyLink(() => tell(say("link.copied")), (link) => window.prompt(say("link.take"), link));
 }
 
 /** Speak `language` from now on; a choice of the reader's is remembered. */

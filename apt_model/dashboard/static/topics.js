@@ -26,6 +26,8 @@ export function drawTopics(box) {
     const place = part(shelf, `topics-of topics-${index}`);
     keep(part(place, "lesson-name", "p"), [lessons.length > 1, lesson.place, lesson.name], () => (lessons.length > 1 ? nameTag(lesson) : []));
     drawTopicsOf(place, lesson);
+    const heatmap = place.querySelector(".scroller");
+    if (heatmap && lessons.length > 1) heatmap.setAttribute("aria-label", `${say("topics.heat")} · ${brief(lesson.name, 60)}`);
   });
   speakOf(room.current);
 }
