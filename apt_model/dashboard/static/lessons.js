@@ -74,7 +74,7 @@ function runRow(row, base, watch, compare) {
   const damage = damageOf(lesson);
   const going = row.over || (damage && damage.line === null) ? null : el("span", { class: "quiet" }, ` … ${say("lessons.going")}`);
   const cells = FIGURES.map((name) => el("td", { "data-head": say(`lessons.${name}`), class: `figure-${name}` }, FIGURE_TEXTS[name](row[name]), name === "verdict" ? going : sourceOf(row, name), apart(row, base, name)));
-  const place = lesson.place === null ? null : el("span", { class: `run-mark run-${lesson.place}`, "aria-hidden": "true" }, lesson.place + 1);
+  const place = lesson.place === null || !room.others.length ? null : el("span", { class: `run-mark run-${lesson.place}`, "aria-hidden": "true" }, lesson.place + 1);
   return el(
     "tr",
     { class: row === base ? "baseline" : "" },

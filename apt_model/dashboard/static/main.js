@@ -115,7 +115,7 @@ function watchLesson(lesson) {
   room.others = room.others.filter((one) => one !== lesson);
   if (left) disconnectFully(left);
   takePlaces();
-  Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null });
+  Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null, zoom: null });
   stage.said = null;
   clearCharts();
   openLesson(lesson);
