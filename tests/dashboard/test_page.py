@@ -99,7 +99,7 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page = watched.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    for _ in range(3):
+    for _ in range(4):  # the link, the language, the theme
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "tab-now"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"

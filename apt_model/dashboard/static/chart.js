@@ -222,10 +222,15 @@ function veil(chart) {
   ctx.restore();
 }
 
+/** The index of a line's last value between two steps; -1 without any. */
+export function lastShown(line, from, to) {
+  return line.x.reduce((found, step, index) => (step >= from && step <= to && line.y[index] !== null ? index : found), -1);
+}
+
 /** The run's number at the end of its line, for whoever cannot tell the colours apart. */
 function numberAt(chart, line) {
   const [from, to] = stretchShown();
-  const last = line.x.findLastIndex((step, index) => step >= from && step <= to && line.y[index] !== null);
+  const last = lastShown(line, from, to);
   if (last < 0) return;
   const { ctx } = chart;
   const [x, y] = [chart.valToPos(line.x[last], "x", true), chart.valToPos(line.y[last], "y", true)];

@@ -1,6 +1,6 @@
 /** A chart as one SVG drawing, made by hand from its plot: with its title, key, axes and scales, in the colours of the page. */
 import {clean} from "./clean.js";
-import {DASHES, onPaper, stretchShown} from "./chart.js";
+import {DASHES, lastShown, onPaper, stretchShown} from "./chart.js";
 import {colour, svg} from "./dom.js";
 import {say} from "./words.js";
 
@@ -128,7 +128,7 @@ function drawnLine(line, place) {
 }
 
 function numberOf(line, place) {
-  const last = line.number ? line.x.findLastIndex((step, index) => line.y[index] !== null && step >= place.from && step <= place.to) : -1;
+  const last = line.number ? lastShown(line, place.from, place.to) : -1;
   if (last < 0) return null;
   return svg("text", { x: place.x(line.x[last]) - 2, y: place.y(line.y[last]) - 6, "text-anchor": "end", "font-weight": 700, fill: colour(line.tone) }, line.number);
 }

@@ -4,13 +4,13 @@ import {pinnedToken} from "./peek.js";
 import {MOST_COMPARED, room} from "./state.js";
 
 const QUIET_MS = 400; // browsers refuse an address that changes all the time
-const written = { timer: 0 };
+const address = { timer: 0, heard: null };
 
 /**
  * Where a link leads: {view, whole, run, others, step, card, token, language}; what it does not say is null. A `whole`
  * one says all there is to say; a bare view leaves the rest as it is.
  */
-export function readLink(hash) {
+function readLink(hash) {
   const [view, ...fields] = hash.replace(/^#/, "").split("&");
   const values = new Map(fields.map((field) => field.split("=")).map(([name, value]) => [name, plain(value)]));
   const whole = (name) => (/^\d{1,15}$/.test(values.get(name) || "") ? Number(values.get(name)) : null);
@@ -39,17 +39,30 @@ export function linkToHere() {
     lang: speech.language,
   };
   const said = Object.entries(fields).filter(([, value]) => value !== null);
-  return [`#${room.view}`, ...said.map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%2C", ",")}`)].join("&");
+  return [`#${room.view}`, ...said.map(([name, value]) => `${name}=${encodeURIComponent(value).replace(/%2C/g, ",")}`)].join("&");
+}
+
+/** Where the address leads now; what it said before is done with. */
+export function linkInAddress() {
+  address.heard = location.hash;
+  return readLink(address.heard);
 }
 
 /** Bring the address up to what is shown: a new view or lesson is a place to come back to, a new step or token is not. */
 export function writeLink() {
-  clearTimeout(written.timer);
+  clearTimeout(address.timer);
   if (!room.current || room.playing) return;
   const [here, there] = [readLink(location.hash), readLink(linkToHere())];
   const moved = location.hash !== "" && (here.view !== there.view || (here.run !== null && here.run !== there.run));
-  if (moved) history.pushState(null, "", linkToHere());
-  else written.timer = setTimeout(() => location.hash === linkToHere() || history.replaceState(null, "", linkToHere()), QUIET_MS);
+  if (moved) changeAddress("pushState");
+  else address.timer = setTimeout(() => changeAddress("replaceState"), QUIET_MS);
+}
+
+function changeAddress(how) {
+  const link = linkToHere();
+  if (location.hash !== address.heard || location.hash === link) return; // somebody has just asked for another place
+  history[how](null, "", link);
+  address.heard = location.hash;
 }
 
 /** Copy a link to what is shown now; where the browser does not let us, show it to be taken. */

@@ -9,7 +9,7 @@ import {drawExam} from "./exam.js";
 import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
-import {goWhere, openNamedToken, readLink, writeLink} from "./link.js";
+import {goWhere, linkInAddress, openNamedToken, writeLink} from "./link.js";
 import {hidePeek} from "./peek.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
@@ -162,7 +162,7 @@ async function relist() {
   if (!document.hidden && (!room.current || room.view === "lessons")) {
     try {
       await listLessons();
-      if (!room.current && room.lessons.length) followLink(readLink(location.hash));
+      if (!room.current && room.lessons.length) followLink(linkInAddress());
       refresh();
     } catch (error) {
       // no server just now: the next round asks again
@@ -175,14 +175,14 @@ function start() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(recall("theme") || (dark.matches ? "dark" : "light"), false);
   dark.addEventListener("change", () => recall("theme") || setTheme(dark.matches ? "dark" : "light", false));
-  setLanguage(readLink(location.hash).language || recall("language") || "zh", false);
+  setLanguage(linkInAddress().language || recall("language") || "zh", false);
   build();
   room.draw = draw;
-  window.addEventListener("hashchange", () => followLink(readLink(location.hash)));
+  window.addEventListener("hashchange", () => followLink(linkInAddress()));
   const embedded = embeddedLessons();
   if (embedded) {
     Object.assign(room, { embedded: true, lessons: embedded });
-    if (embedded.length) followLink(readLink(location.hash));
+    if (embedded.length) followLink(linkInAddress());
   } else {
     mindVisibility();
     takeTurns();
