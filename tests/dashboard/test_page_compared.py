@@ -196,3 +196,27 @@ def test_nothing_sticks_out_while_six_are_compared(open_page: Open, seven: str, 
         watched.show(view)
         watched.settle()
         assert watched.page.evaluate("document.documentElement.scrollWidth") == width, view
+
+
+@pytest.mark.slow
+def test_where_the_browser_lets_nobody_copy_the_link_is_shown_to_be_taken(open_page: Open, seven: str) -> None:
+    watched = open_page(f"{seven}#now&run=3")
+    watched.page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
+    shown: list[str] = []
+    watched.page.once("dialog", lambda dialog: (shown.append(dialog.default_value), dialog.dismiss()))
+    watched.page.locator(".switch.copy").press("Enter")
+    watched.settle()
+    assert shown == [f"{seven}#now&run=3&lang=zh"]
+
+
+@pytest.mark.slow
+def test_a_link_into_a_served_lesson_waits_for_its_records(open_page: Open, served_shelf: str, shelf: Path) -> None:
+    watched = open_page(served_shelf)
+    watched.page.locator(".which select").first.select_option(label="whole")
+    watched.page.locator(".place-0 .token").first.wait_for()
+    watched.go_to(22)
+    watched.page.wait_for_function("() => location.hash.includes('step=22')")
+    again = open_page(watched.page.url)
+    again.page.locator(".place-0 .token").first.wait_for()
+    assert again.page.locator(".card").get_attribute("data-step") == "20"
+    assert again.page.locator(".scrubber").input_value() == "22"
