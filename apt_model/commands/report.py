@@ -1,4 +1,4 @@
-"""`apt-model report`: write runs as one HTML file that opens offline, optionally with a summary and plots."""
+"""`apt-model report`: write runs as one HTML file that opens offline, and its summary, plots and curves as files."""
 
 import argparse
 from functools import partial
@@ -22,6 +22,9 @@ def add(commands: Any) -> None:
     report.add_argument(
         "--png", action="store_true", help="also write the plots as PNG files, in plots/ next to the HTML file"
     )
+    report.add_argument(
+        "--csv", action="store_true", help="also write the values of all curves as one CSV file next to the HTML file"
+    )
     report.add_argument("--lang", default="zh", help="language of messages, plots and summary (default: zh)")
 
 
@@ -32,6 +35,10 @@ def _report(arguments: argparse.Namespace) -> None:
     tell = partial(tell_damage, lang=arguments.lang)
     path = write_report(runs, Path(arguments.out) if arguments.out else runs[0] / "report.html", tell=tell)
     print_line(say("report.done", path=path, megabytes=f"{path.stat().st_size / 1e6:.1f}"))
+    if arguments.csv:
+        from apt_model.review.curves import write_csv
+
+        print_line(say("report.curves", path=write_csv(runs, path.with_suffix(".csv"))))
     for run in runs:
         _more(run, path.parent if len(runs) == 1 else path.parent / run.resolve().name, arguments)
 

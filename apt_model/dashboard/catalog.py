@@ -10,12 +10,13 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from apt_model.dashboard.aside import Lookout
+from apt_model.dashboard.outline import Outline
 from apt_model.dashboard.shown import damage_record, shown_of
 from apt_model.dashboard.tail import CHUNK, Line, Tail, near_the_end
 from apt_model.errors import DataError
@@ -43,6 +44,7 @@ class RecordedRun:
         started: wall time in seconds; infinite if there is no record yet, minus infinity if none of it can be read.
         steps, finished: when the record was last read.
         damage: what is damaged, as far as it was looked through, as the page gets it.
+        outline: what the table of runs shows of it, as far as the record was looked through.
     """
 
     id: str
@@ -52,11 +54,12 @@ class RecordedRun:
     steps: int = 0
     finished: bool = False
     damage: dict[str, Any] | None = None
+    outline: Outline = field(default_factory=Outline)
 
     def to_record(self) -> dict[str, Any]:
         """The fields that the page gets, as JSON values."""
         shown = {"id": self.id, "name": self.name, "finished": self.finished, "steps": self.steps}
-        return {**shown, "damage": self.damage}
+        return {**shown, "damage": self.damage, "outline": self.outline.to_record()}
 
 
 class Catalog:
@@ -128,12 +131,13 @@ class _Entry:
         self.run, self.answers = RecordedRun(id=run_id, name=name_of(where), path=path), True
         self._seen: tuple[int, int] | None = None
         self._tail, self._sieve = Tail(path), Sieve(shown_of)
+        self._outline = Outline()  # of what was looked through
 
     def look(self) -> None:
         """Read beginning and end of the record, if it has changed."""
         try:
-            about = self.run.path.stat()
-            state = about.st_size, about.st_mtime_ns
+            now = self.run.path.stat()
+            state = now.st_size, now.st_mtime_ns
         except OSError:
             state = (0, 0)
         if state == self._seen:
@@ -147,28 +151,34 @@ class _Entry:
         if first is not None and math.isfinite(first.wall_time):
             started = first.wall_time
         steps, finished = (last.step, isinstance(last, RunFinished)) if last is not None else (0, False)
-        self.run, self._seen = replace(self.run, started=started, steps=steps, finished=finished), state
+        outline = Outline()
+        for event in (first, last):
+            outline = outline if event is None else outline.after(event)
+        self.run = replace(self.run, started=started, steps=steps, finished=finished, outline=outline)
+        self._seen = state
 
     def order(self) -> tuple[bool, float, str]:
         """By what runs are sorted: the newest first, what cannot be opened last."""
         return not self.answers, -self.run.started, self.run.name
 
     def check(self, until: float) -> None:
-        """Look for damage from where the last check ended."""
+        """Look for damage, and for what the outline needs, from where the last check ended."""
         generation = self._tail.generation
         while time.monotonic() < until:
             lines = self._tail.read(PEEK)
             if generation != self._tail.generation:
-                generation, self._sieve = self._tail.generation, Sieve(shown_of)
+                generation, self._sieve, self._outline = self._tail.generation, Sieve(shown_of), Outline()
             elif not lines:
                 return
             for _, line in lines:
-                self._sieve.take(line)
+                shown = self._sieve.take(line)
+                self._outline = self._outline if shown is None else self._outline.after(shown.event)
 
     def listed(self) -> RecordedRun:
-        """The run with the damage found so far."""
+        """The run with the damage found so far, and the outline."""
         trouble = self._tail.trouble if self.answers else NO_ANSWER
-        return replace(self.run, damage=damage_record(self._sieve.damage, trouble))
+        outline = self.run.outline.over(self._outline)
+        return replace(self.run, damage=damage_record(self._sieve.damage, trouble), outline=outline)
 
 
 def _left(until: float) -> float:

@@ -101,7 +101,7 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page = watched.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    for _ in range(4):  # the presenter, the language, paper or blackboard, the views
+    for _ in range(5):  # the presenter, the link, the language, paper or blackboard, the views
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "tab-now"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -217,7 +217,7 @@ def test_two_lessons_side_by_side(open_page: Open, served_shelf: str) -> None:
     assert watched.page.locator(".place-0 .token").count() > 0
     assert watched.page.locator(".place-1 .voice.student dd").inner_text() == lessons.cards()[5].student_text
     watched.show("lazy")
-    assert watched.page.locator(".chart-losses .key li").count() == 6
+    assert watched.page.locator(".chart-losses .value").count() == 6
     watched.show("lessons")
     assert watched.page.locator("#view-lessons tbody tr").count() == 2
 

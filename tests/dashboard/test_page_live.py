@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,30 @@ def test_a_stream_that_is_refused_is_asked_for_again(open_page: Open, serve: Ser
     watched.page.goto(server.url)
     watched.page.locator(".status.live").wait_for()
     assert len(refused) == 1
+
+
+@pytest.mark.slow
+def test_six_lessons_that_all_go_on_take_turns_and_leave_the_server_free(
+    open_page: Open, serve: Serve, tmp_path: Path
+) -> None:
+    runs = [
+        lessons.write(tmp_path / f"run-{number}", [lessons.started(60), lessons.step_done(1)]) for number in range(7)
+    ]
+    server = serve(tmp_path)
+    watched = open_page(f"{server.url}#lazy", wait=False)
+    watched.page.locator(".chart-losses .value").first.wait_for()
+    for number in range(7):
+        choice = watched.page.locator(".which select").nth(1)
+        if f"run-{number}" in choice.inner_text() and "six" not in choice.inner_text():
+            choice.select_option(label=f"run-{number}")
+            watched.settle()
+    watched.page.wait_for_function("() => document.querySelectorAll('.chart-losses .value').length === 18")
+    for run in runs:
+        lessons.write(run, [lessons.step_done(2, loss=7.5)], resumes=True)
+    news = "all => all.filter(one => one.textContent === '7.5').length"
+    values = watched.page.locator(".chart-losses .value")
+    end = time.monotonic() + 20
+    while values.evaluate_all(news) < 6:
+        assert watched.page.evaluate("async () => (await fetch('./api/runs')).ok")
+        assert time.monotonic() < end
+        watched.page.wait_for_timeout(100)

@@ -34,5 +34,5 @@ def test_an_observed_training_beside_a_lesson_is_spoken_of_in_its_own_words(open
     ]
     assert "想让学生跟这位教师学" in watched.page.locator(".verdict .advice").first.inner_text()
     watched.show("topics")
-    assert watched.page.locator(".heat h2").inner_text() == "各主题与教师的接近程度"
-    assert "接近教师" in watched.page.locator(".totals").inner_text()
+    assert watched.page.locator(".heat h2").all_inner_texts() == ["各主题与教师的接近程度", "各主题的掌握度"]
+    assert "接近教师" in watched.page.locator(".totals").first.inner_text()

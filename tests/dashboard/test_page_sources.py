@@ -15,6 +15,7 @@ from apt_model.dashboard.bundle import bundle
 STATIC = Path(apt_model.__file__).parent / "dashboard" / "static"
 MODULES = {path.name: path.read_text("utf-8") for path in sorted(STATIC.glob("*.js"))}
 LESSON_TABLES = ("advice", "trend", "light", "reading", "grade", "topics", "notice")
+RUNS = [f"run-{number}" for number in range(6)]
 PAIRS = [
     *[(ink, ground) for ink in ("ink", "quiet", "accent", "pen") for ground in ("paper", "card")],
     *[(ink, "card") for ink in ("teacher", "student", "gold", "green", "yellow", "red")],
@@ -25,8 +26,11 @@ PAIRS = [
     ("card", "pen"),
     *[("heat-ink-low", f"heat-{level}") for level in range(4)],
     ("heat-ink-high", "heat-4"),
+    *[("card", run) for run in RUNS],
 ]
-SHAPES = [(mark, "card") for mark in ("line", "accent", "teacher", "student", "red-fill", "green-fill", "yellow-fill")]
+SHAPES = [
+    (mark, "card") for mark in (*RUNS, "line", "accent", "teacher", "student", "red-fill", "green-fill", "yellow-fill")
+]
 
 
 def table(name: str) -> dict[str, list[str | list[str]]]:

@@ -1,5 +1,6 @@
 /** Exams: the same questions answered by both, side by side, and how the student's answers grew. */
 import {clean, tongue} from "./clean.js";
+import {nameTag} from "./compare.js";
 import {el, keep, part} from "./dom.js";
 import {percent} from "./format.js";
 import {goTo, lessonsInView, room} from "./state.js";
@@ -16,9 +17,9 @@ export function drawExam(box) {
   while (hall.children.length > lessons.length) hall.lastChild.remove();
   lessons.forEach((lesson, index) => {
     const exams = lesson.until("exams", room.step);
-    const key = [speech.language, lesson.id, lessons.length, exams.length, lesson.exams.length > 0];
+    const key = [speech.language, lesson.id, lessons.length, lesson.place, exams.length, lesson.exams.length > 0];
     keep(part(hall, `bench bench-${index}`), key, () => [
-      lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
+      lessons.length > 1 ? el("p", { class: "lesson-name" }, nameTag(lesson)) : null,
       questions(lesson, exams),
     ]);
   });

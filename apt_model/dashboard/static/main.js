@@ -1,6 +1,7 @@
 /** The page: puts head, views and replay together, and draws them whenever something changed. */
 import {clean} from "./clean.js";
 import {clearCharts} from "./chart.js";
+import {drawCompared} from "./compare.js";
 import {damageLine, damageOf} from "./damage.js";
 import {el, keep} from "./dom.js";
 import {percent} from "./format.js";
@@ -8,12 +9,14 @@ import {drawExam} from "./exam.js";
 import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
+import {goWhere, linkInAddress, openNamedToken, writeLink} from "./link.js";
 import {hidePeek} from "./peek.js";
-import {PRESENTER, drawPresenter, presenterStage, setPresenting} from "./presenter.js";
+import {drawPresenter, presenterStage, setPresenting} from "./presenter.js";
 import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
-import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
-import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
+import {MOST_COMPARED, PRESENTER, cardInView, lessonsInView, recall, refresh, room, takePlaces} from "./state.js";
+import {connect, disconnect, embeddedLessons, listLessons, mindVisibility, takeTurns} from "./stream.js";
+import {tell} from "./tell.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
@@ -36,7 +39,8 @@ function build() {
   stage.top = el("header", { class: "top" });
   stage.main = el("main", { id: "main", tabindex: "-1" });
   stage.damage = el("div", { class: "damages", role: "status" });
-  stage.main.append(stage.damage);
+  stage.compared = el("div", { class: "comparison" });
+  stage.main.append(stage.damage, stage.compared);
   for (const view of Object.keys(VIEWS)) {
     stage.main.append(el("section", { class: `view ${view}`, id: `view-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }));
   }
@@ -60,6 +64,7 @@ function draw() {
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
+  drawCompared(stage.compared, compareLesson);
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
@@ -67,6 +72,7 @@ function draw() {
   if (room.presenting) {
     drawPresenter(stage.presenter);
     if (ready) announce(lesson);
+    writeLink();
     return;
   }
   for (const view of Object.keys(VIEWS)) {
@@ -77,6 +83,8 @@ function draw() {
   if (!ready) return;
   drawReplay(stage.replay);
   announce(lesson);
+  openNamedToken();
+  writeLink();
 }
 
 /** What is damaged of the lessons in view, over everything else. */
@@ -103,7 +111,6 @@ function showView(view) {
   hidePeek(true);
   if (room.view !== view) clearCharts();
   Object.assign(room, { view, held: null });
-  if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   refresh();
   window.scrollTo(0, 0);
   requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById(`tab-${view}`).scrollIntoView({ block: "nearest", inline: "nearest" })));
@@ -113,20 +120,25 @@ function watchLesson(lesson) {
   if (!lesson || lesson === room.current) return;
   const left = room.current;
   room.current = lesson;
-  if (room.other === lesson) room.other = null;
-  if (left && left !== room.other) disconnectFully(left);
-  Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null });
+  room.others = room.others.filter((one) => one !== lesson);
+  if (left) disconnectFully(left);
+  takePlaces();
+  Object.assign(room, { follow: true, playing: false, which: -1, token: null, held: null, temperature: null, zoom: null });
   stage.said = null;
   clearCharts();
   openLesson(lesson);
 }
 
+/** Take a lesson into the comparison, or out of it. */
 function compareLesson(lesson) {
-  if (lesson === room.current) return;
-  if (room.other) disconnectFully(room.other);
-  room.other = lesson;
+  if (!lesson || lesson === room.current) return;
+  const joins = !room.others.includes(lesson);
+  if (joins && lessonsInView().length >= MOST_COMPARED) return;
+  room.others = joins ? [...room.others, lesson] : room.others.filter((one) => one !== lesson);
+  if (!joins) disconnectFully(lesson);
+  takePlaces();
   clearCharts();
-  if (lesson) openLesson(lesson);
+  if (joins) openLesson(lesson);
   refresh();
 }
 
@@ -140,11 +152,26 @@ function disconnectFully(lesson) {
   disconnect(lesson);
 }
 
+/** Show what a link leads to; a lesson that is not here is said, and another one shown. */
+function followLink(link) {
+  setPresenting(link.view === PRESENTER);
+  const byId = (id) => room.lessons.find((lesson) => lesson.id === id);
+  if (link.run && !byId(link.run)) tell(say("link.norun"));
+  watchLesson(byId(link.run) || room.current || room.lessons[0]);
+  if (link.whole) {
+    room.others.filter((one) => !link.others.includes(one.id)).forEach(compareLesson);
+    link.others.map(byId).filter((one) => one && !room.others.includes(one)).forEach(compareLesson);
+    goWhere(link);
+  }
+  if (link.language && link.language !== speech.language) setLanguage(link.language, false);
+  showView(link.view);
+}
+
 async function relist() {
   if (!document.hidden && (!room.current || room.view === "lessons")) {
     try {
       await listLessons();
-      if (!room.current && room.lessons.length) watchLesson(room.lessons[0]);
+      if (!room.current && room.lessons.length) followLink(linkInAddress());
       refresh();
     } catch (error) {
       // no server just now: the next round asks again
@@ -157,25 +184,20 @@ function start() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(recall("theme") || (dark.matches ? "dark" : "light"), false);
   dark.addEventListener("change", () => recall("theme") || setTheme(dark.matches ? "dark" : "light", false));
-  setLanguage(recall("language") || "zh", false);
+  setLanguage(linkInAddress().language || recall("language") || "zh", false);
   build();
   room.draw = draw;
-  window.addEventListener("hashchange", () => {
-    setPresenting(location.hash === `#${PRESENTER}`);
-    showView(location.hash.slice(1));
-  });
-  const asked = location.hash.slice(1);
-  if (asked in VIEWS) room.view = asked;
-  setPresenting(asked === PRESENTER);
+  window.addEventListener("hashchange", () => followLink(linkInAddress()));
+  setPresenting(linkInAddress().view === PRESENTER);
   const embedded = embeddedLessons();
   if (embedded) {
     Object.assign(room, { embedded: true, lessons: embedded });
-    if (embedded.length) watchLesson(embedded[0]);
+    if (embedded.length) followLink(linkInAddress());
   } else {
     mindVisibility();
+    takeTurns();
     relist();
   }
-  if (room.view === "lessons" && room.lessons.length < 2) room.view = "now";
   refresh();
 }
 

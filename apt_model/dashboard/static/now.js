@@ -1,9 +1,12 @@
 /** The view of this moment: the card, the step's figures, who teaches whom, and what was noticed. */
 import {brief, clean} from "./clean.js";
+import {cardSvg} from "./card_image.js";
 import {cardArticle, figureList} from "./card.js";
+import {nameTag} from "./compare.js";
 import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
+import {fileName, savePng} from "./save.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
 import {LESSON} from "./lesson_words.js";
 import {say, sayVariant, speakOf, speech} from "./words.js";
@@ -22,10 +25,9 @@ export function drawNow(box) {
   });
   speakOf(room.current);
   const side = part(box, "side", "aside");
-  const [card, latest] = [cardInView(room.current), room.current.latest("steps", room.step)];
-  const step = card ? room.current.latest("steps", card.step) : latest;
-  const key = [speech.language, step && step.step, latest && latest.step, card !== null, room.current.id];
-  keep(part(side, "moment", "section"), key, () => moment(step, latest, card));
+  const moments = lessons.map(momentOf);
+  const seen = moments.map(({ lesson, step, latest, card }) => [lesson.id, lesson.place, step && step.step, latest && latest.step, card !== null]);
+  keep(part(side, "moment", "section"), [speech.language, seen], () => (lessons.length > 1 ? momentTable(moments) : moment(moments[0])));
   keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
   const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
   keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
@@ -36,11 +38,21 @@ function drawDesk(place, lesson, named) {
   const card = cardInView(lesson);
   if (room.follow && peeksInto(place)) return; // the lesson goes on, the reader is not done
   const shown = cards.indexOf(card);
-  keep(part(place, "lesson-name", "p"), [named, lesson.name], () => (named ? el("span", {}, clean(lesson.name, 120)) : []));
+  keep(part(place, "lesson-name", "p"), [named, lesson.place, lesson.name], () => (named ? nameTag(lesson) : []));
   keep(part(place, "observing", "p"), [speech.language, lesson.observed], () => (lesson.observed ? el("span", {}, say("now.observing")) : []));
   keep(part(place, "choice", "div"), [speech.language, cards.length, shown, card && card.step], () => choice(cards, shown));
   const key = [speech.language, lesson.id, lesson.scale, card && [card.step, shown, card.wall_time], card ? 0 : lesson.link];
   keep(part(place, "paper"), key, () => (card ? cardArticle(card, lesson.scale) : el("p", { class: "waiting" }, say("now.waiting"))));
+  keep(part(place, "card-acts"), [speech.language, lesson.id, card !== null], () => (card ? pictureButton(lesson) : []));
+}
+
+/** Takes the card along as it is when the button is pressed. */
+function pictureButton(lesson) {
+  const take = () => {
+    const card = cardInView(lesson);
+    savePng(`${fileName(lesson.name, say("card.file"), card.step)}.png`, cardSvg(card, lesson.scale, lesson.name));
+  };
+  return el("button", { type: "button", class: "tool", on: { click: take } }, say("card.picture"));
 }
 
 function choice(cards, shown) {
@@ -65,23 +77,37 @@ function choice(cards, shown) {
   return [el("span", { class: "quiet" }, say("now.cards")), buttons];
 }
 
+const MOMENT = [
+  ["now.loss", (step) => fieldOf(step, "loss", number)],
+  ["now.kd", (step) => fieldOf(step, "kd", number)],
+  ["now.ce", (step) => fieldOf(step, "ce", number)],
+  ["now.rate", (step) => fieldOf(step, "learning_rate", brisk)],
+  ["now.norm", (step) => fieldOf(step, "grad_norm", brisk)],
+  ["now.speed", (step) => count(step && step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null)],
+];
+
+/** The step of a lesson's card in view, and the latest up to the cursor, which may be further. */
+function momentOf(lesson) {
+  const [card, latest] = [cardInView(lesson), lesson.latest("steps", room.step)];
+  return { lesson, card, latest, step: card ? lesson.latest("steps", card.step) : latest };
+}
+
 /** The figures of the card's own step, and, where the lesson is further, that it is. */
-function moment(step, latest, card) {
+function moment({ step, latest, card }) {
   const head = el("h3", {}, step && card ? say("now.momentcard", { step: step.step }) : say("now.moment"));
   if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
-  const speed = step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null;
   return [
     head,
-    figureList([
-      ["now.loss", fieldOf(step, "loss", number)],
-      ["now.kd", fieldOf(step, "kd", number)],
-      ["now.ce", fieldOf(step, "ce", number)],
-      ["now.rate", fieldOf(step, "learning_rate", brisk)],
-      ["now.norm", fieldOf(step, "grad_norm", brisk)],
-      ["now.speed", count(speed)],
-    ]),
+    figureList(MOMENT.map(([word, read]) => [word, read(step)])),
     latest.step > step.step ? el("p", { class: "quiet since" }, say("now.since", { step: latest.step, loss: fieldOf(latest, "loss", number) })) : null,
   ];
+}
+
+/** The same of several lessons: a column each. */
+function momentTable(moments) {
+  const heads = moments.map(({ lesson }) => el("th", { scope: "col" }, el("span", { class: `run-mark run-${lesson.place}`, title: clean(lesson.name, 120) }, lesson.place + 1)));
+  const rows = MOMENT.map(([word, read]) => el("tr", {}, el("th", { scope: "row" }, say(word)), moments.map(({ step }) => el("td", {}, read(step)))));
+  return [el("h3", {}, say("now.moment")), el("table", { class: "models moments" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows))];
 }
 
 function who(lesson) {

@@ -57,6 +57,11 @@ function clearOfSheet() {
   if (row.bottom + ROW_OVER_SHEET > sheet.top) window.scrollBy(0, row.bottom + ROW_OVER_SHEET - sheet.top);
 }
 
+/** The token that somebody has pinned, or null. */
+export function pinnedToken() {
+  return peek.pinned && peek.anchor ? room.token : null;
+}
+
 /** Whether somebody reads a token of `box` just now: then it had better stay as it is. */
 export function peeksInto(box) {
   return peek.anchor !== null && box.contains(peek.anchor);

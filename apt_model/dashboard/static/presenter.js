@@ -4,11 +4,10 @@ import {lightMark} from "./card.js";
 import {el, icon, keep, part} from "./dom.js";
 import {fieldOf, percent} from "./format.js";
 import {film, moveVeil, stopPlaying, togglePlay} from "./replay.js";
-import {cardInView, extent, followLive, goTo, refresh, room} from "./state.js";
+import {PRESENTER, cardInView, extent, followLive, goTo, refresh, room} from "./state.js";
 import {setTheme} from "./top.js";
 import {say, speech, topicWord} from "./words.js";
 
-export const PRESENTER = "present"; // its place behind the # of the address
 const NARROW = 900; // px; below it is no room's screen, and letters are smaller
 const SIZES = { wide: [44, 36], narrow: [28, 20] }; // px, the largest and the smallest
 const LESS = 2;
@@ -46,8 +45,7 @@ export function setPresenting(open) {
 }
 
 function leave() {
-  history.replaceState(null, "", `#${room.view}`);
-  setPresenting(false);
+  location.hash = room.view;
 }
 
 function hear(event) {

@@ -1,6 +1,7 @@
 /** Report cards: one row an epoch, and the verdict with its advice. */
 import {brief, clean} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
+import {nameTag} from "./compare.js";
 import {el, keep, meter, part} from "./dom.js";
 import {count, duration, number, percent} from "./format.js";
 import {interval, readingSentence, readingsOf, summaryOf} from "./fixed_rows.js";
@@ -17,10 +18,10 @@ export function drawReports(box) {
     const epochs = lesson.until("epochs", room.step);
     const verdict = lesson.finished && room.step >= lesson.finished.step ? lesson.finished : null;
     const readings = lesson.until("readings", room.step).length;
-    const key = [speech.language, lesson.id, lesson.scale, lessons.length, epochs.length, readings, verdict !== null];
+    const key = [speech.language, lesson.id, lesson.scale, lessons.length, lesson.place, epochs.length, readings, verdict !== null];
     speakOf(lesson);
     keep(part(shelf, `reports reports-${index}`), key, () => [
-      lessons.length > 1 ? el("p", { class: "lesson-name" }, el("span", {}, clean(lesson.name, 120))) : null,
+      lessons.length > 1 ? el("p", { class: "lesson-name" }, nameTag(lesson)) : null,
       verdict ? verdictSheet(verdict) : el("p", { class: "quiet pending" }, say("reports.pending")),
       epochTable(epochs, lesson),
     ]);

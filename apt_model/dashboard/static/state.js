@@ -2,10 +2,13 @@
 
 const SOON_MS = 200;
 
+export const MOST_COMPARED = 6;
+export const PRESENTER = "present"; // in place of a view behind the # of the address
+
 export const room = {
   lessons: [],
   current: null,
-  other: null,
+  others: [],
   embedded: false,
   view: "now",
   step: 0,
@@ -18,6 +21,13 @@ export const room = {
   temperature: null,
   filter: "all",
   held: null,
+  toOpen: null,
+  zoom: null,
+  smoothing: 0,
+  logs: [],
+  sort: { by: "date", down: true },
+  sought: "",
+  baseline: null,
   theme: "light",
   pending: false,
   soon: 0,
@@ -43,9 +53,25 @@ export function refreshSoon() {
   }, SOON_MS);
 }
 
-/** The lessons on the page: the one watched, and the one that it is compared with. */
+/** The lessons on the page: the one watched, and those that it is compared with. */
 export function lessonsInView() {
-  return [room.current, room.other].filter(Boolean);
+  return room.current ? [room.current, ...room.others] : [];
+}
+
+/** Give every lesson in view a place of its own among six, which it keeps as long as it is in view: its colour and number. */
+export function takePlaces() {
+  const lessons = lessonsInView();
+  const taken = new Set();
+  for (const lesson of lessons) {
+    if (taken.has(lesson.place)) lesson.place = null;
+    else if (lesson.place !== null) taken.add(lesson.place);
+  }
+  for (const lesson of lessons.filter((one) => one.place === null)) {
+    lesson.place = 0;
+    while (taken.has(lesson.place)) lesson.place += 1;
+    taken.add(lesson.place);
+  }
+  room.lessons.filter((one) => !lessons.includes(one)).forEach((one) => (one.place = null));
 }
 
 /** The last step that can be gone to, and the number of steps that there will be. */

@@ -11,6 +11,8 @@ export class Lesson {
     this.offset = 0;
     this.link = "none";
     this.source = null;
+    this.place = null;
+    this.since = 0;
     this.reset();
   }
 

@@ -4,6 +4,8 @@ import {refresh, refreshSoon, room} from "./state.js";
 
 const RETRY_MS = 1000;
 const REWIND_MS = 200;
+const TURN_MS = 3000;
+const MOST_STREAMS = 4; // a browser has six connections to a host, for all of its pages
 
 /** The lessons that a report carries, or null where this page has a server. */
 export function embeddedLessons() {
@@ -54,8 +56,9 @@ export async function connect(lesson) {
 /** Go on from the last record that came; nothing is asked for twice. */
 export function listen(lesson) {
   if (lesson.source || lesson.ended || !lesson.wanted || document.hidden) return;
+  if (lesson !== room.current && listened().length >= MOST_STREAMS) return; // it waits for its turn
   const source = new EventSource(`./api/runs/${encodeURIComponent(lesson.id)}/events?from=${lesson.offset}`);
-  lesson.source = source;
+  Object.assign(lesson, { source, since: performance.now() });
   source.onopen = () => {
     lesson.link = "live";
     refresh();
@@ -91,6 +94,21 @@ export function listen(lesson) {
     }
     refresh();
   };
+}
+
+function listened() {
+  return room.lessons.filter((one) => one.source);
+}
+
+/** Of more lessons than may be listened to at a time, those compared take turns. */
+export function takeTurns() {
+  setInterval(() => {
+    const waiting = room.lessons.filter((one) => one.wanted && one.loaded && !one.ended && !one.source);
+    if (!waiting.length || document.hidden || listened().length < MOST_STREAMS) return waiting.forEach(listen);
+    const heard = listened().sort((one, two) => one.since - two.since).find((one) => one !== room.current);
+    disconnect(heard);
+    return listen(waiting.sort((one, two) => one.since - two.since)[0]);
+  }, TURN_MS);
 }
 
 /** Stop listening; the records stay. */

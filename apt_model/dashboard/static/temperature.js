@@ -1,8 +1,9 @@
 /** Temperature: how T softens the teacher's distribution at a chosen token, with the shares of KD and CE beside it. */
 import {tongue} from "./clean.js";
+import {nameTag} from "./compare.js";
 import {el, keep, part, rove} from "./dom.js";
 import {brisk, chance, count, fieldOf, number, percent} from "./format.js";
-import {refresh, room} from "./state.js";
+import {lessonsInView, refresh, room} from "./state.js";
 import {soften} from "./soften.js";
 import {isSpeakable, tokenNodes, tokenRow, tokenText} from "./token_marks.js";
 import {pieceNames, pieceOf} from "./tokens.js";
@@ -27,9 +28,10 @@ export function drawTemperature(box) {
     keep(bench, [speech.language, "none"], () => el("p", { class: "waiting" }, say("temperature.none")));
   } else {
     const index = Math.min(room.token === null ? mostTelling(card.detail) : room.token, card.detail.teacher_top.length - 1);
-    keep(bench, [speech.language, lesson.id, card.step, card.wall_time, own], () => [
+    const owns = ownTemperatures();
+    keep(bench, [speech.language, lesson.id, card.step, card.wall_time, owns], () => [
       picker(card),
-      slider(own, card),
+      slider(owns, card),
       el("div", { class: "softened" }),
     ]);
     bench.querySelectorAll(".pick").forEach((one, at) => {
@@ -43,8 +45,12 @@ export function drawTemperature(box) {
     const key = [speech.language, lesson.id, card.step, card.wall_time, index, temperature, others];
     keep(bench.querySelector(".softened"), key, () => softened(card.detail.teacher_top[index], others, temperature));
   }
-  const step = lesson.latest("steps", room.step);
-  keep(part(box, "shares", "section"), [speech.language, lesson.id, step && step.step], () => shares(lesson, step));
+  const lessons = lessonsInView();
+  const steps = lessons.map((one) => one.latest("steps", room.step));
+  const sharing = lessons.map((one, index) => [one.id, one.place, steps[index] && steps[index].step]);
+  keep(part(box, "shares", "section"), [speech.language, sharing], () =>
+    lessons.map((one, index) => [lessons.length > 1 ? el("p", { class: "lesson-name" }, nameTag(one)) : null, shares(one, steps[index])]),
+  );
 }
 
 /** Where the teacher hesitates most, among tokens that can be read out: there is most to see. */
@@ -78,7 +84,18 @@ function picker(card) {
   );
 }
 
-function slider(own, card) {
+/** The temperatures of the lessons in view, each once: [[temperature, the first such lesson's number where there are several]]. */
+function ownTemperatures() {
+  const lessons = lessonsInView().filter((lesson) => lesson.setting("temperature"));
+  const seen = new Map();
+  for (const lesson of lessons) {
+    const own = lesson.setting("temperature");
+    if (!seen.has(own)) seen.set(own, lessons.length > 1 ? lesson.place + 1 : null);
+  }
+  return Array.from(seen);
+}
+
+function slider(owns, card) {
   const set = (value) => {
     Object.assign(room, { temperature: Math.min(HOTTEST, Math.max(COLDEST, value)), held: card });
     refresh();
@@ -91,14 +108,15 @@ function slider(own, card) {
     step: 0.1,
     on: { input: (event) => set(Number(event.target.value)) },
   });
-  const button = el("button", { type: "button", class: "chip", on: { click: () => set(own) } }, say("temperature.own", { temperature: brisk(own) }));
+  const button = ([own, number]) =>
+    el("button", { type: "button", class: "chip", on: { click: () => set(own) } }, say(number ? "compare.own" : "temperature.own", { number, temperature: brisk(own) }));
   return el(
     "div",
     { class: "heating" },
     el("label", { for: "temperature" }, say("temperature.slider")),
     input,
     el("output", { class: "reading", for: "temperature" }),
-    own ? button : null,
+    el("span", { class: "owns" }, owns.map(button)),
   );
 }
 

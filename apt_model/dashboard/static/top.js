@@ -1,7 +1,9 @@
 /** The head of the page: whose lesson it is, whether it is live, language, paper or blackboard, and the views. */
 import {brief} from "./clean.js";
 import {el, icon, keep, part, rove} from "./dom.js";
-import {refresh, remember, room} from "./state.js";
+import {copyLink} from "./link.js";
+import {MOST_COMPARED, lessonsInView, refresh, remember, room} from "./state.js";
+import {tell} from "./tell.js";
 import {LANGUAGES, say, speech} from "./words.js";
 
 const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
@@ -12,7 +14,7 @@ export function drawTop(box, views, { watch, compare, show }) {
   const names = room.lessons.map((lesson) => [lesson.id, lesson.name]);
   const bar = part(box, "masthead");
   keep(part(bar, "brand", "h1"), speech.language, () => [el("span", { class: "seal", "aria-hidden": "true" }, "蒸"), el("span", {}, say("page.brand"))]);
-  const chosen = [room.current && room.current.id, room.other && room.other.id];
+  const chosen = [room.current && room.current.id, room.others.map((one) => one.id)];
   keep(part(bar, "which"), [speech.language, names, chosen], () => (many ? choosers(watch, compare) : lessonName()));
   keep(part(bar, "state"), [speech.language, linkNow()], () => linkSign(linkNow()));
   keep(part(bar, "switches"), [speech.language, room.theme], switches);
@@ -37,10 +39,11 @@ function choosers(watch, compare) {
     select.value = value;
     return el("label", {}, el("span", {}, say(label)), " ", select);
   };
-  const rest = room.lessons.filter((lesson) => lesson !== room.current);
+  const rest = room.lessons.filter((lesson) => !lessonsInView().includes(lesson));
+  const full = lessonsInView().length >= MOST_COMPARED;
   return [
     pick("page.run", room.current ? room.current.id : "", room.lessons.map(option), watch),
-    pick("page.other", room.other ? room.other.id : "", [el("option", { value: "" }, say("page.none")), rest.map(option)], compare),
+    pick("page.other", "", [el("option", { value: "" }, say(full ? "page.full" : "page.none")), full ? [] : rest.map(option)], compare),
   ];
 }
 
@@ -63,9 +66,14 @@ function switches() {
   const present = () => (location.hash = "present");
   return [
     el("button", { type: "button", class: "switch present", "aria-label": say("presenter.open"), title: say("presenter.open"), on: { click: present } }, icon("screen")),
+    el("button", { type: "button", class: "switch copy", "aria-label": say("link.copy"), title: say("link.copy"), on: { click: takeLink } }, icon("link")),
     el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
     el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];
+}
+
+function takeLink() {
+  copyLink(() => tell(say("link.copied")), (link) => window.prompt(say("link.take"), link));
 }
 
 /** Speak `language` from now on; a choice of the reader's is remembered. */

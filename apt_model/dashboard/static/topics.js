@@ -5,9 +5,10 @@ import {el, keep, part} from "./dom.js";
 import {levelsOf, number, percent} from "./format.js";
 import {cellKey, hardTokensOf, ledgerOf, masteryOf} from "./ledger.js";
 import {filterChips, heatOfRows, heatTable, ledgerOfRows, masteryCell} from "./mastery.js";
-import {goTo, room} from "./state.js";
+import {goTo, lessonsInView, room} from "./state.js";
+import {nameTag} from "./compare.js";
 import {tokenNodes, tokenText} from "./token_marks.js";
-import {say, speech, topicWord} from "./words.js";
+import {say, speakOf, speech, topicWord} from "./words.js";
 
 const COLUMNS_SHOWN = 12;
 const ROWS_SHOWN = 40;
@@ -17,7 +18,22 @@ const OUTCOMES = { mastered: "✓", forgotten: "↩", hard: "✗", once: "·" };
 
 /** Draw topics into `box`: by the fixed rows, or by the cards of a lesson without any. */
 export function drawTopics(box) {
-  const lesson = room.current;
+  const lessons = lessonsInView();
+  const shelf = part(box, "shelf");
+  shelf.classList.toggle("pair", lessons.length > 1);
+  while (shelf.children.length > lessons.length) shelf.lastChild.remove();
+  lessons.forEach((lesson, index) => {
+    speakOf(lesson);
+    const place = part(shelf, `topics-of topics-${index}`);
+    keep(part(place, "lesson-name", "p"), [lessons.length > 1, lesson.place, lesson.name], () => (lessons.length > 1 ? nameTag(lesson) : []));
+    drawTopicsOf(place, lesson);
+    const heatmap = place.querySelector(".scroller");
+    if (heatmap && lessons.length > 1) heatmap.setAttribute("aria-label", `${say("topics.heat")} · ${brief(lesson.name, 60)}`);
+  });
+  speakOf(room.current);
+}
+
+function drawTopicsOf(box, lesson) {
   const cards = lesson.until("cards", room.step);
   const seen = [speech.language, lesson.id, cards.length, cards.length && cards[cards.length - 1].wall_time, lesson.until("readings", room.step).length];
   keep(part(box, "heat", "section"), seen, () => heatOfRows(lesson, room.step, COLUMNS_SHOWN) || heat(cards));

@@ -1,5 +1,6 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
 import {brief} from "./clean.js";
+import {COMPARED} from "./compare_words.js";
 import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
 import {PAGE_WORDS} from "./page_words.js";
@@ -17,8 +18,6 @@ export const WORDS = {
   "page.skip": ["跳到内容", "Skip to the content"],
   "page.views": ["看什么", "Views"],
   "page.run": ["这堂课", "Lesson"],
-  "page.other": ["对比", "Compare with"],
-  "page.none": ["不对比", "nothing"],
   "page.language": ["English", "中文"],
   "page.dark": ["换成黑板（深色）", "Blackboard (dark)"],
   "page.light": ["换成白纸（浅色）", "Paper (light)"],
@@ -145,7 +144,7 @@ export const WORDS = {
   "lazy.kdpull": ["教师（KD）", "the teacher (KD)"],
   "lazy.cepull": ["标签（CE）", "the labels (CE)"],
   "lazy.softness": ["教师有多含糊", "How vague the teacher is"],
-  "lazy.softnote": [
+  "lazy.softnessnote": [
     "训练温度下教师分布的熵，占最大值（所有 token 一样可能）的份额。接近 100% 时教师几乎什么也没说。",
     "The entropy of the teacher's distribution at the training temperature, as a share of its maximum (all tokens equally likely). Near 100% the teacher hardly says anything.",
   ],
@@ -154,7 +153,6 @@ export const WORDS = {
   "lazy.rate": ["学习率", "Learning rate"],
   "lazy.norm": ["梯度范数（裁剪前）", "Gradient norm (before clipping)"],
   "lazy.speed": ["每秒 token 数", "Tokens per second"],
-  "lazy.click": ["点按曲线，回到那一步。", "Click a curve to go to that step."],
   "lazy.none": ["还没有可画的数。", "Nothing to draw yet."],
   "lazy.none.gap": ["这堂课没有记录熵差。", "This lesson has no entropy gap."],
   "lazy.chart": ["{title}，第 {step} 步：{values}", "{title}, step {step}: {values}"],
@@ -238,18 +236,8 @@ export const WORDS = {
   "reports.advice": ["建议", "Advice"],
   "reports.failures": ["显示部分出过问题（训练未受影响）", "The display had errors (training was not affected)"],
   "reports.pending": ["还没有下课，评定要等到最后一步。", "The lesson is not over: the verdict comes with the last step."],
-  "lessons.title": ["所有的课", "All lessons"],
-  "lessons.name": ["名称", "Name"],
-  "lessons.steps": ["步数", "Steps"],
-  "lessons.state": ["状态", "State"],
-  "lessons.watch": ["看这堂课", "Watch"],
-  "lessons.watching": ["正在看", "Watching"],
-  "lessons.compare": ["拿来对比", "Compare"],
-  "lessons.comparing": ["正在对比", "Comparing"],
   "damage.lines": ["记录有损坏：{count} 行读不了，已略过；第一处在第 {line} 行。", "The record is damaged: {count} of its lines cannot be read and are left out; the first is line {line}."],
   "damage.unreadable": ["记录读不了。", "The record cannot be read."],
-  "lessons.going": ["进行中", "in progress"],
-  "lessons.note": ["选一堂看，再选一堂对比：曲线叠在一起，卡片并排。", "Watch one and compare another: curves overlaid, cards side by side."],
   "level.0": ["几乎相同", "almost the same"],
   "level.1": ["略有出入", "slightly off"],
   "level.2": ["明显不同", "clearly off"],
@@ -265,14 +253,14 @@ export function speakOf(lesson) {
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
   const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
-  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || PAGE_WORDS[key] || PRESENTER_WORDS[key] || LESSON[key];
+  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || PAGE_WORDS[key] || PRESENTER_WORDS[key] || COMPARED[key] || LESSON[key];
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }
 
 /** Whether there is a sentence under `key`. */
 export function knows(key) {
-  return key in WORDS || key in LESSON;
+  return key in WORDS || key in COMPARED || key in LESSON;
 }
 
 /** One of the ways to say `key`; the step chooses, as in apt_model/i18n.py. */
