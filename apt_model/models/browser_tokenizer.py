@@ -47,8 +47,13 @@ def browser_tokenizer(tokenizer: Any) -> dict[str, Any]:
     vocabulary: list[str | None] = [None] * (max([*model["vocab"].values(), *(one["id"] for one in added)]) + 1)
     for token, at in [*model["vocab"].items(), *((one["content"], one["id"]) for one in added)]:
         vocabulary[at] = token
-    tokens = {"added": [[one["content"], one["id"]] for one in added], "special": list(tokenizer.all_special_ids)}
-    return {**own, "vocabulary": vocabulary, **tokens}
+    special = [one["id"] for one in added if one["special"]]
+    return {
+        **own,
+        "vocabulary": vocabulary,
+        "added": [[one["content"], one["id"]] for one in added],
+        "special": special,
+    }
 
 
 def _kind_of(spec: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:

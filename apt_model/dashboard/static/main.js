@@ -5,6 +5,7 @@ import {damageLine, damageOf} from "./damage.js";
 import {el, keep} from "./dom.js";
 import {percent} from "./format.js";
 import {drawExam} from "./exam.js";
+import {drawInside, hasStudent} from "./inside.js";
 import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
@@ -24,6 +25,7 @@ const VIEWS = {
   lazy: drawLazy,
   topics: drawTopics,
   exam: drawExam,
+  inside: drawInside,
   temperature: drawTemperature,
   reports: drawReports,
   lessons: (box) => drawLessons(box, watchLesson, compareLesson),
@@ -47,7 +49,8 @@ function build() {
 }
 
 function views() {
-  return Object.keys(VIEWS).filter((view) => view !== "lessons" || room.lessons.length > 1);
+  const there = { lessons: room.lessons.length > 1, inside: hasStudent() };
+  return Object.keys(VIEWS).filter((view) => there[view] !== false);
 }
 
 function draw() {
@@ -164,7 +167,7 @@ function start() {
     mindVisibility();
     relist();
   }
-  if (room.view === "lessons" && room.lessons.length < 2) room.view = "now";
+  if (!views().includes(room.view)) room.view = "now";
   refresh();
 }
 

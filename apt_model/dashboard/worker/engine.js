@@ -5,8 +5,8 @@ export function readTensors(bytes) {
   const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
   const tensors = {};
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
+  for (const [name, { dtype, shape, data_offsets: place }] of Object.entries(header).filter(([one]) => one !== "__metadata__")) {
+    const [from, to] = place;
     const start = 8 + length + from;
     tensors[name] = dtype === "I8" ? new Int8Array(bytes.buffer, start, to - from) : new Float32Array(bytes.buffer, start, (to - from) / 4);
     tensors[name].columns = shape[shape.length - 1];
