@@ -78,7 +78,7 @@ class Stages:
         return {"schema": 1, "refused": None, "tokenizer": tokenizer, "start": start, "stop": stop}
 
     def _keep(self, run: Path, step: int) -> bool:
-        described = {"step": str(step), "shape": json.dumps(shape_of(self._student))}
+        described = {"shape": json.dumps(shape_of(self._student))}  # one key: of several, safetensors draws the order
         _write(stage_path(run, step), save(tensors_of(self._student), metadata=described))
         steps = stage_steps(run)
         for one in set(steps) - set(steps_to_keep(steps, self._half)):

@@ -29,7 +29,7 @@ function gelu(x) {
 export class Student {
   constructor(bytes) {
     const { tensors, about } = readTensors(bytes);
-    Object.assign(this, { tensors, shape: JSON.parse(about.shape), step: Number(about.step) });
+    Object.assign(this, { tensors, shape: JSON.parse(about.shape) });
     this.activation = ACTIVATIONS[this.shape.activation];
     this.width = tensors.embed.columns;
     this.forget();
