@@ -9,7 +9,7 @@ const MOST_LETTERS = 400;
 const MOST_TRIES = 6;
 const LONGEST_TRY = 60;
 const HALFWAY = 0.1; // of the course, to either side
-const pen = { lesson: null, worker: null, steps: [], text: "", asked: null, tokens: 40, temperature: 0, turn: 0, said: [], busy: false, trouble: "" };
+const pen = { lesson: null, worker: null, steps: [], text: "", asked: null, dropsSpace: false, tokens: 40, temperature: 0, turn: 0, said: [], busy: false, trouble: "" };
 
 /** Whether this page carries a student. */
 export function hasStudent() {
@@ -41,7 +41,9 @@ function sitDown(lesson) {
   sendAway();
   const first = firstTries(lesson)[0];
   Object.assign(pen, { lesson: lesson.id, text: first || "", asked: null, said: [], trouble: "" });
-  pen.steps = JSON.parse(document.getElementById(`apt-student-${lesson.id}`).textContent).stages.map((stage) => stage.step);
+  const student = JSON.parse(document.getElementById(`apt-student-${lesson.id}`).textContent);
+  pen.steps = student.stages.map((stage) => stage.step);
+  pen.dropsSpace = student.tokenizer.kind === "metaspace"; // its decoded text lacks the space before the first word
   document.querySelectorAll(".view.inside .writers").forEach((one) => one.replaceChildren());
 }
 
@@ -179,5 +181,6 @@ function teacherBox(lesson) {
   if (pen.asked === null) return [head, el("p", { class: "said quiet" }, say("inside.ready"))];
   const said = recordedWords(lesson).get(pen.asked);
   if (said === undefined) return [head, el("p", { class: "said quiet" }, say("inside.absent"))];
-  return [head, spokenText(pen.asked, said), el("p", { class: "quiet" }, say("inside.recorded"))];
+  const space = pen.dropsSpace && /^[\p{L}\p{N}]/u.test(said) ? " " : "";
+  return [head, spokenText(pen.asked, space + said), el("p", { class: "quiet" }, say("inside.recorded"))];
 }

@@ -63,7 +63,7 @@ function draw() {
   drawDamage();
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
-  stage.replay.hidden = !ready;
+  stage.replay.hidden = !ready || room.view === "inside"; // there each stage writes, wherever the cursor is
   speakOf(lesson);
   for (const view of Object.keys(VIEWS)) {
     const box = document.getElementById(`view-${view}`);
