@@ -190,7 +190,9 @@ MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow) if "YaRN" in one or "scales" in one else one for one in MODELS]
+)
 def test_the_browsers_greedy_tokens_are_those_of_torch(engine: Any, tmp_path: Path, name: str) -> None:
     model = MODELS[name]().eval()
     for parameter in (one for called, one in model.named_parameters() if "bias" in called):

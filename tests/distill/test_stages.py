@@ -117,10 +117,10 @@ def test_a_run_taken_up_again_keeps_the_stages_of_one_never_broken_off(tmp_path:
 
 
 def test_stages_that_cannot_be_written_are_told_of_and_the_student_is_the_same(tmp_path: Path, run: Any) -> None:
-    run("whole", 4)
+    run("whole", 2)
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/stages").write_text("no directory")
-    (failure,) = run("odd", 4).failures
+    (failure,) = run("odd", 2).failures
     assert failure.startswith("stages: ")
     one, other = ((tmp_path / name / "student/model.safetensors").read_bytes() for name in ("whole", "odd"))
     assert one == other
@@ -129,7 +129,7 @@ def test_stages_that_cannot_be_written_are_told_of_and_the_student_is_the_same(t
 def test_a_run_without_a_student_for_the_browser_is_refused_in_one_line(
     tmp_path: Path, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run("one", 2)
+    run("one", 1)
     about = tmp_path / "one/stages/student.json"
     about.write_text(json.dumps({"schema": 1, "refused": "a student of 7,241,748 parameters"}))
     assert main(["report", str(tmp_path / "one"), "--with-student"]) == 2
