@@ -25,6 +25,11 @@ def add(commands: Any) -> None:
     report.add_argument(
         "--csv", action="store_true", help="also write the values of all curves as one CSV file next to the HTML file"
     )
+    report.add_argument(
+        "--with-student",
+        action="store_true",
+        help="put the student in it, at up to three steps, to write on in the browser (5M parameters at most)",
+    )
     report.add_argument("--lang", default="zh", help="language of messages, plots and summary (default: zh)")
 
 
@@ -33,7 +38,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
     say, runs = speaker(arguments.lang), [Path(run) for run in arguments.runs]
     tell = partial(tell_damage, lang=arguments.lang)
-    path = write_report(runs, Path(arguments.out) if arguments.out else runs[0] / "report.html", tell=tell)
+    out = Path(arguments.out) if arguments.out else runs[0] / "report.html"
+    path = write_report(runs, out, with_student=arguments.with_student, tell=tell)
     print_line(say("report.done", path=path, megabytes=f"{path.stat().st_size / 1e6:.1f}"))
     if arguments.csv:
         from apt_model.review.curves import write_csv

@@ -5,8 +5,10 @@ Knows the page's files and histories; knows nothing of browsers.
 
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from apt_model.dashboard.assets import INDEX, Asset, read_assets
@@ -16,6 +18,7 @@ from apt_model.dashboard.shown import damage_record
 from apt_model.errors import StorageError, reason_of
 from apt_model.events.recorded import NOTHING_WHOLE, Damage, name_of, no_event_in, open_record
 from apt_model.events.runfile import EVENTS, encode
+from apt_model.events.stages import KeptStages, read_stages
 
 EVENTS_BYTES = 4_000_000  # of all runs together: with the page's own files, below 5 MB
 _STYLE = re.compile(r'[ \t]*<link\b[^>]*\brel="stylesheet"[^>]*\bhref="(?:\./)?static/([^"]+)"[^>]*>\n?')
@@ -31,19 +34,23 @@ _UNSAFE = {  # in JSON they occur in strings only, where an escape means the sam
 TellDamage = Callable[[Path, Damage], object]
 
 
-def write_report(runs: Sequence[Path], path: Path, *, tell: TellDamage = lambda run, damage: None) -> Path:
+def write_report(
+    runs: Sequence[Path], path: Path, *, with_student: bool = False, tell: TellDamage = lambda run, damage: None
+) -> Path:
     """Write the report of one or several runs; the lines of a damaged record that are events, and that it is damaged.
 
     Args:
         runs: run directories.
         path: the HTML file; replaced if it exists.
+        with_student: put the stages of each run's student in it, for the page to run.
         tell: called with each run whose record is damaged.
 
     Raises:
+        ConfigError: a run keeps no stages of its student.
         DataError: no line of any record is an event.
         StorageError: a run has no record, or the file cannot be written.
     """
-    html = make_report(runs, tell=tell)
+    html = make_report(runs, with_student=with_student, tell=tell)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html, "utf-8", newline="\n")
@@ -56,6 +63,7 @@ def make_report(
     runs: Sequence[Path],
     *,
     assets: Mapping[str, Asset] | None = None,
+    with_student: bool = False,
     tell: TellDamage = lambda run, damage: None,
 ) -> str:
     """The report's HTML.
@@ -63,9 +71,10 @@ def make_report(
     Args:
         runs: run directories.
         assets: the page's files; ours if None.
-        tell: called with each run whose record is damaged.
+        with_student, tell, errors: as `write_report`.
 
     Raises:
+        ConfigError: a run keeps no stages of its student.
         DataError: no line of any record is an event.
         StorageError: a run has no record.
     """
@@ -78,10 +87,11 @@ def make_report(
             tell(run, damage)
     read = zip(runs, readers, damages, strict=True)
     told = [_told(str(index), *one) for index, one in enumerate(read)]
-    data = '{"runs":[' + ",".join(told) + "]}"
-    for character, escaped in _UNSAFE.items():
-        data = data.replace(character, escaped)
-    return _inline(read_assets() if assets is None else assets, data)
+    blocks = [_block("apt-data", '{"runs":[' + ",".join(told) + "]}")]
+    if with_student:
+        blocks += [_block(f"apt-student-{index}", _student(read_stages(run))) for index, run in enumerate(runs)]
+        blocks.append(f'<script type="text/plain" id="apt-worker">{_worker()}</script>')
+    return _inline(read_assets() if assets is None else assets, "\n".join(blocks), has_worker=with_student)
 
 
 def _read(run: Path, largest: int) -> HistoryReader:
@@ -101,13 +111,37 @@ def _told(run_id: str, run: Path, reader: HistoryReader, damage: Damage | None) 
     return about[:-1] + ',"events":' + reader.events().decode() + "}"
 
 
-def _inline(assets: Mapping[str, Asset], data: str) -> str:
-    """The page with its styles, scripts and data inlined, under a Content-Security-Policy that allows nothing else."""
-    texts = {  # a browser normalises newlines before it hashes
+def _block(name: str, data: str) -> str:
+    """An element that holds JSON, which no browser runs."""
+    for character, escaped in _UNSAFE.items():
+        data = data.replace(character, escaped)
+    return f'<script type="application/json" id="{name}">{data}</script>'
+
+
+def _student(kept: KeptStages) -> str:
+    """The stages of a student as JSON, each in base64."""
+    stages = [{"step": step, "data": base64.b64encode(data).decode()} for step, data in kept.stages.items()]
+    return json.dumps({**kept.about, "stages": stages}, separators=(",", ":"))
+
+
+def _worker() -> str:
+    """The source of the worker that runs a student."""
+    modules = read_assets(files("apt_model.dashboard").joinpath("worker"))
+    return bundle(_texts(modules), "work.js").replace("</script", "<\\/script")
+
+
+def _texts(assets: Mapping[str, Asset]) -> dict[str, str]:
+    """The assets that are text; a browser normalises newlines before it hashes."""
+    return {
         name: asset.content.decode().replace("\r\n", "\n")
         for name, asset in assets.items()
         if name.endswith((".html", ".css", ".js"))
     }
+
+
+def _inline(assets: Mapping[str, Asset], data: str, *, has_worker: bool) -> str:
+    """The page with its styles, scripts and data inlined, under a Content-Security-Policy that allows nothing else."""
+    texts = _texts(assets)
     index = texts[INDEX]
     style = "\n".join(texts[name] for name in _STYLE.findall(index))
     scripts = [(before + after, name) for before, name, after in _SCRIPT.findall(index)]
@@ -117,10 +151,10 @@ def _inline(assets: Mapping[str, Asset], data: str) -> str:
     script, style = script.replace("</script", "<\\/script"), style.replace("</style", "<\\/style")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"{'worker-src blob:; ' if has_worker else ''}base-uri 'none'; form-action 'none'"
     )
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>\n</head>'
-    tail = f'<script type="application/json" id="apt-data">{data}</script>\n<script>{script}</script>\n</body>'
+    tail = f"{data}\n<script>{script}</script>\n</body>"
     page = _SCRIPT.sub("", _STYLE.sub("", index))
     return _replaced(_replaced(page, "</head>", head), "</body>", tail)
 

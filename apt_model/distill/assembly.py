@@ -33,6 +33,7 @@ from apt_model.distill.optimizer_step import OptimizerStep
 from apt_model.distill.readings import Readings
 from apt_model.distill.reporter import Reporter
 from apt_model.distill.setup import GivenSchedule, OwnSchedule, make_optimizer, make_schedule, run_length
+from apt_model.distill.stages import Stages
 from apt_model.distill.teachers.live import TeacherSource
 from apt_model.distill.validation import Validator
 from apt_model.events.records import ModelCard
@@ -65,6 +66,7 @@ class Parts:
         grader, step: the loss and its gradient; the optimizer step.
         validator: measures on the validation data, each rank on its share.
         report, cards, exam, readings: emit events, cards, exams, and readings of the fixed rows.
+        stages: keeps a small student's int8 weights for the browser.
     """
 
     student: nn.Module
@@ -90,6 +92,7 @@ class Parts:
     cards: Cards
     exam: Exam
     readings: Readings
+    stages: Stages
 
     @property
     def projections(self) -> Matcher | None:
@@ -206,6 +209,13 @@ def assemble(
             if watching.takes_readings and report.speaks
             else (),
             report=report,
+            guard=guard,
+            total_steps=total_steps,
+        ),
+        stages=Stages(
+            keeping.checkpoints.folder.parent if keeping.checkpoints is not None and report.speaks else None,
+            student,
+            tokenizer=models.tokenizer,
             guard=guard,
             total_steps=total_steps,
         ),

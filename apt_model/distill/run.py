@@ -74,15 +74,10 @@ class TrainingRun:
 
     def _state_of(self, models: Models, parts: Parts) -> RunState:
         """The state of the run that checkpoints save and restore."""
-        own = {
-            "schedule": parts.schedule,
-            "scaler": self._accelerator.scaler,
-            "report": self._report,
-            "run": self._lesson,
-        }
-        others: dict[str, Stateful] = {
-            name: one for name, one in {**own, **self._keeping.parts}.items() if one is not None
-        }
+        scaler = self._accelerator.scaler
+        own = {"schedule": parts.schedule, "scaler": scaler, "report": self._report, "run": self._lesson}
+        named = {**own, **self._keeping.parts}
+        others: dict[str, Stateful] = {name: one for name, one in named.items() if one is not None}
         return RunState(
             student=models.student,
             teacher=parts.teacher,
@@ -101,6 +96,7 @@ class TrainingRun:
         projections = self._parts.projections
         with nullcontext() if projections is None else projections.trained_by(self._parts.optimizer):
             restored = self._begin()
+            self._parts.stages.begin(self._progress.step)
             started = time.perf_counter() - self._progress.seconds
             # `finished` is also true before the first epoch; false: an epoch of a resumed run goes on.
             while not self._progress.finished or (
@@ -138,6 +134,7 @@ class TrainingRun:
         progress = self._progress
         with self._parts.lockstep():
             self._parts.readings.at_end(self._student, epoch=progress.epoch)
+        self._parts.stages.at_end(progress.step)
         first_loss, last_loss = progress.losses.ends(0.1) or (None, None)
         verdict = self._report.tell(
             RunFinished,
@@ -265,9 +262,9 @@ class TrainingRun:
             parts.cards.show(window, taken.readouts, student=self._student, epoch=progress.epoch, loss=taken.loss)
             parts.exam.after_step(self._student, step=progress.step, epoch=progress.epoch)
             parts.readings.after_step(self._student, step=progress.step, epoch=progress.epoch)
+        parts.stages.after_step(progress.step)
 
     def _tell_step(self, count: WindowCount, taken: StepTaken, seconds: float) -> None:
-        distill = self._config.distill
         self._report.tell(
             StepDone,
             epoch=self._progress.epoch,
@@ -280,8 +277,8 @@ class TrainingRun:
             tokens=count.tokens,
             step_seconds=seconds,
             skipped_batches=self._progress.skipped,
-            hidden=taken.hidden if distill.hidden_weight else None,
-            attention=taken.attention if distill.attention_weight else None,
+            hidden=taken.hidden if self._config.distill.hidden_weight else None,
+            attention=taken.attention if self._config.distill.attention_weight else None,
             router=taken.router or None,  # never 0 where there is one
         )
 

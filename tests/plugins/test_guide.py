@@ -467,7 +467,9 @@ def test_a_run_directory_holds_the_record_and_a_student_that_transformers_loads_
     ]
     step = sorted(Path("lesson/checkpoints").iterdir())[-1].name
     kept = [f"checkpoints/{step}/{name}" for name in kept]
-    record = [".lock", "config.json", "events.jsonl", "summary.json"]
+    record = [".lock", "config.json", "events.jsonl", "summary.json", "stages/student.json"]
+    last = int(step.removeprefix("step-"))
+    record += [f"stages/step-{one:08}.safetensors" for one in (0, last // 2, last)]
     assert made == sorted([*record, *kept, *(f"student/{name}" for name in saved)])
     again = AutoModelForCausalLM.from_pretrained("lesson/student")
     for one, two in zip(again.parameters(), classroom["student_model"].parameters(), strict=True):

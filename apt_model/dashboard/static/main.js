@@ -6,6 +6,7 @@ import {damageLine, damageOf} from "./damage.js";
 import {el, keep} from "./dom.js";
 import {percent} from "./format.js";
 import {drawExam} from "./exam.js";
+import {drawInside, hasStudent} from "./inside.js";
 import {drawLazy} from "./lazy.js";
 import {drawLessons} from "./lessons.js";
 import {drawNow} from "./now.js";
@@ -28,6 +29,7 @@ const VIEWS = {
   lazy: drawLazy,
   topics: drawTopics,
   exam: drawExam,
+  inside: drawInside,
   temperature: drawTemperature,
   reports: drawReports,
   lessons: (box) => drawLessons(box, watchLesson, compareLesson),
@@ -53,7 +55,8 @@ function build() {
 }
 
 function views() {
-  return Object.keys(VIEWS).filter((view) => view !== "lessons" || room.lessons.length > 1);
+  const there = { lessons: room.lessons.length > 1, inside: hasStudent() };
+  return Object.keys(VIEWS).filter((view) => there[view] !== false);
 }
 
 function draw() {
@@ -67,7 +70,7 @@ function draw() {
   drawCompared(stage.compared, compareLesson);
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
-  stage.replay.hidden = !ready;
+  stage.replay.hidden = !ready || room.view === "inside"; // there each stage writes, wherever the cursor is
   speakOf(lesson);
   if (room.presenting) {
     drawPresenter(stage.presenter);

@@ -1,6 +1,7 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
 import {brief} from "./clean.js";
 import {COMPARED} from "./compare_words.js";
+import {INSIDE_WORDS} from "./inside_words.js";
 import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
 import {PAGE_WORDS} from "./page_words.js";
@@ -245,6 +246,8 @@ export const WORDS = {
   "level.4": ["完全不同", "worlds apart"],
 };
 
+const TABLES = [WORDS, TOPIC_WORDS, PAGE_WORDS, PRESENTER_WORDS, COMPARED, INSIDE_WORDS, LESSON];
+
 /** Speak as is true of `lesson`: of one whose student does not learn from the teacher, some words are others. */
 export function speakOf(lesson) {
   speech.observed = Boolean(lesson && lesson.observed);
@@ -253,7 +256,7 @@ export function speakOf(lesson) {
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
   const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
-  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || PAGE_WORDS[key] || PRESENTER_WORDS[key] || COMPARED[key] || LESSON[key];
+  const pair = observed || TABLES.map((table) => table[key]).find(Boolean);
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }
