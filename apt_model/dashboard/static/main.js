@@ -14,7 +14,7 @@ import {drawReports} from "./reports.js";
 import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
 import {drawTemperature} from "./temperature.js";
-import {drawTop, setLanguage, setTheme} from "./top.js";
+import {drawTop, followLanguage, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
 import {say, speakOf, speech, topicWord} from "./words.js";
 
@@ -53,6 +53,7 @@ function views() {
 function draw() {
   const lesson = room.current;
   if (lesson && room.follow && room.step !== lesson.lastStep) Object.assign(room, { step: lesson.lastStep, which: -1 });
+  followLanguage(lesson);
   document.title = lesson ? `${clean(lesson.name, 60)} · ${say("page.brand")}` : say("page.title");
   stage.skip.textContent = say("page.skip");
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
@@ -150,7 +151,7 @@ function start() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(recall("theme") || (dark.matches ? "dark" : "light"), false);
   dark.addEventListener("change", () => recall("theme") || setTheme(dark.matches ? "dark" : "light", false));
-  setLanguage(recall("language") || "zh", false);
+  if (recall("language")) setLanguage(recall("language"), false);
   build();
   room.draw = draw;
   window.addEventListener("hashchange", () => showView(location.hash.slice(1)));

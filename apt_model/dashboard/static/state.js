@@ -18,6 +18,7 @@ export const room = {
   filter: "all",
   held: null,
   theme: "light",
+  languageChosen: false,
   pending: false,
   soon: 0,
   draw: null,
