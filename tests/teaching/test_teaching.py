@@ -17,6 +17,7 @@ from apt_model.events.records import EpochFinished, RunFinished, RunStarted, Ste
 from apt_model.events.results import Grade
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
+from apt_model.render import sentences
 from apt_model.teaching.comments import FITTING, fitting, grade
 from apt_model.teaching.laziness import laziness, light
 from apt_model.teaching.scorer import LessonScorer
@@ -353,7 +354,7 @@ def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
 @pytest.mark.parametrize("learns", [True, False])
 def test_a_remark_is_recorded_by_key_and_variant_and_said_in_the_readers_language(learns: bool) -> None:
     scorer = LessonScorer(DisplayConfig(lang="zh"), default_topics())
-    scorer(replace(RUN, learns_from_teacher=learns))
+    scorer(replace(EVENTS[0], learns_from_teacher=learns))  # type: ignore[call-arg]
     zh, en = (Phrases.load(lang).of_run(learns_from_teacher=learns) for lang in ("zh", "en"))
     said = set()
     for step in range(2, 12):
@@ -369,5 +370,9 @@ def test_a_remark_of_ones_own_and_one_of_an_old_record_are_said_as_they_were_mad
     own = LessonScorer(DisplayConfig(), default_topics(), comment=lambda lazy, loss: "慢慢来")
     card = score(own)
     assert (card.remark_key, sentences.remark(card, Phrases.load("en"))) == (None, "慢慢来")
-    for damaged in ({"remark_key": "no such"}, {"remark_key": "__class__"}, {"remark_key": "fair", "remark_variant": -7}):
+    for damaged in (
+        {"remark_key": "no such"},
+        {"remark_key": "__class__"},
+        {"remark_key": "fair", "remark_variant": -7},
+    ):
         assert sentences.remark(replace(card, **damaged), Phrases.load("en"))
