@@ -128,7 +128,7 @@ def test_a_card_in_full() -> None:
     assert painter.card(card) == (
         '<div class="apt-card apt-yellow"><div class="apt-top">'
         "<b>📍 Batch 0</b> <span>Epoch 1</span> <span>📚 教学主题:【互联网】</span></div>"
-        '<div class="apt-row apt-said"><b>📝 给出开头:</b> <span>互联网是</span></div>'
+        '<div class="apt-row apt-said"><b>📝 开头:</b> <span>互联网是</span></div>'
         '<div class="apt-row apt-said"><b>📄 原文:</b> '
         '<span><span class="apt-quiet">由许多网络连成的网络</span></span></div>'
         '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b> <span><mark>最</mark>大<mark>的</mark>网络</span></div>'
@@ -136,7 +136,7 @@ def test_a_card_in_full() -> None:
         '<div class="apt-judged">🟡 偷懒程度: <b>52.37%</b> · 还有进步空间 · 一致 25%</div>'
         '<div class="apt-bar" role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="52.4">'
         '<div style="width:52.4%"></div></div>'
-        "<div>📉 训练损失: 1.8765，还能学到的 0.43</div><div><b>💬 评语:</b> 📚 主题不够熟练，需要再多学习</div></div>"
+        "<div>📉 训练损失: 1.8765，其中还能降 0.43</div><div><b>💬 评语:</b> 📚 主题不够熟练，需要再多学习</div></div>"
     )
 
 

@@ -60,7 +60,7 @@ export const WORDS = {
   "now.guesses": ["逐词对照：看着前面的原文，两边各自最想说的下一个词", "Token by token: what each would say next after the true text"],
   "now.agree": ["与教师一致 {agreement}", "agrees with the teacher on {agreement}"],
   "now.oftokens": ["偷懒程度（按 token id）", "Laziness (of token ids)"],
-  "now.gain": ["损失中还能降的", "Loss still to learn"],
+  "now.gain": ["损失中还能降的", "Avoidable loss"],
   "now.teacher": ["教师", "Teacher"],
   "now.student": ["学生", "Student"],
   "now.laziness": ["偷懒程度", "Laziness"],
