@@ -16,7 +16,7 @@ from wcwidth import width
 from apt_model.config.sections import DisplayConfig
 from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.event import Event
-from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
+from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, ModelCard, Notice, RunFinished, RunStarted
 from apt_model.events.results import (
     Change,
     ExamAnswer,
@@ -30,7 +30,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff
 from apt_model.render.log import LogSink
-from apt_model.render.sentences import duration, number, percent, verdict
+from apt_model.render.sentences import duration, model_name, number, percent, verdict
 from apt_model.render.terminal import TerminalSink
 from tests.events.test_events import CARD, EVENTS, STEP
 from tests.render.test_sanitise import hostile
@@ -436,3 +436,21 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
 def test_a_missing_number_is_a_dash() -> None:
     assert (number(None), percent(None), number(0.5), percent(0.28914)) == ("–", "–", "0.5000", "28.91%")
     assert (duration(61.4), duration(3661)) == ("1:01", "1:01:01")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("LlamaForCausalLM", 260_032, "Llama 260K"),
+        ("LlamaForCausalLM", 51_168, "Llama 51.2K"),
+        ("GPT2LMHeadModel", 124_439_808, "GPT2 124M"),
+        ("Qwen3ForCausalLM", 8_190_735_360, "Qwen3 8.19B"),
+        ("Tiny", 640, "Tiny 640"),
+        ("served", 0, "served"),
+        ("ForCausalLM", 2_000, "ForCausalLM 2K"),
+    ],
+)
+def test_a_model_is_named_by_kind_and_size_so_that_teacher_and_student_differ(
+    name: str, parameters: int, expected: str
+) -> None:
+    assert model_name(ModelCard(name=name, parameters=parameters, megabytes=1.0)) == expected
