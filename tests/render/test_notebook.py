@@ -145,14 +145,14 @@ def test_a_card_in_full() -> None:
     [
         (
             "zh",
-            "🎓 可视化知识蒸馏训练|教师M? × ?101.5 MB100.0%|温度=4.0|每 50 个batch|Epoch 1/1|3/100|10.0 步/秒|"
+            "🎓 可视化知识蒸馏训练|教师M 10? × ?101.5 MB100.0%|温度=4.0|每 50 个batch|Epoch 1/1|3/100|10.0 步/秒|"
             "剩余 0:10|损失 0.50|没有 cuda|教师模型|每个 epoch 的总结|互联网（2）50.00%|我的题目（1）20.00%|"
             "跳过了 2 个|🧪 没学过的文本（32 条）: 与教师一致 46.3% ± 3.1%|"
             "知识蒸馏训练完成|90.00% → 10.00%|💡 建议|最偷懒的主题是【科技】|X: no ink",
         ),
         (
             "en",
-            "🎓 Knowledge distillation|StudentM? × ?101.5 MB100.0%|α=0.7|every 50 batches|10.0 steps/s|0:10 left|"
+            "🎓 Knowledge distillation|StudentM 10? × ?101.5 MB100.0%|α=0.7|every 50 batches|10.0 steps/s|0:10 left|"
             "loss 0.50|cuda is not available|Topic: [internet]|Report cards|Mean laziness|42.15%|internet (2) 50.00%|"
             "The lesson is over!|great progress",
         ),
