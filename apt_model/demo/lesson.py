@@ -105,9 +105,9 @@ def write_material(folder: Path, lang: str = "zh") -> None:
     Raises:
         StorageError: it is there and not empty, or cannot be written.
     """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty", fix="give a folder that is not there yet")
     try:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise StorageError(f"{folder} is not empty", fix="give a folder that is not there yet")
         with as_file(_home(lang).joinpath("teacher")) as teacher:
             shutil.copytree(teacher, folder / "teacher")
         for name, lines in (("book.txt", read_corpus(lang)), ("unseen.txt", read_unseen(lang))):
