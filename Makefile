@@ -10,12 +10,14 @@ BENCH_ARGS ?=
 # Where torch's CPU build comes from, if pip does not find it by itself, e.g.
 #   make demo TORCH_ARGS="--index-url URL_OF_THE_CPU_WHEELS"   (see pytorch.org, "Get started")
 TORCH_ARGS ?=
+# How the demo runs, e.g.  make demo DEMO_ARGS="--lang en --watch"
+DEMO_ARGS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-all check format bench clean
 
 demo: $(VENV)/.package
-	$(BIN)/apt-model demo
+	$(BIN)/apt-model demo $(DEMO_ARGS)
 
 test: $(VENV)/.tools
 	$(BIN)/pytest -q
@@ -44,7 +46,7 @@ $(VENV)/.package: pyproject.toml constraints.txt
 	@echo "==> making $(VENV) and installing torch and the package (once; some minutes)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(INSTALL) $(TORCH_ARGS) torch
-	@$(INSTALL) -e .
+	@$(INSTALL) -e ".[dashboard]"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.package

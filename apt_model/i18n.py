@@ -60,8 +60,12 @@ class Phrases:
 
         The second term keeps an event that comes every N steps from always getting the same variant.
         """
-        variants = self.variants(key)
-        return variants[(turn + turn // len(variants)) % len(variants)].format(**values)
+        return self.variants(key)[self.choice(key, turn)].format(**values)
+
+    def choice(self, key: str, turn: int) -> int:
+        """Which of the sentences under `key` is `variant`'s."""
+        count = len(self.variants(key))
+        return (turn + turn // count) % count
 
     def recorded(self, key: str, turn: int, values: Mapping[str, object]) -> str:
         """As `variant`, for a key and values out of a record; the key itself where no sentence here goes with them."""
@@ -69,6 +73,11 @@ class Phrases:
             return self.variant(key, turn, **values)
         except (LookupError, ValueError, TypeError, AttributeError):  # as of another version, or damaged
             return key
+
+    def remark(self, key: str | None, variant: int, otherwise: str) -> str:
+        """The remark recorded under `key`; the sentence `otherwise` where there is no such remark here."""
+        said = self._sentences.get(f"remarks.{key}")
+        return said[variant % len(said)] if isinstance(said, tuple) else otherwise
 
     def topic(self, name: str) -> str:
         """The display name of a topic: translated if the locale has it, else unchanged."""

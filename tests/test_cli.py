@@ -266,7 +266,7 @@ def test_the_cards_of_distill_can_come_from_other_data(school: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("lang", "more", "said"),
     [
-        ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个token"]),
+        ("zh", (), ["裁出来", "保留的层: ", "（教师共 2 层）", "宽度 32 → 16，保住了残差流 ", "个 token"]),
         ("en", ("--packing",), ["cut out of its teacher", "Layers kept: ", "(the teacher has 2)", "Width 32 → 16: "]),
     ],
 )

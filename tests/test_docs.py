@@ -1,4 +1,4 @@
-"""Every Python block of the README, of CONTRIBUTING and of the guide runs as a reader would copy it."""
+"""Every Python block of the handbook, of CONTRIBUTING and of the guide runs as a reader would copy it."""
 
 import ast
 import builtins
@@ -58,8 +58,8 @@ def run_each_with_its_own_imports(found: list[str], handed_on: set[str]) -> tupl
 @pytest.mark.parametrize(
     ("name", "teacher_dir", "book", "count", "alone"),
     [
-        ("README.md", "教师目录", "课本.txt", 3, 1),
-        ("README.en.md", "teacher_dir", "book.txt", 3, 1),
+        ("docs/handbook.md", "教师目录", "课本.txt", 3, 1),
+        ("docs/handbook.en.md", "teacher_dir", "book.txt", 3, 1),
         ("CONTRIBUTING.md", "t", "b", 1, 1),
     ],
 )
@@ -81,7 +81,7 @@ def test_the_python_of_a_page_runs(
     assert len(found) == count
     names, ran_alone = run_each_with_its_own_imports(found, MODELS_AND_TEXT)
     assert ran_alone == alone
-    if "README" in name:
+    if "handbook" in name:
         assert names["plugin"].stats["total_samples"] == 1
 
 
@@ -137,9 +137,10 @@ def test_every_command_of_the_pages_is_one_that_there_is() -> None:
     from apt_model.cli import make_parser
 
     guide = "docs/visual-distillation-guide"
-    for name in ("README.md", "README.en.md", f"{guide}.md", f"{guide}.en.md"):
+    pages = {"docs/handbook": 4, guide: 2, "README": 4, "docs/lesson-plan": 8}
+    for name, count in ((f"{page}{end}.md", count) for page, count in pages.items() for end in ("", ".en")):
         lines = re.findall(r"^apt-model (.+)$", (HOME / name).read_text("utf-8"), flags=re.MULTILINE)
-        assert len(lines) == (4 if "README" in name else 2)
+        assert len(lines) == count, name
         for line in lines:
             make_parser().parse_args([word.strip('"') for word in line.split()])
 
@@ -175,7 +176,7 @@ def test_the_one_way_in_is_the_package_itself() -> None:
         (path.name, line) for path, text in sources for line in re.findall(r"^.*\bapt_model\b.*$", text, re.MULTILINE)
     ]
     imports = [(name, line) for name, line in found if re.match(r"\s*(from|import) apt_model", line)]
-    assert {name for name, _ in imports} >= {"README.md", "CONTRIBUTING.md", "tutorial.ipynb"}
+    assert {name for name, _ in imports} >= {"handbook.md", "CONTRIBUTING.md", "tutorial.ipynb"}
     assert [one for one in imports if not re.match(r"from apt_model import |import apt_model$", one[1])] == []
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from apt_model.demo.lesson import lesson_of
 from apt_model.errors import ConfigError
 from apt_model.i18n import LANGUAGES, Phrases, _read
 from apt_model.teaching.topics import GENERAL, default_topics
@@ -30,7 +31,7 @@ def test_every_remark_has_several_variants_and_every_topic_a_name(lang: str) -> 
     for grade in ("excellent", "good", "fair", "needs_work"):
         assert len(set(phrases.variants(f"remarks.{grade}"))) >= 3
     table = tomllib.loads(files("apt_model.locales").joinpath(f"{lang}.toml").read_text("utf-8"))
-    assert set(table["topics"]) == {*default_topics(), GENERAL}
+    assert set(table["topics"]) == {*default_topics(), GENERAL, *lesson_of("en").topics}
     assert phrases.topic("量子计算") == "量子计算"
 
 

@@ -42,6 +42,11 @@ def add(commands: Any) -> None:
         is_shared=True,
     )
     demo.add_argument("--out", metavar="RUN", help="run directory (default: runs/demo-DATE-TIME)")
+    demo.add_argument(
+        "--material",
+        metavar="FOLDER",
+        help="train nothing; write the demo's teacher and texts into this folder, to try `distill` with",
+    )
     add_settings(demo, defaults=DEMO_DEFAULTS)
 
     summary = "distill a teacher into a student on your own data"
@@ -155,6 +160,9 @@ class Lesson:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    if arguments.material is not None:
+        _write_material(Path(arguments.material), read_settings(arguments).display.lang)
+        return
     out = Path(ranks().of_first(partial(_place_of_demo, arguments.out), "choose the run directory"))
     lang = read_settings(arguments).display.lang
     with importing(lang):
@@ -176,6 +184,18 @@ def _demo(arguments: argparse.Namespace) -> None:
     )
     lesson.run(config, new_student(teacher), out)
     _print_paths(config, out)
+
+
+def _write_material(folder: Path, lang: str) -> None:
+    with importing(lang):
+        from apt_model.demo.lesson import write_material
+
+    ranks().of_first(partial(write_material, folder, lang), "write the demo's material")
+    say, here = speaker(lang), shlex.quote(str(folder))
+    data = f"--data {here}/book.txt --validation-data {here}/unseen.txt"
+    student = f"--student layers=3,hidden=32 {data} --recipe fresh --lang {lang} --out runs/first"
+    print_line(say("after.material", path=folder))
+    print_line(say("after.distill", command=f"{program()} distill --teacher {here}/teacher {student}"))
 
 
 def _place_of_demo(named: str | None) -> str:
@@ -237,5 +257,5 @@ def _print_paths(config: LessonConfig, out: Path) -> None:
     print()
     print_line(say("after.student", path=out / STUDENT))
     print_line(say("after.record", path=out / EVENTS))
-    print_line(say("after.talk", command=f"{program()} talk {folder}"))
-    print_line(say("after.replay", command=f"{program()} replay {folder}"))
+    for command in ("talk", "watch", "report", "replay"):
+        print_line(say(f"after.{command}", command=f"{program()} {command} {folder}"))

@@ -22,6 +22,7 @@ class Recipe:
         zh, en: what it is for, in a sentence.
         student: the `--student` description that it was measured with.
         measured: the table of measurements, in Markdown.
+        row: the table's row that was measured with these settings.
         settings: flat keys of `LessonConfig`.
     """
 
@@ -30,6 +31,7 @@ class Recipe:
     en: str
     student: str
     measured: str
+    row: str
     settings: Mapping[str, Any]
 
 
@@ -69,19 +71,24 @@ def add(commands: Any) -> None:
 
 
 def _recipes(arguments: argparse.Namespace) -> None:
+    from apt_model.render.measured import Printer
+
     say = speaker(arguments.lang)
     language = "en" if arguments.lang == "en" else "zh"
+    show = Printer()
     if arguments.name is None:
         for name, recipe in all_recipes().items():
-            print_line(f"{name}: {getattr(recipe, language)}")
+            show.text(f"{name}: {getattr(recipe, language)}")
         print_line(say("recipes.more", command=f"{program()} recipes NAME"))
         return
     recipe = find_recipe(arguments.name)
-    print_line(getattr(recipe, language))
+    show.text(getattr(recipe, language))
     for key, value in recipe.settings.items():
-        print_line(f"  {key} = {value}")
-    print_line(say("recipes.student", student=recipe.student))
-    print_line(say("recipes.measured"))
-    for line in recipe.measured.strip().splitlines():
-        print_line(line)
+        show.text(f"  {key} = {value}")
+    show.text(say("recipes.student", student=recipe.student))
+    show.text(say("recipes.measured"))
+    left_out = show.table(recipe.measured, marked=recipe.row)
+    show.text(say("recipes.row"))
+    if left_out:
+        show.text(say("recipes.columns", columns=say("evaluation.joint").join(left_out)))
     print_line(say("recipes.use", command=f"{program()} distill --recipe {recipe.name} …"))

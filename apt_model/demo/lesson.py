@@ -3,14 +3,18 @@
 Knows nothing of how the run is shown.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from apt_model.distill.students.fresh import create_compressed_model
+from apt_model.errors import StorageError
 from apt_model.models.pretrained import load_model
 
 BATCH_SIZE = 16
@@ -93,6 +97,24 @@ def load_teacher(lang: str = "zh") -> tuple[Any, Any]:
     with as_file(_home(lang).joinpath("teacher")) as directory:
         model, tokenizer, _ = load_model(directory)
     return model, tokenizer
+
+
+def write_material(folder: Path, lang: str = "zh") -> None:
+    """Write the teacher (`teacher/`), the taught text (`book.txt`) and the unseen text (`unseen.txt`) into a folder.
+
+    Raises:
+        StorageError: it is there and not empty, or cannot be written.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty", fix="give a folder that is not there yet")
+    try:
+        with as_file(_home(lang).joinpath("teacher")) as teacher:
+            shutil.copytree(teacher, folder / "teacher")
+        for name, lines in (("book.txt", read_corpus(lang)), ("unseen.txt", read_unseen(lang))):
+            text = "".join(f"{line}\n" for line in chain.from_iterable(lines.values()))
+            (folder / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written", got=error.strerror, fix="give another folder") from error
 
 
 def new_student(teacher: PreTrainedModel) -> Any:

@@ -82,6 +82,9 @@ class ScoredObservation(Observation):
     Attributes:
         compared: what the similarity was computed on, the texts or the token ids.
         grade: gives both `light` and `remark`; None in records from before there were grades.
+        remark: as the lesson's language says it.
+        remark_key, remark_variant: the same in every language: an entry of the locales' table `remarks`, and which of
+            its sentences; None for a remark of a user's own, and in records from before there were keys.
     """
 
     kind = "card"
@@ -93,6 +96,8 @@ class ScoredObservation(Observation):
     remark: str
     compared: Compared = "text"
     grade: Grade | None = None
+    remark_key: str | None = None
+    remark_variant: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ class CardPainter:
         if not bar.plain.endswith(agreement):
             self._add(table, agreement, label="   ")
         self._add(table, sentences.loss(card, say), hang=3)
-        self._add(table, sanitise(card.remark, 500), label=say("card.remark"), hang=3)
+        self._add(table, sanitise(sentences.remark(card, say), 500), label=say("card.remark"), hang=3)
         yield Text()
         yield table
 

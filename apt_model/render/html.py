@@ -85,7 +85,7 @@ class HtmlPainter:
             f'<div class="apt-judged">{LIGHTS[card.light]} {lazy} · {_safe(say(f"light.{card.light}"))}'
             f" · {_safe(sentences.agreement(card, say))}</div>"
             f"{_bar(card.laziness, 'meter')}{_line(sentences.loss(card, say))}"
-            f"<div><b>{_safe(say('card.remark').strip())}</b> {_safe(card.remark[:500])}</div></div>"
+            f"<div><b>{_safe(say('card.remark').strip())}</b> {_safe(sentences.remark(card, say)[:500])}</div></div>"
         )
 
     def earlier(self, cards: Sequence[Card]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from apt_model.events.cards import ScoredObservation as Card
-from apt_model.events.records import ExamTaken, Notice, RunFinished, RunStarted
+from apt_model.events.records import ExamTaken, ModelCard, Notice, RunFinished, RunStarted
 from apt_model.events.results import Advice, TopicScore, Validation
 from apt_model.i18n import Phrases
 from apt_model.render import readings
@@ -18,6 +18,7 @@ from apt_model.render.wrap import shorten
 
 LIGHTS = {"green": "🟢", "yellow": "🟡", "red": "🔴"}
 NO_NUMBER = "–"
+SIZES = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
 MOST_TOPICS = 5  # named in the verdict
 
 
@@ -63,6 +64,13 @@ def _setting(run: RunStarted, key: str) -> str:
     return sanitise(str(run.config.get(key, NO_NUMBER)), 40)
 
 
+def model_name(model: ModelCard) -> str:
+    """A model by its kind and size, "Llama 260K": teacher and student are often of one class."""
+    kind = sanitise(model.name.removesuffix("ForCausalLM").removesuffix("LMHeadModel") or model.name)
+    size = next((f"{model.parameters / unit:.3g}{sign}" for unit, sign in SIZES if model.parameters >= unit), "")
+    return f"{shorten(kind, 20)} {size}".rstrip()
+
+
 class Column(NamedTuple):
     """A column of the table of teacher and student."""
 
@@ -77,7 +85,7 @@ def models(run: RunStarted, say: Phrases) -> list[Column]:
     both, all_of = (run.teacher, run.student), run.teacher.parameters  # 0: a server's, without a config
     cells = {
         "role": [say("models.teacher"), say("models.student")],
-        "model": [shorten(sanitise(one.name), 20) for one in both],
+        "model": [model_name(one) for one in both],
         "layers": [f"{one.layers or '?'} × {one.hidden_size or '?'}" for one in both],
         "parameters": [f"{one.parameters:,}" if one.parameters else "?" for one in both],
         "megabytes": [f"{one.megabytes:.1f} MB" if one.parameters else "?" for one in both],
@@ -115,6 +123,11 @@ def laziness(card: Card, say: Phrases) -> str:
 def agreement(card: Card, say: Phrases) -> str:
     """On what share of a card's tokens both models agree."""
     return say("card.agreement", agreement=percent(card.agreement, 0))
+
+
+def remark(card: Card, say: Phrases) -> str:
+    """A card's remark in the reader's language; one of a user's own, or of an old record, as it was made."""
+    return say.remark(card.remark_key, card.remark_variant, card.remark)
 
 
 def loss(card: Card, say: Phrases) -> str:

@@ -101,7 +101,7 @@ def _laziness(scale: LazinessScale | None) -> Mapping[str, PickCard]:
     if scale is None:
         return whole
     return whole | {
-        "laziness_wording": lambda card: scale.similarity_weight * (1 - card.similarity),
+        "laziness_text": lambda card: scale.similarity_weight * (1 - card.similarity),
         "laziness_kl": lambda card: (
             scale.kl_weight * card.normalised_kl if math.isfinite(card.similarity) else None  # nothing was compared
         ),

@@ -1,12 +1,11 @@
 """The mark on a card: one grade, from laziness and what could still be gained, gives its light and its remark.
 
-Knows numbers and phrasings; knows nothing of where a card comes from.
+Knows numbers; knows nothing of sentences, or of where a card comes from.
 """
 
 from apt_model.config.sections import DisplayConfig
 from apt_model.events.laziness import Light
 from apt_model.events.results import Grade
-from apt_model.i18n import Phrases
 
 GRADES: tuple[Grade, ...] = ("excellent", "good", "fair", "needs_work")
 FITTING: dict[Light, tuple[Grade, ...]] = {"green": GRADES[:2], "yellow": GRADES[1:3], "red": GRADES[3:]}
@@ -27,8 +26,3 @@ def fitting(found: Grade, light: Light) -> Grade:
     """The grade nearest to `found` that does not contradict the light: no praise under red, no scolding under green."""
     allowed = FITTING[light]
     return min(allowed, key=lambda one: abs(GRADES.index(one) - GRADES.index(found)))
-
-
-def remark(kind: str, phrases: Phrases, *, turn: int) -> str:
-    """A phrasing of a grade, or of another entry of the locale's `remarks` table, chosen by `turn` (the step)."""
-    return phrases.variant(f"remarks.{kind}", turn)

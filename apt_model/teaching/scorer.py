@@ -15,7 +15,7 @@ from apt_model.events.records import EpochFinished, RunFinished, RunStarted, Ste
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
-from apt_model.teaching.comments import fitting, grade, remark
+from apt_model.teaching.comments import fitting, grade
 from apt_model.teaching.course import summary_of
 from apt_model.teaching.laziness import SCALE, laziness, light
 from apt_model.teaching.similarity import Similarity, text_similarity, token_similarity
@@ -91,10 +91,13 @@ class LessonScorer:
         Where the student does not learn from the teacher, the remark says how far apart they are, whatever the loss.
         A remark on a card claims no more than the card shows: see `_special` and `_as_shown`.
         """
+        return self._phrases.variant(f"remarks.{self._kind(laziness_percent / 100, loss)}", self._step)
+
+    def _kind(self, lazy: float, loss: float) -> str:
+        """The remark's entry in the locales' table of remarks."""
         judged_loss = loss if self._run is None or self._run.learns_from_teacher else 0.0
-        lazy = laziness_percent / 100
         kind = self._special(self._card) or fitting(grade(lazy, judged_loss, self._config), light(lazy))
-        return remark(_as_shown(kind, self._card), self._phrases, turn=self._step)
+        return _as_shown(kind, self._card)
 
     def _special(self, card: Observation | None) -> str | None:
         """The remark of a card that is no mark: at the first step, or of a student that says nothing of its own."""
@@ -143,6 +146,9 @@ class LessonScorer:
         lazy = laziness(similarity, seen.normalised_kl)
         judged = self._judged_loss(seen)
         self._card = seen
+        own = self.comment(100 * lazy, judged)
+        said = self._guard.run("generate_comment", lambda: str(self._comment(100 * lazy, judged)), own)
+        key = self._kind(lazy, judged) if said == own else None
         card = ScoredObservation(
             **{field.name: getattr(seen, field.name) for field in fields(seen)}
             | {"input_text": seen.input_text[:MAX_CHARACTERS]},
@@ -150,9 +156,9 @@ class LessonScorer:
             laziness=lazy,
             light=light(lazy),
             topic=detect_topic(seen.input_text, self.topics),
-            remark=self._guard.run(
-                "generate_comment", lambda: str(self._comment(100 * lazy, judged)), self.comment(100 * lazy, judged)
-            ),
+            remark=said,
+            remark_key=key,
+            remark_variant=0 if key is None else self._phrases.choice(f"remarks.{key}", self._step),
             compared="text" if seen.token_ids is None else "tokens",
             grade=fitting(grade(lazy, judged, self._config), light(lazy)),
         )

@@ -130,7 +130,7 @@ def two_texts(text: str, characters: int) -> tuple[str, str]:
 
 def similarities() -> Iterator[tuple[str, tuple[str, str]]]:
     """Name, and two texts to compare; the last are difflib's worst: a fresh student that repeats one short word."""
-    english = " ".join((Path(__file__).parents[2] / "README.en.md").read_text("utf-8").split())
+    english = " ".join((Path(__file__).parents[2] / "docs" / "handbook.en.md").read_text("utf-8").split())
     for language, text in (("Chinese", corpus()), ("English", english)):
         for characters in CHARACTERS:
             yield f"{characters:,} characters, {language}", two_texts(text, characters)

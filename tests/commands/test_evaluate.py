@@ -42,7 +42,7 @@ def test_a_students_table_stands_beside_its_teachers(school: Path, capsys: pytes
     assert evaluate("--teacher", "teacher", "--out", "made/here.json") == 0
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
-    assert lines[1:3] == ["📊 文本质量评估", f"4 篇文本，计分 {sum(len(line) + 1 for line in LINES)} 个token"]
+    assert lines[1:3] == ["📊 文本质量评估", f"4 篇文本，计分 {sum(len(line) + 1 for line in LINES)} 个 token"]
     assert lines[4].split() == ["教师模型", "学生模型"]
     assert lines[-1] == "📖 评估结果: made/here.json"
     assert shown.err == ""

@@ -68,7 +68,7 @@ def test_a_student_learns_from_a_teacher_that_only_a_server_has(
     assert Path("run/student/model.safetensors").exists()
     shown = " ".join(capsys.readouterr().out.split())
     size = sum(one.numel() for one in served.model.parameters())
-    assert f"teacher 2 × 32 {size:,}" in shown  # counted by its config: nobody has its weights here
+    assert f"2 × 32 {size:,}" in shown  # counted by its config: nobody has its weights here
     served.lasting = frozenset({"flat"})
     assert cache(served.address, *SERVED, "--temperature", "1") == 3
     assert re.search(r"error\[DATA\]: cache was begun with another model of this name; got", capsys.readouterr().err)

@@ -34,7 +34,7 @@ def started(total_steps: int) -> RunStarted:
         "student": ModelCard(name="student", parameters=900_000, megabytes=3.4, layers=2, hidden_size=128),
     }
     config = {"temperature": 2.0, "alpha": 0.7, "beta": 0.3, "sample_frequency": EVERY, "show_samples": True}
-    config |= {"show_diff": False}
+    config |= {"show_diff": False, "lang": "zh"}
     return RunStarted(
         run_id="r",
         step=0,

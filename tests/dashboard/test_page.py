@@ -250,7 +250,7 @@ def test_laziness_is_explained_with_the_numbers_of_the_runs_own_record(open_page
     watched = open_page(judged_by(scale, tmp_path))
     card = watched.page.locator(".judged")
     assert "0.25 × (1 − 文本相似度 0.200) + 0.75 × KL 0.750 = 50.00%" in card.inner_text()
-    assert card.locator(".parts > span").all_inner_texts() == ["说法不同 20.0%", "把握不同 56.3%"]
+    assert card.locator(".parts > span").all_inner_texts() == ["文字差异 20.0%", "概率差异 56.3%"]
     places = "all => all.map(one => one.style.insetInlineStart)"
     assert card.locator(".bound").evaluate_all(places) == ["51%", "87.5%"]
     assert card.locator(".light").get_attribute("class") == "light red"  # as the card has it
@@ -259,10 +259,12 @@ def test_laziness_is_explained_with_the_numbers_of_the_runs_own_record(open_page
     watched.show("lazy")
     assert watched.page.locator(".chart-parts .value").all_inner_texts() == ["50%", "20%", "56%"]
     intro = watched.page.locator("#view-lazy .intro")
-    assert "偷懒程度 = 0.25 ×（1 − 文本相似度）+ 0.75 × KL" in intro.inner_text()
+    assert "偷懒程度 = 0.25 × 文字差异（1 − 文本相似度）+ 0.75 × 概率差异（归一化 KL）" in intro.inner_text()
     watched.page.locator(".language").click()
     watched.settle()
-    assert "Laziness = 0.25 × (1 − text similarity) + 0.75 × KL" in intro.inner_text()
+    assert (
+        "Laziness = 0.25 × text difference (1 − text similarity) + 0.75 × probability difference" in intro.inner_text()
+    )
 
 
 def test_a_record_without_those_numbers_is_shown_without_them(open_page: Open, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from apt_model.dashboard.bundle import bundle
 
 STATIC = Path(apt_model.__file__).parent / "dashboard" / "static"
 MODULES = {path.name: path.read_text("utf-8") for path in sorted(STATIC.glob("*.js"))}
-LESSON_TABLES = ("advice", "trend", "light", "reading", "grade", "topics", "notice")
+LESSON_TABLES = ("advice", "trend", "light", "reading", "grade", "topics", "notice", "remarks")
 RUNS = [f"run-{number}" for number in range(6)]
 PAIRS = [
     *[(ink, ground) for ink in ("ink", "quiet", "accent", "pen") for ground in ("paper", "card")],

@@ -232,8 +232,10 @@ def test_a_quantity_has_one_colour_and_dash_on_the_page_and_in_the_plots(watch: 
     lines = {line.get_label(): line for line in axes.get_lines()}
     last = {label: line.get_ydata()[-1] for label, line in lines.items() if not label.startswith("_")}
     shown = watched.page.locator(".chart-parts .value").all_inner_texts()
-    assert [f"{last[name]:.0f}%" for name in ("laziness", "wording part", "KL part")] == shown
-    assert lines["KL part"].get_color() == palette.COLOURS["teacher"]
+    assert [
+        f"{last[name]:.0f}%" for name in ("laziness", "text difference, weighted", "probability difference, weighted")
+    ] == shown
+    assert lines["probability difference, weighted"].get_color() == palette.COLOURS["teacher"]
 
 
 def test_the_pages_day_has_the_palettes_colours() -> None:

@@ -86,15 +86,15 @@ def test_a_card_that_goes_on_keeps_what_was_said_apart_from_what_was_guessed(wat
     events = [replace(e, **said) if e.kind == "card" and e.step == 60 else e for e in truthful()]  # type: ignore[call-arg]
     page = watch(events).page
     voices = page.locator(".card > .voices .voice")
-    assert voices.locator("dt").all_inner_texts() == ["给出开头", "原文", "教师", "学生"]
+    assert voices.locator("dt").all_inner_texts() == ["开头", "原文", "教师", "学生"]
     assert voices.locator("dd").all_inner_texts() == ["给出", lessons.TEXT, "由许多网络组成。", "（沉默）"]
     assert voices.locator(".token").count() == 0
     guesses = page.locator(".guesses")
-    assert guesses.locator("h3").inner_text() == "逐词对照：接在原文后面，两边各自的最佳猜测"
+    assert guesses.locator("h3").inner_text() == "逐词对照：看着前面的原文，两边各自最想说的下一个词"
     guesses.locator(".token").nth(3).click()
     assert "第 4 / 12 个词" in page.locator("#peek").inner_text()
     assert "最佳猜测" not in page.locator(".card > .hint").all_inner_texts()
-    assert "还能学到的\n0.43" in page.locator(".card .figures").inner_text()
+    assert "损失中还能降的\n0.43" in page.locator(".card .figures").inner_text()
 
 
 @pytest.mark.parametrize(("language", "words"), [("zh", "最佳猜测"), ("en", "best guess after the true ones")])
@@ -160,14 +160,18 @@ def test_the_verdict_begins_with_unseen_text_and_old_ones_read_as_before(watch: 
     watched = watch(list(truthful()))
     watched.show("reports")
     verdict = watched.page.locator(".verdict")
-    assert verdict.locator(".measured li").all_inner_texts()[0] == f"学会的（没学过的 32 条文本）: {SAID}"
+    assert verdict.locator(".measured li").all_inner_texts()[0] == f"学会了多少（32 条没学过的文本）: {SAID}"
     by_heart = verdict.locator(".measured li").nth(1).inner_text()
-    assert by_heart.startswith("背下来的（学过的 32 条文本）: 与教师一致 80.0%")
+    assert by_heart.startswith("背下了多少（32 条学过的文本）: 与教师一致 80.0%")
     assert (
         verdict.locator(".change").inner_text()
-        == "逐词的偷懒程度变化: −21.0 ± 3.1 个百分点，到 46.3%（同样的 32 条文本）"
+        == "逐词计算的偷懒程度变化了 −21.0 ± 3.1 个百分点，现在是 46.3%（同样的 32 条文本）"
     )
-    assert verdict.locator(".figures dt").all_inner_texts()[:3] == ["成绩", "偷懒程度，最后四分之一的样本", "总样本数"]
+    assert verdict.locator(".figures dt").all_inner_texts()[:3] == [
+        "成绩",
+        "最后四分之一样本的偷懒程度",
+        "总样本数（看过的卡片）",
+    ]
     assert verdict.locator(".remarks li").all_inner_texts() == ["医疗：固定文本上与教师一致 50.0% ± 3.9%（2 条）"]
     assert "没学过的文本（32 条）" in watched.page.locator(".epochs tbody tr").last.inner_text()
     watched.show("exam")
@@ -183,4 +187,4 @@ def test_the_verdict_begins_with_unseen_text_and_old_ones_read_as_before(watch: 
     assert watched.page.locator(".measured, .change").count() == 0
     assert "偷懒程度变化" in watched.page.locator(".verdict .figures").inner_text()
     watched.show("lazy")
-    assert watched.page.locator(".chart-readings .waiting").inner_text() == "这堂课没有固定文本的读数。"
+    assert watched.page.locator(".chart-readings .waiting").inner_text() == "这堂课没有测过固定的文本。"

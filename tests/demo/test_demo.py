@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from apt_model.cli import main
+from apt_model.cli import main, make_parser
 from apt_model.commands.lesson import DEMO_DEFAULTS
 from apt_model.data.batch import to_batch
 from apt_model.demo.lesson import SETTINGS, lesson_of, load_teacher, new_student, read_corpus, read_unseen
@@ -19,6 +19,7 @@ from apt_model.events.cards import ScoredObservation
 from apt_model.events.records import EpochFinished, ExamTaken, StepDone
 from apt_model.events.runfile import read_events
 from apt_model.generation.talk import continue_text
+from apt_model.models.pretrained import load_model
 from apt_model.teaching.topics import default_topics, detect_topic
 
 
@@ -127,7 +128,7 @@ def test_a_short_demo_leaves_a_student_that_talks(
     assert main(["demo", *flags]) == 0
     shown = capsys.readouterr().out
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"talk {run.relative_to(tmp_path)}" in shown
+    assert all(f"{command} {run.relative_to(tmp_path)}" in shown for command in ("talk", "watch", "report", "replay"))
     events = list(read_events(run))
     cards = [event for event in events if isinstance(event, ScoredObservation)]
     assert len(cards) == 2
@@ -156,6 +157,23 @@ def test_the_demos_student_agrees_with_its_teacher_on_half_of_the_unseen_text(tm
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     tenths = [sum(losses[i : i + len(losses) // 10]) for i in range(0, len(losses) // 10 * 10, len(losses) // 10)]
     assert all(later < 1.02 * earlier for earlier, later in pairwise(tenths)), "the loss falls evenly"
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_demos_material_is_its_teacher_and_its_texts_and_is_not_written_over_anything(
+    lang: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--lang", lang, "--material", str(tmp_path / "lesson")]) == 0
+    command = capsys.readouterr().out.partition(" distill ")[2].split()
+    model, _, _ = load_model(tmp_path / "lesson" / "teacher")
+    theirs, _ = load_teacher(lang)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), theirs.parameters(), strict=True))
+    for flag, name, texts in (("--data", "book.txt", read_corpus), ("--validation-data", "unseen.txt", read_unseen)):
+        assert Path(command[command.index(flag) + 1]) == tmp_path / "lesson" / name
+        assert (tmp_path / "lesson" / name).read_text("utf-8").splitlines() == lines_of(texts(lang))
+    make_parser().parse_args(["distill", *command])
+    assert main(["demo", "--lang", lang, "--material", str(tmp_path / "lesson")]) == 5
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_the_help_of_demo_tells_the_demos_own_defaults(capsys: pytest.CaptureFixture[str]) -> None:

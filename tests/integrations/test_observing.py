@@ -37,7 +37,7 @@ TAUGHT = {  # what would say that the student is this teacher's pupil
     "zh": ("知识蒸馏", "蒸馏效果", "掌握", "学得", "学会", "老师", "进步", "退步", "学习趋势", "需要加强"),
     "en": ("Knowledge distillation", "as a lesson", "Excellent", "learn", "raduate", "study", "progress", "backwards"),
 }
-OBSERVING = {"zh": "👀 旁观一次训练：学生与教师对照", "en": "👀 Observing a training: student beside teacher"}
+OBSERVING = {"zh": "👀 旁观一次训练：学生与教师对照", "en": "👀 Observing a training run: student beside teacher"}
 DISTILLING = {"zh": "🎓 可视化知识蒸馏训练", "en": "🎓 Knowledge distillation, as a lesson"}
 Make = Callable[..., Trainer]
 

@@ -16,7 +16,7 @@ from wcwidth import width
 from apt_model.config.sections import DisplayConfig
 from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.event import Event
-from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, Notice, RunFinished, RunStarted
+from apt_model.events.records import EpochFinished, EpochStarted, ExamTaken, ModelCard, Notice, RunFinished, RunStarted
 from apt_model.events.results import (
     Change,
     ExamAnswer,
@@ -30,7 +30,7 @@ from apt_model.i18n import Phrases
 from apt_model.render.card import CardPainter, CardStyle
 from apt_model.render.diff import inline_diff
 from apt_model.render.log import LogSink
-from apt_model.render.sentences import duration, number, percent, verdict
+from apt_model.render.sentences import duration, model_name, number, percent, verdict
 from apt_model.render.terminal import TerminalSink
 from tests.events.test_events import CARD, EVENTS, STEP
 from tests.render.test_sanitise import hostile
@@ -185,7 +185,7 @@ def test_a_card_in_full() -> None:
         "┌────────────────────────────────────────────────────────────────────┐",
         "│ 📍 Batch 0        │ 📚 教学主题:【互联网】                         │",
         "├────────────────────────────────────────────────────────────────────┤",
-        "│ 📝 给出开头: 互联网是                                              │",
+        "│ 📝 开头: 互联网是                                                  │",
         "│ 📄 原文: 由许多网络连成的网络                                      │",
         "│ 👨🏫 教师模型: 全球最大的计算机网络，连接了数十亿设备，让人们可以  │",
         "│                随时交流信息、获取知识。                            │",
@@ -193,7 +193,7 @@ def test_a_card_in_full() -> None:
         "│                交流。                                              │",
         "├────────────────────────────────────────────────────────────────────┤",
         "│ 🟡 偷懒程度: [████████████████░░░░░░░░░░░░░░] 52.37%  一致 25%     │",
-        "│ 📉 训练损失: 1.5000，还能学到的 0.43                               │",
+        "│ 📉 训练损失: 1.5000，其中还能降 0.43                               │",
         "│ 💬 评语: 📚 主题不够熟练，需要再多学习                             │",
         "└────────────────────────────────────────────────────────────────────┘",
     ]
@@ -201,7 +201,7 @@ def test_a_card_in_full() -> None:
 
 def test_a_card_of_best_guesses_says_so_and_one_that_goes_on_does_not() -> None:
     guessed = replace(LESSON_CARD, card_text="predicted")
-    assert "每个词都是接在原文后面的最佳猜测" in "".join(shown(guessed, 70, "zh"))
+    assert "每个词都是看着前面的原文作出的最佳猜测" in "".join(shown(guessed, 70, "zh"))
     assert "each word is the best guess after the true ones" in "".join(shown(guessed, 70, "en"))
     assert "猜测" not in "".join(shown(LESSON_CARD, 70, "zh"))
 
@@ -227,7 +227,7 @@ def test_without_text_the_placeholder_is_shown_and_laziness_says_that_it_compare
     )
     lines = shown(card, 70, "zh")
     assert "│ 👨🎓 学生模型: 文本 (tokens: 2) " in "".join(lines)
-    (lazy,) = [line for line in lines if "偷懒程度（按token id）" in line]
+    (lazy,) = [line for line in lines if "偷懒程度（按 token id）" in line]
     assert "] –  一致 25%" in lazy
     assert "█" not in lazy
 
@@ -342,7 +342,7 @@ def test_the_progress_line_shows_rate_time_left_loss_and_laziness(monkeypatch: p
         sink.emit(event)
     live = stream.getvalue()
     sink.close()
-    for part in ("Epoch 1/1", "3/100", "10.0 steps/s", "0:10 left", "loss 0.50", "lazy 52.37%"):
+    for part in ("Epoch 1/1", "3/100", "10.0 steps/s", "0:10 left", "loss 0.50", "laziness 52.37%"):
         assert part in live
 
 
@@ -380,19 +380,19 @@ def test_a_verdict_begins_with_unseen_text_and_claims_no_mastery_without_rows() 
     change = Change(since=0, laziness=MeanEstimate(value=-0.21, error=0.0158))
     told = replace(over, unseen=measured(0.463), learned=measured(0.8), change=change, grade="fair", topics=topics)
     results = verdict(told, Phrases.load("zh")).results
-    assert results[0] == f"🧪 学会的（没学过的 32 条文本）: {SAID}"
-    assert results[1].startswith("📖 背下来的（学过的 32 条文本）: 与教师一致 80.0%")
+    assert results[0] == f"🧪 学会了多少（32 条没学过的文本）: {SAID}"
+    assert results[1].startswith("📖 背下了多少（32 条学过的文本）: 与教师一致 80.0%")
     assert results[2:8] == [
         "🏅 结业成绩: 中等",
         "🧭 学习趋势: 📈 显著进步！",
-        "🎯 逐词的偷懒程度变化: −21.0 ± 3.1 个百分点，到 46.3%（同样的 32 条文本）",
+        "🎯 逐词计算的偷懒程度变化了 −21.0 ± 3.1 个百分点，现在是 46.3%（同样的 32 条文本）",
         "📚 各主题的掌握（固定文本上与教师一致）: 互联网 50.0% ± 3.9%",
         "😴 偷懒程度（最后四分之一的样本）: 10.00%",
-        "📊 总样本数: 3",
+        "📊 总样本数: 3（看过的卡片）",
     ]
     by_heart = verdict(replace(told, unseen=None), Phrases.load("zh")).results
     assert by_heart[1].startswith("📖 学过的文本（32 条）: 与教师一致 80.0%")
-    assert by_heart[0] == "📖 读的只有学过的文本，没学过的文本上怎样，这里看不出"
+    assert by_heart[0] == "📖 只测了学过的文本，没学过的文本上表现如何，这里看不出"
     assert not any("没学过的 32" in line for line in by_heart)
     assert [line[:2] for line in verdict(over, Phrases.load("zh")).results][:3] == ["📊 ", "😴 ", "🎯 "]
 
@@ -436,3 +436,21 @@ def test_the_log_has_a_line_every_so_many_batches_and_only_numbers() -> None:
 def test_a_missing_number_is_a_dash() -> None:
     assert (number(None), percent(None), number(0.5), percent(0.28914)) == ("–", "–", "0.5000", "28.91%")
     assert (duration(61.4), duration(3661)) == ("1:01", "1:01:01")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "expected"),
+    [
+        ("LlamaForCausalLM", 260_032, "Llama 260K"),
+        ("LlamaForCausalLM", 51_168, "Llama 51.2K"),
+        ("GPT2LMHeadModel", 124_439_808, "GPT2 124M"),
+        ("Qwen3ForCausalLM", 8_190_735_360, "Qwen3 8.19B"),
+        ("Tiny", 640, "Tiny 640"),
+        ("served", 0, "served"),
+        ("ForCausalLM", 2_000, "ForCausalLM 2K"),
+    ],
+)
+def test_a_model_is_named_by_kind_and_size_so_that_teacher_and_student_differ(
+    name: str, parameters: int, expected: str
+) -> None:
+    assert model_name(ModelCard(name=name, parameters=parameters, megabytes=1.0)) == expected

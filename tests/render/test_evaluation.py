@@ -60,7 +60,7 @@ def row(text: str, label: str) -> list[str]:
 
 def test_teacher_and_student_stand_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown({**STUDENT, "teacher": TEACHER}, monkeypatch)
-    assert "📊 文本质量评估\n1,234 篇文本，计分 123,456 个token\n200 个问题，贪心解码作答\n" in text
+    assert "📊 文本质量评估\n1,234 篇文本，计分 123,456 个 token\n200 个问题，贪心解码作答\n" in text
     assert row(text, "教师模型") == ["教师模型", "学生模型"]
     assert row(text, "困惑度") == ["困惑度", "1.2e+06", "[1.1e+06,", "1.3e+06]", "31.69", "[29.96,", "33.10]"]
     assert row(text, "与教师一致率") == ["与教师一致率", "–", "71.2%"]

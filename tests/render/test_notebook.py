@@ -127,7 +127,7 @@ def test_a_card_in_full() -> None:
     assert painter.card(card) == (
         '<div class="apt-card apt-yellow"><div class="apt-top">'
         "<b>📍 Batch 0</b> <span>Epoch 1</span> <span>📚 教学主题:【互联网】</span></div>"
-        '<div class="apt-row apt-said"><b>📝 给出开头:</b> <span>互联网是</span></div>'
+        '<div class="apt-row apt-said"><b>📝 开头:</b> <span>互联网是</span></div>'
         '<div class="apt-row apt-said"><b>📄 原文:</b> '
         '<span><span class="apt-quiet">由许多网络连成的网络</span></span></div>'
         '<div class="apt-row apt-said"><b>👨‍🏫 教师模型:</b> <span><mark>最</mark>大<mark>的</mark>网络</span></div>'
@@ -135,7 +135,7 @@ def test_a_card_in_full() -> None:
         '<div class="apt-judged">🟡 偷懒程度: <b>52.37%</b> · 还有进步空间 · 一致 25%</div>'
         '<div class="apt-bar" role="meter" aria-valuemin="0" aria-valuemax="100" aria-valuenow="52.4">'
         '<div style="width:52.4%"></div></div>'
-        "<div>📉 训练损失: 1.8765，还能学到的 0.43</div><div><b>💬 评语:</b> 📚 主题不够熟练，需要再多学习</div></div>"
+        "<div>📉 训练损失: 1.8765，其中还能降 0.43</div><div><b>💬 评语:</b> 📚 主题不够熟练，需要再多学习</div></div>"
     )
 
 
@@ -144,14 +144,14 @@ def test_a_card_in_full() -> None:
     [
         (
             "zh",
-            "🎓 可视化知识蒸馏训练|教师M? × ?101.5 MB100.0%|温度=4.0|每 50 个batch|Epoch 1/1|3/100|10.0 步/秒|"
+            "🎓 可视化知识蒸馏训练|教师M 10? × ?101.5 MB100.0%|温度=4.0|每 50 个batch|Epoch 1/1|3/100|10.0 步/秒|"
             "剩余 0:10|损失 0.50|没有 cuda|教师模型|每个 epoch 的总结|互联网（2）50.00%|我的题目（1）20.00%|"
             "跳过了 2 个|🧪 没学过的文本（32 条）: 与教师一致 46.3% ± 3.1%|"
             "知识蒸馏训练完成|90.00% → 10.00%|💡 建议|最偷懒的主题是【科技】|X: no ink",
         ),
         (
             "en",
-            "🎓 Knowledge distillation|StudentM? × ?101.5 MB100.0%|α=0.7|every 50 batches|10.0 steps/s|0:10 left|"
+            "🎓 Knowledge distillation|StudentM 10? × ?101.5 MB100.0%|α=0.7|every 50 batches|10.0 steps/s|0:10 left|"
             "loss 0.50|cuda is not available|Topic: [internet]|Report cards|Mean laziness|42.15%|internet (2) 50.00%|"
             "The lesson is over!|great progress",
         ),

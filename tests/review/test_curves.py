@@ -41,7 +41,7 @@ def test_the_values_of_all_curves_are_one_csv_beside_the_report(
     assert {row["run"] for row in rows} == {'a "b", c', "plain"}
     points = {(row["curve"], row["step"]): row for row in rows if row["run"] != "plain"}
     assert float(points["laziness", "5"]["value"]) == (0.5 + 0.25) / 2
-    assert float(points["laziness_wording", "10"]["value"]) == 0.0
+    assert float(points["laziness_text", "10"]["value"]) == 0.0
     assert float(points["laziness_kl", "5"]["value"]) == pytest.approx(0.4 * 0.375)
     assert float(points["loss", "8"]["value"]) == 4.0 / 8
     assert float(points["tokens_per_second", "1"]["value"]) == 2_000.0

@@ -17,7 +17,8 @@ from apt_model.events.records import EpochFinished, RunFinished, RunStarted, Ste
 from apt_model.events.results import Grade
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
-from apt_model.teaching.comments import FITTING, fitting, grade, remark
+from apt_model.render import sentences
+from apt_model.teaching.comments import FITTING, fitting, grade
 from apt_model.teaching.laziness import laziness, light
 from apt_model.teaching.scorer import LessonScorer
 from apt_model.teaching.similarity import text_similarity
@@ -117,14 +118,14 @@ def test_a_grade_that_the_light_contradicts_becomes_the_nearest_that_fits(
 
 def test_the_first_remarks_are_the_guides_own_and_variants_go_round() -> None:
     zh = Phrases.load("zh")
-    assert remark("excellent", zh, turn=0) == "🌟 优秀！完全掌握了教师的知识"
-    assert remark("good", zh, turn=0) == "👍 很好！大部分知识已掌握"
-    assert remark("fair", zh, turn=0) == "📚 主题不够熟练，需要再多学习"
-    assert remark("needs_work", zh, turn=0) == "😓 偷懒太多了！需要认真学习"
+    assert zh.variant("remarks.excellent", 0) == "🌟 优秀！完全掌握了教师的知识"
+    assert zh.variant("remarks.good", 0) == "👍 很好！大部分知识已掌握"
+    assert zh.variant("remarks.fair", 0) == "📚 主题不够熟练，需要再多学习"
+    assert zh.variant("remarks.needs_work", 0) == "😓 偷懒太多了！需要认真学习"
     for every in (1, 20, 50):
-        said = [remark("good", zh, turn=every * card) for card in range(16)]
+        said = [zh.variant("remarks.good", every * card) for card in range(16)]
         assert set(said) == set(zh.variants("remarks.good"))
-        assert said == [remark("good", zh, turn=every * card) for card in range(16)]
+        assert said == [zh.variant("remarks.good", every * card) for card in range(16)]
 
 
 @given(st.floats(0, 1), st.floats())
@@ -348,3 +349,30 @@ def test_topics_without_end_are_capped() -> None:
 def test_events_that_need_no_judgement_come_back_as_they_are() -> None:
     assert LessonScorer(DisplayConfig(), {})(STEP) is STEP
     assert isinstance(STEP, StepDone)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_remark_is_recorded_by_key_and_variant_and_said_in_the_readers_language(learns: bool) -> None:
+    scorer = LessonScorer(DisplayConfig(lang="zh"), default_topics())
+    scorer(replace(EVENTS[0], learns_from_teacher=learns))  # type: ignore[call-arg]
+    zh, en = (Phrases.load(lang).of_run(learns_from_teacher=learns) for lang in ("zh", "en"))
+    said = set()
+    for step in range(2, 12):
+        card = score(scorer, step=step)
+        assert sentences.remark(card, zh) == card.remark
+        place = zh.variants(f"remarks.{card.remark_key}").index(card.remark)
+        said.add(sentences.remark(card, en))
+        assert sentences.remark(card, en) == en.variants(f"remarks.{card.remark_key}")[place]
+    assert len(said) == len(en.variants("remarks.fair"))
+
+
+def test_a_remark_of_ones_own_and_one_of_an_old_record_are_said_as_they_were_made() -> None:
+    own = LessonScorer(DisplayConfig(), default_topics(), comment=lambda lazy, loss: "慢慢来")
+    card = score(own)
+    assert (card.remark_key, sentences.remark(card, Phrases.load("en"))) == (None, "慢慢来")
+    for damaged in (
+        {"remark_key": "no such"},
+        {"remark_key": "__class__"},
+        {"remark_key": "fair", "remark_variant": -7},
+    ):
+        assert sentences.remark(replace(card, **damaged), Phrases.load("en"))

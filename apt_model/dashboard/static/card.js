@@ -3,7 +3,7 @@ import {brief, clean, tongue} from "./clean.js";
 import {el, meter} from "./dom.js";
 import {brisk, fieldOf, levelsOf, number, percent} from "./format.js";
 import {tokenLegend, tokenRows} from "./tokens.js";
-import {say, topicWord} from "./words.js";
+import {remarkWord, say, topicWord} from "./words.js";
 
 const LIGHTS = { green: "●", yellow: "▲", red: "■" };
 const kindOf = (light) => (light in LIGHTS ? light : "red");
@@ -47,10 +47,15 @@ export function cardArticle(card, scale) {
     ),
     goesOn ? null : el("p", { class: "quiet hint" }, say("now.predicted"), " ", say(strips ? "now.hint" : "now.plain")),
     judgement(card, scale),
-    el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), el("q", { lang: tongue(card.remark) }, clean(card.remark, 500))),
+    el("p", { class: "remark" }, el("span", { class: "remark-by" }, say("now.remark")), remarkQuote(card)),
     goesOn && strips ? guesses(strips) : null,
     card.detail ? tokenLegend(levels, Boolean(scale)) : null,
   );
+}
+
+function remarkQuote(card) {
+  const said = remarkWord(card);
+  return el("q", { lang: tongue(said) }, said);
 }
 
 /** Where both texts are continuations: what each model expected at every token of the original. */

@@ -3,7 +3,7 @@ import {clean} from "./clean.js";
 import {lightOf, partsOf} from "./card.js";
 import {colour, svg} from "./dom.js";
 import {brisk, levelOf, number, percent} from "./format.js";
-import {say, topicWord} from "./words.js";
+import {remarkWord, say, topicWord} from "./words.js";
 
 const SHEET = { wide: 960, edge: 48, label: 120 };
 const LETTER = { text: 22, small: 15, line: 38 };
@@ -17,7 +17,7 @@ export function cardSvg(card, scale, lesson) {
   voicesOf(card).forEach(([role, pieces]) => voiceLines(pen, role, pieces));
   judgementLines(pen, card, scale);
   pen.y += 24;
-  paragraph(pen, SHEET.edge, SHEET.wide - 2 * SHEET.edge, segments(clean(card.remark, 500)), { size: LETTER.text, tone: "pen" });
+  paragraph(pen, SHEET.edge, SHEET.wide - 2 * SHEET.edge, segments(remarkWord(card)), { size: LETTER.text, tone: "pen" });
   const height = Math.ceil(pen.y - LETTER.line + SHEET.edge - LETTER.text);
   const drawing = svg(
     "svg",

@@ -12,7 +12,7 @@ export const CHARTS = [
     unit: "percent",
     curves: [
       ofCards("laziness", "lazy.laziness", "pen", "solid", (card) => card.laziness),
-      ofCards("laziness_wording", "lazy.text", "gold", "dashed", shareOf("text")),
+      ofCards("laziness_text", "lazy.text", "gold", "dashed", shareOf("text")),
       ofCards("laziness_kl", "lazy.kl", "teacher", "dotted", shareOf("kl")),
     ],
   },

@@ -1,4 +1,5 @@
 /** Numbers as the lesson shows them; what is not a number is said, never hidden. */
+import {brief} from "./clean.js";
 
 const NO_NUMBER = "–";
 const NOT_FINITE = { nan: "NaN", inf: "∞", "-inf": "−∞" };
@@ -6,6 +7,7 @@ const NOT_FINITE = { nan: "NaN", inf: "∞", "-inf": "−∞" };
 const FOR_THE_EYE = [0.5, 1, 2.5, 5]; // of a record that does not tell of its lights
 const NEARLY_ONE = 0.999;
 const FAR = [1.5, 4]; // beyond the yellow bound: chosen for the eye
+const SIZES = [[1e9, "B"], [1e6, "M"], [1e3, "K"]];
 
 function isNumber(value) {
   return typeof value === "number" && Number.isFinite(value);
@@ -38,6 +40,13 @@ export function brisk(value) {
 
 export function count(value) {
   return isNumber(value) ? Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, ",") : NO_NUMBER;
+}
+
+/** A model by its kind and size, "Llama 260K": teacher and student are often of one class. */
+export function modelName(model) {
+  const kind = brief(String(model.name).replace(/(ForCausalLM|LMHeadModel)$/, "") || model.name, 40);
+  const [unit, sign] = SIZES.find(([least]) => model.parameters >= least) || [1, ""];
+  return model.parameters ? `${kind} ${Number((model.parameters / unit).toPrecision(3))}${sign}` : kind;
 }
 
 /** Seconds as m:ss or h:mm:ss. */

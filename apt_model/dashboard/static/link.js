@@ -27,8 +27,8 @@ function plain(text) {
   }
 }
 
-/** The part after the # that leads to what is shown now. */
-export function linkToHere() {
+/** The part after the # that leads to what is shown now; `whole`: in this language too, where nobody has chosen it. */
+function linkToHere(whole) {
   const several = room.lessons.length > 1;
   const fields = {
     run: several && room.current ? room.current.id : null,
@@ -36,7 +36,7 @@ export function linkToHere() {
     step: room.follow || !room.current ? null : room.step,
     card: room.which >= 0 ? room.which : null,
     token: room.view === "temperature" ? room.token : pinnedToken(),
-    lang: speech.language,
+    lang: whole || room.languageChosen ? speech.language : null,
   };
   const said = Object.entries(fields).filter(([, value]) => value !== null);
   return [`#${room.presenting ? PRESENTER : room.view}`, ...said.map(([name, value]) => `${name}=${encodeURIComponent(value).replace(/%2C/g, ",")}`)].join("&");
@@ -52,7 +52,7 @@ export function linkInAddress() {
 export function writeLink() {
   clearTimeout(address.timer);
   if (!room.current || room.playing) return;
-  const [here, there] = [readLink(location.hash), readLink(linkToHere())];
+  const [here, there] = [readLink(location.hash), readLink(linkToHere(false))];
   const moved = location.hash !== "" && (here.view !== there.view || (here.run !== null && here.run !== there.run));
   if (moved) changeAddress("pushState");
   else if (here.language !== there.language) changeAddress("replaceState"); // a page loaded again at once must not speak the old one
@@ -60,7 +60,7 @@ export function writeLink() {
 }
 
 function changeAddress(how) {
-  const link = linkToHere();
+  const link = linkToHere(false);
   if (location.hash !== address.heard || location.hash === link) return; // somebody has just asked for another place
   history[how](null, "", link);
   address.heard = location.hash;
@@ -68,7 +68,7 @@ function changeAddress(how) {
 
 /** Copy a link to what is shown now; where the browser does not let us, show it to be taken. */
 export async function copyLink(done, refused) {
-  const link = location.href.replace(/#.*$/, "") + linkToHere();
+  const link = location.href.replace(/#.*$/, "") + linkToHere(true);
   try {
     await navigator.clipboard.writeText(link);
     done();

@@ -19,7 +19,7 @@ import {MOST_COMPARED, PRESENTER, cardInView, lessonsInView, recall, refresh, ro
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility, takeTurns} from "./stream.js";
 import {tell} from "./tell.js";
 import {drawTemperature} from "./temperature.js";
-import {drawTop, setLanguage, setTheme} from "./top.js";
+import {drawTop, followLanguage, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
 import {say, speakOf, speech, topicWord} from "./words.js";
 
@@ -62,6 +62,7 @@ function views() {
 function draw() {
   const lesson = room.current;
   if (lesson && room.follow && room.step !== lesson.lastStep) Object.assign(room, { step: lesson.lastStep, which: -1 });
+  followLanguage(lesson);
   document.title = lesson ? `${clean(lesson.name, 60)} · ${say("page.brand")}` : say("page.title");
   stage.skip.textContent = say("page.skip");
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
@@ -187,7 +188,8 @@ function start() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   setTheme(recall("theme") || (dark.matches ? "dark" : "light"), false);
   dark.addEventListener("change", () => recall("theme") || setTheme(dark.matches ? "dark" : "light", false));
-  setLanguage(linkInAddress().language || recall("language") || "zh", false);
+  const language = linkInAddress().language || recall("language");
+  if (language) setLanguage(language, false);
   build();
   room.draw = draw;
   window.addEventListener("hashchange", () => followLink(linkInAddress()));

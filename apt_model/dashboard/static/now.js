@@ -1,10 +1,10 @@
 /** The view of this moment: the card, the step's figures, who teaches whom, and what was noticed. */
-import {brief, clean} from "./clean.js";
+import {clean} from "./clean.js";
 import {cardSvg} from "./card_image.js";
 import {cardArticle, figureList} from "./card.js";
 import {nameTag} from "./compare.js";
 import {el, keep, part} from "./dom.js";
-import {brisk, count, fieldOf, number} from "./format.js";
+import {brisk, count, fieldOf, modelName, number} from "./format.js";
 import {peeksInto} from "./peek.js";
 import {fileName, savePng} from "./save.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
@@ -135,7 +135,7 @@ function who(lesson) {
         shape,
       ),
     ),
-    el("p", { class: "quiet" }, pair.map((one) => brief(one.name, 40)).join(" → ")),
+    el("p", { class: "quiet" }, pair.map(modelName).join(" → ")),
     el("p", { class: "quiet" }, trainer ? say("now.trainer", Object.assign(values, { trainer })) : say("now.settings", values)),
   ];
 }

@@ -14,10 +14,10 @@ export const OBSERVED = {
   "topics.mastered": ["接近教师", "close to the teacher"],
   "topics.forgotten": ["又远离了", "apart again"],
   "topics.hard": ["一直有差别", "still apart"],
-  "temperature.own": ["用样本损失的 T = {temperature}", "The T of the cards' loss, {temperature}"],
+  "temperature.own": ["用样本损失的 T = {temperature}", "The cards' own T = {temperature}"],
   "temperature.dark": [
     "这几个候选里，教师给「{first}」{p1}，其余几个一共只有 {q1}。T = {temperature} 时，「{first}」降到 {p2}，其余几个升到 {q2}：「{second}」和「{third}」哪个更接近，就看得出来了。错的答案之间也分高低，这就是暗知识。",
-    "Among these candidates the teacher gives “{first}” {p1}, which leaves {q1} for the others. At T = {temperature} it falls to {p2} and they rise to {q2}: now it shows which of “{second}” and “{third}” is nearer to right. How the wrong answers rank is the dark knowledge.",
+    "Among these candidates the teacher gives “{first}” {p1}, which leaves {q1} for the others. At T = {temperature} it falls to {p2} and they rise to {q2}: now one can see which of “{second}” and “{third}” is closer to being right. How the wrong answers rank is the dark knowledge.",
   ],
   "reports.trend": ["变化趋势", "Trend"],
 };

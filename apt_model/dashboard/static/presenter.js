@@ -6,10 +6,10 @@ import {fieldOf, percent} from "./format.js";
 import {film, moveVeil, stopPlaying, togglePlay} from "./replay.js";
 import {PRESENTER, cardInView, extent, followLive, goTo, refresh, room} from "./state.js";
 import {setTheme} from "./top.js";
-import {say, speech, topicWord} from "./words.js";
+import {remarkWord, say, speech, topicWord} from "./words.js";
 
 const NARROW = 900; // px; below it is no room's screen, and letters are smaller
-const SIZES = { wide: [44, 36], narrow: [28, 20] }; // px, the largest and the smallest
+const LETTER_SIZES = { wide: [44, 36], narrow: [28, 20] }; // px, the largest and the smallest
 const LESS = 2;
 const SHARE_LEFT_OUT = 20; // of what is too long, at a time
 const KEYS_IN_IT = {
@@ -108,7 +108,7 @@ function sheet(card) {
       voice("student", said(card.student_text)),
       card.card_text === "continued" ? null : el("div", { class: "guessed" }, el("dt", {}, ""), el("dd", {}, say("now.predicted"))),
     ),
-    el("p", { class: "verdict-line", lang: tongue(card.remark) }, brief(card.remark, 120)),
+    el("p", { class: "verdict-line", lang: tongue(remarkWord(card)) }, brief(remarkWord(card), 120)),
   ];
 }
 
@@ -118,7 +118,7 @@ function fit(box) {
   if (!list) return;
   const fits = () => list.scrollHeight <= list.clientHeight;
   const texts = Array.from(list.querySelectorAll(".voice:not(.given) .saying"));
-  const [largest, smallest] = window.innerWidth < NARROW ? SIZES.narrow : SIZES.wide;
+  const [largest, smallest] = window.innerWidth < NARROW ? LETTER_SIZES.narrow : LETTER_SIZES.wide;
   texts.forEach((text) => text.style.removeProperty("-webkit-line-clamp"));
   let size = largest;
   box.style.setProperty("--said", `${size}px`);

@@ -29,6 +29,7 @@ export const room = {
   sought: "",
   baseline: null,
   theme: "light",
+  languageChosen: false,
   pending: false,
   soon: 0,
   draw: null,

@@ -61,13 +61,13 @@ function linkSign(link) {
 function switches() {
   const dark = room.theme === "dark";
   const flip = () => setTheme(dark ? "light" : "dark", true);
-  const speak = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
+  const turn = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
   const other = speech.language === "zh" ? "en" : "zh-CN";
   const present = () => (location.hash = "present");
   return [
     el("button", { type: "button", class: "switch present", "aria-label": say("presenter.open"), title: say("presenter.open"), on: { click: present } }, icon("screen")),
     el("button", { type: "button", class: "switch copy", "aria-label": say("link.copy"), title: say("link.copy"), on: { click: takeLink } }, icon("link")),
-    el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
+    el("button", { type: "button", class: "switch language", lang: other, on: { click: turn } }, say("page.language")),
     el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];
 }
@@ -76,13 +76,25 @@ function takeLink() {
   copyLink(() => tell(say("link.copied")), (link) => window.prompt(say("link.take"), link));
 }
 
-/** Speak `language` from now on; a choice of the reader's is remembered. */
+/** Speak `language`, which the reader has chosen, from now on; a choice made just now is remembered. */
 export function setLanguage(language, chosen) {
-  speech.language = LANGUAGES.includes(language) ? language : "zh";
-  document.documentElement.setAttribute("lang", speech.language === "zh" ? "zh-CN" : "en");
+  room.languageChosen = true;
+  speak(LANGUAGES.includes(language) ? language : "zh");
   if (chosen) remember("language", speech.language);
   refresh();
   if (chosen) refocus(".switch.language");
+}
+
+/** Until the reader chooses a language: that of the lesson, or of the browser while there is none that we speak. */
+export function followLanguage(lesson) {
+  if (room.languageChosen) return;
+  const own = lesson && lesson.started && lesson.started.config && lesson.started.config.lang;
+  speak(LANGUAGES.includes(own) ? own : /^zh\b/i.test(navigator.language) ? "zh" : "en");
+}
+
+function speak(language) {
+  speech.language = language;
+  document.documentElement.setAttribute("lang", language === "zh" ? "zh-CN" : "en");
 }
 
 /** Paper ("light") or blackboard ("dark"). */
