@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["excellent", "good", "fair", "needs_work"]
+Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 /** Curves by uPlot, with a legend that shape and dash tell apart, and the part of the lesson after the cursor veiled. */
 import {colour, el, keep, part} from "./dom.js";
 import {extent, goTo, room} from "./state.js";
+import {termsOfChart} from "./terms.js";
 import {say, speech} from "./words.js";
 
 const HEIGHT = 200;
@@ -19,7 +20,7 @@ export function drawChart(box, plot) {
   const figure = part(box, `chart chart-${plot.name}`, "figure");
   const shape = [speech.language, room.theme, plot.title, plot.lines.map((line) => [line.name, line.ghost, line.points])];
   const fresh = keep(figure, shape, () => [
-    el("figcaption", {}, el("h2", {}, plot.title), plot.unit ? el("span", { class: "quiet" }, plot.unit) : null),
+    el("figcaption", {}, el("h2", {}, plot.title), termsOfChart(plot.name), plot.unit ? el("span", { class: "quiet" }, plot.unit) : null),
     el("ul", { class: "key" }, plot.lines.map(keyEntry)),
     el("div", { class: "canvas" }),
     plot.note ? el("p", { class: "quiet" }, plot.note) : null,

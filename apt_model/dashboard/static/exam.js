@@ -1,4 +1,5 @@
 /** Exams: the same questions answered by both, side by side, and how the student's answers grew, oldest first. */
+import {drawAsk} from "./ask.js";
 import {clean, tongue} from "./clean.js";
 import {agreementOf} from "./common_words.js";
 import {el, keep, part} from "./dom.js";
@@ -10,6 +11,7 @@ const SHOWN_ANSWERS = 12;
 /** Draw the exams up to the cursor into `box`. */
 export function drawExam(box) {
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("exam.intro")));
+  drawAsk(box);
   const lessons = lessonsInView();
   const hall = part(box, "hall");
   hall.classList.toggle("pair", lessons.length > 1);
@@ -29,7 +31,7 @@ function questions(lesson, exams) {
   const prompts = new Map();
   exams.forEach((exam) =>
     exam.answers.forEach((answer) => {
-      const known = prompts.get(answer.prompt) || { teacher: null, answers: [] };
+      const known = prompts.get(answer.prompt) || { teacher: null, asked: answer.asked === true, answers: [] };
       if (answer.teacher !== null && answer.teacher !== undefined) known.teacher = answer.teacher;
       known.answers.push({ exam, student: answer.student });
       prompts.set(answer.prompt, known);
@@ -44,7 +46,7 @@ function question(prompt, known, index) {
   return el(
     "article",
     { class: "question-sheet" },
-    el("h2", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
+    el("h2", {}, known.asked ? el("span", { class: "by-class" }, say("ask.asked")) : el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
     el(
       "div",
       { class: "answers" },

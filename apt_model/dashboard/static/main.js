@@ -13,9 +13,11 @@ import {drawReplay, replayBar} from "./replay.js";
 import {drawReports} from "./reports.js";
 import {cardInView, lessonsInView, recall, refresh, room} from "./state.js";
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility} from "./stream.js";
+import {drawTermRow} from "./terms.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
+import {offerTour, openHelp, planTour} from "./tour.js";
 import {say, speakOf, speech, topicWord} from "./words.js";
 
 const RELIST_MS = 5000;
@@ -55,7 +57,7 @@ function draw() {
   if (lesson && room.follow && room.step !== lesson.lastStep) Object.assign(room, { step: lesson.lastStep, which: -1 });
   document.title = lesson ? `${clean(lesson.name, 60)} · ${say("page.brand")}` : say("page.title");
   stage.skip.textContent = say("page.skip");
-  drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
+  drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView, help: openHelp });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
   stage.empty.hidden = Boolean(ready);
@@ -65,11 +67,14 @@ function draw() {
   for (const view of Object.keys(VIEWS)) {
     const box = document.getElementById(`view-${view}`);
     box.hidden = !ready || view !== room.view;
-    if (!box.hidden) VIEWS[view](box);
+    if (box.hidden) continue;
+    VIEWS[view](box);
+    drawTermRow(box, view);
   }
   if (!ready) return;
   drawReplay(stage.replay);
   announce(lesson);
+  offerTour();
 }
 
 /** What is damaged of the lessons in view, over everything else. */
@@ -153,6 +158,7 @@ function start() {
   setLanguage(recall("language") || "zh", false);
   build();
   room.draw = draw;
+  planTour();
   window.addEventListener("hashchange", () => showView(location.hash.slice(1)));
   const asked = location.hash.slice(1);
   if (asked in VIEWS) room.view = asked;

@@ -5,6 +5,7 @@ import {el, keep, part} from "./dom.js";
 import {brisk, count, fieldOf, number} from "./format.js";
 import {peeksInto} from "./peek.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
+import {drawStory} from "./story.js";
 import {LESSON} from "./lesson_words.js";
 import {say, sayVariant, speakOf, speech} from "./words.js";
 
@@ -22,8 +23,11 @@ export function drawNow(box) {
   });
   speakOf(room.current);
   const side = part(box, "side", "aside");
+  drawStory(part(side, "story", "section"), room.current);
   const step = room.current.latest("steps", room.step);
-  keep(part(side, "moment", "section"), [speech.language, step && step.step, room.current.id], () => moment(step));
+  const section = part(side, "moment", "section");
+  keep(section, [speech.language, step !== null], () => moment(step));
+  section.querySelectorAll("dd").forEach((box, index) => (box.textContent = figuresOf(step)[index][1]));
   keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
   const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
   keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
@@ -66,17 +70,18 @@ function choice(cards, shown) {
 function moment(step) {
   const head = el("h3", {}, say("now.moment"));
   if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
+  return [head, figureList(figuresOf(step))];
+}
+
+function figuresOf(step) {
   const speed = step.tokens !== null && step.step_seconds > 0 ? step.tokens / step.step_seconds : null;
   return [
-    head,
-    figureList([
-      ["now.loss", fieldOf(step, "loss", number)],
-      ["now.kd", fieldOf(step, "kd", number)],
-      ["now.ce", fieldOf(step, "ce", number)],
-      ["now.rate", fieldOf(step, "learning_rate", brisk)],
-      ["now.norm", fieldOf(step, "grad_norm", brisk)],
-      ["now.speed", count(speed)],
-    ]),
+    ["now.loss", fieldOf(step, "loss", number)],
+    ["now.kd", fieldOf(step, "kd", number)],
+    ["now.ce", fieldOf(step, "ce", number)],
+    ["now.rate", fieldOf(step, "learning_rate", brisk)],
+    ["now.norm", fieldOf(step, "grad_norm", brisk)],
+    ["now.speed", count(speed)],
   ];
 }
 

@@ -6,8 +6,8 @@ import {LANGUAGES, say, speech} from "./words.js";
 
 const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
 
-/** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view. */
-export function drawTop(box, views, { watch, compare, show }) {
+/** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view, `help` of the wish for it. */
+export function drawTop(box, views, { watch, compare, show, help }) {
   const many = room.lessons.length > 1;
   const names = room.lessons.map((lesson) => [lesson.id, lesson.name]);
   const bar = part(box, "masthead");
@@ -15,7 +15,7 @@ export function drawTop(box, views, { watch, compare, show }) {
   const chosen = [room.current && room.current.id, room.other && room.other.id];
   keep(part(bar, "which"), [speech.language, names, chosen], () => (many ? choosers(watch, compare) : lessonName()));
   keep(part(bar, "state"), [speech.language, linkNow()], () => linkSign(linkNow()));
-  keep(part(bar, "switches"), [speech.language, room.theme], switches);
+  keep(part(bar, "switches"), [speech.language, room.theme], () => switches(help));
   const nav = part(box, "tabs", "nav");
   nav.setAttribute("aria-label", say("page.views"));
   keep(part(nav, "tablist"), [speech.language, views], () => tabs(views, show));
@@ -55,12 +55,13 @@ function linkSign(link) {
   return el("span", { class: `status ${link}`, role: "status" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[link] || "·"), say(`link.${link}`));
 }
 
-function switches() {
+function switches(help) {
   const dark = room.theme === "dark";
   const flip = () => setTheme(dark ? "light" : "dark", true);
   const speak = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
   const other = speech.language === "zh" ? "en" : "zh-CN";
   return [
+    el("button", { type: "button", class: "switch help", "aria-label": say("term.help"), title: say("term.help"), on: { click: help } }, "?"),
     el("button", { type: "button", class: "switch language", lang: other, on: { click: speak } }, say("page.language")),
     el("button", { type: "button", class: "switch theme", "aria-label": say(dark ? "page.light" : "page.dark"), title: say(dark ? "page.light" : "page.dark"), on: { click: flip } }, icon(dark ? "sun" : "moon")),
   ];

@@ -2,6 +2,7 @@
 import {brief} from "./clean.js";
 import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
+import {STORY} from "./story_words.js";
 import {TOPIC_WORDS} from "./topic_words.js";
 
 const LONGEST_TOPIC = 24;
@@ -263,7 +264,7 @@ export function speakOf(lesson) {
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
   const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
-  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || LESSON[key];
+  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || STORY[key] || LESSON[key];
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }
