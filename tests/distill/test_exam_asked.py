@@ -1,4 +1,4 @@
-"""Questions asked from the page: answered at the next exam by both, marked, kept, and without a trace in the student."""
+"""Questions asked from the page: answered at the next exam by both, marked, kept, without a trace in the student."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -74,6 +74,7 @@ function drawStep(box, at) {
     el("p", { class: "tour-buttons" }, last ? null : button("tour.leave", () => box.close()), at ? button("tour.back", () => drawStep(box, at - 1)) : null, next),
   );
   box.classList.toggle("up", name === "replay");
+  box.classList.toggle("left", name === "story");
   outline(document.querySelector(place));
   next.focus();
 }
@@ -83,5 +84,5 @@ function outline(target) {
   document.querySelectorAll(".toured").forEach((one) => one.classList.remove("toured"));
   if (!target) return;
   target.classList.add("toured");
-  target.scrollIntoView({ block: "nearest" });
+  target.scrollIntoView({ block: target.offsetHeight > innerHeight / 3 ? "start" : "nearest" });
 }
