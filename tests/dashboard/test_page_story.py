@@ -18,6 +18,7 @@ from apt_model.events.event import Event
 from apt_model.events.questions import MOST_CHARACTERS
 from apt_model.events.records import ExamTaken, RunFinished, RunStarted
 from apt_model.events.results import ExamAnswer, RowReading
+from apt_model.teaching.laziness import SCALE, laziness
 from apt_model.teaching.scorer import LessonScorer
 from tests.dashboard import lessons
 from tests.dashboard.conftest import Open
@@ -44,18 +45,16 @@ def reading(step: int, agreements: list[float], *, unseen: bool = True) -> Readi
 def story(*courses: list[float], unseen: bool = True) -> Iterator[Event]:
     """The lesson of the other tests with a reading at the start and at steps 20, 40 …, judged by the real scorer."""
     scorer = LessonScorer(DisplayConfig(), {"医疗": ["医生"]})
-    for event in lessons.lesson():
+    found: list[Event] = []
+    *events, last = lessons.lesson()
+    for event in events:
         if isinstance(event, ExamTaken) and event.step == 20:  # one before the lesson, too
             answer = ExamAnswer(prompt="互联网是", teacher="全球最大的网络。", student="啊")
             first = replace(event, step=0, epoch=0, answers=(answer,))
             found.insert(1, first)
         if isinstance(event, RunStarted):
-            found = [event]
             scorer(event)
-        elif not isinstance(event, RunFinished):
-            found.append(event)
-        else:
-            last = event
+        found.append(event)
     for at, course in enumerate(courses):
         read = scorer(reading(20 * at, course, unseen=unseen))
         place = next((i for i, event in enumerate(found) if event.step > 20 * at), len(found))
@@ -134,7 +133,7 @@ def test_the_examples_of_the_terms_are_computed_right_in_both_languages() -> Non
     soft = [p**0.5 for p in (0.9, 0.09, 0.01)]
     entropy = -(0.97 * log(0.97) + 3 * 0.01 * log(0.01))
     expected = {
-        "laziness": [80, 0.5, 0.6, 1, 0.8, 0.4, 0.5, 100 * (0.6 * (1 - 0.8) + 0.4 * 0.5)],
+        "laziness": [80, 0.5, SCALE.similarity_weight, 1, 0.8, SCALE.kl_weight, 0.5, 100 * laziness(0.8, 0.5)],
         "kl": [70, 20, 10, 50, 30, 20, kl([0.7, 0.2, 0.1], [0.5, 0.3, 0.2])],
         "nat": [log(2), 1, 1, log2(exp(1))],
         "entropy": [25, log(4), 97, 1, entropy],

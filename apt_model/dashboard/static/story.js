@@ -105,7 +105,7 @@ function answers(exams, lesson) {
       shown.map(({ exam, answer }, at) => spoken(when(exam, at, shown.length, lesson), exam, compared(answer.student, taught))),
       taught === null ? null : spoken(say("story.teacher"), null, el("span", { lang: tongue(taught) }, clean(taught) || say("now.silence"))),
     ),
-    el("a", { class: "link", href: "#exam" }, say("story.more")),
+    el("button", { type: "button", class: "link", on: { click: () => (location.hash = "exam") } }, say("story.more")),
   );
 }
 
