@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER, RESULTS = "control", "control.json"
 ALONE = {"alpha": 0.0, "beta": 1.0, "hidden_weight": 0.0, "attention_weight": 0.0, "on_policy": 0.0}
-UNSEEN = {"dashboard": False}  # a browser page for the run itself, none for its controls
+UNSEEN = {"dashboard": False, "ask": False}  # a browser page for the run itself, none for its controls
 MOST_SEEDS = 10
 
 

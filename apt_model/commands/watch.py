@@ -41,6 +41,11 @@ def add(commands: Any) -> None:
         help="let other machines see the page; the printed address contains an access key",
     )
     watch.add_argument(
+        "--ask",
+        action="store_true",
+        help="let viewers ask questions of a run that trains with --ask (default: the page only reads)",
+    )
+    watch.add_argument(
         "--open",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -71,6 +76,7 @@ def _watch(arguments: argparse.Namespace) -> None:
         [Path(run) for run in arguments.runs],
         address,
         token=token,
+        asks=arguments.ask,
         is_alone=_starter_is_gone() if arguments.attached else lambda: False,
         when_ready=partial(_tell, address.url(token), say, arguments),
     )

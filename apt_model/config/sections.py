@@ -231,6 +231,11 @@ class DisplayConfig(Section):
     good: tuple[Share, Positive] = Field((0.4, 1.0), description="laziness and loss below which a card is good")
     fair: tuple[Share, Positive] = Field((0.6, 2.0), description="laziness and loss below which a card is fair")
     dashboard: bool = Field(False, description="also show the run in a browser while it trains; needs a run directory")
+    ask: bool = Field(
+        False,
+        description="let viewers of the page ask questions, which both models answer at the next exam; needs a run "
+        "directory",
+    )
 
     report_to: tuple[Tracker, ...] = Field((), description="experiment trackers that log metrics and cards")
 

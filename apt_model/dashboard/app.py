@@ -1,4 +1,5 @@
-"""The web application, read-only: the page's files, the list of runs, a run's history, its new events.
+"""The web application: the page's files, the list of runs, a run's history, its new events; it only reads, but for
+questions of viewers, if it takes any (`questions.py`).
 
 Knows runs by id and files by a fixed table: no path from a request is ever joined to one on disk.
 """
@@ -21,6 +22,7 @@ from apt_model.dashboard.aside import aside
 from apt_model.dashboard.assets import INDEX, Asset
 from apt_model.dashboard.catalog import Catalog, RecordedRun
 from apt_model.dashboard.feed import PIECE, Feed
+from apt_model.dashboard.questions import Questions
 from apt_model.dashboard.reading import HistoryReader
 
 HISTORIES = 8  # kept in memory: the most recently used
@@ -35,8 +37,9 @@ class Page:
         asked: time of the last request, in seconds of the monotonic clock.
     """
 
-    def __init__(self, catalog: Catalog, assets: Mapping[str, Asset]) -> None:
+    def __init__(self, catalog: Catalog, assets: Mapping[str, Asset], *, asks: bool = False) -> None:
         self._catalog, self._assets = catalog, assets
+        self._questions = Questions() if asks else None
         self._feeds: dict[str, Feed] = {}
         self._readers: OrderedDict[str, HistoryReader] = OrderedDict()
         self._reading: dict[str, asyncio.Future[bytes]] = {}
@@ -45,8 +48,10 @@ class Page:
 
     def app(self) -> Starlette:
         """The routes."""
+        asking = [Route("/api/runs/{run}/questions", self._ask, methods=["POST"])] if self._questions else []
         app = Starlette(
             routes=[
+                *asking,
                 Route("/", self._index),
                 Route("/static/{name:path}", self._asset),
                 Route("/api/runs", self._runs),
@@ -81,7 +86,8 @@ class Page:
 
     async def _runs(self, request: Request) -> Response:
         self.asked = time.monotonic()
-        return JSONResponse([self._as_known(run).to_record() for run in await self._list()])
+        asks = self._questions is not None
+        return JSONResponse([{**self._as_known(run).to_record(), "asks": asks} for run in await self._list()])
 
     async def _list(self) -> list[RecordedRun]:
         """The catalog's runs, read by one thread for all who ask meanwhile."""
@@ -118,6 +124,11 @@ class Page:
             place = reader.offset
             await asyncio.wait({reading}, timeout=STUCK_SECONDS)
         return reading.result()
+
+    async def _ask(self, request: Request) -> Response:
+        assert self._questions is not None  # noqa: S101 - else there is no route to here
+        run = await self._find(request)
+        return await self._questions.take(request, run)
 
     async def _events(self, request: Request) -> Response:
         run = await self._find(request)

@@ -30,16 +30,22 @@ HEADERS = {
 
 
 class Doorman:
-    """Middleware that lets in only reads of this server by its name, from its own page, with its token if it has one.
+    """Middleware that lets in only requests to this server by its name, from its own page, with its token if any.
+
+    Requests only read; a POST, if any are taken, has to name our own page as its origin, as every browser does.
 
     Args:
         app: handles the requests let in.
         hosts: every valid Host header (name and port).
         token: required once as `?token=`, and replaced by a cookie from then on. None: no token is required.
+        takes_posts: let POST requests in too.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], token: str | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, hosts: frozenset[str], token: str | None = None, takes_posts: bool = False
+    ) -> None:
         self._app, self._hosts, self._token = app, hosts, token
+        self._methods = (*METHODS, "POST") if takes_posts else METHODS
         self._pass = secrets.token_urlsafe(16)
         self._cookie = f"apt_model_{secrets.token_hex(4)}"  # cookies do not tell ports apart
 
@@ -61,9 +67,11 @@ class Doorman:
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return PlainTextResponse("This server does not answer to that host name.\n", 421)
-        if any(origin != f"http://{hosts[0]}" for origin in headers.getlist("origin")) or _is_foreign(headers):
+        origins, posts = headers.getlist("origin"), scope["method"] == "POST" and "POST" in self._methods
+        is_other = any(origin != f"http://{hosts[0]}" for origin in origins) or (posts and len(origins) != 1)
+        if is_other or _is_foreign(headers):
             return PlainTextResponse("Only this server's own page may send requests.\n", 403)
-        if scope["method"] not in METHODS:
+        if scope["method"] not in self._methods:
             return PlainTextResponse("This server is read-only: use GET or HEAD.\n", 405, {"allow": ", ".join(METHODS)})
         return self._ask_for_token(scope) if self._token is not None else None
 

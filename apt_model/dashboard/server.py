@@ -89,6 +89,7 @@ class Server(uvicorn.Server):
         address: where to listen.
         assets: the page's files; ours if None.
         token: required from browsers; None: none is.
+        asks: viewers may ask questions of runs that take any; else the server only reads.
         is_alone: whether the process that started us has ended; then the server stops after a minute without viewers.
         when_ready: called once the server answers requests.
     """
@@ -100,13 +101,14 @@ class Server(uvicorn.Server):
         *,
         assets: Mapping[str, Asset] | None = None,
         token: str | None = None,
+        asks: bool = False,
         is_alone: Callable[[], bool] = lambda: False,
         when_ready: Callable[[], object] = lambda: None,
     ) -> None:
-        self._page = Page(Catalog(runs), read_assets() if assets is None else assets)
+        self._page = Page(Catalog(runs), read_assets() if assets is None else assets, asks=asks)
         self._is_alone, self._when_ready = is_alone, when_ready
         self._listener = address.listener
-        app = Patience(Doorman(self._page.app(), hosts=address.names(), token=token))
+        app = Patience(Doorman(self._page.app(), hosts=address.names(), token=token, takes_posts=asks))
         super().__init__(
             uvicorn.Config(
                 app,

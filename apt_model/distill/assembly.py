@@ -201,7 +201,12 @@ def assemble(
             wanted=watching.shows_cards,
         ),
         exam=Exam(
-            config.display, report=report, guard=guard, continuations=continuations, by_itself=watching.holds_exams
+            config.display,
+            report=report,
+            guard=guard,
+            continuations=continuations,
+            by_itself=watching.holds_exams,
+            listen=watching.asked,
         ),
         readings=Readings(
             config.display,

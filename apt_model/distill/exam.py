@@ -3,9 +3,10 @@
 Knows what is asked and when; knows nothing of how the models answer, the student is trained or an exam is shown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from apt_model.config.sections import DisplayConfig
@@ -20,10 +21,11 @@ from apt_model.distill.reporter import Reporter
 from apt_model.events.records import ExamTaken
 from apt_model.events.results import ExamAnswer
 from apt_model.events.sinks import Guard
+from apt_model.models.forward import limits
 from apt_model.ranks.group import ranks
 
 PROMPTS = 3  # taken from the data if the settings have none
-MOST_GIVEN_TOKENS = 256  # longest prompt that is taken from the data
+MOST_GIVEN_TOKENS = 256  # longest prompt that is taken from the data, or from the page
 
 
 class Question(NamedTuple):
@@ -43,6 +45,7 @@ class Exam:
         guard: isolates and reports failures.
         continuations: lets the models answer; has their tokenizers.
         by_itself: hold exams even if the settings have no prompts, with a few from the data.
+        listen: reads the questions asked from outside so far; answered from the next exam on. None: no one asks.
     """
 
     def __init__(
@@ -53,24 +56,30 @@ class Exam:
         guard: Guard,
         continuations: Continuations,
         by_itself: bool,
+        listen: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self._display, self._report, self._guard, self._continuations = display, report, guard, continuations
-        goes_on = by_itself and continuations.tokenizer is not None
-        wanted = bool(display.exam_prompts) or (display.exam_prompts is None and goes_on)
+        self._from_data = display.exam_prompts is None and by_itself and continuations.tokenizer is not None
+        self._listen = listen if continuations.tokenizer is not None else None
+        wanted = bool(display.exam_prompts) or self._from_data or self._listen is not None
         self._goes_on, self._begun = wanted and report.speaks, False
         self._in_template = False  # whether the settings' prompts are asked in the chat template
         self._questions: list[Question] = []
-        self._teachers: list[str] | None = None
+        self._asked: list[Question] = []  # from outside
+        self._left_out: set[str] = set()  # of those asked from outside
+        self._teachers: dict[bool, list[str]] = {False: [], True: []}  # answers to our own questions, and to asked ones
 
     def state_dict(self) -> dict[str, Any]:
         """The prompts, as JSON values, so that a resumed run uses the same."""
         questions = [list(question) for question in self._questions]
-        return {"begun": self._begun, "prompts": questions, "in_template": self._in_template}
+        asked = [list(question) for question in self._asked]
+        return {"begun": self._begun, "prompts": questions, "in_template": self._in_template, "asked": asked}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the prompts of `state_dict`; prompts in the settings go before them."""
         self._begun, self._in_template = bool(state["begun"]), bool(state.get("in_template"))
         self._questions = [Question(text, own, (theirs or [own])[0]) for text, own, *theirs in state["prompts"]]
+        self._asked = [Question(*question) for question in state.get("asked", ())]
         if self._begun and self._goes_on:
             self._goes_on = self._guard.run("exam", lambda: self._choose(()), False)
 
@@ -98,19 +107,49 @@ class Exam:
             self._take(student, epoch=epoch)
 
     def _choose(self, batches: Sequence[Batch]) -> bool:
-        """Choose the prompts; returns whether there are any."""
-        if self._display.exam_prompts:
-            texts = self._display.exam_prompts
+        """Choose the prompts; returns whether there are any, or may be."""
+        texts = self._display.exam_prompts or ()
+        if batches and (texts or self._listen):
             with undisturbed(self._continuations.accelerator.device):
-                if batches:
-                    self._in_template = is_asked_in_template(batches, self._continuations.tokenizer)
-                own, theirs = (self._encoded(texts, role) for role in ("student", "teacher"))
-            self._questions = [Question(*parts) for parts in zip(texts, own, theirs, strict=True)]
+                self._in_template = is_asked_in_template(batches, self._continuations.tokenizer)
+        if texts:
+            self._questions = self._as_questions(texts)
             if self._in_template:
                 self._report.say("notice.exam_in_template")
-        elif batches:
+        elif batches and self._from_data:
             self._questions = [Question(self._report.decode(own), own, theirs) for own, theirs in beginnings(batches)]
-        return bool(self._questions)
+        return bool(self._questions) or self._listen is not None
+
+    def _as_questions(self, texts: Sequence[str]) -> list[Question]:
+        with undisturbed(self._continuations.accelerator.device):
+            own, theirs = (self._encoded(texts, role) for role in ("student", "teacher"))
+        return [Question(*parts) for parts in zip(texts, own, theirs, strict=True)]
+
+    def _hear(self, student: nn.Module) -> None:
+        """Take in what was asked since the last exam; what is too long for a model is told of, and left out."""
+        known = {question.text for question in self._asked} | self._left_out
+        for text in () if self._listen is None else self._listen():
+            if text in known:
+                continue
+            known.add(text)
+            self._left_out.add(text)  # unless all of the following goes well
+            (question,) = self._as_questions([text])
+            if self._fits(question, student):
+                self._left_out.remove(text)
+                self._asked.append(question)
+            else:
+                self._report.say("notice.question_left_out", question=text)
+
+    def _fits(self, question: Question, student: nn.Module) -> bool:
+        """Whether each model can read the question and has room for an answer: it comes from whoever sees the page."""
+        models = [(student, question.student), (self._continuations.teacher, question.teacher)]
+        for model, ids in models:
+            vocabulary, positions = (None, None) if model is None else limits(extract_model_from_parallel(model))
+            if not 0 < len(ids) <= MOST_GIVEN_TOKENS or len(ids) >= (positions or len(ids) + 1):
+                return False
+            if max(ids) >= (vocabulary or max(ids) + 1):
+                return False
+        return True
 
     def _encoded(self, texts: Sequence[str], role: Role) -> list[list[int]]:
         """Prompts of the settings as a model reads them: as a user's turn if the data is chats, else as plain text."""
@@ -122,23 +161,29 @@ class Exam:
     def _take(self, student: nn.Module, *, epoch: int) -> None:
         if self._goes_on:
             ranks().at("exam")
-            answers = self._guard.run("exam", lambda: self._ask(student), None)
+            self._guard.run("question", lambda: self._hear(student), None)
+            answers = self._guard.run("exam", lambda: self._answers(student), None)
             self._goes_on = answers is not None
-            if answers is not None:
+            if answers:
                 self._report.tell(ExamTaken, epoch=epoch, answers=answers)
 
-    def _ask(self, student: nn.Module) -> tuple[ExamAnswer, ...]:
-        if self._teachers is None and self._continuations.teacher is not None:
-            self._teachers = self._said_by(self._continuations.teacher, "teacher")
-        said = self._said_by(student, "student")
-        theirs: Sequence[str | None] = self._teachers or [None] * len(said)
-        return tuple(
-            ExamAnswer(prompt=text, teacher=teacher, student=own)
-            for (text, *_), teacher, own in zip(self._questions, theirs, said, strict=True)
-        )
+    def _answers(self, student: nn.Module) -> tuple[ExamAnswer, ...]:
+        """Both models' answers: to our own questions as if nobody had asked, then to those asked from outside."""
+        return (*self._ask(student, self._questions), *self._ask(student, self._asked, asked=True))
 
-    def _said_by(self, model: nn.Module, role: Role) -> list[str]:
-        prompts = [getattr(question, role) for question in self._questions]
+    def _ask(self, student: nn.Module, questions: Sequence[Question], *, asked: bool = False) -> Iterator[ExamAnswer]:
+        if not questions:
+            return
+        known, teacher = self._teachers[asked], self._continuations.teacher
+        if teacher is not None and len(known) < len(questions):  # it answers a question once
+            known += self._said_by(teacher, "teacher", questions[len(known) :])
+        theirs: Sequence[str | None] = known or [None] * len(questions)
+        said = self._said_by(student, "student", questions)
+        for question, taught, own in zip(questions, theirs, said, strict=True):
+            yield ExamAnswer(prompt=question.text, teacher=taught, student=own, asked=asked)
+
+    def _said_by(self, model: nn.Module, role: Role, questions: Sequence[Question]) -> list[str]:
+        prompts = [getattr(question, role) for question in questions]
         decode = self._report.decode_teacher if role == "teacher" else self._report.decode
         return [decode(ids) for ids in self._continuations.of(model, role, prompts, most=self._display.exam_tokens)]
 

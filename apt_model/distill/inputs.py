@@ -94,6 +94,7 @@ class Watching:
         shows_cards: read a card from every `sample_frequency`-th batch.
         takes_readings: read both models on fixed rows: at the start, at each epoch's end and at set steps.
         holds_exams: without prompts in the settings, hold exams (both models continue them) on beginnings of the data.
+        asked: reads the questions asked from outside so far, which exams answer too; None: none can be asked.
         notices: emitted once, right after the run has started.
     """
 
@@ -101,4 +102,5 @@ class Watching:
     shows_cards: bool = True
     takes_readings: bool = False
     holds_exams: bool = False
+    asked: Callable[[], Sequence[str]] | None = None
     notices: Iterable[KeyedNotice] = ()

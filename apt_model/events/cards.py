@@ -8,7 +8,7 @@ from typing import Literal
 
 from apt_model.events.event import Event
 from apt_model.events.laziness import Light
-from apt_model.events.results import Grade, ReadingSummary, RowReading
+from apt_model.events.results import Grade, ReadingSummary, RowReading, Trend
 from apt_model.events.tokens import TokenDetail
 
 Source = Literal["train", "validation", "probe"]
@@ -110,6 +110,7 @@ class Reading(Event):
         texts: the rows' own texts, in the first reading only: whole until the scorer has found their topics.
         seconds: what the reading cost.
         topics: of the rows, in the first reading only; filled in by the scorer, as `measured` is.
+        trend: direction of the change of laziness since the run's first reading of these rows; filled in by the scorer.
     """
 
     kind = "reading"
@@ -121,3 +122,4 @@ class Reading(Event):
     seconds: float = 0.0
     topics: tuple[str, ...] = ()
     measured: ReadingSummary | None = None
+    trend: Trend | None = None

@@ -7,7 +7,7 @@ percent exists only where something is shown.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from apt_model.events.cards import Observation, Reading, ScoredObservation
 from apt_model.events.event import Event
@@ -19,13 +19,12 @@ from apt_model.events.results import (
     Grade,
     ReadingSummary,
     TopicScore,
+    Trend,
     Validation,
 )
 from apt_model.events.verdict_line import VerdictLine
 
 SCHEMA_VERSION = 1
-
-Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)

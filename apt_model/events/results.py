@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Grade = Literal["excellent", "good", "fair", "needs_work"]
+Trend = Literal["great_progress", "progress", "steady", "decline", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +108,17 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamAnswer:
-    """Both models' greedy completions of a prompt, without the prompt; `teacher` is None for a cached teacher."""
+    """Both models' greedy completions of a prompt, without the prompt.
+
+    Attributes:
+        teacher: None for a cached teacher.
+        asked: the prompt was asked from the page while the run went on.
+    """
 
     prompt: str
     teacher: str | None
     student: str
+    asked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Knows nothing of cards or remarks: the plugins differ only in the scorer and the sinks they pass in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.event import Event
+from apt_model.events.questions import open_questions, questions_in
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
 from apt_model.events.sinks import Audience, Guard, Sink
@@ -44,13 +45,15 @@ class StatefulScorer(Stateful, Protocol):
 
 
 def refuse_unrecorded_dashboard(display: DisplayConfig, run_dir: str | Path | None) -> None:
-    """Refuse the browser display without a run directory: it shows what is recorded there.
+    """Refuse the browser display, and questions from it, without a run directory: they are recorded there.
 
     Raises:
-        ConfigError: `dashboard` is set, and `run_dir` is None.
+        ConfigError: `dashboard` or `ask` is set, and `run_dir` is None.
     """
     if display.dashboard and run_dir is None:
         raise ConfigError("dashboard needs a run directory, whose record it shows", fix="pass run_dir=")
+    if display.ask and run_dir is None:
+        raise ConfigError("ask needs a run directory, in which the questions are kept", fix="pass run_dir=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +145,7 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
                         shows_cards=viewers.scorer is not None,
                         takes_readings=viewers.scorer is not None,
                         holds_exams=viewers.scorer is not None and directory is not None,
+                        asked=_questions(config, directory, viewers.guard),
                         notices=notices,
                     ),
                     keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
@@ -176,8 +180,16 @@ def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> lis
     """The browser page, if the settings want one; one that cannot be opened is a failure of the display."""
     if directory is None or not config.display.dashboard:
         return []
-    viewer = guard.run("viewer", partial(Viewer, directory, lang=config.display.lang), None)
+    viewer = guard.run("viewer", partial(Viewer, directory, lang=config.display.lang, asks=config.display.ask), None)
     return [viewer] if viewer is not None else []
+
+
+def _questions(config: LessonConfig, directory: Path | None, guard: Guard) -> Callable[[], Sequence[str]] | None:
+    """Reads what is asked from the page, which may ask from now on; None if the settings take no questions."""
+    if directory is None or not config.display.ask:
+        return None
+    guard.run("questions", partial(open_questions, directory), None)
+    return partial(questions_in, directory)
 
 
 def _checkpoints(config: LessonConfig, folder: RunFolder) -> Checkpoints | None:

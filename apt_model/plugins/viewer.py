@@ -30,8 +30,9 @@ class Viewer:
         OSError: no process can be started; from a call: what the process says instead of its address.
     """
 
-    def __init__(self, run_dir: Path, *, lang: str) -> None:
+    def __init__(self, run_dir: Path, *, lang: str, asks: bool = False) -> None:
         command = [sys.executable, "-m", "apt_model", "watch", str(run_dir.absolute()), "--attached", "--lang", lang]
+        command += ["--ask"] if asks else []
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -118,8 +118,13 @@ class CardPainter:
         hang = cells(self._clean(say("card.teacher"))) if self._columns >= 56 else 2
         for one in exam.answers:
             table.add_section()
-            self._add(table, Text(self._text(one.prompt), style="dim"), label=say("exam.prompt"), hang=hang)
+            self._add(
+                table, Text(self._text(one.prompt), style="dim"), label=sentences.exam_prompt(one, say), hang=hang
+            )
             self._voices(table, one.teacher, one.student, hang=hang)
+            agreement = sentences.exam_agreement(one, say)
+            if agreement is not None:
+                self._add(table, agreement, hang=3)
         yield Text()
         yield table
 

@@ -11,7 +11,8 @@ from html import escape
 from importlib.resources import files
 
 from apt_model.events.cards import ScoredObservation as Card
-from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunFinished, RunStarted
+from apt_model.events.results import ExamAnswer
 from apt_model.i18n import LANGUAGES, Phrases
 from apt_model.render import sentences
 from apt_model.render.diff import departures
@@ -94,6 +95,15 @@ class HtmlPainter:
             return ""
         return _line(self._say("notebook.earlier"), "apt-heading") + "".join(map(self._folded, cards))
 
+    def exams(self, exams: Sequence[ExamTaken]) -> str:
+        """The exams' questions, each with the teacher's answer and those of the student, oldest first."""
+        asked: dict[str, list[tuple[ExamTaken, ExamAnswer]]] = {}
+        for exam in exams:
+            for answer in exam.answers:
+                asked.setdefault(answer.prompt, []).append((exam, answer))
+        questions = "".join(map(self._question, asked.values()))
+        return _line(self._say("notebook.exams"), "apt-heading") + questions if questions else ""
+
     def report_cards(self, epochs: Sequence[tuple[EpochFinished, LatestReadings]], *, left_out: int = 0) -> str:
         """The epochs, each with the latest readings by then, as a table; `left_out` earlier ones are only counted."""
         if not epochs:
@@ -133,6 +143,24 @@ class HtmlPainter:
 
     def _row(self, label: str, said: str) -> str:
         return f'<div class="apt-row apt-said"><b>{_safe(self._say(label).strip())}</b> <span>{said}</span></div>'
+
+    def _question(self, answers: Sequence[tuple[ExamTaken, ExamAnswer]]) -> str:
+        say, (_, newest) = self._say, answers[-1]
+        prompt = f"<b>{_safe(sentences.exam_prompt(newest, say).strip())}</b> <span>{self._text(newest.prompt)}</span>"
+        teacher = "" if newest.teacher is None else self._row("card.teacher", self._text(newest.teacher))
+        rows = "".join(
+            f"<tr><td>{_safe(sentences.exam_title(exam, say))}</td><td>{self._text(answer.student)}</td>"
+            f"<td>{_safe(sentences.exam_agreement(answer, say) or '')}</td></tr>"
+            for exam, answer in answers
+        )
+        table = f'<table class="apt-table"><tbody>{rows}</tbody></table>'
+        return f'<div class="apt-card"><div class="apt-row apt-said">{prompt}</div>{teacher}{table}</div>'
+
+    def _text(self, text: str) -> str:
+        """A text of a model, or the sign of its silence."""
+        if not text.strip():
+            return f'<span class="apt-quiet">{_safe(self._say("card.silence"))}</span>'
+        return _safe(shorten(sanitise(text), self._max_text_length))
 
     def _folded(self, card: Card) -> str:
         say = self._say

@@ -11,7 +11,7 @@ from typing import Any
 from apt_model.config.sections import DisplayConfig
 from apt_model.events.cards import Reading, ScoredObservation
 from apt_model.events.event import Event
-from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted, StepDone
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunFinished, RunStarted, StepDone
 from apt_model.i18n import Phrases
 from apt_model.render.html import HtmlPainter
 from apt_model.render.progress import RunProgress
@@ -20,6 +20,7 @@ from apt_model.render.readings import NO_READINGS, LatestReadings
 REFRESH_SECONDS = 0.5
 EARLIER_CARDS = 5
 LATEST_EPOCHS = 20
+LATEST_EXAMS = 5
 LATEST_NOTICES = 5
 
 Replace = Callable[[str], None]
@@ -30,8 +31,8 @@ class NotebookSink:
     """Shows a run below a notebook's cell, in Jupyter, VS Code or Colab.
 
     Header and progress bar are an output of their own above the cards: in a single one, each step would collapse the
-    earlier card that a reader has just opened. However long the run, only the first card, the latest cards and the
-    latest epochs are kept.
+    earlier card that a reader has just opened. However long the run, only the first card and exam, and the latest
+    cards, exams and epochs are kept.
 
     Args:
         config: what to show, in which language.
@@ -70,6 +71,8 @@ class NotebookSink:
         self._cards: deque[ScoredObservation] = deque(maxlen=EARLIER_CARDS + 1)
         self._readings = NO_READINGS
         self._epochs: deque[tuple[EpochFinished, LatestReadings]] = deque(maxlen=LATEST_EPOCHS)
+        self._first_exam: ExamTaken | None = None
+        self._exams: deque[ExamTaken] = deque(maxlen=LATEST_EXAMS)
         self._notices: deque[Notice] = deque(maxlen=LATEST_NOTICES)
         self._verdict: RunFinished | None = None
         self._epochs_seen = 0
@@ -82,6 +85,10 @@ class NotebookSink:
             if self._config.show_samples:
                 self._first = self._first or event
                 self._cards.appendleft(event)
+            return self._config.show_samples
+        if isinstance(event, ExamTaken):
+            self._first_exam = self._first_exam or event
+            self._exams.append(event)
             return self._config.show_samples
         if isinstance(event, EpochFinished):
             self._epochs.append((event, self._readings))
@@ -106,10 +113,14 @@ class NotebookSink:
         paint, cards = self._painter, list(self._cards)
         if self._first is not None and self._first is not cards[-1]:
             cards.append(self._first)
+        exams = list(self._exams) if self._config.show_samples else []
+        if exams and self._first_exam is not None and self._first_exam is not exams[0]:
+            exams.insert(0, self._first_exam)
         return paint.page(
             *map(paint.notice, self._notices),
             *map(paint.card, cards[:1]),
             paint.earlier(cards[1:]),
+            paint.exams(exams),
             paint.report_cards(self._epochs, left_out=self._epochs_seen - len(self._epochs)),
             paint.verdict(self._verdict) if self._verdict is not None else "",
         )

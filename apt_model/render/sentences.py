@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from apt_model.events.answer_agreement import answer_agreement
 from apt_model.events.cards import ScoredObservation as Card
 from apt_model.events.records import ExamTaken, ModelCard, Notice, RunFinished, RunStarted
-from apt_model.events.results import Advice, TopicScore, Validation
+from apt_model.events.results import Advice, ExamAnswer, TopicScore, Validation
 from apt_model.i18n import Phrases
 from apt_model.render import readings
 from apt_model.render.readings import LatestReadings
@@ -113,6 +114,19 @@ def title(card: Card, say: Phrases) -> tuple[str, str]:
 def exam_title(exam: ExamTaken, say: Phrases) -> str:
     """When in the run an exam was held."""
     return say("exam.title", step=exam.step) if exam.step else say("exam.first")
+
+
+def exam_prompt(answer: ExamAnswer, say: Phrases) -> str:
+    """The label of an exam's question: one of the run's own, or one asked from the page."""
+    return say("exam.asked" if answer.asked else "exam.prompt")
+
+
+def exam_agreement(answer: ExamAnswer, say: Phrases) -> str | None:
+    """How far the whole answer of the student agrees with the teacher's, as they are shown; None without the latter."""
+    if answer.teacher is None:
+        return None
+    share = answer_agreement(sanitise(answer.teacher), sanitise(answer.student))
+    return say("exam.agreement", share=f"{math.floor(100 * share)}%")  # 100 % is the same answer; halves as on the page
 
 
 def laziness(card: Card, say: Phrases) -> str:

@@ -9,8 +9,8 @@ from math import hypot, log
 from typing import Any
 
 from apt_model.config.sections import DisplayConfig
-from apt_model.events.records import RunStarted, Trend
-from apt_model.events.results import Advice, Grade, MeanEstimate, ReadingSummary, TopicScore
+from apt_model.events.records import RunStarted
+from apt_model.events.results import Advice, Grade, MeanEstimate, ReadingSummary, TopicScore, Trend
 from apt_model.teaching.comments import GRADES, fitting, grade
 from apt_model.teaching.course import Course, Signal, judging
 from apt_model.teaching.laziness import light

@@ -15,6 +15,7 @@ from apt_model.events.records import EpochFinished, RunFinished, RunStarted, Ste
 from apt_model.events.results import Validation
 from apt_model.events.sinks import Guard
 from apt_model.i18n import Phrases
+from apt_model.teaching.advice import direction
 from apt_model.teaching.comments import fitting, grade
 from apt_model.teaching.course import summary_of
 from apt_model.teaching.laziness import SCALE, laziness, light
@@ -136,7 +137,8 @@ class LessonScorer:
         texts = tuple(text[:MAX_CHARACTERS] for text in reading.texts)
         scored = replace(reading, topics=topics, texts=texts, measured=summary_of(reading.rows))
         self.verdict.add_reading(scored)
-        return scored
+        course = (self.verdict.unseen if reading.unseen else self.verdict.learned).up_to(reading.step)
+        return replace(scored, trend=direction(course.difference(0, "laziness")))
 
     def _score(self, seen: Observation) -> ScoredObservation:
         if seen.token_ids is None:

@@ -68,9 +68,13 @@ def open_page(browser: Any) -> Iterator[Open]:
     """Opens a URL in a context of its own; whatever the page complains of fails the test."""
     opened: list[tuple[Watched, Any]] = []
 
-    def open_it(url: str, *, width: int = 1280, height: int = 800, wait: bool = True, **more: Any) -> Watched:
+    def open_it(
+        url: str, *, width: int = 1280, height: int = 800, wait: bool = True, first_visit: bool = False, **more: Any
+    ) -> Watched:
         context = browser.new_context(viewport={"width": width, "height": height}, **more)
         context.set_default_timeout(10_000)
+        if not first_visit:
+            context.add_init_script("try { localStorage.setItem('apt-toured', 'yes'); } catch (error) {}")
         watched = Watched(context.new_page())
         watched.page.on("request", lambda request: watched.requests.append(request.url))
         watched.page.on("pageerror", lambda error: watched.complaints.append(f"{error}\n{error.stack}"))

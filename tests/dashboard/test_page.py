@@ -48,7 +48,7 @@ def test_every_view_follows_the_slider(open_page: Open, served: str) -> None:
     watched.show("exam")
     assert watched.page.locator(".answer.student p").inner_text() == "全球好"
     assert watched.page.locator(".answer.student .as-taught").inner_text() == "全球"
-    assert "25%" in watched.page.locator(".growth .when").last.text_content()  # 2 of the teacher's 8 characters
+    assert "36%" in watched.page.locator(".growth .when").last.text_content()  # 2 × 2 of 8 + 3 characters
     watched.show("topics")
     assert watched.page.locator(".heatmap thead th").count() == 3  # the topics, epochs 1 and 2
     assert (
@@ -63,7 +63,7 @@ def test_every_view_follows_the_slider(open_page: Open, served: str) -> None:
     assert "可以考虑减小模型" in watched.page.locator(".verdict .advice").inner_text()
     assert "【医疗】" in watched.page.locator(".verdict .advice").inner_text()
     watched.show("exam")
-    assert watched.page.locator(".growth .said-then").all_inner_texts() == ["全球最大的网好", "全球最大好", "全球好"]
+    assert watched.page.locator(".growth .said-then").all_inner_texts() == ["全球好", "全球最大好", "全球最大的网好"]
 
 
 def test_replay_plays_to_the_end_and_stops(open_page: Open, served: str) -> None:
@@ -101,7 +101,7 @@ def test_everything_can_be_done_by_keyboard(open_page: Open, served: str) -> Non
     page = watched.page
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
-    for _ in range(5):  # the presenter, the link, the language, paper or blackboard, the views
+    for _ in range(page.locator(".switch").count() + 1):
         page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "tab-now"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
@@ -202,8 +202,8 @@ def test_long_words_and_many_epochs_do_not_stick_out_either(open_page: Open, tmp
     watched.show("exam")
     listed = watched.page.locator(".growth li .link").all_inner_texts()
     assert len(listed) == 12
-    assert listed[0].startswith("Epoch 40 ")
-    assert listed[-1].startswith("Epoch 1 ")
+    assert listed[-1].startswith("Epoch 40 ")
+    assert listed[0].startswith("Epoch 1 ")
 
 
 def test_two_lessons_side_by_side(open_page: Open, served_shelf: str) -> None:

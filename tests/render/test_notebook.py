@@ -13,8 +13,8 @@ from hypothesis import given, settings
 
 from apt_model.config.sections import DisplayConfig
 from apt_model.events.event import Event
-from apt_model.events.records import EpochFinished, Notice, RunFinished, RunStarted
-from apt_model.events.results import Advice, TopicScore
+from apt_model.events.records import EpochFinished, ExamTaken, Notice, RunFinished, RunStarted
+from apt_model.events.results import Advice, ExamAnswer, TopicScore
 from apt_model.events.sinks import Audience
 from apt_model.i18n import Phrases
 from apt_model.render.diff import departures
@@ -453,3 +453,19 @@ def test_the_rate_follows_a_new_pace_by_a_tenth_at_each_step() -> None:
     for event in (RUN, replace(STEP, step=1, step_seconds=1.0), replace(STEP, step=2, step_seconds=2.0)):
         course.follow(event)
     assert list(course.parts(Phrases.load("en")))[1:4] == ["2/100", "0.9 steps/s", "1:48 left"]
+
+
+def test_exams_grow_from_the_oldest_answer_to_the_newest_with_the_agreement_of_the_whole_answer() -> None:
+    shown: list[str] = []
+    sink = NotebookSink(DisplayConfig(), show=lambda html: (shown.append(html), shown.append)[1], clock=lambda: 0.0)
+    sink.emit(RUN)
+    for step in range(12):  # the teacher's 4 characters, and of them 0, 1, 2, 3, 4, 4 …
+        asked = ExamAnswer(prompt="<b>网", teacher="一二三四", student="一二三四"[:step], asked=True)
+        sink.emit(ExamTaken(run_id="r", step=step, epoch=step, answers=(asked,)))
+    sink.close()
+    page = Page(shown[-1])
+    assert "🙋 课堂提问: <b>网" in " ".join(" ".join(page.words).split())
+    titles = [word for word in page.words if "考试（" in word]
+    assert titles == ["📋 入学考试（还没开始上课）", *(f"📋 随堂考试（第 {step} 步）" for step in range(7, 12))]
+    shares = [word.rpartition(" ")[2] for word in page.words if "整个答案" in word]
+    assert shares == ["0%", *["100%"] * 5]

@@ -2,6 +2,7 @@
 import {brief, clean, tongue} from "./clean.js";
 import {el, meter} from "./dom.js";
 import {brisk, fieldOf, levelsOf, number, percent} from "./format.js";
+import {termed} from "./terms.js";
 import {tokenLegend, tokenRows} from "./tokens.js";
 import {remarkWord, say, topicWord} from "./words.js";
 
@@ -97,7 +98,7 @@ function judgement(card, scale) {
     el(
       "p",
       { class: "judged-line" },
-      el("span", {}, say(card.compared === "tokens" ? "now.oftokens" : "now.laziness")),
+      el("span", {}, termed(card.compared === "tokens" ? "now.oftokens" : "now.laziness")),
       el("strong", {}, percent(card.laziness)),
       lightMark(card.light, true),
       el("span", { class: "quiet" }, say("now.agree", { agreement: fieldOf(card, "agreement", (value) => percent(value, 0)) })),
@@ -146,6 +147,6 @@ export function figureList(figures) {
   return el(
     "dl",
     { class: "figures" },
-    figures.map(([word, figure]) => el("div", {}, el("dt", {}, say(word)), el("dd", {}, figure))),
+    figures.map(([word, figure]) => el("div", {}, el("dt", {}, termed(word)), el("dd", {}, figure))),
   );
 }

@@ -2,6 +2,7 @@
 import {smoothed} from "./curves.js";
 import {colour, el, keep, part, svg} from "./dom.js";
 import {extent, goTo, refresh, room} from "./state.js";
+import {termsOfChart} from "./terms.js";
 import {say, speech} from "./words.js";
 
 const HEIGHT = 216;
@@ -23,7 +24,7 @@ const hand = { chart: null, step: 0, follow: true };
  */
 export function drawChart(box, plot, tools) {
   const figure = part(box, `chart chart-${plot.name}`, "figure");
-  keep(part(figure, "chart-head", "figcaption"), [speech.language, plot.title], () => [el("h2", {}, plot.title), tools(plot)]);
+  keep(part(figure, "chart-head", "figcaption"), [speech.language, plot.title], () => [el("h2", {}, plot.title), termsOfChart(plot.name), tools(plot)]);
   const lineup = plot.lines.map((line) => [line.name, line.tone, line.dash]);
   keep(part(figure, "legends"), [speech.language, lineup], () => chartKey(plot));
   const canvas = part(figure, "canvas");

@@ -1,8 +1,9 @@
-/** Exams: the same questions answered by both, side by side, and how the student's answers grew. */
+/** Exams: the same questions answered by both, side by side, and how the student's answers grew, oldest first. */
+import {drawAsk} from "./ask.js";
 import {clean, tongue} from "./clean.js";
 import {nameTag} from "./compare.js";
+import {agreementOf} from "./in_common.js";
 import {el, keep, part} from "./dom.js";
-import {percent} from "./format.js";
 import {goTo, lessonsInView, room} from "./state.js";
 import {say, speech} from "./words.js";
 
@@ -11,6 +12,7 @@ const SHOWN_ANSWERS = 12;
 /** Draw the exams up to the cursor into `box`. */
 export function drawExam(box) {
   keep(part(box, "intro", "p"), speech.language, () => el("span", {}, say("exam.intro")));
+  drawAsk(box);
   const lessons = lessonsInView();
   const hall = part(box, "hall");
   hall.classList.toggle("pair", lessons.length > 1);
@@ -30,7 +32,7 @@ function questions(lesson, exams) {
   const prompts = new Map();
   exams.forEach((exam) =>
     exam.answers.forEach((answer) => {
-      const known = prompts.get(answer.prompt) || { teacher: null, answers: [] };
+      const known = prompts.get(answer.prompt) || { teacher: null, asked: answer.asked === true, answers: [] };
       if (answer.teacher !== null && answer.teacher !== undefined) known.teacher = answer.teacher;
       known.answers.push({ exam, student: answer.student });
       prompts.set(answer.prompt, known);
@@ -40,18 +42,19 @@ function questions(lesson, exams) {
 }
 
 function question(prompt, known, index) {
-  const answers = spaced(known.answers).reverse();
+  const answers = spaced(known.answers);
+  const newest = answers[answers.length - 1];
   return el(
     "article",
     { class: "question-sheet" },
-    el("h2", {}, el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
+    el("h2", {}, known.asked ? el("span", { class: "by-class" }, say("ask.asked")) : el("span", { class: "quiet" }, say("exam.question", { index })), " ", el("span", { dir: "auto", lang: tongue(prompt) }, clean(prompt))),
     el(
       "div",
       { class: "answers" },
       answerBox("teacher", saidByTeacher(known.teacher)),
-      answerBox("student", compared(answers[0].student, known.teacher)),
+      answerBox("student", compared(newest.student, known.teacher)),
     ),
-    el("details", { open: answers.length > 1 }, el("summary", {}, say("exam.grown")), el("ol", { class: "growth", reversed: true }, answers.map((one, at) => grown(one, known.teacher, at === 0)))),
+    el("details", { open: answers.length > 1 }, el("summary", {}, say("exam.grown")), el("ol", { class: "growth" }, answers.map((one) => grown(one, known.teacher, one === newest)))),
   );
 }
 
@@ -87,23 +90,22 @@ function grown({ exam, student }, teacher, newest) {
   );
 }
 
-function sharedLength(student, teacher) {
-  const [said, taught] = [Array.from(clean(student)), Array.from(clean(teacher))];
-  let shared = 0;
-  while (shared < Math.min(said.length, taught.length) && said[shared] === taught[shared]) shared += 1;
-  return { said, taught, shared };
-}
-
 function sharedNote(student, teacher) {
   if (teacher === null) return null;
-  const { said, taught, shared } = sharedLength(student, teacher);
-  const same = said.length === taught.length && shared === said.length;
-  return el("span", { class: "quiet" }, same ? `✓ ${say("exam.same")}` : say("exam.shared", { share: percent(taught.length ? shared / taught.length : 0, 0) }));
+  const [said, taught] = [clean(student), clean(teacher)];
+  return el("span", { class: "quiet" }, said === taught ? `✓ ${say("exam.same")}` : say("exam.shared", { share: `${Math.floor(100 * agreementOf(taught, said).share)}%` }));
 }
 
-function compared(student, teacher) {
-  if (!clean(student).trim()) return el("span", { class: "quiet" }, say("now.silence"));
-  const { said, shared } = sharedLength(student, teacher);
-  const same = el("span", { class: "as-taught" }, said.slice(0, shared).join(""));
-  return el("span", { lang: tongue(student) }, same, said.slice(shared).join(""));
+/** What the student said, with what the teacher says too underlined. */
+export function compared(student, teacher) {
+  const said = clean(student);
+  if (!said.trim()) return el("span", { class: "quiet" }, say("now.silence"));
+  const { shared } = agreementOf(clean(teacher), said);
+  let place = 0;
+  const pieces = shared.flatMap(([from, to]) => {
+    const before = said.slice(place, from);
+    place = to;
+    return [before, el("span", { class: "as-taught" }, said.slice(from, to))];
+  });
+  return el("span", { lang: tongue(student) }, pieces, said.slice(place));
 }

@@ -141,6 +141,7 @@ export const LESSON = {
   "notice.end_tokens": ["学生的 generation_config 里原来没有结束符 {tokens}，已经补上：教师、分词器或者聊天模板都用它结束回答", "the student's generation_config lacked the end token {tokens}, which is added: its teacher, its tokenizer or its chat template ends an answer with it"],
   "notice.generation_reset": ["generation_config 里有互相矛盾的设置，transformers 不肯保存，只保留了其中的特殊 token：{why}", "settings in generation_config contradict each other, and transformers will not save them: only the special tokens are kept; {why}"],
   "notice.generation_unused": ["回答按贪心解码生成，最多 --max-new-tokens 个 token：generation_config 里的其他设置不起作用（{settings}）", "answers are greedy, up to --max-new-tokens: the other settings in generation_config are not used ({settings})"],
+  "notice.question_left_out": ["太长或者模型读不了，下次考试不问：{question}", "too long, or not in a model's tokens; it is not asked at the exams: {question}"],
   "notice.exam_in_template": ["数据是对话，所以考题也套用聊天模板，作为用户的提问", "the data is chats, so the exam's questions are asked in the chat template, as a user's turn"],
   "notice.newer_transformers": ["{name} 是用 transformers {saved} 保存的，这里装的是 {here}：读出来可能不对；升级：{fix}", "{name} was saved by transformers {saved}, this is {here}: it may be read wrongly; upgrade with {fix}"],
   "notice.forgotten_turns": ["对话太长，模型放不下了：最早的几轮已经略去", "the conversation has become too long for the model: its first turns are left out"],

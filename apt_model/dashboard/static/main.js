@@ -18,9 +18,11 @@ import {drawReports} from "./reports.js";
 import {MOST_COMPARED, PRESENTER, cardInView, lessonsInView, recall, refresh, room, takePlaces} from "./state.js";
 import {connect, disconnect, embeddedLessons, listLessons, mindVisibility, takeTurns} from "./stream.js";
 import {tell} from "./tell.js";
+import {drawTermRow} from "./terms.js";
 import {drawTemperature} from "./temperature.js";
 import {drawTop, followLanguage, setLanguage, setTheme} from "./top.js";
 import {drawTopics} from "./topics.js";
+import {offerTour, openHelp, planTour} from "./tour.js";
 import {say, speakOf, speech, topicWord} from "./words.js";
 
 const RELIST_MS = 5000;
@@ -65,7 +67,7 @@ function draw() {
   followLanguage(lesson);
   document.title = lesson ? `${clean(lesson.name, 60)} · ${say("page.brand")}` : say("page.title");
   stage.skip.textContent = say("page.skip");
-  drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
+  drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView, help: openHelp });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
   drawCompared(stage.compared, compareLesson);
@@ -82,11 +84,14 @@ function draw() {
   for (const view of Object.keys(VIEWS)) {
     const box = document.getElementById(`view-${view}`);
     box.hidden = !ready || view !== room.view;
-    if (!box.hidden) VIEWS[view](box);
+    if (box.hidden) continue;
+    VIEWS[view](box);
+    drawTermRow(box, view);
   }
   if (!ready) return;
   drawReplay(stage.replay);
   announce(lesson);
+  offerTour();
   openNamedToken();
   writeLink();
 }
@@ -192,6 +197,7 @@ function start() {
   if (language) setLanguage(language, false);
   build();
   room.draw = draw;
+  planTour();
   window.addEventListener("hashchange", () => followLink(linkInAddress()));
   setPresenting(linkInAddress().view === PRESENTER);
   const embedded = embeddedLessons();

@@ -8,6 +8,7 @@ import {brisk, count, fieldOf, modelName, number} from "./format.js";
 import {peeksInto} from "./peek.js";
 import {fileName, savePng} from "./save.js";
 import {cardInView, lessonsInView, refresh, room} from "./state.js";
+import {drawStory} from "./story.js";
 import {LESSON} from "./lesson_words.js";
 import {say, sayVariant, speakOf, speech} from "./words.js";
 
@@ -25,9 +26,8 @@ export function drawNow(box) {
   });
   speakOf(room.current);
   const side = part(box, "side", "aside");
-  const moments = lessons.map(momentOf);
-  const seen = moments.map(({ lesson, step, latest, card }) => [lesson.id, lesson.place, step && step.step, latest && latest.step, card !== null]);
-  keep(part(side, "moment", "section"), [speech.language, seen], () => (lessons.length > 1 ? momentTable(moments) : moment(moments[0])));
+  drawStory(part(side, "story", "section"), room.current);
+  drawMoment(part(side, "moment", "section"), lessons.map(momentOf));
   keep(part(side, "who", "section"), [speech.language, room.current.started, room.current.id], () => who(room.current));
   const heard = room.current.until("notices", room.step).slice(-SHOWN_NOTICES).reverse();
   keep(part(side, "heard", "section"), [speech.language, heard], () => notices(heard));
@@ -92,22 +92,25 @@ function momentOf(lesson) {
   return { lesson, card, latest, step: card ? lesson.latest("steps", card.step) : latest };
 }
 
-/** The figures of the card's own step, and, where the lesson is further, that it is. */
-function moment({ step, latest, card }) {
-  const head = el("h3", {}, step && card ? say("now.momentcard", { step: step.step }) : say("now.moment"));
-  if (!step) return [head, el("p", { class: "quiet" }, say("now.nostep"))];
-  return [
-    head,
-    figureList(MOMENT.map(([word, read]) => [word, read(step)])),
-    latest.step > step.step ? el("p", { class: "quiet since" }, say("now.since", { step: latest.step, loss: fieldOf(latest, "loss", number) })) : null,
-  ];
+/** The figures of the card's own step, and, where the lesson is further, that it is; of several lessons a column each. */
+function drawMoment(box, moments) {
+  const [{ step, latest, card }] = moments;
+  const alone = moments.length === 1;
+  const title = alone && step && card ? say("now.momentcard", { step: step.step }) : say("now.moment");
+  keep(part(box, "moment-title", "h3"), title, () => el("span", {}, title));
+  const figures = part(box, "moment-figures");
+  const shape = [speech.language, moments.map(({ lesson, step: known }) => [lesson.id, lesson.place, known !== null])];
+  keep(figures, shape, () => (alone ? (step ? figureList(MOMENT.map(([word]) => [word, ""])) : el("p", { class: "quiet" }, say("now.nostep"))) : momentTable(moments)));
+  const values = step || !alone ? MOMENT.flatMap(([, read]) => moments.map((one) => read(one.step))) : [];
+  figures.querySelectorAll("dd, tbody td").forEach((cell, index) => (cell.textContent = values[index])); // a term that is focused stays
+  const since = alone && step && latest.step > step.step ? say("now.since", { step: latest.step, loss: fieldOf(latest, "loss", number) }) : "";
+  keep(part(box, "moment-since"), since, () => (since ? el("p", { class: "quiet since" }, since) : []));
 }
 
-/** The same of several lessons: a column each. */
 function momentTable(moments) {
   const heads = moments.map(({ lesson }) => el("th", { scope: "col" }, el("span", { class: `run-mark run-${lesson.place}`, title: clean(lesson.name, 120) }, lesson.place + 1)));
-  const rows = MOMENT.map(([word, read]) => el("tr", {}, el("th", { scope: "row" }, say(word)), moments.map(({ step }) => el("td", {}, read(step)))));
-  return [el("h3", {}, say("now.moment")), el("table", { class: "models moments" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows))];
+  const rows = MOMENT.map(([word]) => el("tr", {}, el("th", { scope: "row" }, say(word)), moments.map(() => el("td"))));
+  return el("table", { class: "models moments" }, el("thead", {}, el("tr", {}, el("td"), heads)), el("tbody", {}, rows));
 }
 
 function who(lesson) {

@@ -8,8 +8,8 @@ import {LANGUAGES, say, speech} from "./words.js";
 
 const SIGNS = { live: "●", over: "✓", waiting: "↻", loading: "…", none: "▣" };
 
-/** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view. */
-export function drawTop(box, views, { watch, compare, show }) {
+/** Draw the head into `box`; `watch` and `compare` are told of a lesson chosen, `show` of a view, `help` of the wish for it. */
+export function drawTop(box, views, { watch, compare, show, help }) {
   const many = room.lessons.length > 1;
   const names = room.lessons.map((lesson) => [lesson.id, lesson.name]);
   const bar = part(box, "masthead");
@@ -17,7 +17,7 @@ export function drawTop(box, views, { watch, compare, show }) {
   const chosen = [room.current && room.current.id, room.others.map((one) => one.id)];
   keep(part(bar, "which"), [speech.language, names, chosen], () => (many ? choosers(watch, compare) : lessonName()));
   keep(part(bar, "state"), [speech.language, linkNow()], () => linkSign(linkNow()));
-  keep(part(bar, "switches"), [speech.language, room.theme], switches);
+  keep(part(bar, "switches"), [speech.language, room.theme], () => switches(help));
   const nav = part(box, "tabs", "nav");
   nav.setAttribute("aria-label", say("page.views"));
   keep(part(nav, "tablist"), [speech.language, views], () => tabs(views, show));
@@ -58,13 +58,14 @@ function linkSign(link) {
   return el("span", { class: `status ${link}`, role: "status" }, el("span", { class: "sign", "aria-hidden": "true" }, SIGNS[link] || "·"), say(`link.${link}`));
 }
 
-function switches() {
+function switches(help) {
   const dark = room.theme === "dark";
   const flip = () => setTheme(dark ? "light" : "dark", true);
   const turn = () => setLanguage(LANGUAGES[1 - LANGUAGES.indexOf(speech.language)], true);
   const other = speech.language === "zh" ? "en" : "zh-CN";
   const present = () => (location.hash = "present");
   return [
+    el("button", { type: "button", class: "switch help", "aria-label": say("term.help"), title: say("term.help"), on: { click: help } }, "?"),
     el("button", { type: "button", class: "switch present", "aria-label": say("presenter.open"), title: say("presenter.open"), on: { click: present } }, icon("screen")),
     el("button", { type: "button", class: "switch copy", "aria-label": say("link.copy"), title: say("link.copy"), on: { click: takeLink } }, icon("link")),
     el("button", { type: "button", class: "switch language", lang: other, on: { click: turn } }, say("page.language")),

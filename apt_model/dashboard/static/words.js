@@ -6,6 +6,7 @@ import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
 import {PAGE_WORDS} from "./page_words.js";
 import {PRESENTER_WORDS} from "./presenter_words.js";
+import {STORY} from "./story_words.js";
 import {TOPIC_WORDS} from "./topic_words.js";
 
 const LONGEST_TOPIC = 24;
@@ -159,8 +160,8 @@ export const WORDS = {
   "lazy.chart": ["{title}，第 {step} 步：{values}", "{title}, step {step}: {values}"],
   "lazy.joint": ["，", ", "],
   "exam.intro": [
-    "同样的题目，每隔一段时间两边各答一遍（贪心解码，不影响训练）。画线的是与教师相同的开头。",
-    "Both answer the same questions at regular intervals (greedy decoding; training is not affected). Underlined: the beginning that matches the teacher's.",
+    "同样的题目，每隔一段时间两边各答一遍（贪心解码，不影响训练）。画线的是教师也这么说、先后也一样的部分；一致的百分数按整个答案算：两边共有的词 × 2 ÷ 两边的总词数（汉字和标点各算一个词）。",
+    "Both answer the same questions at regular intervals (greedy decoding; training is not affected). Underlined: words that the teacher says too, in the same order. The percentage counts the whole answer: twice the words in common, divided by the words of both.",
   ],
   "exam.none": ["到这一步还没有考试。", "No exam up to this step yet."],
   "exam.never": ["这堂课没有安排考试。", "This lesson has no exams."],
@@ -169,7 +170,7 @@ export const WORDS = {
   "exam.when": ["Epoch {epoch} · 第 {step} 步", "Epoch {epoch} · step {step}"],
   "exam.start": ["课前 · 第 {step} 步", "Before the lesson · step {step}"],
   "exam.same": ["与教师相同", "same as the teacher"],
-  "exam.shared": ["前 {share} 相同", "first {share} match"],
+  "exam.shared": ["整个答案 {share} 一致", "{share} of the whole answer agrees"],
   "temperature.intro": [
     "教师对下一个词的把握，用温度 T 软化：每个概率取 1/T 次方，再归一。选一个词，拖动温度。",
     "What the teacher expects next, softened by the temperature T: every probability is raised to the power 1/T, then all are renormalised. Choose a token and move the slider.",
@@ -246,7 +247,7 @@ export const WORDS = {
   "level.4": ["完全不同", "completely different"],
 };
 
-const TABLES = [WORDS, TOPIC_WORDS, PAGE_WORDS, PRESENTER_WORDS, COMPARED, INSIDE_WORDS, LESSON];
+const TABLES = [WORDS, TOPIC_WORDS, PAGE_WORDS, PRESENTER_WORDS, COMPARED, INSIDE_WORDS, STORY, LESSON];
 
 /** Speak as is true of `lesson`: of one whose student does not learn from the teacher, some words are others. */
 export function speakOf(lesson) {
