@@ -1,4 +1,4 @@
-"""A branch goes on from another run's checkpoint: unchanged it repeats its parent to the byte, and it touches nothing."""
+"""A branch goes on from the checkpoint of another run: unchanged it repeats that to the byte, and touches nothing."""
 
 import contextlib
 import hashlib
