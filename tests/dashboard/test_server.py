@@ -45,7 +45,12 @@ def test_a_page_gets_the_history_and_then_every_line_that_follows(tmp_path: Path
         stream.listen(until="end")
         assert [*history["events"], *stream.heard] == lines_of(record)
         assert stream.place == record.stat().st_size
-        until(lambda: site.runs() == [{"id": run, "name": "run", "finished": True, "steps": 3, "damage": None}])
+        until(
+            lambda: (
+                site.runs()
+                == [{"id": run, "name": "run", "finished": True, "steps": 3, "damage": None, "family": [], "kept": []}]
+            )
+        )
 
 
 def test_a_viewer_that_comes_back_after_the_server_died_misses_nothing_and_hears_nothing_twice(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 /** Curves by uPlot, with a legend that shape and dash tell apart, and the part of the lesson after the cursor veiled. */
+import {drawForks} from "./branch_mark.js";
 import {colour, el, keep, part} from "./dom.js";
 import {extent, goTo, room} from "./state.js";
 import {say, speech} from "./words.js";
@@ -82,7 +83,7 @@ function settings(view, figure) {
     series: [{}].concat(plot.lines.map(series)),
     hooks: {
       drawAxes: [(chart) => view.plot.lines.filter((line) => line.band && !line.ghost).forEach((line) => shade(chart, line))],
-      draw: [veil],
+      draw: [veil, drawForks],
       setCursor: [(chart) => readOut(figure, view.plot, chart.cursor.left >= 0 ? chart.posToVal(chart.cursor.left, "x") : room.step)],
       ready: [(chart) => chart.over.addEventListener("click", () => goTo(chart.posToVal(chart.cursor.left, "x")))],
     },

@@ -1,5 +1,6 @@
 /** The page: puts head, views and replay together, and draws them whenever something changed. */
 import {clean} from "./clean.js";
+import {drawBranches, drawBranching, parentOf} from "./branch.js";
 import {clearCharts} from "./chart.js";
 import {damageLine, damageOf} from "./damage.js";
 import {el, keep} from "./dom.js";
@@ -35,12 +36,14 @@ function build() {
   stage.top = el("header", { class: "top" });
   stage.main = el("main", { id: "main", tabindex: "-1" });
   stage.damage = el("div", { class: "damages", role: "status" });
-  stage.main.append(stage.damage);
+  stage.branches = el("div", { class: "branches" });
+  stage.main.append(stage.damage, stage.branches);
   for (const view of Object.keys(VIEWS)) {
     stage.main.append(el("section", { class: `view ${view}`, id: `view-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }));
   }
   stage.empty = el("p", { class: "waiting", hidden: true });
-  stage.main.append(stage.empty);
+  stage.branching = el("div", { class: "branching", hidden: true });
+  stage.main.append(stage.empty, stage.branching);
   stage.replay = replayBar();
   stage.news = el("p", { class: "unseen", "aria-live": "polite", id: "news" });
   document.body.append(stage.skip, stage.top, stage.main, stage.replay, stage.news);
@@ -58,6 +61,7 @@ function draw() {
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
+  drawBranches(stage.branches);
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
   stage.replay.hidden = !ready;
@@ -67,7 +71,9 @@ function draw() {
     box.hidden = !ready || view !== room.view;
     if (!box.hidden) VIEWS[view](box);
   }
+  stage.branching.hidden = !ready || room.embedded || room.view === "lessons";
   if (!ready) return;
+  drawBranching(stage.branching);
   drawReplay(stage.replay);
   announce(lesson);
 }
@@ -112,6 +118,7 @@ function watchLesson(lesson) {
   stage.said = null;
   clearCharts();
   openLesson(lesson);
+  if (!room.other && parentOf(lesson)) compareLesson(parentOf(lesson));
 }
 
 function compareLesson(lesson) {

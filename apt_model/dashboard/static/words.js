@@ -1,4 +1,5 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
+import {BRANCH_WORDS} from "./branch_words.js";
 import {brief} from "./clean.js";
 import {LESSON} from "./lesson_words.js";
 import {OBSERVED} from "./observed_words.js";
@@ -263,7 +264,7 @@ export function speakOf(lesson) {
 /** The sentence under `key` in the language in force, its `{placeholders}` filled in. */
 export function say(key, values) {
   const observed = speech.observed && (OBSERVED[key] || LESSON[`observed.${key}`]);
-  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || LESSON[key];
+  const pair = observed || WORDS[key] || TOPIC_WORDS[key] || BRANCH_WORDS[key] || LESSON[key];
   if (!pair) throw new Error(`no word ${key}`);
   return fill(pair[LANGUAGES.indexOf(speech.language)], values || {});
 }

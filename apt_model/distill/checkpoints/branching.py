@@ -123,7 +123,7 @@ def keep_beginning(
         tell(
             Notice,
             key="notice.branch_rate",
-            values={"step": run.progress.step, "before": before, "after": float(after)},
+            values={"step": run.progress.step, "before": f"{before:.3g}", "after": f"{after:.3g}"},
         )
     others = {name: one.state_dict() for name, one in run.others.items()}
     own = json_writer({**state, "identity": dict(run.identity), "others": others, "best": best})
