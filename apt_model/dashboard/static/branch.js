@@ -1,13 +1,13 @@
 /** Branches: which lesson one comes from, and the command that begins another from the step in view. */
 import {brief, clean} from "./clean.js";
-import {el, keep, part} from "./dom.js";
+import {el, keep, part, svg} from "./dom.js";
 import {lessonsInView, refresh, room} from "./state.js";
 import {listLessons} from "./stream.js";
 import {knows, say, speech} from "./words.js";
 
 const COPIED_MS = 2000;
 const SETTINGS = ["temperature", "alpha", "learning_rate", "num_epochs"];
-const wish = { lesson: null, setting: "temperature", value: "", copied: 0 };
+const wish = { lesson: null, setting: "temperature", value: "", open: false, copied: 0 };
 
 function branchOf(lesson) {
   return (lesson.started && lesson.started.branch) || null;
@@ -40,12 +40,16 @@ function branchLine(lesson, named) {
   return el(
     "p",
     { class: "branch" },
-    el("span", { class: "fork", "aria-hidden": "true" }, "⑂ "),
+    fork(),
     named ? el("span", { class: "quiet" }, `${brief(lesson.name, 40)}: `) : null,
     el("strong", {}, said),
     " ",
     el("span", { class: "quiet" }, more),
   );
+}
+
+function fork() {
+  return svg("svg", { class: "icon fork", viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: "M6 3v18M6 15c0-5 12-3 12-12" }));
 }
 
 function changeText({ setting, before, after }) {
@@ -75,17 +79,22 @@ export function drawBranching(box) {
   const lesson = room.current;
   if (wish.lesson !== lesson) Object.assign(wish, { lesson, setting: "temperature", value: suggestion(lesson, "temperature") });
   const kept = (lesson.listed && lesson.listed.kept) || [];
-  keep(box, [speech.language, lesson.id, kept.length > 0], () => fold(kept.length > 0));
+  keep(box, [speech.language, kept.length > 0], () => fold(kept.length > 0));
   const form = box.querySelector(".branch-form");
   if (form) drawForm(form, lesson);
 }
 
 function fold(can) {
-  const ask = (event) => event.target.open && listLessons().then(refresh, () => null);
+  const ask = (event) => {
+    wish.open = event.target.open;
+    if (!wish.open) return;
+    event.target.scrollIntoView({ block: "nearest" });
+    listLessons().then(refresh, () => null); // a lesson that goes on has other checkpoints by now
+  };
   return el(
     "details",
-    { on: { toggle: ask } },
-    el("summary", {}, el("span", { class: "fork", "aria-hidden": "true" }, "⑂ "), say("branch.open")),
+    { open: wish.open, on: { toggle: ask } },
+    el("summary", {}, fork(), say("branch.open")),
     can ? el("div", { class: "branch-form" }) : el("p", { class: "quiet" }, say("branch.none")),
   );
 }

@@ -1,6 +1,6 @@
 /** What the page says of branches, Chinese first. */
 export const BRANCH_WORDS = {
-  "branch.from": ["从「{run}」的第 {step} 步分出：{changed}", "Branched from “{run}” at step {step}: {changed}"],
+  "branch.from": ["从「{run}」的第 {step} 步分出：{changed}。", "Branched from “{run}” at step {step}: {changed}."],
   "branch.same": ["设置不变", "nothing changed"],
   "branch.until": ["第 {step} 步之前，两条曲线是同一条。", "Up to step {step} both curves are one and the same."],
   "branch.alone": ["那堂课不在这一页上。", "That lesson is not on this page."],

@@ -271,7 +271,7 @@ export function say(key, values) {
 
 /** Whether there is a sentence under `key`. */
 export function knows(key) {
-  return key in WORDS || key in LESSON;
+  return key in WORDS || key in BRANCH_WORDS || key in LESSON;
 }
 
 /** One of the ways to say `key`; the step chooses, as in apt_model/i18n.py. */
