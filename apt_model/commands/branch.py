@@ -50,7 +50,7 @@ def _go_on(arguments: argparse.Namespace, parent: Path, begun: Begun, config: Le
     with ranks().agreed("find the checkpoint"):
         if arguments.resume and arguments.out is None:
             raise ConfigError("--resume does not know which branch", fix="give --out, the run directory of the branch")
-        step = None if arguments.resume else _step_at(parent, arguments.at)
+        step = None if arguments.resume else _step_at(parent, arguments.at, config)
     named = arguments.out or ranks().of_first(lambda: _free(parent, step), "choose the run directory")
     out = Path(named)
     with ranks().agreed("open the run directory"):
@@ -82,11 +82,14 @@ def branch_settings(before: Mapping[str, Any], typed: Mapping[str, Any]) -> Less
     return LessonConfig.from_layers({**before, **OF_THE_MOMENT, **freed}, typed)
 
 
-def _step_at(parent: Path, step: int | None) -> int:
+def _step_at(parent: Path, step: int | None, config: LessonConfig) -> int:
+    from apt_model.distill.checkpoints.branching import refuse_settings
     from apt_model.distill.checkpoints.finding import checkpoint_at
     from apt_model.storage import step_of
 
-    return step_of(checkpoint_at(parent, step))
+    checkpoint = checkpoint_at(parent, step)
+    refuse_settings(checkpoint, config)
+    return step_of(checkpoint)
 
 
 def _free(parent: Path, step: int | None) -> str:

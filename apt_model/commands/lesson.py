@@ -30,6 +30,7 @@ DEMO_DEFAULTS = {  # as in apt_model.demo.lesson, which would load torch
     "seed": "0",
     "exam_prompts": "three, of text that the student is not taught",
     "exam_tokens": "40",
+    "save_total_limit": "4",
 }
 
 

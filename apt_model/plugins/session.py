@@ -71,6 +71,11 @@ class RunFolder:
     may_differ: bool
     branch_from: Path | None = None
 
+    @property
+    def parent(self) -> Path | None:
+        """The run directory that a branch leaves."""
+        return None if self.branch_from is None else self.branch_from.parent.parent
+
     @classmethod
     def of(
         cls,
@@ -161,7 +166,7 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
             [*viewers.sinks, *trackers],
             record=record,
             scorer=viewers.scorer,
-            watchers=[spikes, *open_page(config, directory, viewers.guard)],
+            watchers=[spikes, *open_page(config, directory, viewers.guard, beside=folder.parent)],
             guard=viewers.guard,
         )
         try:
@@ -206,11 +211,13 @@ def _kept(
         raise home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step) from error
 
 
-def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> list[Viewer]:
-    """The browser page, if the settings want one; one that cannot be opened is a failure of the display."""
+def open_page(
+    config: LessonConfig, directory: Path | None, guard: Guard, *, beside: Path | None = None
+) -> list[Viewer]:
+    """The browser page, if the settings want one, `beside` too; one that cannot be opened fails as a display."""
     if directory is None or not config.display.dashboard:
         return []
-    viewer = guard.run("viewer", partial(Viewer, directory, lang=config.display.lang), None)
+    viewer = guard.run("viewer", partial(Viewer, *filter(None, (directory, beside)), lang=config.display.lang), None)
     return [viewer] if viewer is not None else []
 
 
@@ -263,8 +270,7 @@ def _parts(
     """The states in a checkpoint besides the training's: record, spike watch, scorer; none without a record."""
     if record is None:
         return {}
-    parent = folder.branch_from and folder.branch_from.parent.parent
-    own = record if parent is None else InheritedRecord(record, parent)
+    own = record if folder.parent is None else InheritedRecord(record, folder.parent)
     return {"record": own, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
 
 

@@ -18,7 +18,7 @@ START_SECONDS = 10.0
 
 
 class Viewer:
-    """Opens a run's page in the browser; called with a run's events, returns the notices that tell its address.
+    """Opens the page of runs in the browser; called with a run's events, returns the notices that tell its address.
 
     The address is told after the first event, the header, so that it stands above the first card: that event waits
     for it, `START_SECONDS` at most. It is told again after the verdict.
@@ -30,8 +30,17 @@ class Viewer:
         OSError: no process can be started; from a call: what the process says instead of its address.
     """
 
-    def __init__(self, run_dir: Path, *, lang: str) -> None:
-        command = [sys.executable, "-m", "apt_model", "watch", str(run_dir.absolute()), "--attached", "--lang", lang]
+    def __init__(self, *runs: Path, lang: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "apt_model",
+            "watch",
+            *(str(run.absolute()) for run in runs),
+            "--attached",
+            "--lang",
+            lang,
+        ]
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

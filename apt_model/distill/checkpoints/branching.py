@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from apt_model.config import settings
+from apt_model.config import LessonConfig, settings
 from apt_model.config.sections import TrainConfig
 from apt_model.data.notices import KeyedNotice
 from apt_model.distill.checkpoints.comparison import BEGINNING, differing
@@ -49,6 +49,33 @@ def branch_of(
     then = {**state["identity"], BEGINNING: now.get(BEGINNING)}
     now = {**now, **{name: then.get(name) for name in excused}}
     changed = differing(then, now)
+    _refuse_fixed(changed, has_beside=has_beside)
+    return Branch(
+        run=name_of(checkpoint.absolute().parent.parent),
+        run_id=str(state["others"].get("report", {}).get("run_id", "")),
+        step=step_of(checkpoint),
+        changed=tuple(ChangedSetting(setting=name, before=one, after=other) for name, (one, other) in changed.items()),
+    )
+
+
+def refuse_settings(checkpoint: Path, config: LessonConfig) -> None:
+    """Refuse, before anything is loaded, settings that cannot change in mid-run, and an end that is reached already.
+
+    Raises:
+        ConfigError: names the setting. StorageError: the checkpoint cannot be read.
+    """
+    try:
+        state, done = read_json(checkpoint / STATE), Progress()
+        done.load_state_dict(state["progress"])
+        then = {key: state["identity"][key] for _, key, _ in settings() if key in state["identity"]}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise StorageError(f"checkpoint {checkpoint} cannot be read", got=reason_of(error)) from error
+    now = config.to_dict()
+    _refuse_fixed(differing(then, {key: now[key] for key in then}), has_beside=False)
+    refuse_no_future(done, config.train)
+
+
+def _refuse_fixed(changed: Mapping[str, tuple[Any, Any]], *, has_beside: bool) -> None:
     keys = {key for _, key, _ in settings()}
     wrong = [
         f"{name}: {before} then, {after} now ({why})"
@@ -58,12 +85,6 @@ def branch_of(
     if wrong:
         fix = "leave it as it was, or start a new run"
         raise ConfigError("a branch cannot change this in mid-run", got="; ".join(wrong), fix=fix)
-    return Branch(
-        run=name_of(checkpoint.absolute().parent.parent),
-        run_id=str(state["others"].get("report", {}).get("run_id", "")),
-        step=step_of(checkpoint),
-        changed=tuple(ChangedSetting(setting=name, before=one, after=other) for name, (one, other) in changed.items()),
-    )
 
 
 def told_of_branch(branch: Branch) -> KeyedNotice:
