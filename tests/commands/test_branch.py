@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from apt_model.cli import main
+from apt_model.cli import main, make_parser
 from apt_model.commands.branch import branch_settings
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
@@ -176,3 +177,14 @@ def test_the_demo_can_be_branched_and_unchanged_it_ends_with_the_same_bytes(lang
     assert weights(tmp_path / "demo-at-3") == weights(tmp_path / "demo")
     assert main(["branch", str(tmp_path / "demo"), "--at", "3", "--temperature", "8", "--lang", "en"]) == 0
     assert weights(tmp_path / "demo-at-3-2") != weights(tmp_path / "demo")
+
+
+def test_the_page_on_branching_has_the_same_commands_in_both_languages_and_they_are_taken() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    english, chinese = ((docs / f"branching{ending}").read_text("utf-8") for ending in (".md", ".zh.md"))
+    blocks = [re.findall(r"^```\w+\n.*?^```", page, flags=re.MULTILINE | re.DOTALL) for page in (english, chinese)]
+    assert blocks[0] == blocks[1]
+    lines = re.findall(r"^apt-model (.+)$", english, flags=re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        make_parser().parse_args(line.split())

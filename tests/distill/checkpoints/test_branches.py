@@ -85,7 +85,7 @@ def branch(run: Path, parent: Path, at: int | None, **more: Any) -> Any:
     return lesson(run, given={"branch_from": parent, "branch_at": at}, **more)
 
 
-@pytest.mark.parametrize("at", [2, 4, 6])
+@pytest.mark.parametrize("at", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(6, marks=pytest.mark.slow)])
 def test_an_unchanged_branch_leaves_the_bytes_of_the_run_it_left_and_touches_nothing_of_it(
     at: int, parent: Path, tmp_path: Path
 ) -> None:
@@ -111,6 +111,7 @@ def test_a_branch_says_who_its_parent_is_and_has_the_parents_events_as_its_own(p
     assert notices["notice.branched"] == {"run": "lesson", "step": 4, "changed": "temperature 4.0 → 1.0"}
 
 
+@pytest.mark.slow
 def test_several_branches_leave_one_checkpoint_and_a_branch_can_be_branched(parent: Path, tmp_path: Path) -> None:
     branch(tmp_path / "one", parent, 4, alpha=1.0, beta=0.0)
     branch(tmp_path / "two", parent, 4, temperature=2.0)
@@ -133,7 +134,7 @@ def test_a_branch_without_a_step_goes_on_from_the_newest_with_more_epochs(parent
     assert notice.values["after"] == f"{steps[8].learning_rate:.3g}"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("at", [5, 7])
+@pytest.mark.parametrize("at", [7, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_killed_branch_resumes_to_the_bytes_it_would_have_had(at: int, parent: Path, tmp_path: Path) -> None:
     branch(tmp_path / "whole", parent, 4, temperature=1.0)
     run = tmp_path / "killed"
