@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,11 @@ def events(run_id: str, branch: Branch | None) -> Iterator[Event]:
         yield replace(event, run_id=run_id, **known)
 
 
+def says(page: Any, command: str) -> None:
+    """Wait until this is the command to copy."""
+    page.wait_for_function("said => document.querySelector('.branch-command code')?.textContent === said", arg=command)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return family(tmp_path_factory.mktemp("family"))
@@ -45,10 +51,9 @@ def test_a_branch_is_shown_beside_its_parent_and_says_what_it_changed(
     watched = open_page(serve(runs).url, locale="en")
     page = watched.page
     page.locator(".which select").first.select_option(label="what if")
-    page.wait_for_function("() => document.querySelectorAll('.which select')[1].selectedOptions[0].text === 'lesson'")
+    page.locator(".branch").wait_for()
     assert "从「lesson」的第 20 步分出：温度 2 → 1。" in page.locator(".branch").inner_text()
-    watched.show("lazy")
-    page.wait_for_function("() => document.querySelector('.chart .key').textContent.includes('lesson')")
+    page.wait_for_function("() => document.querySelectorAll('#view-now .card').length === 2")  # and its parent's
     page.locator(".switch.language").click()
     assert "Branched from “lesson” at step 20: temperature 2 → 1." in page.locator(".branch").inner_text()
 
@@ -61,21 +66,20 @@ def test_the_command_branches_at_the_kept_step_nearest_to_the_one_in_view(
     page.locator(".which select").first.select_option(label="what if")
     page.locator(".branching summary").focus()
     page.keyboard.press("Enter")
-    code = page.locator(".branch-command code")
-    assert code.inner_text() == "apt-model branch 'what if' --at 20 --temperature 1"
+    says(page, "apt-model branch 'what if' --at 20 --temperature 1")
     page.locator(".which select").first.select_option(label="lesson")
     watched.go_to(33)
-    assert code.inner_text() == "apt-model branch lesson --at 40 --temperature 1"
+    says(page, "apt-model branch lesson --at 40 --temperature 1")
     assert "离第 33 步最近" in page.locator(".branch-text").inner_text()
     watched.go_to(60)  # at its end nothing is left to learn
-    assert code.inner_text() == "apt-model branch lesson --at 40 --temperature 1"
+    says(page, "apt-model branch lesson --at 40 --temperature 1")
     page.locator(".branch-fields select").select_option("num_epochs")
     page.locator(".branch-fields input").fill("7")
     watched.settle()
-    assert code.inner_text() == "apt-model branch lesson --at 60 --num-epochs 7"
+    says(page, "apt-model branch lesson --at 60 --num-epochs 7")
     page.locator(".branch-fields input").fill("$(rm x)")
     watched.settle()
-    assert code.inner_text() == "apt-model branch lesson --at 60 --num-epochs …"
+    says(page, "apt-model branch lesson --at 60 --num-epochs …")
     assert page.locator(".branch-command button").is_disabled()
 
 
