@@ -74,6 +74,7 @@ def test_the_command_branches_at_the_kept_step_nearest_to_the_one_in_view(
     watched.go_to(60)  # at its end nothing is left to learn
     says(page, "apt-model branch lesson --at 40 --temperature 1")
     page.locator(".branch-fields select").select_option("num_epochs")
+    watched.settle()
     page.locator(".branch-fields input").fill("7")
     watched.settle()
     says(page, "apt-model branch lesson --at 60 --num-epochs 7")
