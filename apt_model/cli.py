@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from apt_model import __version__
-from apt_model.commands import after, cache, doctor, evaluate, lesson, recipes, report, watch
+from apt_model.commands import after, branch, cache, doctor, evaluate, lesson, recipes, report, watch
 from apt_model.commands.console import forget_output
 from apt_model.commands.options import Command, Parser
 from apt_model.commands.starting import ENDING
@@ -71,6 +71,7 @@ def make_parser() -> Parser:
     parser.set_defaults(debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Command)
     lesson.add(commands)
+    branch.add(commands)
     doctor.add(commands)
     cache.add(commands)
     evaluate.add(commands)

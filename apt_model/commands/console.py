@@ -16,7 +16,7 @@ from apt_model.events.recorded import Damage, name_of
 from apt_model.i18n import Phrases
 from apt_model.ranks.place import likely_place
 
-LOADS_TORCH = ("demo", "distill", "doctor", "cache-teacher", "evaluate", "talk")
+LOADS_TORCH = ("demo", "distill", "branch", "doctor", "cache-teacher", "evaluate", "talk")
 
 
 def program() -> str:

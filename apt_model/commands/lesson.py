@@ -10,9 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from apt_model.commands.begun import Begun, begun_by
 from apt_model.commands.console import importing, print_line, program, speaker, waiting
 from apt_model.commands.control import Control, refuse_control
-from apt_model.commands.material import add_material, gather, material_settings, prepare
+from apt_model.commands.material import Material, add_material, gather, material_settings, prepare
 from apt_model.commands.options import add_command, add_settings, read_settings
 from apt_model.commands.set_aside import tell
 from apt_model.config import LessonConfig
@@ -29,6 +30,7 @@ DEMO_DEFAULTS = {  # as in apt_model.demo.lesson, which would load torch
     "seed": "0",
     "exam_prompts": "three, of text that the student is not taught",
     "exam_tokens": "40",
+    "save_total_limit": "4",
 }
 
 
@@ -109,6 +111,8 @@ class Lesson:
         plain: bool = False,
         resume_from: Path | None = None,
         resume_anyway: bool = False,
+        branch_from: Path | None = None,
+        branch_at: int | None = None,
     ) -> None:
         """Train a student in place; with `plain`, log metrics instead of showing cards."""
         with importing(config.display.lang):
@@ -133,6 +137,8 @@ class Lesson:
             run_dir=out,
             resume_from=resume_from,
             resume_anyway=resume_anyway,
+            branch_from=branch_from,
+            branch_at=branch_at,
             data_names=self.names,
         )
 
@@ -166,12 +172,23 @@ def _demo(arguments: argparse.Namespace) -> None:
     out = Path(ranks().of_first(partial(_place_of_demo, arguments.out), "choose the run directory"))
     lang = read_settings(arguments).display.lang
     with importing(lang):
-        from apt_model.demo.lesson import BATCH_SIZE, lesson_of, load_teacher, new_student, read_corpus, read_unseen
+        from apt_model.demo.lesson import lesson_of as demo_of
 
-    demo = lesson_of(lang)
-    config = read_settings(arguments, **demo.settings)
+    config = read_settings(arguments, **demo_of(lang).settings)
+    lesson, student = demo_lesson(lang, config)
+    Begun(command="demo", flags={"lang": lang}, settings=config.to_dict(), directory=Path.cwd()).keep(out)
+    lesson.run(config, student, out)
+    print_paths(config, out)
+
+
+def demo_lesson(lang: str, config: LessonConfig) -> tuple[Lesson, Any]:
+    """The demo in a language with these settings, and its fresh student."""
+    with importing(config.display.lang):
+        from apt_model.demo.lesson import BATCH_SIZE, load_teacher, new_student, read_corpus, read_unseen
+        from apt_model.demo.lesson import lesson_of as demo_of
+
     prepare(config)
-    with waiting(lang, "demo"):
+    with waiting(config.display.lang, "demo"):
         teacher, tokenizer = load_teacher(lang)
     lesson = Lesson(
         teacher=teacher,
@@ -179,11 +196,10 @@ def _demo(arguments: argparse.Namespace) -> None:
         rows=list(chain.from_iterable(read_corpus(lang).values())),
         looked_at=list(chain.from_iterable(read_unseen(lang).values())),
         batch_size=BATCH_SIZE,
-        topics=demo.topics,
+        topics=demo_of(lang).topics,
         names=(f"the corpus of apt-model demo, {lang}",),
     )
-    lesson.run(config, new_student(teacher), out)
-    _print_paths(config, out)
+    return lesson, new_student(teacher)
 
 
 def _write_material(folder: Path, lang: str) -> None:
@@ -224,15 +240,8 @@ def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> No
     with run.first("tokenize the data"):
         rows, looked_at = material.tokenized(config)
     tell(material.told)
-    lesson = Lesson(
-        teacher=material.teacher,
-        tokenizer=material.tokenizer,
-        teacher_tokenizer=material.teachers_own_tokenizer,
-        rows=rows,
-        looked_at=looked_at,
-        batch_size=arguments.batch_size,
-        names=arguments.data,
-    )
+    lesson = lesson_of(material, rows, looked_at, names=arguments.data)
+    begun_by("distill", arguments, config).keep(out)
     control = None
     if arguments.control is not None:
         control = Control(
@@ -246,12 +255,25 @@ def _distill_together(arguments: argparse.Namespace, config: LessonConfig) -> No
         resume_from=out if resumes else None,
         resume_anyway=arguments.resume_anyway,
     )
-    _print_paths(config, out)
+    print_paths(config, out)
     if control is not None:
         control.run(material.student)
 
 
-def _print_paths(config: LessonConfig, out: Path) -> None:
+def lesson_of(material: Material, rows: Any, looked_at: Any, *, names: Sequence[str]) -> Lesson:
+    """The lesson of models and tokenized rows; `names`: of the data."""
+    return Lesson(
+        teacher=material.teacher,
+        tokenizer=material.tokenizer,
+        teacher_tokenizer=material.teachers_own_tokenizer,
+        rows=rows,
+        looked_at=looked_at,
+        batch_size=material.batch_size,
+        names=names,
+    )
+
+
+def print_paths(config: LessonConfig, out: Path) -> None:
     """Print where the student and the record are, and the commands for them."""
     say, folder = speaker(config.display.lang), shlex.quote(str(out))
     print()

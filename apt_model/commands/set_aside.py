@@ -86,7 +86,7 @@ def _learned_from_all(arguments: argparse.Namespace, rows: int, count: int) -> b
     """Whether a run is resumed that learns from all rows: one from before any were set aside, or by its batches."""
     if not (getattr(arguments, "resume", False) or getattr(arguments, "resume_anyway", False)):
         return False
-    from apt_model.distill.checkpoints.manager import saved_identity
+    from apt_model.distill.checkpoints.finding import saved_identity
 
     batches = saved_identity(Path(arguments.out)).get("batches")
     all_rows, rest = (math.ceil(number / arguments.batch_size) for number in (rows, rows - count))

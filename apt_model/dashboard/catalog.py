@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apt_model.dashboard.aside import Lookout
+from apt_model.dashboard.kept import kept_steps
 from apt_model.dashboard.outline import Outline
 from apt_model.dashboard.shown import damage_record, shown_of
 from apt_model.dashboard.tail import CHUNK, Line, Tail, near_the_end
@@ -23,7 +24,7 @@ from apt_model.errors import DataError
 from apt_model.events.event import Event
 from apt_model.events.parse import event_of
 from apt_model.events.recorded import Sieve, name_of
-from apt_model.events.records import RunFinished
+from apt_model.events.records import RunFinished, RunStarted
 from apt_model.events.runfile import EVENTS
 
 FRESH_SECONDS = 0.5
@@ -45,6 +46,8 @@ class RecordedRun:
         steps, finished: when the record was last read.
         damage: what is damaged, as far as it was looked through, as the page gets it.
         outline: what the table of runs shows of it, as far as the record was looked through.
+        family: its run id, and of a branch that of its parent, as its record has them; empty without a record.
+        kept: the steps that have a checkpoint.
     """
 
     id: str
@@ -55,11 +58,19 @@ class RecordedRun:
     finished: bool = False
     damage: dict[str, Any] | None = None
     outline: Outline = field(default_factory=Outline)
+    family: tuple[str, ...] = ()
+    kept: tuple[int, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """The fields that the page gets, as JSON values."""
         shown = {"id": self.id, "name": self.name, "finished": self.finished, "steps": self.steps}
-        return {**shown, "damage": self.damage, "outline": self.outline.to_record()}
+        return {
+            **shown,
+            "damage": self.damage,
+            "outline": self.outline.to_record(),
+            "family": list(self.family),
+            "kept": list(self.kept),
+        }
 
 
 class Catalog:
@@ -156,6 +167,7 @@ class _Entry:
             outline = outline if event is None else outline.after(event)
         self.run = replace(self.run, started=started, steps=steps, finished=finished, outline=outline)
         self._seen = state
+        self.run = replace(self.run, family=_family(first), kept=tuple(kept_steps(path.parent)))
 
     def order(self) -> tuple[bool, float, str]:
         """By what runs are sorted: the newest first, what cannot be opened last."""
@@ -205,6 +217,12 @@ def _is_there(record: Path) -> bool:
         return False
     except OSError:
         return True
+
+
+def _family(first: Event | None) -> tuple[str, ...]:
+    if not isinstance(first, RunStarted):
+        return ()
+    return (first.run_id,) if first.branch is None else (first.run_id, first.branch.run_id)
 
 
 def _first_event(lines: Iterable[Line]) -> Event | None:

@@ -27,6 +27,7 @@ SETTINGS: Mapping[str, Any] = {  # in Chinese; in English but for what LESSONS s
     "seed": 0,
     "exam_prompts": ("随着互联网的普及", "糖尿病的诊断和", "好奇心可以驱动"),  # unseen beginnings
     "exam_tokens": 40,
+    "save_total_limit": 4,  # the end of every epoch, 12 MB each: a lecturer branches at any of them
 }
 
 

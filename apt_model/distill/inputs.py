@@ -17,6 +17,7 @@ from apt_model.data.notices import KeyedNotice, Tell
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.teachers.live import TeacherSource
+from apt_model.events.records import Branch
 from apt_model.events.sinks import Audience
 
 
@@ -83,6 +84,10 @@ class Keeping:
     def last_good(self) -> str | None:
         """For error messages: step and path of the newest intact checkpoint, or None."""
         return self.checkpoints.last_good() if self.checkpoints is not None else None
+
+    def branch(self) -> Branch | None:
+        """Where the run comes from if it is a branch; known once it was compared with its parent's checkpoint."""
+        return self.checkpoints.branch if self.checkpoints is not None else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

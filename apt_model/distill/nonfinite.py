@@ -3,13 +3,18 @@
 Knows what is wrong and which model caused it; knows nothing of how training goes on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf, isfinite
+from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from apt_model.config.sections import TrainConfig
+from apt_model.data.batch import Batch
 from apt_model.distill.batches import Window
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.progress import Progress
@@ -54,7 +59,7 @@ class NonFinite:
         if isfinite(loss) and isfinite(grad_norm):
             return True
         step, (first, _), batches = progress.step + 1, window[0], [batch for _, batch in window]
-        kept = self._keeper.keep_batches(step, batches) if self._keeper else None
+        kept = _keep_batches(self._keeper.folder.parent, step, batches) if self._keeper else None
         values = {"step": step, "batch": first, "loss": str(loss), "norm": str(grad_norm)}
         self._report.tell(Notice, key="notice.nonfinite", values=values)
         progress.nonfinite_in_a_row += 1
@@ -67,3 +72,19 @@ class NonFinite:
             got=f"loss {loss}, gradient norm {grad_norm}; the weights before it are kept",
             fix=f"inspect the step's batches: {kept}" if kept else "lower the learning rate, or inspect the batch",
         )
+
+
+def _keep_batches(run_dir: Path, step: int, batches: Sequence[Batch]) -> Path | None:
+    """Write the batches of a non-finite step to a safetensors file beside the run; None if that fails."""
+    path = run_dir / f"nonfinite-step-{step:08}.safetensors"
+    tensors = {
+        f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
+        for index, batch in enumerate(batches)
+        for name in ("input_ids", "attention_mask", "labels", "position_ids")
+        if getattr(batch, name) is not None
+    }
+    try:
+        save_file(tensors, path)
+    except (OSError, SafetensorError):
+        return None
+    return path

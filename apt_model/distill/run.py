@@ -118,6 +118,7 @@ class TrainingRun:
             total_steps=parts.total_steps,
             device=str(self._accelerator.device),
             vocabulary=parts.vocabulary,
+            branch=self._keeping.branch(),
         )
         for key, values in (*self._notices, *told, *parts.notices()):
             self._report.say(key, **values)
@@ -152,12 +153,13 @@ class TrainingRun:
     def _resume(self, keeper: Checkpoints) -> RestoredGenerators:
         """Restore a checkpoint; the record is cut back to its length there, so nothing is in it twice."""
         restored = keeper.restore(self._state)
+        self._report.step = self._progress.step
+        keeper.begin_branch(self._state, self._report.tell)
         if restored.ranks != self._accelerator.num_processes:  # with `may_differ`: the order of data goes on
             self._progress.own_batches = self._parts.share.own(self._progress.batches)
             self._progress.exhausted = False
         if self._progress.has_left_an_epoch:
             start_workers(self._parts.share.batches)
-        self._report.step = self._progress.step
         if self._progress.finished or self._is_done():  # no batch of its epoch will be drawn, which would set them
             self._state.at_epoch_start = restored.set_to_epoch_start(self._state.device, self._state.data)
             restored.set_to_save(self._state.device, self._state.data)
@@ -224,9 +226,8 @@ class TrainingRun:
             progress.own_batches += len(drawn)
             clock = time.perf_counter()
             progress.seconds, progress.epoch_seconds = clock - run_started, clock - epoch_started
-            if self._is_done():
-                break
-            self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
+            if not self._is_done():
+                self._keep(is_due=self._checkpoints is not None and self._checkpoints.is_due(progress.step))
 
     def _to_learn(self, window: Window) -> tuple[Window, WindowCount]:
         """The batches that a step learns from on this rank, and the count of those of all ranks."""
@@ -284,9 +285,8 @@ class TrainingRun:
 
     def _keep(self, *, is_due: bool, score: float | None = None) -> None:
         """Save a checkpoint if one is due; end the run if a signal requests it, or the record cannot be written."""
-        keeper = self._checkpoints
         due, lost, signal = self._vote(is_due=is_due)
-        if keeper is not None and (due or lost or signal):
+        if (keeper := self._checkpoints) is not None and (due or lost or signal):
             with suppress(StorageError) if lost else nullcontext():  # the disk that the record is on may be full
                 keeper.save(self._state, score=score)
         self._end_if_stopped(signal)

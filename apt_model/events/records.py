@@ -42,6 +42,32 @@ class ModelCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChangedSetting:
+    """A setting of a branch with its value in the run that it left, and its own."""
+
+    setting: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Where a run comes from that went on from another run's checkpoint.
+
+    Attributes:
+        run: name of the parent's run directory.
+        run_id: the parent's.
+        step: of the checkpoint: up to here the branch's record is the parent's.
+        changed: settings that can change the student; empty in a branch that repeats its parent.
+    """
+
+    run: str
+    run_id: str
+    step: int
+    changed: tuple[ChangedSetting, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
     """A run begins.
 
@@ -52,6 +78,7 @@ class RunStarted(Event):
         learns_from_teacher: False in another trainer's run that only compares the student with the teacher.
         vocabulary: number of tokens that both models share; None if unknown.
         laziness_scale: constants of the laziness of its cards; filled in by the scorer.
+        branch: None unless it went on from another run's checkpoint.
     """
 
     kind = "run_started"
@@ -66,6 +93,7 @@ class RunStarted(Event):
     learns_from_teacher: bool = True
     vocabulary: int | None = None
     laziness_scale: LazinessScale | None = None
+    branch: Branch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

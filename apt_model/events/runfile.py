@@ -7,7 +7,7 @@ stored unsanitised here and only here: whoever shows it sanitises it first. Know
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from itertools import count
@@ -112,6 +112,18 @@ class RunFile:
         with self._writing("record.cut"):
             self._bytes = self._file.truncate(state["bytes"])
         self._waiting = [(record, line_of(record)) for record in state["waiting"]]
+
+    def take_over(self, lines: Iterable[bytes], waiting: Sequence[dict[str, Any]]) -> None:
+        """Append lines of the run that a branch left, and those that waited to be written there.
+
+        Raises:
+            StorageError: they cannot be read or written.
+        """
+        self.check()
+        for line in lines:
+            with self._writing("record.begin"):
+                self._append(line)
+        self._waiting += [(record, line_of(record)) for record in waiting]
 
     def emit(self, event: Event) -> None:
         """Append one line; the run's settings and verdict are also written to `config.json` and `summary.json`.

@@ -28,8 +28,8 @@ from apt_model.integrations.tqdm_terminal import TqdmTerminalSink
 from apt_model.integrations.trainer_run import TrainerRun
 from apt_model.integrations.trainer_settings import names_a_teacher, read_settings, run_settings
 from apt_model.models.forward import model_card
-from apt_model.plugins.session import open_page, refuse_unrecorded_dashboard
-from apt_model.plugins.viewer import Viewer
+from apt_model.plugins.session import refuse_unrecorded_dashboard
+from apt_model.plugins.viewer import Viewer, open_page
 from apt_model.render.watch import default_sink
 from apt_model.teaching.classroom import Classroom
 from apt_model.teaching.similarity import Similarity, text_similarity

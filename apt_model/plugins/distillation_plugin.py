@@ -50,6 +50,8 @@ class DistillationPlugin:
         run_dir: str | Path | None = None,
         resume_from: str | Path | None = None,
         resume_anyway: bool = False,
+        branch_from: str | Path | None = None,
+        branch_at: int | None = None,
         data_names: Sequence[str] = (),
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
@@ -69,6 +71,12 @@ class DistillationPlugin:
                 scheduler=scheduler,
             ),
             Data(train=train_dataloader, validation=eval_dataloader, names=data_names),
-            folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
+            folder=RunFolder.of(
+                run_dir if run_dir is not None else self._given.run_dir,
+                resume_from,
+                resume_anyway,
+                branch_from=branch_from,
+                branch_at=branch_at,
+            ),
             viewers=Viewers(sinks=sinks, scorer=None, guard=guard, notices=self._given.notices),
         )

@@ -16,12 +16,14 @@ from torch import nn
 from apt_model.config import LessonConfig
 from apt_model.config.sections import DisplayConfig
 from apt_model.data.notices import KeyedNotice
+from apt_model.distill.checkpoints.finding import checkpoint_at
 from apt_model.distill.checkpoints.manager import Checkpoints
 from apt_model.distill.checkpoints.run_state import Stateful
 from apt_model.distill.inputs import Data, Keeping, Models, Watching
 from apt_model.distill.loop import distill
 from apt_model.errors import ConfigError, DeviceError, StorageError
 from apt_model.events.event import Event
+from apt_model.events.inherited import InheritedRecord, refuse_torn_off
 from apt_model.events.questions import open_questions, questions_in
 from apt_model.events.records import RunFinished
 from apt_model.events.runfile import STUDENT, SUMMARY, RunFile, check_run_directory
@@ -31,7 +33,7 @@ from apt_model.models.forward import model_card
 from apt_model.models.readme import Training
 from apt_model.models.sharding import gathered
 from apt_model.plugins.kept_student import RunHome, save_student, with_student
-from apt_model.plugins.viewer import Viewer
+from apt_model.plugins.viewer import open_page
 from apt_model.ranks.group import ranks
 from apt_model.storage import one_writer
 from apt_model.teaching.spikes import SpikeWatch
@@ -64,19 +66,38 @@ class RunFolder:
         path: the run directory; None keeps nothing.
         resume_from: a checkpoint, or the run directory whose newest intact one is taken; None: a new run.
         may_differ: resume even if settings, models or data have changed.
+        branch_from: the checkpoint of another run that this one goes on from as a branch; None: it is no branch.
     """
 
     path: Path | None
     resume_from: Path | None
     may_differ: bool
+    branch_from: Path | None = None
+
+    @property
+    def parent(self) -> Path | None:
+        """The run directory that a branch leaves."""
+        return None if self.branch_from is None else self.branch_from.parent.parent
 
     @classmethod
-    def of(cls, path: str | Path | None, resume_from: str | Path | None, may_differ: bool) -> "RunFolder":
+    def of(
+        cls,
+        path: str | Path | None,
+        resume_from: str | Path | None,
+        may_differ: bool,
+        *,
+        branch_from: str | Path | None = None,
+        branch_at: int | None = None,
+    ) -> "RunFolder":
         """From the arguments of a plugin's call.
 
         Raises:
-            ConfigError: `resume_from` without a run directory, or outside it.
+            ConfigError: `resume_from` without a run directory, or outside it; `branch_from` without a directory of its
+                own, or as `checkpoint_at`.
+            StorageError: as `checkpoint_at`.
         """
+        if branch_from is not None or branch_at is not None:
+            return cls._of_branch(path, resume_from, may_differ, branch_from, branch_at)
         if resume_from is not None and path is None:
             raise ConfigError("resume_from needs a run directory", fix="pass run_dir=, the run to resume")
         if resume_from is not None and not Path(resume_from).resolve().is_relative_to(Path(path or ".").resolve()):
@@ -84,6 +105,24 @@ class RunFolder:
             raise ConfigError("resume_from is not in run_dir", got=str(resume_from), expected=expected)
         begin = Path(resume_from) if resume_from is not None else None
         return cls(path=Path(path) if path is not None else None, resume_from=begin, may_differ=may_differ)
+
+    @classmethod
+    def _of_branch(
+        cls,
+        path: str | Path | None,
+        resume_from: str | Path | None,
+        may_differ: bool,
+        parent: str | Path | None,
+        step: int | None,
+    ) -> "RunFolder":
+        if parent is None:
+            raise ConfigError("branch_at needs the run to branch", fix="pass branch_from=, its run directory")
+        if path is None or Path(path).resolve() == Path(parent).resolve():
+            raise ConfigError("a branch needs a run directory of its own", fix="pass another run_dir=")
+        if resume_from is not None or may_differ:
+            fix = "leave out resume_from and resume_anyway; a branch that was begun is resumed without branch_from"
+            raise ConfigError("a run either resumes or branches", fix=fix)
+        return cls(path=Path(path), resume_from=None, may_differ=False, branch_from=checkpoint_at(Path(parent), step))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +169,7 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
             [*viewers.sinks, *trackers],
             record=record,
             scorer=viewers.scorer,
-            watchers=[spikes, *open_page(config, directory, viewers.guard)],
+            watchers=[spikes, *open_page(config, directory, viewers.guard, beside=folder.parent)],
             guard=viewers.guard,
         )
         try:
@@ -148,7 +187,7 @@ def _train(config: LessonConfig, models: Models, data: Data, *, folder: RunFolde
                         asked=_questions(config, directory, viewers.guard),
                         notices=notices,
                     ),
-                    keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, spikes, viewers.scorer)),
+                    keeping=Keeping(checkpoints=checkpoints, parts=_parts(record, folder, spikes, viewers.scorer)),
                 )
                 audience.close()
             ranks().at("save")
@@ -176,14 +215,6 @@ def _kept(
         raise home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step) from error
 
 
-def open_page(config: LessonConfig, directory: Path | None, guard: Guard) -> list[Viewer]:
-    """The browser page, if the settings want one; one that cannot be opened is a failure of the display."""
-    if directory is None or not config.display.dashboard:
-        return []
-    viewer = guard.run("viewer", partial(Viewer, directory, lang=config.display.lang, asks=config.display.ask), None)
-    return [viewer] if viewer is not None else []
-
-
 def _questions(config: LessonConfig, directory: Path | None, guard: Guard) -> Callable[[], Sequence[str]] | None:
     """Reads what is asked from the page, which may ask from now on; None if the settings take no questions."""
     if directory is None or not config.display.ask:
@@ -201,10 +232,18 @@ def _checkpoints(config: LessonConfig, folder: RunFolder) -> Checkpoints | None:
     directory = folder.path
     if directory is None:
         return None
-    found = Checkpoints(directory, config.train, resume_from=folder.resume_from, may_differ=folder.may_differ)
-    if folder.resume_from is not None and found.newest is None and (directory / SUMMARY).exists():
-        fix = "start a new run in another directory"
-        raise StorageError(f"{directory} is a finished run without a checkpoint to resume from", fix=fix)
+    found = Checkpoints(
+        directory,
+        config.train,
+        resume_from=folder.branch_from or folder.resume_from,
+        may_differ=folder.may_differ,
+        branches=folder.branch_from is not None,
+    )
+    if folder.resume_from is not None and found.newest is None:
+        if (directory / SUMMARY).exists():
+            fix = "start a new run in another directory"
+            raise StorageError(f"{directory} is a finished run without a checkpoint to resume from", fix=fix)
+        refuse_torn_off(directory)
     return found
 
 
@@ -214,7 +253,9 @@ def _notices_of(checkpoints: Checkpoints | None) -> list[KeyedNotice]:
         return []
     skipped: list[KeyedNotice] = [("notice.checkpoint_skipped", {"what": what}) for what in checkpoints.skipped]
     resumed = checkpoints.last_good()
-    return [*skipped, ("notice.resumed", {"from": resumed})] if resumed is not None else skipped
+    if resumed is None or checkpoints.branches:  # a branch says where it comes from once it is compared
+        return skipped
+    return [*skipped, ("notice.resumed", {"from": resumed})]
 
 
 def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints | None) -> RunFile | None:
@@ -225,11 +266,14 @@ def _record(folder: RunFolder, directory: Path | None, checkpoints: Checkpoints 
     return RunFile(directory, resumes=folder.resume_from is not None, begins_anew=begins_anew)
 
 
-def _parts(record: RunFile | None, spikes: SpikeWatch, scorer: StatefulScorer | None) -> dict[str, Stateful]:
+def _parts(
+    record: RunFile | None, folder: RunFolder, spikes: SpikeWatch, scorer: StatefulScorer | None
+) -> dict[str, Stateful]:
     """The states in a checkpoint besides the training's: record, spike watch, scorer; none without a record."""
     if record is None:
         return {}
-    return {"record": record, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
+    own = record if folder.parent is None else InheritedRecord(record, folder.parent)
+    return {"record": own, "spikes": spikes, **({"lesson": scorer} if scorer is not None else {})}
 
 
 def _trackers(names: Sequence[str], directory: Path | None) -> list[Sink]:

@@ -6,19 +6,22 @@ Knows the command; knows nothing of servers or browsers.
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from apt_model.config import LessonConfig
 from apt_model.events.event import Event
 from apt_model.events.records import Notice, RunFinished
+from apt_model.events.sinks import Guard
 from apt_model.ranks.place import alone
 
 START_SECONDS = 10.0
 
 
 class Viewer:
-    """Opens a run's page in the browser; called with a run's events, returns the notices that tell its address.
+    """Opens the page of runs in the browser; called with a run's events, returns the notices that tell its address.
 
     The address is told after the first event, the header, so that it stands above the first card: that event waits
     for it, `START_SECONDS` at most. It is told again after the verdict.
@@ -30,9 +33,9 @@ class Viewer:
         OSError: no process can be started; from a call: what the process says instead of its address.
     """
 
-    def __init__(self, run_dir: Path, *, lang: str, asks: bool = False) -> None:
-        command = [sys.executable, "-m", "apt_model", "watch", str(run_dir.absolute()), "--attached", "--lang", lang]
-        command += ["--ask"] if asks else []
+    def __init__(self, *runs: Path, lang: str, asks: bool = False) -> None:
+        command = [sys.executable, "-m", "apt_model", "watch", *(str(run.absolute()) for run in runs)]
+        command += ["--attached", "--lang", lang, *(["--ask"] if asks else [])]
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -70,3 +73,14 @@ def _relay(process: subprocess.Popen[str], lines: "SimpleQueue[str]") -> None:
         for line in process.stdout or ():
             lines.put(line.rstrip("\n"))
     lines.put(f"the page's process has ended with exit code {process.returncode}")
+
+
+def open_page(
+    config: LessonConfig, directory: Path | None, guard: Guard, *, beside: Path | None = None
+) -> list[Viewer]:
+    """The browser page, if the settings want one, `beside` too; one that cannot be opened fails as a display."""
+    if directory is None or not config.display.dashboard:
+        return []
+    runs = [one for one in (directory, beside) if one is not None]
+    viewer = guard.run("viewer", partial(Viewer, *runs, lang=config.display.lang, asks=config.display.ask), None)
+    return [viewer] if viewer is not None else []

@@ -60,6 +60,8 @@ class VisualDistillationPlugin(Classroom):
         run_dir: str | Path | None = None,
         resume_from: str | Path | None = None,
         resume_anyway: bool = False,
+        branch_from: str | Path | None = None,
+        branch_at: int | None = None,
         data_names: Sequence[str] = (),
         sinks: Sequence[Sink] | None = None,
     ) -> RunFinished:
@@ -83,6 +85,10 @@ class VisualDistillationPlugin(Classroom):
             resume_from: go on from a checkpoint, or from the newest whole one of a run directory; models, data and
                 settings are given as they were.
             resume_anyway: resume even if settings, models or data have changed.
+            branch_from: run directory of another run, which is left as it is: go on from its checkpoint after
+                `branch_at` steps (None: its newest) as a run of one's own in `run_dir`. Models, data and optimizer are
+                given as they were; settings may be others.
+            branch_at: see `branch_from`.
             data_names: what the student's model card (README.md) calls the training data.
             sinks: who watches; unless given, cards in a notebook or on the terminal.
 
@@ -107,7 +113,13 @@ class VisualDistillationPlugin(Classroom):
                 scheduler=scheduler,
             ),
             Data(train=train_dataloader, validation=eval_dataloader, names=data_names),
-            folder=RunFolder.of(run_dir if run_dir is not None else self._given.run_dir, resume_from, resume_anyway),
+            folder=RunFolder.of(
+                run_dir if run_dir is not None else self._given.run_dir,
+                resume_from,
+                resume_anyway,
+                branch_from=branch_from,
+                branch_at=branch_at,
+            ),
             viewers=Viewers(sinks=sinks, scorer=self._scorer, guard=self._guard, notices=self._given.notices),
         )
 

@@ -75,7 +75,7 @@ def test_a_watched_lesson_opens_one_page_not_one_for_each_control(
     school: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr("apt_model.plugins.session.Viewer", lambda run_dir, lang, asks: opened.append(run_dir))
+    monkeypatch.setattr("apt_model.plugins.viewer.Viewer", lambda run_dir, lang, asks: opened.append(run_dir))
     assert distill("--validation-data", "text.txt", "--control", "2", "--watch") == 0
     assert [path.name for path in opened] == ["run"]
 

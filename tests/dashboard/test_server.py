@@ -45,7 +45,16 @@ def test_a_page_gets_the_history_and_then_every_line_that_follows(tmp_path: Path
         stream.listen(until="end")
         assert [*history["events"], *stream.heard] == lines_of(record)
         assert stream.place == record.stat().st_size
-        told = {"id": run, "name": "run", "finished": True, "steps": 3, "damage": None, "asks": False}
+        told = {
+            "id": run,
+            "name": "run",
+            "finished": True,
+            "steps": 3,
+            "damage": None,
+            "asks": False,
+            "family": [],
+            "kept": [],
+        }
         until(lambda: [told.items() <= one.items() for one in site.runs()] == [True])
 
 

@@ -68,7 +68,7 @@ def test_a_setting_that_is_taken_changes_what_is_shown(
 
 def test_the_dashboard_opens(teacher: Any, make_trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    where = "apt_model.plugins.session.Viewer"
+    where = "apt_model.plugins.viewer.Viewer"
     monkeypatch.setattr(where, lambda directory, lang, asks: opened.append((directory, lang, asks)))
     config = {"dashboard": True}
     make_trainer([VisualDistillationCallback(teacher, config=config, run_dir=tmp_path / "run", sinks=[])]).train()

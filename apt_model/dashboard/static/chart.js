@@ -1,4 +1,5 @@
 /** Curves by uPlot, with a legend that shape and dash tell apart, and the part of the lesson after the cursor veiled. */
+import {drawForks} from "./branch_mark.js";
 import {smoothed} from "./curves.js";
 import {colour, el, keep, part, svg} from "./dom.js";
 import {extent, goTo, refresh, room} from "./state.js";
@@ -117,7 +118,7 @@ function settings(view, drawn, figure) {
     series: [{}].concat(drawn.map(series)),
     hooks: {
       drawAxes: [(chart) => epochLines(chart, view.plot.epochs), (chart) => view.plot.lines.filter((line) => line.band).forEach((line) => shade(chart, line))],
-      draw: [veil, (chart) => view.plot.lines.filter((line) => line.number).forEach((line) => numberAt(chart, line))],
+      draw: [veil, drawForks, (chart) => view.plot.lines.filter((line) => line.number).forEach((line) => numberAt(chart, line))],
       setCursor: [(chart) => readOut(figure, view.plot, chart.cursor.left >= 0 ? chart.posToVal(chart.cursor.left, "x") : room.step)],
       setSelect: [zoomIn],
       ready: [listenTo],

@@ -1,5 +1,6 @@
 /** The page: puts head, views and replay together, and draws them whenever something changed. */
 import {clean} from "./clean.js";
+import {drawBranches, drawBranching, parentOf} from "./branch.js";
 import {clearCharts} from "./chart.js";
 import {drawCompared} from "./compare.js";
 import {damageLine, damageOf} from "./damage.js";
@@ -44,12 +45,14 @@ function build() {
   stage.main = el("main", { id: "main", tabindex: "-1" });
   stage.damage = el("div", { class: "damages", role: "status" });
   stage.compared = el("div", { class: "comparison" });
-  stage.main.append(stage.damage, stage.compared);
+  stage.branches = el("div", { class: "branches" });
+  stage.main.append(stage.damage, stage.branches, stage.compared);
   for (const view of Object.keys(VIEWS)) {
     stage.main.append(el("section", { class: `view ${view}`, id: `view-${view}`, role: "tabpanel", "aria-labelledby": `tab-${view}`, hidden: true }));
   }
   stage.empty = el("p", { class: "waiting", hidden: true });
-  stage.main.append(stage.empty);
+  stage.branching = el("div", { class: "branching", hidden: true });
+  stage.main.append(stage.empty, stage.branching);
   stage.replay = replayBar();
   stage.news = el("p", { class: "unseen", "aria-live": "polite", id: "news" });
   stage.presenter = presenterStage();
@@ -70,6 +73,7 @@ function draw() {
   drawTop(stage.top, views(), { watch: watchLesson, compare: compareLesson, show: showView, help: openHelp });
   const ready = lesson && (lesson.loaded || room.embedded);
   drawDamage();
+  drawBranches(stage.branches);
   drawCompared(stage.compared, compareLesson);
   stage.empty.hidden = Boolean(ready);
   stage.empty.textContent = say(lesson ? "page.loading" : "page.empty");
@@ -88,7 +92,9 @@ function draw() {
     VIEWS[view](box);
     drawTermRow(box, view);
   }
+  stage.branching.hidden = !ready || room.embedded || room.view === "lessons";
   if (!ready) return;
+  drawBranching(stage.branching);
   drawReplay(stage.replay);
   announce(lesson);
   offerTour();
@@ -136,6 +142,7 @@ function watchLesson(lesson) {
   stage.said = null;
   clearCharts();
   openLesson(lesson);
+  if (!room.others.length && parentOf(lesson)) compareLesson(parentOf(lesson));
 }
 
 /** Take a lesson into the comparison, or out of it. */

@@ -45,6 +45,7 @@ export function setPresenting(open) {
 }
 
 function leave() {
+  setPresenting(false);
   location.hash = room.view;
 }
 

@@ -1,4 +1,5 @@
 /** Every word of the page, Chinese first and English beside it. The lesson's own sentences are in lesson_words.js. */
+import {BRANCH_WORDS} from "./branch_words.js";
 import {brief, clean} from "./clean.js";
 import {COMPARED} from "./compare_words.js";
 import {INSIDE_WORDS} from "./inside_words.js";
@@ -247,7 +248,7 @@ export const WORDS = {
   "level.4": ["完全不同", "completely different"],
 };
 
-const TABLES = [WORDS, TOPIC_WORDS, PAGE_WORDS, PRESENTER_WORDS, COMPARED, INSIDE_WORDS, STORY, LESSON];
+const TABLES = [WORDS, TOPIC_WORDS, PAGE_WORDS, PRESENTER_WORDS, COMPARED, INSIDE_WORDS, STORY, BRANCH_WORDS, LESSON];
 
 /** Speak as is true of `lesson`: of one whose student does not learn from the teacher, some words are others. */
 export function speakOf(lesson) {
@@ -264,7 +265,7 @@ export function say(key, values) {
 
 /** Whether there is a sentence under `key`. */
 export function knows(key) {
-  return key in WORDS || key in COMPARED || key in LESSON;
+  return TABLES.some((table) => key in table);
 }
 
 /** One of the ways to say `key`; the step chooses, as in apt_model/i18n.py. */

@@ -63,10 +63,15 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     A setting that is not in the earlier one had its default value: settings grow in number. Where rows are others, that
     their order is another one goes without saying.
     """
+    return [f"{name}: {before} then, {after} now" for name, (before, after) in differing(then, now).items()]
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each entry in which two identities differ, as `differences` counts them."""
     then = {**{key: field.default for _, key, field in settings() if key in now}, **then}
     differ = [name for name in dict.fromkeys([*then, *now]) if then.get(name) != now.get(name)]
     implied = {f"order of {name}" for name in differ}
-    return [f"{name}: {then.get(name)} then, {now.get(name)} now" for name in differ if name not in implied]
+    return {name: (then.get(name), now.get(name)) for name in differ if name not in implied}
 
 
 def holds_weights(student: nn.Module, path: Path) -> bool:

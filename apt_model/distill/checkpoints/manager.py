@@ -5,22 +5,21 @@ what a training step does.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from apt_model.config.sections import TrainConfig
-from apt_model.data.batch import Batch
 from apt_model.data.notices import KeyedNotice
 from apt_model.data.rng import Tensors
+from apt_model.distill.checkpoints.branching import branch_of, keep_beginning, refuse_no_future, told_of_branch
 from apt_model.distill.checkpoints.comparison import (
     BEGINNING,
     compared,
@@ -32,12 +31,14 @@ from apt_model.distill.checkpoints.comparison import (
     refuse_past_the_end,
     told_of_workers,
 )
+from apt_model.distill.checkpoints.finding import CHECKPOINTS, STATE, find_checkpoint
 from apt_model.distill.checkpoints.generators import RestoredGenerators
 from apt_model.distill.checkpoints.optimizer_state import load_optimizer_state, optimizer_state, refuse_missing
 from apt_model.distill.checkpoints.progress import Progress
 from apt_model.distill.checkpoints.rank_state import RankState, WholeState, side_by_side
 from apt_model.distill.checkpoints.run_state import RunState
 from apt_model.errors import ConfigError, StorageError
+from apt_model.events.records import Branch
 from apt_model.models.devices import surroundings
 from apt_model.models.weights import load_weights, save_weights, weights_of
 from apt_model.ranks import group
@@ -46,25 +47,20 @@ from apt_model.storage import (
     Writer,
     forget_after,
     json_writer,
-    newest_snapshot,
     prune,
     read_json,
     snapshot_name,
-    snapshots,
     step_of,
-    unfinished_snapshots,
-    why_damaged,
     write_snapshot,
 )
 
-CHECKPOINTS = "checkpoints"
 STUDENT, BESIDE, OPTIMIZER = "student.safetensors", "beside.safetensors", "optimizer.safetensors"
 INNER = "inner.safetensors"
-GENERATORS, STATE = "generators.safetensors", "state.json"
+GENERATORS = "generators.safetensors"
 BESIDES = 65_536  # bytes of a checkpoint that are no weights: generators, counters, what blocks of a disk leave empty
 # Students in memory, and the run that left them so: one that is a step past its checkpoint goes on as that run too.
 _TRAINED_HERE: WeakKeyDictionary[nn.Module, Path] = WeakKeyDictionary()
-NEW_RUN, OTHER = "start a new run in another directory", "resume from another checkpoint"  # fixes of errors
+OTHER = "resume from another checkpoint"  # a fix
 
 
 class Checkpoints:
@@ -76,13 +72,25 @@ class Checkpoints:
         resume_from: a checkpoint, or a run directory whose newest intact one is taken; a run interrupted before its
             first checkpoint starts afresh. None: no resuming.
         may_differ: resume even if settings, sizes or data have changed.
+        branches: `resume_from` is another run's: the run is a branch of that one, and may have other settings.
+
+    Attributes:
+        branches: as given.
+        branch: where a branch comes from, once `check` has compared it; None of other runs.
     """
 
     def __init__(
-        self, run_dir: Path, config: TrainConfig, *, resume_from: Path | None = None, may_differ: bool = False
+        self,
+        run_dir: Path,
+        config: TrainConfig,
+        *,
+        resume_from: Path | None = None,
+        may_differ: bool = False,
+        branches: bool = False,
     ) -> None:
         self.folder = run_dir / CHECKPOINTS
-        self._config, self._may_differ = config, may_differ
+        self._config, self._may_differ, self.branches = config, may_differ, branches
+        self.branch: Branch | None = None
         self._clock = time.monotonic()
         self._best: tuple[float, int] | None = None  # score and step
         self._saved_step = 0
@@ -90,23 +98,7 @@ class Checkpoints:
         self.unwritten: nn.Module | None = None  # the student, whole, of a checkpoint that could not be written
         self.skipped: list[str] = []
         if resume_from is not None:
-            self.newest = self._find(resume_from)
-
-    def _find(self, place: Path) -> Path | None:
-        if place.parent.name == CHECKPOINTS:
-            reason = why_damaged(place)
-            if reason is None:
-                return place
-            before = [path for path in snapshots(place.parent) if path.name < place.name and why_damaged(path) is None]
-            fix = f"resume from {before[-1]}" if before else NEW_RUN
-            raise StorageError(f"checkpoint {place} cannot be used", got=reason, fix=fix)
-        found, skipped = newest_snapshot(place / CHECKPOINTS)
-        if found is None and skipped:
-            got = "; ".join(f"{one.path.name}: {one.reason}" for one in skipped)
-            raise StorageError(f"no intact checkpoint in {place / CHECKPOINTS}", got=got, fix=NEW_RUN)
-        self.skipped = [f"{one.path.name}: {one.reason}" for one in skipped]
-        self.skipped += [f"{path.name}: its save was broken off" for path in unfinished_snapshots(place / CHECKPOINTS)]
-        return found
+            self.newest, self.skipped = find_checkpoint(resume_from)
 
     def last_good(self) -> str | None:
         """For error messages: step and path of the newest intact checkpoint, or None."""
@@ -235,6 +227,8 @@ class Checkpoints:
             raise StorageError(f"checkpoint {self.newest} cannot be read", got=got, fix=OTHER) from error
         here = surroundings(run.device)
         excused = excused_by(there, here)
+        if self.branches:
+            return self._begin_branch(run, state, done, excused_by(there, here))
         knows = _TRAINED_HERE.get(run.student) == self.folder.resolve()
         if knows or BEGINNING in excused or holds_weights(run.student, self.newest / STUDENT):
             run.identity = {**run.identity, BEGINNING: then.get(BEGINNING)}
@@ -246,6 +240,17 @@ class Checkpoints:
         refuse_past_the_end(self._config, done)
         return told + told_of_workers(run.data.loader, done)
 
+    def _begin_branch(
+        self, run: RunState, state: Mapping[str, Any], done: Progress, excused: Sequence[str]
+    ) -> list[KeyedNotice]:
+        """Compare a branch with its parent's checkpoint; what to tell; errors as `branch_of`, `refuse_no_future`."""
+        assert self.newest is not None  # noqa: S101 - asked for only where there is one
+        has_beside = run.beside is not None or (self.newest / BESIDE).exists()
+        run.identity = {**run.identity, BEGINNING: state["identity"].get(BEGINNING)}  # a checkpoint replaces them
+        self.branch = branch_of(self.newest, state, run.identity, excused=excused, has_beside=has_beside)
+        refuse_no_future(done, self._config)
+        return [told_of_branch(self.branch), *told_of_workers(run.data.loader, done)]
+
     def restore(self, run: RunState) -> RestoredGenerators:
         """Restore a run from the checkpoint, but for the random generators: they are returned, to be set later.
 
@@ -256,9 +261,26 @@ class Checkpoints:
         with group.ranks().agreed("restore the checkpoint"):
             generators = self._restore(run, self.newest)
         self._saved_step = run.progress.step
-        if rank() == 0:
+        if rank() == 0 and not self.branches:
             forget_after(self.folder, self.newest)
         return generators
+
+    def begin_branch(self, run: RunState, tell: Callable[..., Any]) -> None:
+        """Of a branch that was restored: tell of its rate, then copy its parent's checkpoint as its own first one.
+
+        Of other runs: nothing.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if not self.branches or self.newest is None:
+            return
+        with group.ranks().agreed("keep where the branch begins"):
+            if rank() == 0:
+                if self._best is not None and self._best[1] != run.progress.step:
+                    self._best = None  # the parent keeps that checkpoint, and measured it by other settings
+                keep_beginning(self.folder, self.newest, run, best=self._best, tell=tell)
+        self.newest = self.folder / self.newest.name
 
     def _restore(self, run: RunState, path: Path) -> RestoredGenerators:
         try:
@@ -269,40 +291,18 @@ class Checkpoints:
                 load_weights(run.beside, path / BESIDE)
             load_optimizer_state(run.optimizer, load_file(path / OPTIMIZER), state["optimizer"])
             for name, one in run.others.items():
-                refuse_missing(name, one.state_dict(), state["others"][name])
-                one.load_state_dict(state["others"][name])
+                own = one.state_dict()
+                refuse_missing(name, own, state["others"][name])
+                keeps = {"run_id": own["run_id"]} if self.branches and name == "report" else {}
+                one.load_state_dict({**state["others"][name], **keeps})
             self._best = state["best"] and (float(state["best"][0]), int(state["best"][1]))
-            own = RankState.read(rank(), state["ranks"], load_file(path / GENERATORS), load_file(path / INNER))
-            return own.restore(run, path, state["identity"])
+            at = RankState.read(rank(), state["ranks"], load_file(path / GENERATORS), load_file(path / INNER))
+            return at.restore(run, path, state["identity"])
         except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             got = f"{type(error).__name__}: {error}"[:300]
             raise StorageError(f"checkpoint {path} cannot be restored", got=got, fix=OTHER) from error
-
-    def keep_batches(self, step: int, batches: Sequence[Batch]) -> Path | None:
-        """Write the batches of a non-finite step to a safetensors file beside the run; None if that fails."""
-        path = self.folder.parent / f"nonfinite-step-{step:08}.safetensors"
-        tensors = {
-            f"{index}.{name}": getattr(batch, name).clone(memory_format=torch.contiguous_format)
-            for index, batch in enumerate(batches)
-            for name in ("input_ids", "attention_mask", "labels", "position_ids")
-            if getattr(batch, name) is not None
-        }
-        try:
-            save_file(tensors, path)
-        except (OSError, SafetensorError):
-            return None
-        return path
 
     def refuse_other_data(self, then: str, now: str, batches: int) -> None:
         """Refuse to resume in an epoch whose first batches have another hash; errors as `refuse_other_batches`."""
         if not self._may_differ:
             refuse_other_batches(then, now, batches)
-
-
-def saved_identity(run_dir: Path) -> Mapping[str, Any]:
-    """The identity in a run's newest intact checkpoint; empty without one."""
-    newest, _ = newest_snapshot(run_dir / CHECKPOINTS)
-    try:
-        return {} if newest is None else dict(read_json(newest / STATE)["identity"])
-    except (OSError, LookupError, TypeError, ValueError):  # resuming will tell
-        return {}
