@@ -13,6 +13,8 @@ TORCH_ARGS ?=
 # How the demo runs, e.g.  make demo DEMO_ARGS="--lang en --watch"
 DEMO_ARGS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+# A process of its own for each core, with one thread: most of a test's time it waits for others, or for a disk.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test test-all check format bench clean
 
@@ -20,17 +22,17 @@ demo: $(VENV)/.package
 	$(BIN)/apt-model demo $(DEMO_ARGS)
 
 test: $(VENV)/.tools
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 test-all: $(VENV)/.tools
-	$(BIN)/pytest -q -m ""
+	$(PYTEST) -m ""
 
 check: $(VENV)/.tools
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/deptry .
-	$(BIN)/pytest -q
+	$(PYTEST)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff format .
