@@ -62,6 +62,7 @@ def test_the_presenter_is_gone_through_by_keyboard(open_page: Open, served: str)
     page.keyboard.press("ArrowRight")
     assert "第 55 步" in room_of(watched)
     assert page.locator("#presenter .lazy-figure").inner_text() == "8.3%"  # 1 − 55 / 60
+    assert page.locator("#presenter .sheet").bounding_box()["width"] > 0.9 * page.viewport_size["width"]
     ground = "getComputedStyle(document.querySelector('#presenter')).backgroundColor"
     assert page.evaluate(ground) == "rgb(247, 244, 236)"
     page.keyboard.press("d")
