@@ -3,44 +3,44 @@
 export const STORY = {
   "story.title": ["到现在为止", "The story so far"],
   "story.unseen.great_progress": [
-    "学生正在学会，进步很明显。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
-    "The student is learning, and a lot. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
+    "到这里，学生的进步很明显。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
+    "The student has learned a lot so far. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
   ],
   "story.unseen.progress": [
-    "学生在一点点进步。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始是 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
-    "The student is learning, little by little. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
+    "到这里，学生进步了一点。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始是 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
+    "The student has learned a little so far. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
   ],
   "story.unseen.steady": [
     "还看不出学生有变化：在没学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。这点差别可能只是碰巧。",
     "No change to be seen yet: on text it has never seen, the student picks the teacher's word {agree} times in 100, against {agreed} at the start. So small a difference may be chance.",
   ],
   "story.unseen.decline": [
-    "学生离教师越来越远了：在没学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is moving away from its teacher: on text it has never seen, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
+    "到这里，学生离教师更远了：在没学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
+    "The student has moved away from its teacher: on text it has never seen, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
   ],
   "story.unseen.unknown": [
     "学没学会，还看不出来。在没学过的文本上，每 100 个词里学生有 {agree} 个和教师选的一样，偷懒程度 {lazy}。",
-    "Whether it learns is not seen yet. On text it has never seen, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
+    "Whether it has learned anything cannot be seen yet. On text it has never seen, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
   ],
   "story.learned.great_progress": [
-    "学生越来越像教师，进步很明显：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
-    "The student is becoming much more like its teacher: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
+    "到这里，学生像教师多了：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
+    "The student has become much more like its teacher: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
   ],
   "story.learned.progress": [
-    "学生在一点点接近教师：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
-    "The student comes closer to its teacher, little by little: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
+    "到这里，学生离教师近了一点：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
+    "The student has come a little closer to its teacher: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
   ],
   "story.learned.steady": [
     "还看不出学生有变化：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。这点差别可能只是碰巧。",
     "No change to be seen yet: on text it was taught, the student picks the teacher's word {agree} times in 100, against {agreed} at the start. So small a difference may be chance.",
   ],
   "story.learned.decline": [
-    "学生离教师越来越远了：在学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is moving away from its teacher: on text it was taught, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
+    "到这里，学生离教师更远了：在学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
+    "The student has moved away from its teacher: on text it was taught, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
   ],
   "story.learned.unknown": [
     "学没学会，还看不出来。在学过的文本上，每 100 个词里学生有 {agree} 个和教师选的一样，偷懒程度 {lazy}。",
-    "Whether it learns is not seen yet. On text it was taught, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
+    "Whether it has learned anything cannot be seen yet. On text it was taught, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
   ],
   "story.observed.great_progress": [
     "学生比一开始接近教师得多：同样的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
