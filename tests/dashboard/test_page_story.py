@@ -79,11 +79,11 @@ HIGH = [one + 0.5 for one in LOW]
 @pytest.mark.parametrize(
     ("courses", "unseen", "step", "language", "words"),
     [
-        ((LOW, HIGH, HIGH), True, 60, "zh", ("学生正在学会", "没学过", "有 63 个", "只有 13 个")),
-        ((LOW, HIGH, HIGH), True, 60, "en", ("The student is learning, and a lot", "63 times in 100", "13 at")),
+        ((LOW, HIGH, HIGH), True, 60, "zh", ("学生的进步很明显", "没学过", "有 63 个", "只有 13 个")),
+        ((LOW, HIGH, HIGH), True, 60, "en", ("The student has learned a lot so far", "63 times in 100", "13 at")),
         ((LOW, HIGH, HIGH), True, 5, "zh", ("还看不出来", "有 13 个")),
         ((LOW, LOW[::-1]), True, 60, "zh", ("还看不出学生有变化", "碰巧")),
-        ((HIGH, LOW), True, 60, "en", ("moving away from its teacher", "13 times")),
+        ((HIGH, LOW), True, 60, "en", ("moved away from its teacher", "13 times")),
         ((LOW, HIGH), False, 60, "zh", ("在学过的文本上", "背下来")),
         ((), True, 60, "zh", ("没有用固定的文本量过", "考试")),
     ],
