@@ -22,7 +22,7 @@ from apt_model.events.runfile import read_events
 
 WIDTH, HEIGHT = 1040, 940
 FILM_SECONDS = 20
-COLOURS = 32  # of a frame: paper, ink and a few signs
+COLOURS = 96  # of a frame: paper, ink, and the curves apart from each other
 LAST_VIEWS = ("lazy", "exam", "reports")
 LOCALES = {"zh": "zh-CN", "en": "en-US"}
 
@@ -66,8 +66,8 @@ def save_film(frames: list[Image.Image], path: Path) -> None:
 
 
 def reduced(picture: Image.Image) -> Image.Image:
-    """The picture in few colours, without dithering, which would cost more bytes than it gives."""
-    return picture.quantize(COLOURS, dither=Image.Dither.NONE)
+    """The picture in few colours that are far apart, without dithering, which would cost more bytes than it gives."""
+    return picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 if __name__ == "__main__":
