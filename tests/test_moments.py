@@ -210,7 +210,7 @@ def test_under_a_launcher_sigterm_stays_what_it_was() -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "WORLD_SIZE": world},
+            env={**os.environ, "WORLD_SIZE": world, "RANK": "0"},
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()

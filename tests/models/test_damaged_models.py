@@ -442,7 +442,7 @@ def test_a_models_numbers_of_beams_and_tokens_are_told_and_not_used(
     assert time.monotonic() - begun < SECONDS
     for setting in ("num_beams=1000000", "max_new_tokens=1000000000", "num_return_sequences=1000000"):
         assert setting in bounded.err
-    assert "is not used" in bounded.err
+    assert "are not used" in bounded.err
 
 
 def test_a_token_that_the_model_does_not_know_is_refused_before_it_is_asked(llama: Path) -> None:

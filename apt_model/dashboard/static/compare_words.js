@@ -16,8 +16,8 @@ export const COMPARED = {
   "charts.unit.rate": ["学习率", "learning rate"],
   "charts.unit.speed": ["token/秒", "tokens/s"],
   "charts.epochs": [
-    "竖的虚线是新一轮（epoch）的开始。损失在那里往下一级，是因为同样的句子又学了一遍。",
-    "A dashed vertical line is the start of an epoch. Each step down: the same sentences again.",
+    "竖的点线是新一轮（epoch）的开始：同样的句子又学一遍，损失若在那里往下一级，就是因为这个。",
+    "A dotted vertical line is the start of an epoch: the same sentences again. If the loss falls a step there, that is why.",
   ],
   "charts.from": ["从第几步", "From step"],
   "charts.to": ["到第几步", "to step"],

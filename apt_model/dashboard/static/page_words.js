@@ -7,8 +7,8 @@ export const PAGE_WORDS = {
   ],
   "token.marks": ["␣ 空格，↵ 换行，⟨…⟩ 一个字的一部分或特殊的词", "␣ a space, ↵ a new line, ⟨…⟩ a part of a character or a special token"],
   "level.why": [
-    "标记从 {bound} nat 起：再近一些，单看这一个词，灯也是绿的。",
-    "Marks begin at {bound} nats: for any token nearer than that the light would be green.",
+    "KL 小于 {bound} nat 的词不标颜色：单看这样一个词，偷懒程度还在绿灯以内。",
+    "Tokens below {bound} nats are left unmarked: by such a token alone laziness would be within the green light.",
   ],
   "now.momentcard": ["这张卡片那一步 · 第 {step} 步", "At this card · step {step}"],
   "now.since": ["课已到第 {step} 步，损失 {loss}", "The lesson is at step {step}, loss {loss}"],

@@ -4,63 +4,63 @@ export const STORY = {
   "story.title": ["到现在为止", "The story so far"],
   "story.unseen.great_progress": [
     "到这里，学生的进步很明显。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
-    "The student has learned a lot so far. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
+    "The student has learned a lot so far. On text it has never seen, it now picks the teacher's word for {agree} tokens in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
   ],
   "story.unseen.progress": [
     "到这里，学生进步了一点。拿一些它没学过的文本来考，每 100 个词里，它有 {agree} 个和教师选的一样，一开始是 {agreed} 个；偷懒程度从 {lazied} 变成 {lazy}。",
-    "The student has learned a little so far. On text it has never seen, it now picks the teacher's word {agree} times in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
+    "The student has learned a little so far. On text it has never seen, it now picks the teacher's word for {agree} tokens in 100, against {agreed} at the start; its laziness went from {lazied} to {lazy}.",
   ],
   "story.unseen.steady": [
     "还看不出学生有变化：在没学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。这点差别可能只是碰巧。",
-    "No change to be seen yet: on text it has never seen, the student picks the teacher's word {agree} times in 100, against {agreed} at the start. So small a difference may be chance.",
+    "No change to be seen yet: on text it has never seen, the student picks the teacher's word for {agree} tokens in 100, against {agreed} at the start. So small a difference may be chance.",
   ],
   "story.unseen.decline": [
     "到这里，学生离教师更远了：在没学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student has moved away from its teacher: on text it has never seen, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
+    "The student has moved away from its teacher: on text it has never seen, its laziness went from {lazied} to {lazy}; it picks the teacher's word for {agree} tokens in 100, against {agreed} at the start.",
   ],
   "story.unseen.unknown": [
     "学没学会，还看不出来。在没学过的文本上，每 100 个词里学生有 {agree} 个和教师选的一样，偷懒程度 {lazy}。",
-    "Whether it has learned anything cannot be seen yet. On text it has never seen, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
+    "Whether it has learned anything cannot be seen yet. On text it has never seen, the student picks the teacher's word for {agree} tokens in 100; its laziness is {lazy}.",
   ],
   "story.learned.great_progress": [
     "到这里，学生像教师多了：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始只有 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
-    "The student has become much more like its teacher: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
+    "The student has become much more like its teacher: on text it was taught, it picks the teacher's word for {agree} tokens in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
   ],
   "story.learned.progress": [
     "到这里，学生离教师近了一点：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。是真学会了还是背下来了，要看没学过的文本，这堂课没有留。",
-    "The student has come a little closer to its teacher: on text it was taught, it picks the teacher's word {agree} times in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
+    "The student has come a little closer to its teacher: on text it was taught, it picks the teacher's word for {agree} tokens in 100, against {agreed} at the start. Whether it understands or remembers would show on unseen text, which this lesson has none of.",
   ],
   "story.learned.steady": [
     "还看不出学生有变化：在学过的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。这点差别可能只是碰巧。",
-    "No change to be seen yet: on text it was taught, the student picks the teacher's word {agree} times in 100, against {agreed} at the start. So small a difference may be chance.",
+    "No change to be seen yet: on text it was taught, the student picks the teacher's word for {agree} tokens in 100, against {agreed} at the start. So small a difference may be chance.",
   ],
   "story.learned.decline": [
     "到这里，学生离教师更远了：在学过的文本上，偷懒程度从 {lazied} 变成 {lazy}；每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student has moved away from its teacher: on text it was taught, its laziness went from {lazied} to {lazy}; it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
+    "The student has moved away from its teacher: on text it was taught, its laziness went from {lazied} to {lazy}; it picks the teacher's word for {agree} tokens in 100, against {agreed} at the start.",
   ],
   "story.learned.unknown": [
     "学没学会，还看不出来。在学过的文本上，每 100 个词里学生有 {agree} 个和教师选的一样，偷懒程度 {lazy}。",
-    "Whether it has learned anything cannot be seen yet. On text it was taught, the student picks the teacher's word {agree} times in 100; its laziness is {lazy}.",
+    "Whether it has learned anything cannot be seen yet. On text it was taught, the student picks the teacher's word for {agree} tokens in 100; its laziness is {lazy}.",
   ],
   "story.observed.great_progress": [
     "学生比一开始接近教师得多：同样的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is much closer to the teacher than at the start: on the same text, it picks the teacher's word {agree} times in 100, against {agreed}.",
+    "The student is much closer to the teacher than at the start: on the same text, it picks the teacher's word for {agree} tokens in 100, against {agreed}.",
   ],
   "story.observed.progress": [
     "学生比一开始更接近教师：同样的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is closer to the teacher than at the start: on the same text, it picks the teacher's word {agree} times in 100, against {agreed}.",
+    "The student is closer to the teacher than at the start: on the same text, it picks the teacher's word for {agree} tokens in 100, against {agreed}.",
   ],
   "story.observed.steady": [
     "看不出学生离教师更近还是更远：同样的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is neither closer to the teacher nor further away, as far as can be seen: on the same text, it picks the teacher's word {agree} times in 100, against {agreed} at the start.",
+    "The student is neither closer to the teacher nor further away, as far as can be seen: on the same text, it picks the teacher's word for {agree} tokens in 100, against {agreed} at the start.",
   ],
   "story.observed.decline": [
     "学生比一开始离教师更远：同样的文本上，每 100 个词里它有 {agree} 个和教师选的一样，一开始是 {agreed} 个。",
-    "The student is further from the teacher than at the start: on the same text, it picks the teacher's word {agree} times in 100, against {agreed}.",
+    "The student is further from the teacher than at the start: on the same text, it picks the teacher's word for {agree} tokens in 100, against {agreed}.",
   ],
   "story.observed.unknown": [
     "学生在变近还是变远，还看不出来。每 100 个词里，它有 {agree} 个和教师选的一样。",
-    "Whether the student comes closer is not seen yet. It picks the teacher's word {agree} times in 100.",
+    "Whether the student comes closer is not seen yet. It picks the teacher's word for {agree} tokens in 100.",
   ],
   "story.soon": ["还没有量过学生学得怎样，先看看卡片。", "The student has not been measured yet: look at the cards meanwhile."],
   "story.answers": [
@@ -79,7 +79,7 @@ export const STORY = {
   "story.exam": ["同一道题，三次回答", "One question, three answers"],
   "story.exams": ["同一道题", "One question"],
   "story.before": ["课前", "Before"],
-  "story.half": ["中途 · 第 {step} 步", "Partway · step {step}"],
+  "story.half": ["中间 · 第 {step} 步", "In between · step {step}"],
   "story.first": ["第 {step} 步", "Step {step}"],
   "story.now": ["现在 · 第 {step} 步", "Now · step {step}"],
   "story.end": ["下课 · 第 {step} 步", "At the end · step {step}"],
@@ -194,8 +194,8 @@ export const STORY = {
   ],
   "tour.lazy.title": ["偷懒程度：离教师多远", "Laziness: how far from the teacher"],
   "tour.lazy.text": [
-    "0% 是和教师一模一样，100% 是毫不相干。绿、黄、红三色告诉你这张卡片算不算好。",
-    "0% is exactly like the teacher, 100% has nothing in common. Green, yellow and red say how good this card is.",
+    "0% 是和教师一模一样，100% 是毫不相干。绿、黄、红三色告诉你这张卡片算不算好，界线是条上的两道虚线。",
+    "0% is exactly like the teacher, 100% has nothing in common. Green, yellow and red say how good this card is; the two dotted lines on the bar are the bounds.",
   ],
   "tour.story.title": ["到现在为止学得怎样", "How it has gone so far"],
   "tour.story.text": [
@@ -204,13 +204,13 @@ export const STORY = {
   ],
   "tour.replay.title": ["时间可以倒回去", "Time can be turned back"],
   "tour.replay.text": [
-    "拖动滑块，或者按播放：整页都会回到那一步的样子，从什么都不会看到学会。",
+    "拖动滑块，或者按播放：整页都会回到那一步的样子，从什么都不会，一直看到现在。",
     "Move the slider, or press play: the whole page shows that step, from knowing nothing on.",
   ],
   "tour.views.title": ["还有几页，词语随时可查", "More views, and every word explained"],
   "tour.views.text": [
-    "上面这几页分别讲为什么偷懒、考试、温度和成绩。带虚线的词点一下就有解释，按 ? 看全部。",
-    "The views above tell why the student is lazy, its exams, temperature and report cards. Words with a dotted line explain themselves at a click; ? shows them all.",
+    "上面这几页是曲线、主题、考试、温度和成绩单。带虚线的词点一下就有解释，按 ? 看全部。",
+    "The tabs above hold the curves, topics, exams, temperature and report cards. Words with a dotted line explain themselves at a click; ? shows them all.",
   ],
   "ask.title": ["问学生一个问题", "Ask the student something"],
   "ask.label": ["写一个开头或问题，下次考试时两边都会回答（不影响训练）", "A beginning or a question: both answer it at the next exam (training is not affected)"],

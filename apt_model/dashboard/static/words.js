@@ -115,8 +115,8 @@ export const WORDS = {
   "token.entropy": ["熵 {entropy} nat", "entropy {entropy} nats"],
   "token.strip": ["学生的话，逐词", "What the student said, token by token"],
   "lazy.intro": [
-    "偷懒程度 = {similarity_weight} × 文字差异（1 − 文本相似度）+ {kl_weight} × 概率差异（归一化 KL）。看看是哪一部分在下降。",
-    "Laziness = {similarity_weight} × text difference (1 − text similarity) + {kl_weight} × probability difference (normalised KL). See which part falls.",
+    "偷懒程度 = 文字差异 + 概率差异。文字差异 = {similarity_weight} ×（1 − 文本相似度），概率差异 = {kl_weight} × 归一化 KL。看看是哪一部分在下降。",
+    "Laziness = text difference + probability difference, where text difference = {similarity_weight} × (1 − text similarity) and probability difference = {kl_weight} × normalised KL. See which part falls.",
   ],
   "lazy.parts": ["偷懒程度和它的两部分", "Laziness and its two parts"],
   "lazy.laziness": ["偷懒程度", "laziness"],
@@ -167,7 +167,7 @@ export const WORDS = {
   "exam.none": ["到这一步还没有考试。", "No exam up to this step yet."],
   "exam.never": ["这堂课没有安排考试。", "This lesson has no exams."],
   "exam.question": ["第 {index} 题", "Question {index}"],
-  "exam.grown": ["学生的答案怎样长成", "How the student's answer grew"],
+  "exam.grown": ["学生历次的回答", "The student's answers over time"],
   "exam.when": ["Epoch {epoch} · 第 {step} 步", "Epoch {epoch} · step {step}"],
   "exam.start": ["课前 · 第 {step} 步", "Before the lesson · step {step}"],
   "exam.same": ["与教师相同", "same as the teacher"],
@@ -179,7 +179,7 @@ export const WORDS = {
   "temperature.slider": ["温度 T", "Temperature T"],
   "temperature.own": ["用这堂课的 T = {temperature}", "This lesson's T = {temperature}"],
   "temperature.token": ["选一个词", "Choose a token"],
-  "temperature.bars": ["候选之间的高低：T = 1 与 T = {temperature}", "How the candidates rank: T = 1 and T = {temperature}"],
+  "temperature.bars": ["只在这几个候选里比：T = 1 与 T = {temperature}", "Among these candidates alone: T = 1 and T = {temperature}"],
   "temperature.hard": ["T = 1", "T = 1"],
   "temperature.soft": ["T = {temperature}", "T = {temperature}"],
   "temperature.entropy": ["候选之间的熵 {before} → {after} nat", "Entropy among them: {before} → {after} nats"],
@@ -192,8 +192,8 @@ export const WORDS = {
     "Only the sum of the rest is known; here it is spread evenly, which gives the most that the rest can have after softening.",
   ],
   "temperature.dark": [
-    "这几个候选里，教师给「{first}」{p1}，其余几个一共只有 {q1}。T = {temperature} 时，「{first}」降到 {p2}，其余几个升到 {q2}：「{second}」和「{third}」哪个更接近，学生也看得见了。错的答案之间也分高低，这就是暗知识。",
-    "Among these candidates the teacher gives “{first}” {p1}, which leaves {q1} for the others. At T = {temperature} it falls to {p2} and they rise to {q2}: now the student also learns which of “{second}” and “{third}” is closer to being right. How the wrong answers rank is the dark knowledge.",
+    "只在这几个候选里比，教师给「{first}」{p1}，其余几个一共 {q1}。T = {temperature} 时，「{first}」降到 {p2}，其余几个升到 {q2}：次序不变，靠后的分量重了，学生也会去学它们，比如「{second}」比「{third}」更像。没被选中的词谁高谁低也是知识，叫暗知识。",
+    "Among these candidates alone the teacher gives “{first}” {p1} and the others {q1}. At T = {temperature} it falls to {p2} and they rise to {q2}: the order stays, but those behind weigh more, so the student learns them too, such as that “{second}” is likelier than “{third}”. How the words not chosen rank is the dark knowledge.",
   ],
   "temperature.flat": [
     "T 太高时所有词几乎一样，分不出谁更像对的，暗知识也就淡了。",
@@ -204,8 +204,8 @@ export const WORDS = {
     "T = 1 is the teacher as it is: “{first}” has {p1}. Raise the temperature and watch the others.",
   ],
   "temperature.sharp": [
-    "T 小于 1 时分布更尖，几乎只剩第一名：和直接抄答案差不多。",
-    "Below 1 the distribution sharpens to its first choice: little more than copying the answer.",
+    "T 小于 1 时分布更尖，靠后的词分量更轻；T 越小，越只剩第一名，像直接抄答案。",
+    "Below 1 the distribution sharpens: those behind weigh less, and the lower T, the more only the first is left, as in copying the answer.",
   ],
   "temperature.shares": ["损失里谁占多少（第 {step} 步）", "What the loss is made of (step {step})"],
   "temperature.sharenote": [
