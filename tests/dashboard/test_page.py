@@ -259,7 +259,7 @@ def test_laziness_is_explained_with_the_numbers_of_the_runs_own_record(open_page
     watched.show("lazy")
     assert watched.page.locator(".chart-parts .value").all_inner_texts() == ["50%", "20%", "56%"]
     intro = watched.page.locator("#view-lazy .intro")
-    assert "偷懒程度 = 0.25 × 文字差异（1 − 文本相似度）+ 0.75 × 概率差异（归一化 KL）" in intro.inner_text()
+    assert "文字差异 = 0.25 ×（1 − 文本相似度），概率差异 = 0.75 × 归一化 KL" in intro.inner_text()
     watched.page.locator(".language").click()
     watched.settle()
     assert (

@@ -80,10 +80,10 @@ HIGH = [one + 0.5 for one in LOW]
     ("courses", "unseen", "step", "language", "words"),
     [
         ((LOW, HIGH, HIGH), True, 60, "zh", ("学生的进步很明显", "没学过", "有 63 个", "只有 13 个")),
-        ((LOW, HIGH, HIGH), True, 60, "en", ("The student has learned a lot so far", "63 times in 100", "13 at")),
+        ((LOW, HIGH, HIGH), True, 60, "en", ("The student has learned a lot so far", "63 tokens in 100", "13 at")),
         ((LOW, HIGH, HIGH), True, 5, "zh", ("还看不出来", "有 13 个")),
         ((LOW, LOW[::-1]), True, 60, "zh", ("还看不出学生有变化", "碰巧")),
-        ((HIGH, LOW), True, 60, "en", ("moved away from its teacher", "13 times")),
+        ((HIGH, LOW), True, 60, "en", ("moved away from its teacher", "13 tokens")),
         ((LOW, HIGH), False, 60, "zh", ("在学过的文本上", "背下来")),
         ((), True, 60, "zh", ("没有用固定的文本量过", "考试")),
     ],
@@ -112,7 +112,7 @@ def test_one_question_is_shown_at_three_times_beside_the_teachers_answer(open_pa
     (tmp_path / "run.html").write_text(make_report([run]), "utf-8")
     watched = open_page((tmp_path / "run.html").as_uri())
     exam = watched.page.locator(".story-exam")
-    assert exam.locator("dt").all_inner_texts() == ["课前", "中途 · 第 20 步", "下课 · 第 60 步", "教师"]
+    assert exam.locator("dt").all_inner_texts() == ["课前", "中间 · 第 20 步", "下课 · 第 60 步", "教师"]
     assert exam.locator("dd").all_inner_texts() == ["啊", "全球好", "全球最大的网好", "全球最大的网络。"]
     exam.locator("dt button").nth(1).click()
     watched.settle()
