@@ -212,7 +212,10 @@ def _kept(
     except StorageError as error:
         if home is None:
             raise
-        raise home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step) from error
+        told = home.with_student(error, models, config, checkpoints=checkpoints, step=audience.step)
+        if told is error:  # an error that is its own cause would be followed without end
+            raise
+        raise told from error
 
 
 def _questions(config: LessonConfig, directory: Path | None, guard: Guard) -> Callable[[], Sequence[str]] | None:

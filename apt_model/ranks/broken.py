@@ -22,8 +22,9 @@ WORDS = re.compile(r"gloo|nccl|c10d|ProcessGroup|connection (closed|reset|refuse
 
 def is_of_connection(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is torch's over the connections between the ranks."""
-    dist = sys.modules.get("torch.distributed")
-    while error is not None:
+    dist, seen = sys.modules.get("torch.distributed"), set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if dist is not None and isinstance(error, dist.DistError):
             return True
         if type(error) is RuntimeError and WORDS.search(str(error)):

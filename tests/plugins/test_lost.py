@@ -122,6 +122,7 @@ def lesson(run: Path, *, save_steps: int = 3, is_plain: bool = False, sinks: Any
 def check_told(student: Any, error: StorageError | None, run: Path, what: str) -> None:
     """The error names where the very student is that was in memory, and it is nobody else's place."""
     assert error is not None
+    assert error.__cause__ is not error
     assert error.exit_code == 5
     assert "\n" not in str(error)
     assert str(run / EVENTS) in str(error)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from apt_model.errors import ConfigError, DataError
+from apt_model.ranks.broken import is_of_connection
 from apt_model.ranks.group import Ranks, ranks
 from apt_model.ranks.place import NAMES, NAMES_OF_SLURM, Place, alone, place, share_place
 from apt_model.ranks.store import free_port, seconds_of
@@ -155,3 +156,12 @@ def test_whatever_fails_all_ranks_leave_soon_with_one_line_and_one_code(fault: s
         assert fault == "none" or found["seconds"][rank] < 30, found
     assert found["says reset"] == []
     assert time.monotonic() - begun < 150
+
+
+@pytest.mark.timeout(10)
+def test_causes_that_go_in_a_circle_are_followed_once() -> None:
+    one, two = ValueError("one"), RuntimeError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert not is_of_connection(one)
+    two.__cause__ = RuntimeError("Connection reset by peer")
+    assert is_of_connection(one)
