@@ -32,7 +32,7 @@ HEAD = """# What it withstands
 Made by `python -m tests.acceptance` ({versions}).
 The numbers are those of the acceptance matrix. *Ours* is the result of the tests named, run for this page: tests
 passed, and how many inputs were tried where they are made up. *Peers* is what installed trainers did, each case
-in a process of its own (`tests/acceptance/peers`). The cases of several processes (25 to 27) are not built yet.
+in a process of its own (`tests/acceptance/peers`).
 
 | # | case | ours | inputs tried | peers |
 |---|---|---|---|---|

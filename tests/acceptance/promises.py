@@ -7,6 +7,7 @@ _OTHERS = "distill/checkpoints/test_other_material.py"
 _RESUME = "distill/checkpoints/test_resume.py"
 _WRITERS = "test_writers.py"
 _LOST = "plugins/test_lost.py"
+_PROCESSES = "distill/test_processes.py"
 _FILES = "data/test_hostile_files.py"
 _READERS = "data/test_readers.py"
 _MODELS = "models/test_damaged_models.py"
@@ -51,8 +52,8 @@ FAULTS_OF_PROMISES = (
             "of_four_thousand_processes_never_two_write_at_once",
             "a_run_cannot_be_taken_up_while_it_is_trained_but_it_can_be_read",
             "a_record_that_a_second_one_writes_to_is_told_of",
-        ),
-        short="`--resume` on several processes: the issue on them",
+        )
+        + of(_PROCESSES, "a_run_of_two_ranks_that_was_cut_goes_on_to_the_same_student"),
     ),
     Fault(
         64,
@@ -115,6 +116,7 @@ FAULTS_OF_PROMISES = (
             "a_second_ctrl_c_in_each_phase_ends_it_with_one_line_and_the_run_goes_on_the_same",
             "signals_while_several_processes_tokenize_leave_none_of_them",
             "a_keyboard_interrupt_that_cannot_be_raised_ends_the_program_all_the_same",
+            "a_process_that_another_thread_is_forking_while_the_program_ends_is_not_left_over",
         ),
     ),
     Fault(
@@ -126,6 +128,11 @@ FAULTS_OF_PROMISES = (
             "another_run_that_stands_there_when_the_lesson_is_over_keeps_its_student",
             "two_hundred_runs_that_lose_directory_or_record_at_drawn_events",
             "a_disk_that_vanishes_in_the_middle_of_a_run",
+        )
+        + of(
+            "plugins/test_faulty_disk.py",
+            "a_disk_that_reports_an_error_only_when_a_file_is_closed_ends_the_run_with_five",
+            "a_hundred_runs_on_a_disk_with_drawn_faults",
         )
         + of("test_surroundings.py", "memory_that_runs_out_in_a_save_is_one_line_and_the_checkpoint_before_stays"),
     ),

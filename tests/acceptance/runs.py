@@ -9,6 +9,9 @@ _SIGNALS = "test_signals.py"
 _SAME = "plugins/test_same_student.py"
 _STOPPED = "a_stopped_process_says_one_line_and_resumed_ends_with_the_bytes_of_one_never_stopped"
 _ENDINGS = "distill/test_endings.py"
+_RANKS = "ranks/test_group.py"
+_PROCESSES = "distill/test_processes.py"
+_ALL_LEAVE = "whatever_fails_all_ranks_leave_soon_with_one_line_and_one_code"
 
 FAULTS_OF_RUNS = (
     Fault(
@@ -100,6 +103,27 @@ FAULTS_OF_RUNS = (
         of(_SIGNALS, _STOPPED, "ctrl_c_twice_ends_at_once_with_whole_checkpoints_and_the_run_goes_on_the_same"),
     ),
     Fault(
+        25,
+        "a rank killed: the others exit 6 and name it, nothing lost",
+        (
+            *of(_RANKS, "two_processes_agree_and_a_killed_one_is_named", _ALL_LEAVE),
+            *of(_PROCESSES, "ranks_killed_at_drawn_moments_lose_nothing"),
+        ),
+    ),
+    Fault(
+        26,
+        "a rank stalled: exit 6, stacks dumped",
+        (
+            *of(_RANKS, _ALL_LEAVE),
+            *of(
+                "ranks/test_judge.py",
+                "an_idle_rank_is_stuck_once_it_is_behind_and_nobody_moves",
+                "a_silent_rank_is_lost_after_the_patience_and_later_if_its_machine_sees_it_compute",
+            ),
+        ),
+    ),
+    Fault(27, "launcher killed: workers gone within 10 s", of(_RANKS, _ALL_LEAVE)),
+    Fault(
         28,
         "two writers: the second exits 5 with the PID",
         of(_RESUME, "a_second_writer_is_refused_with_the_first_ones_pid_and_a_dead_ones_lock_counts_for_nothing"),
@@ -107,8 +131,10 @@ FAULTS_OF_RUNS = (
     Fault(
         29,
         "other batch size, data or config on resume: exit 2",
-        of(_RESUME, "settings_sizes_and_data_that_are_not_what_they_were_are_listed"),
-        "world size: the issue on several processes",
+        (
+            *of(_RESUME, "settings_sizes_and_data_that_are_not_what_they_were_are_listed"),
+            *of(_PROCESSES, "another_number_of_processes_is_refused_by_name_or_taken_anyway"),
+        ),
     ),
     Fault(
         30,
