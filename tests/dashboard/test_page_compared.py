@@ -168,7 +168,6 @@ def test_a_link_that_leads_nowhere_still_shows_the_lesson(open_page: Open, seven
     assert watched.page.locator(".card").get_attribute("data-step") == "60"
 
 
-@pytest.mark.slow
 def test_a_card_is_saved_as_a_png(open_page: Open, seven: str) -> None:
     watched = open_page(f"{seven}#now&step=20")
     with watched.page.expect_download() as download:

@@ -1,13 +1,17 @@
 /** The card: what both said on one sample, how lazy the student is, on which topic, with a remark. */
-import {brief, clean, tongue} from "./clean.js";
+import {clean, tongue} from "./clean.js";
 import {el, meter} from "./dom.js";
 import {brisk, fieldOf, levelsOf, number, percent} from "./format.js";
 import {termed} from "./terms.js";
 import {tokenLegend, tokenRows} from "./tokens.js";
 import {remarkWord, say, topicWord} from "./words.js";
 
-const LIGHTS = { green: "●", yellow: "▲", red: "■" };
-const kindOf = (light) => (light in LIGHTS ? light : "red");
+export const LIGHTS = { green: "●", yellow: "▲", red: "■" };
+
+/** The light's colour; red where it is none of them. */
+export function kindOf(light) {
+  return light in LIGHTS ? light : "red";
+}
 
 /** The light as a shape, a colour and, if `worded`, words. */
 export function lightMark(light, worded) {
@@ -26,6 +30,17 @@ export function lightOf(laziness, scale) {
 export function partsOf(card, scale) {
   if (!Number.isFinite(card.similarity)) return { text: null, kl: null }; // there was nothing to compare
   return { text: scale.similarity_weight * (1 - card.similarity), kl: scale.kl_weight * card.normalised_kl };
+}
+
+/** The sum of a card's laziness with its numbers, by a lesson's `scale`. */
+export function formulaOf(card, scale) {
+  return say("now.formula", {
+    similarity_weight: brisk(scale.similarity_weight),
+    kl_weight: brisk(scale.kl_weight),
+    similarity: number(card.similarity, 3),
+    kl: number(card.normalised_kl, 3),
+    laziness: percent(card.laziness),
+  });
 }
 
 /** A whole card as an article; `scale`: of its lesson, null where the record has none. */
@@ -118,16 +133,9 @@ function madeOf(card, scale) {
     ...[scale.green_below, scale.yellow_below].map((at) => el("span", { class: "bound", style: { "inset-inline-start": width(at) } })),
   );
   const key = (name, share) => el("span", {}, el("span", { class: `swatch ${name}` }), say(`now.part.${name}`), " ", percent(share, 1));
-  const numbers = {
-    similarity_weight: brisk(scale.similarity_weight),
-    kl_weight: brisk(scale.kl_weight),
-    similarity: number(card.similarity, 3),
-    kl: number(card.normalised_kl, 3),
-    laziness: percent(card.laziness),
-  };
   return [
     bar,
-    el("div", { class: "made" }, el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)), el("p", { class: "quiet" }, say("now.formula", numbers))),
+    el("div", { class: "made" }, el("p", { class: "quiet parts" }, key("text", parts.text), key("kl", parts.kl)), el("p", { class: "quiet" }, formulaOf(card, scale))),
   ];
 }
 

@@ -1,20 +1,19 @@
 /** A card as one SVG drawing: what both said, token by token, how lazy the student is and why, the remark. */
 import {clean} from "./clean.js";
-import {lightOf, partsOf} from "./card.js";
+import {LIGHTS, formulaOf, kindOf, lightOf, partsOf} from "./card.js";
 import {colour, svg} from "./dom.js";
-import {brisk, levelOf, number, percent} from "./format.js";
+import {levelOf, levelsOf, percent} from "./format.js";
 import {remarkWord, say, topicWord} from "./words.js";
 
 const SHEET = { wide: 960, edge: 48, label: 120 };
 const LETTER = { text: 22, small: 15, line: 38 };
-const SIGN = { green: "●", yellow: "▲", red: "■" };
 const MOST_LINES = 12; // of one voice
 
 /** The drawing of a card, {text, width, height}; `scale`: of its lesson, null where the record has none; `lesson`: its name. */
 export function cardSvg(card, scale, lesson) {
   const pen = { y: SHEET.edge, drawn: [], measure: document.createElement("canvas").getContext("2d") };
   heading(pen, card, lesson);
-  voicesOf(card).forEach(([role, pieces]) => voiceLines(pen, role, pieces));
+  voicesOf(card, levelsOf(scale)).forEach(([role, pieces]) => voiceLines(pen, role, pieces));
   judgementLines(pen, card, scale);
   pen.y += 24;
   paragraph(pen, SHEET.edge, SHEET.wide - 2 * SHEET.edge, segments(remarkWord(card)), { size: LETTER.text, tone: "pen" });
@@ -23,7 +22,7 @@ export function cardSvg(card, scale, lesson) {
     "svg",
     { width: SHEET.wide, height, viewBox: `0 0 ${SHEET.wide} ${height}`, "font-family": colour("sans") },
     svg("rect", { width: SHEET.wide, height, fill: colour("card") }),
-    svg("rect", { width: SHEET.wide, height: 6, fill: colour(`${card.light in SIGN ? card.light : "red"}-fill`) }),
+    svg("rect", { width: SHEET.wide, height: 6, fill: colour(`${kindOf(card.light)}-fill`) }),
     pen.drawn,
   );
   return { text: new XMLSerializer().serializeToString(drawing), width: SHEET.wide, height };
@@ -38,11 +37,11 @@ function heading(pen, card, lesson) {
 }
 
 /** Who said what: [role, [{text, level, other}]]. */
-function voicesOf(card) {
+function voicesOf(card, levels) {
   const detail = card.detail;
   const plain = (text) => segments(clean(text).trim() || say("now.silence"));
   const tokens = detail && card.card_text !== "continued";
-  const marked = () => detail.student.map((piece, index) => ({ text: clean(piece, 200), level: levelOf(detail.kl_nats[index]), other: piece !== detail.teacher[index] }));
+  const marked = () => detail.student.map((piece, index) => ({ text: clean(piece, 200), level: levelOf(detail.kl_nats[index], levels), other: piece !== detail.teacher[index] }));
   const rows = [
     ["given", card.given ? plain(card.given) : null],
     ["original", card.original ? plain(card.original) : null],
@@ -91,12 +90,12 @@ function write(pen, x, text, { size, tone = "ink", weight = 400 }) {
 }
 
 function judgementLines(pen, card, scale) {
-  const light = card.light in SIGN ? card.light : lightOf(card.laziness, scale) || "red";
+  const light = card.light in LIGHTS ? card.light : lightOf(card.laziness, scale) || "red";
   const [wide, high] = [SHEET.wide - 2 * SHEET.edge, 14];
   write(pen, SHEET.edge, `${say("now.laziness")} ${percent(card.laziness)}`, { size: 26, weight: 650 });
   pen.measure.font = `650 26px ${colour("sans")}`;
   const after = SHEET.edge + pen.measure.measureText(`${say("now.laziness")} ${percent(card.laziness)}`).width + 24;
-  write(pen, after, `${SIGN[light]} ${say(`light.${light}`)} · ${say("now.agree", { agreement: percent(card.agreement, 0) })}`, { size: LETTER.small, tone: light });
+  write(pen, after, `${LIGHTS[light]} ${say(`light.${light}`)} · ${say("now.agree", { agreement: percent(card.agreement, 0) })}`, { size: LETTER.small, tone: light });
   pen.y += 16;
   pen.drawn.push(svg("rect", { x: SHEET.edge, y: pen.y, width: wide, height: high, rx: 4, fill: colour("sunk") }));
   const parts = scale ? partsOf(card, scale) : { text: card.laziness, kl: 0 };
@@ -104,8 +103,7 @@ function judgementLines(pen, card, scale) {
   pen.drawn.push(svg("rect", { x: SHEET.edge, y: pen.y, width: text, height: high, fill: colour("gold") }), svg("rect", { x: SHEET.edge + text, y: pen.y, width: kl, height: high, fill: colour("teacher") }));
   pen.y += high + 24;
   if (scale && Number.isFinite(card.similarity)) {
-    const numbers = { similarity_weight: brisk(scale.similarity_weight), kl_weight: brisk(scale.kl_weight), similarity: number(card.similarity, 3), kl: number(card.normalised_kl, 3), laziness: percent(card.laziness) };
-    write(pen, SHEET.edge, say("now.formula", numbers), { size: LETTER.small, tone: "quiet" });
+    write(pen, SHEET.edge, formulaOf(card, scale), { size: LETTER.small, tone: "quiet" });
     pen.y += 22;
   }
 }
