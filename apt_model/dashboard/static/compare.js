@@ -48,7 +48,7 @@ function dropButton(lesson, drop) {
 }
 
 /** The settings that are not the same in all lessons: [{name, values}], both models and the trainer among them. */
-export function differences(lessons) {
+function differences(lessons) {
   const begun = lessons.map((lesson) => lesson.started || {});
   const names = new Set(begun.flatMap((started) => Object.keys(started.config || {})));
   const fields = [

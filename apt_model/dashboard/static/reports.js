@@ -1,5 +1,5 @@
 /** Report cards: one row an epoch, and the verdict with its advice. */
-import {brief, clean} from "./clean.js";
+import {clean} from "./clean.js";
 import {lightMark, lightOf} from "./card.js";
 import {nameTag} from "./compare.js";
 import {el, keep, meter, part} from "./dom.js";

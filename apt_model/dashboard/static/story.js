@@ -1,7 +1,7 @@
 /** The story so far, beside the card: a sentence from what was measured, its course, one question answered at three times. */
 import {clean, tongue} from "./clean.js";
 import {compared} from "./exam.js";
-import {el, keep, part, svg} from "./dom.js";
+import {el, keep, svg} from "./dom.js";
 import {readingsOf, summaryOf} from "./fixed_rows.js";
 import {percent} from "./format.js";
 import {goTo, lessonsInView, room} from "./state.js";
