@@ -15,6 +15,7 @@ from apt_model.commands.options import add_command, add_settings, given_settings
 from apt_model.commands.set_aside import tell
 from apt_model.config import LessonConfig
 from apt_model.errors import ConfigError
+from apt_model.events.runfile import check_run_directory
 from apt_model.ranks.group import ranks
 
 # Settings of a run that are no part of what it learns from: a branch begins without them.
@@ -44,9 +45,6 @@ def _branch(arguments: argparse.Namespace) -> None:
 
 
 def _go_on(arguments: argparse.Namespace, parent: Path, begun: Begun, config: LessonConfig) -> None:
-    with importing(config.display.lang):
-        from apt_model.events.runfile import check_run_directory
-
     with ranks().agreed("find the checkpoint"):
         if arguments.resume and arguments.out is None:
             raise ConfigError("--resume does not know which branch", fix="give --out, the run directory of the branch")

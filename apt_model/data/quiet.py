@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import datasets
 from huggingface_hub.utils import logging as hub_logging
@@ -31,20 +32,23 @@ def quiet_hub() -> Iterator[None]:
 
     The bar of a download stays: it tells why loading takes long.
     """
-    before = hub_logging.get_verbosity()
-    hub_logging.set_verbosity(max(before, logging.ERROR))
-    try:
+    with _errors_alone(hub_logging):
         yield
-    finally:
-        hub_logging.set_verbosity(before)
 
 
 @contextmanager
 def quiet_streams() -> Iterator[None]:
     """Context manager: `datasets` logs errors alone; afterwards as before."""
-    before = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(max(before, logging.ERROR))
+    with _errors_alone(datasets.logging):
+        yield
+
+
+@contextmanager
+def _errors_alone(library: Any) -> Iterator[None]:
+    """Context manager: the library of this logging module logs errors alone; afterwards as before."""
+    before = library.get_verbosity()
+    library.set_verbosity(max(before, logging.ERROR))
     try:
         yield
     finally:
-        datasets.logging.set_verbosity(before)
+        library.set_verbosity(before)

@@ -6,14 +6,13 @@ Knows records; knows nothing of what a branch changes.
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from apt_model.errors import StorageError, reason_of
 from apt_model.events.recorded import open_record, record_lines
 from apt_model.events.records import RunStarted
-from apt_model.events.runfile import EVENTS, MAX_LINE, RunFile, line_of
+from apt_model.events.runfile import EVENTS, MAX_LINE, RunFile, hash_of_line, line_of
 
 
 class InheritedRecord:
@@ -53,7 +52,7 @@ class InheritedRecord:
         try:
             with open_record(self._parent) as file:
                 first = file.readline(MAX_LINE)
-                if blake2b(first, digest_size=16).hexdigest() != state["first"]:
+                if hash_of_line(first) != state["first"]:
                     raise ValueError(f"{self._parent} is another run's: its first line is not the one it had")
                 yield first
                 while file.tell() < state["bytes"]:

@@ -154,7 +154,7 @@ class RunFile:
     def _first(self) -> str:
         """Hash of the first line, which names the run and when it began."""
         with (self.directory / EVENTS).open("rb") as file:
-            return blake2b(file.readline(MAX_LINE), digest_size=16).hexdigest()
+            return hash_of_line(file.readline(MAX_LINE))
 
     @contextmanager
     def _writing(self, point: str) -> Iterator[None]:
@@ -190,6 +190,11 @@ class RunFile:
         """
         with self._writing("record.close"):
             self._file.close()
+
+
+def hash_of_line(line: bytes) -> str:
+    """Hash of a record's first line, by which a checkpoint knows the record again."""
+    return blake2b(line, digest_size=16).hexdigest()
 
 
 def _put_aside(record: Path) -> Path:

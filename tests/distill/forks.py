@@ -69,6 +69,20 @@ def lesson(
     )
 
 
+class Killer:
+    """A sink that sends its process a signal after a step."""
+
+    def __init__(self, step: int, number: int = signal.SIGKILL) -> None:
+        self._step, self._number = step, number
+
+    def emit(self, event: Any) -> None:
+        if event.kind == "step" and event.step == self._step:
+            os.kill(os.getpid(), self._number)
+
+    def close(self) -> None:
+        pass
+
+
 def forked(action: Callable[[], None], *, kill_after: float | None = None) -> int:
     """Do it in a child; how that ended: its exit code, or minus the signal's number."""
     child = os.fork()

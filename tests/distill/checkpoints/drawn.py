@@ -37,7 +37,7 @@ from apt_model.models.lora import Lora, add_lora
 from apt_model.models.pretrained import save_model
 from apt_model.storage import newest_snapshot
 from tests.chats import byte_level, small_llama
-from tests.distill.forks import POINTS, forked
+from tests.distill.forks import POINTS, Killer, forked
 
 CLOCKS = ("wall_time", "step_seconds", "seconds", "run_id")
 WORDS = ("the", "river", "rises", "in", "hills", "a", "town", "lies", "by", "lakes", "where", "boats", "are", "built")
@@ -291,20 +291,6 @@ def train(drawn: Drawn, root: Path, run: Path, sinks: Any = (), *, anyway: bool 
         sinks=list(sinks),
         **more,
     )
-
-
-class Killer:
-    """A sink that sends its process a signal after a step."""
-
-    def __init__(self, step: int, number: signal.Signals) -> None:
-        self._step, self._number = step, number
-
-    def emit(self, event: Any) -> None:
-        if event.kind == "step" and event.step == self._step:
-            os.kill(os.getpid(), self._number)
-
-    def close(self) -> None:
-        pass
 
 
 def shorter(drawn: Drawn, length: int, unit: str) -> Drawn:

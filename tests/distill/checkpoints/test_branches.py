@@ -18,23 +18,9 @@ from apt_model.errors import ConfigError, Interrupted, StorageError
 from apt_model.events.records import Branch, ChangedSetting
 from apt_model.events.runfile import read_events
 from apt_model.plugins.visual_distillation_plugin import VisualDistillationPlugin
-from tests.distill.forks import forked, llama, weights
+from tests.distill.forks import Killer, forked, llama, weights
 
 STEPS = 8
-
-
-class Kill:
-    """A sink that ends the process, or asks it to stop, after a step."""
-
-    def __init__(self, step: int, number: int = signal.SIGKILL) -> None:
-        self._step, self._number = step, number
-
-    def emit(self, event: Any) -> None:
-        if event.kind == "step" and event.step == self._step:
-            os.kill(os.getpid(), self._number)
-
-    def close(self) -> None:
-        pass
 
 
 def lesson(run: Path, *, sinks: Any = (), given: Any = None, student: Any = None, **more: Any) -> Any:
@@ -138,7 +124,7 @@ def test_a_branch_without_a_step_goes_on_from_the_newest_with_more_epochs(parent
 def test_a_killed_branch_resumes_to_the_bytes_it_would_have_had(at: int, parent: Path, tmp_path: Path) -> None:
     branch(tmp_path / "whole", parent, 4, temperature=1.0)
     run = tmp_path / "killed"
-    killed = forked(lambda: branch(run, parent, 4, temperature=1.0, sinks=[Kill(at)]))
+    killed = forked(lambda: branch(run, parent, 4, temperature=1.0, sinks=[Killer(at)]))
     assert killed == -signal.SIGKILL
     lesson(run, temperature=1.0, given={"resume_from": run})
     assert weights(run) == weights(tmp_path / "whole")
@@ -166,7 +152,7 @@ def test_a_branch_killed_before_it_had_a_checkpoint_is_not_begun_at_the_first_st
 def test_a_stopped_branch_of_a_student_still_in_memory_resumes(parent: Path, tmp_path: Path) -> None:
     student = llama(8, 2, dropout=0.1)
     with contextlib.suppress(Interrupted):
-        branch(tmp_path / "branch", parent, 4, student=student, sinks=[Kill(5, signal.SIGTERM)])
+        branch(tmp_path / "branch", parent, 4, student=student, sinks=[Killer(5, signal.SIGTERM)])
     lesson(tmp_path / "branch", student=student, given={"resume_from": tmp_path / "branch"})
     assert weights(tmp_path / "branch") == weights(parent)
 
