@@ -1,4 +1,4 @@
-"""The tree of both handbooks is the tree on the disk: nothing missing, nothing that is not there."""
+"""The tree of both READMEs is the tree on the disk: nothing missing, nothing that is not there."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 HOME = Path(__file__).parent.parent
-PAGES = ("docs/handbook.md", "docs/handbook.en.md")
+READMES = ("README.md", "README.en.md")
 
 
 def tree_of(text: str) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_a_page_without_a_tree_fails() -> None:
         tree_of("# no tree\n\n```\nelsewhere/\n```\n")
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", READMES)
 def test_the_tree_shows_every_package_and_every_command(page: str) -> None:
     tree = tree_of((HOME / page).read_text("utf-8"))
     packages = {
@@ -50,7 +50,7 @@ def test_the_tree_shows_every_package_and_every_command(page: str) -> None:
 
 
 @pytest.mark.skipif(not (HOME / "studies").is_dir(), reason="benchmarks/ is not divided yet")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", READMES)
 def test_the_tree_shows_what_stands_beside_the_package(page: str) -> None:
     tree = tree_of((HOME / page).read_text("utf-8"))
     ours = {"benchmarks", "docs", "examples", "scripts", "studies", "tests"}
@@ -64,5 +64,5 @@ def test_the_tree_shows_what_stands_beside_the_package(page: str) -> None:
 
 
 def test_both_pages_show_the_same_tree() -> None:
-    one, two = (list(tree_of((HOME / page).read_text("utf-8"))) for page in PAGES)
+    one, two = (list(tree_of((HOME / page).read_text("utf-8"))) for page in READMES)
     assert one == two
